@@ -1,0 +1,156 @@
+"""Configs of this package's stages. Light on purpose: the flows import them, so nothing here may import torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from datasets.artifacts import Artifact, Config, ModelFolder, Role, SourceFile, SourceTree, StageConfig
+
+Percent = Annotated[int, Field(gt=0, le=100)]
+"""A share in percent, as everywhere in this project: 20, not 0.2."""
+
+
+class MiniatureConfig(StageConfig):
+    """A rendered data set of walking people in the layout of a real one."""
+
+    stage: ClassVar[str] = "miniature"
+    package: ClassVar[str] = "datasets"
+
+    layout: Literal["market1501", "deepfashion"] = "market1501"
+    """Whose folders and file names to follow."""
+    train_identities: int = Field(40, ge=3)
+    """People in the training split."""
+    test_identities: int = Field(30, ge=0)
+    """People in the query and gallery splits; none for a set that only trains a generator."""
+    images_per_identity: int = Field(12, ge=2)
+    """Mean number of images of a person; it varies as in Market-1501."""
+    distractors: int = Field(40, ge=0)
+    """Gallery images of nobody among the queries (pid 0000)."""
+    junk: int = Field(20, ge=0)
+    """Badly cut gallery images that an evaluation ignores (pid -1)."""
+    seed: int = Field(0, ge=0)
+    """Another seed gives other people, other walks and other backgrounds."""
+    width: int = Field(64, ge=16)
+    """Image width in pixels."""
+    height: int = Field(128, ge=32)
+    """Image height in pixels."""
+    workers: Annotated[int, Role.RUNTIME] = Field(2, ge=1)
+    """Processes that render; the images do not depend on it."""
+
+
+class IndexConfig(StageConfig):
+    """The list of a data set's images, each checked, with identity, camera and split."""
+
+    stage: ClassVar[str] = "index"
+    package: ClassVar[str] = "datasets"
+
+    root: SourceTree
+    """The unpacked data set, its official zip, or (layout 'table') a CSV/Parquet with path,pid,camid,split."""
+    layout: Literal["market1501", "deepfashion", "table"] = "market1501"
+    """How folders and names tell identity, camera and split."""
+    identities: int | None = Field(None, ge=3)
+    """Take a slice: this many training identities and as many test identities, drawn by `seed`; all if not given."""
+    outside_slice: bool = False
+    """Take the training identities that the slice leaves out (what a slice's generator may be pretrained on)."""
+    seed: int = Field(0, ge=0)
+    """Which identities a slice takes."""
+    max_error_percent: float = Field(1.0, ge=0, le=100)
+    """Fail when more than this share of the files cannot be used."""
+    workers: Annotated[int, Role.RUNTIME] = Field(2, ge=1)
+    """Processes that check images."""
+
+
+class ImportPosesConfig(StageConfig):
+    """Skeletons from the published OpenPose CSV files (``name:keypoints_y:keypoints_x``)."""
+
+    stage: ClassVar[str] = "import-poses"
+    package: ClassVar[str] = "datasets"
+
+    images: Artifact
+    """The image index that the poses belong to."""
+    csv: list[SourceFile] = Field(min_length=1)
+    """One or several CSV files; a later file may not repeat an image of an earlier one."""
+
+
+class SelectSubsetsConfig(StageConfig):
+    """Which training images each fraction of each draw may use: nested, at least one image of each identity."""
+
+    stage: ClassVar[str] = "select-subsets"
+    package: ClassVar[str] = "datasets"
+
+    images: Artifact
+    """The image index."""
+    fractions: list[Percent] = [20, 40, 60, 80]
+    """Percent of the training images."""
+    draws: int = Field(1, ge=1)
+    """How many independent draws; inside a draw the smaller subset lies in the larger one."""
+    seed: int = Field(0, ge=0)
+    """First draw's seed."""
+
+    @field_validator("fractions")
+    @classmethod
+    def _distinct(cls, fractions: list[int]) -> list[int]:
+        if not fractions or len(set(fractions)) != len(fractions):
+            raise ValueError("fractions must be distinct whole percentages, for example 20,40,60,80")
+        return sorted(fractions)
+
+
+class WriteShardsConfig(StageConfig):
+    """WebDataset tars: source bytes untouched, one identity never in two shards."""
+
+    stage: ClassVar[str] = "write-shards"
+    package: ClassVar[str] = "datasets"
+
+    images: Artifact
+    """The image index."""
+    poses: Artifact
+    """Skeletons of those images."""
+    splits: list[Literal["train", "query", "gallery"]] = ["train"]
+    """Splits to write."""
+    images_per_shard: int = Field(1000, ge=1)
+    """A shard is closed at the first identity that reaches this number."""
+
+
+class EncodeConfig(StageConfig):
+    """Frozen features of every image, computed once: VAE latents and image-encoder tokens."""
+
+    stage: ClassVar[str] = "encode"
+    package: ClassVar[str] = "datasets"
+
+    shards: Artifact
+    """Image shards."""
+    vae: ModelFolder
+    """Folder of a diffusers AutoencoderKL."""
+    image_encoder: ModelFolder
+    """Folder of a transformers Dinov2Model or CLIPVisionModel."""
+    view_height: int = Field(128, ge=16)
+    """Height of a view in pixels; images are resized to it."""
+    view_width: int = Field(64, ge=16)
+    """Width of a view in pixels."""
+    token_height: int = Field(128, ge=8)
+    """Height in pixels at which the image encoder sees the whole person (no crop)."""
+    token_width: int = Field(64, ge=8)
+    """Width in pixels at which the image encoder sees the person."""
+    mirrored: bool = True
+    """Also encode the left-right mirrored image, for training with flips."""
+    batch_size: Annotated[int, Role.RUNTIME] = Field(32, ge=1)
+    """Images at a time."""
+    device: Annotated[str, Role.RUNTIME] = "auto"
+    """'auto' (GPU when there is one), 'cpu', 'cuda', 'cuda:1'."""
+
+    @model_validator(mode="after")
+    def _folders_exist(self) -> EncodeConfig:
+        for name in ("vae", "image_encoder"):
+            if not (getattr(self, name) / "config.json").is_file():
+                raise ValueError(f"{name} {getattr(self, name)} holds no config.json; give the folder of a saved model")
+        return self
+
+
+class VerifyConfig(Config):
+    """Re-hash finished artifacts."""
+
+    artifacts: list[Path] = Field(min_length=1)
+    """Folders of artifacts, or of a whole store."""

@@ -1,0 +1,25 @@
+"""Errors that a user can mend: each names the value, the rule and the way out.
+
+The commands print them in one line and exit with code 2; any other exception is a defect of ours and keeps its
+traceback.
+"""
+
+
+class InputError(ValueError):
+    """A file, folder or setting that was handed in cannot be used as it is."""
+
+
+class DatasetLayoutError(InputError):
+    """A data-set folder or archive does not look as its layout demands."""
+
+
+class ArtifactError(InputError):
+    """A folder that should be a finished artifact is missing, unfinished, damaged or of another stage."""
+
+
+class ArtifactBusyError(ArtifactError):
+    """Another process is making the same artifact right now."""
+
+
+class WeightsError(InputError):
+    """Model weights are missing, of another architecture, truncated, or not in a safe format."""
