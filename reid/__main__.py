@@ -1,0 +1,31 @@
+"""``python -m reid COMMAND``: train, test and compare re-ID networks."""
+
+import sys
+
+from datasets.command_line import Command, main
+
+COMMANDS = {
+    "train": Command(
+        summary="Train a BoT network on a subset, with or without synthetic images, and test it.",
+        config="reid.config:TrainConfig",
+        run="reid.train:make_run",
+    ),
+    "evaluate": Command(
+        summary="Test a trained network on the query and gallery splits of any shards.",
+        config="reid.config:EvaluateConfig",
+        run="reid.evaluate:make_evaluation",
+    ),
+    "benchmark": Command(
+        summary="Put finished runs into one table with intervals.",
+        config="reid.config:BenchmarkConfig",
+        run="reid.benchmark:make_benchmark",
+    ),
+    "report": Command(
+        summary="Write the self-contained HTML report.",
+        config="reid.config:ReportConfig",
+        run="reid.report:make_report",
+    ),
+}
+
+if __name__ == "__main__":
+    sys.exit(main("reid", COMMANDS))

@@ -1,0 +1,260 @@
+"""Configs of this package's stages. Light on purpose: the flows import them, so nothing here may import torch.
+
+The defaults of `TrainConfig` are the Bag of Tricks (Luo et al. 2019, https://arxiv.org/abs/1903.07071) as its code runs
+(michuanhaohao/reid-strong-baseline, ``configs/softmax_triplet_with_center.yml``; code wins over prose). `tiny_recipe`
+is the small one of the demo and of slices on a CPU.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from datasets.artifacts import Artifact, Config, Role, SourceFile, StageConfig
+
+Percent = Annotated[int, Field(gt=0, le=100)]
+"""A share in percent, as everywhere in this project: 20, not 0.2."""
+Probability = Annotated[float, Field(ge=0, le=1)]
+Device = Annotated[str, Role.RUNTIME]
+
+
+class NetworkConfig(Config):
+    """The network that turns an image into a feature."""
+
+    backbone: str = "resnet50"
+    """Any timm model by name, or 'torchreid:NAME' (for example 'torchreid:osnet_x0_25'); BoT: resnet50."""
+    weights: Literal["none", "hub"] | SourceFile = "hub"
+    """ImageNet weights of the backbone: 'hub' (timm's, downloaded or cached), a safetensors file, or 'none' (from
+    scratch). BoT: ImageNet. Weights that cannot be had are an error, never replaced by random ones."""
+    last_stride: Literal[1, 2] = 1
+    """Stride of the last stage; 1 doubles the last feature map. BoT trick 4 (`MODEL.LAST_STRIDE`)."""
+    height: int = Field(256, ge=16)
+    """Input height in pixels (`INPUT.SIZE_TRAIN`)."""
+    width: int = Field(128, ge=8)
+    """Input width in pixels."""
+    bnneck: bool = True
+    """Triplet and centre loss before, identity loss and test feature after a batch normalisation. BoT trick 5."""
+
+
+class AugmentationConfig(Config):
+    """What happens to a training image, in BoT's order: flip, pad and crop, normalise, erase."""
+
+    flip: Probability = 0.5
+    """Chance of a left-right flip (`INPUT.PROB`)."""
+    padding: int = Field(10, ge=0)
+    """Black pixels on each side before the random crop back to size (`INPUT.PADDING`); of the network's input."""
+    erasing: Probability = 0.5
+    """Chance of random erasing (`INPUT.RE_PROB`). BoT trick 2."""
+    erasing_area: tuple[Probability, Probability] = (0.02, 0.4)
+    """Least and greatest share of the image that is erased (`data/transforms/transforms.py`)."""
+    erasing_aspect: float = Field(0.3, gt=0, le=1)
+    """Least height-to-width ratio of the erased box, drawn uniformly up to its inverse, as BoT does (not log-uniform)."""
+    erasing_fill: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    """Value written, in *normalised* units: BoT's code fills `PIXEL_MEAN` after Normalize (reid-strong-baseline#121)."""
+    colour_jitter: float = Field(0.0, ge=0, le=1)
+    """Strength of brightness and contrast jitter; 0 in BoT, a cheap-augmentation control here."""
+
+
+class BatchConfig(Config):
+    """P identities x K images, as triplets need them."""
+
+    identities: int = Field(16, ge=2)
+    """P, different identities in a batch (`SOLVER.IMS_PER_BATCH` / `DATALOADER.NUM_INSTANCE`)."""
+    images: int = Field(4, ge=2)
+    """K, images of each (`DATALOADER.NUM_INSTANCE`); an identity with fewer is drawn with replacement."""
+    synthetic: int | None = Field(1, ge=0)
+    """How many of the K are synthetic when there are synthetic sets (3 real + 1 synthetic by default);
+    none given ('null'): real and synthetic images of an identity are one pool."""
+    fill_with_synthetic: bool = False
+    """Fill up an identity that has too few real images with its synthetic ones before repeating real ones."""
+
+    @model_validator(mode="after")
+    def _keeps_a_real_image(self) -> BatchConfig:
+        if self.synthetic is not None and self.synthetic >= self.images:
+            raise ValueError(
+                f"batch.synthetic {self.synthetic} leaves none of the K = {self.images} images of an identity real"
+            )
+        return self
+
+
+class LossConfig(Config):
+    """Identity loss + triplet loss + centre loss."""
+
+    label_smoothing: Probability = 0.1
+    """Of the cross-entropy (`layers/triplet_loss.py:CrossEntropyLabelSmooth`). BoT trick 3."""
+    triplet_weight: float = Field(1.0, ge=0)
+    """Weight of the batch-hard triplet loss; 0 turns it off."""
+    triplet_margin: float = Field(0.3, gt=0)
+    """Hard margin on Euclidean distances of un-normalised features before the neck (`SOLVER.MARGIN`)."""
+    centre_weight: float = Field(5e-4, ge=0)
+    """Weight of the centre loss (`SOLVER.CENTER_LOSS_WEIGHT`); 0 turns it off. BoT trick 6."""
+    centre_learning_rate: float = Field(0.5, gt=0)
+    """SGD rate of the centres (`SOLVER.CENTER_LR`); their gradient is freed from `centre_weight`."""
+    synthetic_weight: float = Field(1.0, ge=0)
+    """Weight of a synthetic image in the identity and centre losses; a real one counts 1."""
+    synthetic_label_smoothing: Probability | None = None
+    """Label smoothing of synthetic images; as real ones if not given."""
+    synthetic_triplet: bool = True
+    """Whether synthetic images take part in the triplet loss."""
+
+
+class ScheduleConfig(Config):
+    """Adam with warm-up and decay, counted in epochs that may be stretched over a fixed number of steps."""
+
+    epochs: int = Field(120, ge=1)
+    """Length of the schedule (`SOLVER.MAX_EPOCHS`). An epoch is one pass of the identity sampler over the real images."""
+    steps: int | None = Field(None, ge=1)
+    """Optimisation steps in all, over which the epochs of the schedule are stretched, so that every subset gets equally
+    many; if not given, the native number (fewer images, fewer steps: 5,880 at 20 %, 21,960 at 100 % of Market-1501)."""
+    learning_rate: float = Field(3.5e-4, gt=0)
+    """Adam rate after warm-up (`SOLVER.BASE_LR`)."""
+    weight_decay: float = Field(5e-4, ge=0)
+    """Adam's coupled L2 term, on all weights (`SOLVER.WEIGHT_DECAY`)."""
+    warmup_epochs: int = Field(10, ge=0)
+    """Linear warm-up (`SOLVER.WARMUP_ITERS`, which counts epochs). BoT trick 1."""
+    warmup_factor: float = Field(0.01, gt=0, le=1)
+    """Where the warm-up begins (`SOLVER.WARMUP_FACTOR`); the first epoch runs at 0.109 of the rate, as in BoT's code."""
+    decay: Literal["steps", "cosine"] = "steps"
+    """'steps': times `decay_factor` at each milestone (BoT); 'cosine': to zero at the end."""
+    milestones: tuple[int, ...] = (40, 70)
+    """Epochs (from 1) from which the rate is lower (`SOLVER.STEPS`)."""
+    decay_factor: float = Field(0.1, gt=0, le=1)
+    """`SOLVER.GAMMA`."""
+
+
+class TrainConfig(StageConfig):
+    """One re-ID run: train on a subset (with or without synthetic images), test on query and gallery."""
+
+    stage: ClassVar[str] = "train"
+    package: ClassVar[str] = "reid"
+
+    shards: Artifact
+    """Image shards (`datasets write-shards`) that hold the training split."""
+    test_shards: Artifact
+    """Image shards that hold the query and gallery splits; may be the same folder."""
+    subsets: Artifact | None = None
+    """`datasets select-subsets`: which training images `fraction` and `draw` allow; all images if not given."""
+    fraction: Percent = 100
+    """Percent of the real training images."""
+    draw: int = Field(0, ge=0)
+    """Which draw of the subset."""
+    synthetic: list[Artifact] = []
+    """Sets of generated images (`imagpose synthesize`) to train on as well, under the same labels."""
+    protocol: Literal["leak-free", "paper"] = "leak-free"
+    """What the generator had seen; a label that the table carries."""
+    arm: str = Field("real", pattern=r"^[\w+.-]+$")
+    """Name of the run's arm in the table: real, real-long, real+synthetic, real-then-synthetic, reconstruction..."""
+    seed: int = Field(0, ge=0)
+    """Network initialisation, sampling and augmentation."""
+    start_from: Artifact | None = None
+    """A finished run whose network this one goes on from (arms real-then-synthetic and real-pretrained)."""
+
+    network: NetworkConfig = NetworkConfig()
+    """Backbone, input size, neck."""
+    augmentation: AugmentationConfig = AugmentationConfig()
+    """Flip, crop, erase."""
+    batch: BatchConfig = BatchConfig()
+    """P x K."""
+    loss: LossConfig = LossConfig()
+    """Identity, triplet and centre loss."""
+    schedule: ScheduleConfig = ScheduleConfig()
+    """Length and learning rate."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the network's forward and backward pass; bfloat16 through autocast, for GPUs."""
+
+    max_rank: Annotated[int, Role.RUNTIME] = Field(10, ge=1)
+    """Gallery images per query in `ranked.parquet`."""
+    device: Device = "auto"
+    """'auto' (GPU when there is one), 'cpu', 'cuda', 'cuda:1'."""
+    workers: Annotated[int, Role.RUNTIME] = Field(2, ge=1)
+    """Threads that decode images (once: they are kept in memory at the network's size)."""
+    checkpoint_seconds: Annotated[float, Role.RUNTIME] = Field(60.0, gt=0)
+    """How often a checkpoint is written that an interrupted run goes on from."""
+    compile: Annotated[bool, Role.RUNTIME] = False
+    """torch.compile the network; pays on a GPU and long runs only."""
+
+    @model_validator(mode="after")
+    def _subset_is_named(self) -> TrainConfig:
+        if self.subsets is None and self.fraction != 100:
+            raise ValueError(f"fraction {self.fraction} needs 'subsets', the list that says which images these are")
+        return self
+
+
+class EvaluateConfig(StageConfig):
+    """Test a trained run's network on the query and gallery splits of any shards."""
+
+    stage: ClassVar[str] = "evaluate"
+    package: ClassVar[str] = "reid"
+
+    run: Artifact
+    """The finished run."""
+    test_shards: Artifact
+    """Image shards that hold query and gallery splits."""
+    rerank: bool = False
+    """Also report k-reciprocal re-ranking (k1 20, k2 6, lambda 0.3), beside the headline and never in it."""
+    max_rank: int = Field(10, ge=1)
+    """Gallery images per query in `ranked.parquet`."""
+    device: Device = "auto"
+    """'auto' (GPU when there is one), 'cpu', 'cuda'."""
+    workers: Annotated[int, Role.RUNTIME] = Field(2, ge=1)
+    """Threads that decode images."""
+
+
+class BenchmarkConfig(StageConfig):
+    """The table of finished runs with its statistics."""
+
+    stage: ClassVar[str] = "benchmark"
+    package: ClassVar[str] = "reid"
+
+    runs: list[Artifact] = Field(min_length=1)
+    """Finished runs (`reid train`); protocol, fraction, draw, seed and arm are read from each."""
+    baseline: str = "real"
+    """The arm that gains are counted from."""
+    resamples: int = Field(2000, ge=100)
+    """Bootstrap resamples of the test identities."""
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    """Coverage of the intervals."""
+    seed: int = Field(0, ge=0)
+    """Of the bootstrap."""
+
+
+class ReportConfig(StageConfig):
+    """One self-contained HTML page (and a Markdown one) about a whole regeneration."""
+
+    stage: ClassVar[str] = "report"
+    package: ClassVar[str] = "reid"
+
+    benchmark: Artifact
+    """The table (`reid benchmark`)."""
+    runs: list[Artifact] = []
+    """Re-ID runs, for loss curves and ranked lists."""
+    images: Artifact | None = None
+    """Image index (`datasets index`): counts, and where the pictures lie."""
+    poses: Artifact | None = None
+    """Skeletons, for overlays."""
+    generators: list[Artifact] = []
+    """Trained generators (`imagpose train`), for loss curves."""
+    synthetic: list[Artifact] = []
+    """Generated sets (`imagpose synthesize`), for source -> pose -> generated grids."""
+    title: str = "Pose-guided augmentation of person re-identification"
+    """Heading of the page."""
+
+
+def tiny_recipe(steps: int = 200, *, height: int = 64, width: int = 32) -> dict[str, Any]:
+    """Settings of `TrainConfig` for seconds on two CPU cores: a small ResNet from scratch, BoT's losses, fewer steps.
+
+    Use as ``TrainConfig(shards=..., test_shards=..., **tiny_recipe())``. What differs from BoT is only size, rate and
+    schedule: no ImageNet weights, a cosine decay (the milestones are too coarse for so few steps), a higher rate.
+    """
+    return {
+        "network": NetworkConfig(backbone="test_resnet.r160_in1k", weights="none", height=height, width=width),
+        "augmentation": AugmentationConfig(padding=max(2, height // 26)),
+        "batch": BatchConfig(identities=12, images=4),
+        "schedule": ScheduleConfig(steps=steps, learning_rate=2e-3, decay="cosine"),
+    }
+
+
+def run_name(config: TrainConfig) -> str:
+    """A short human name of a run, for logs and progress: ``leak-free 20 % draw 0 seed 0 real``."""
+    return f"{config.protocol} {config.fraction} % draw {config.draw} seed {config.seed} {config.arm}"

@@ -1,0 +1,232 @@
+"""The report's charts: small inline SVGs that take their colours from the page.
+
+Each chart is drawn at the width of a phone, so a page sets them side by side and their text is never scaled away.
+matplotlib writes placeholder colours; they are replaced by the page's CSS variables, so one drawing serves light mode,
+dark mode and print. The same numbers always give the same bytes: no date, no random ids.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+INK, MUTED, LINE, GOOD, BAD = "#000001", "#000002", "#000003", "#000004", "#000005"
+SERIES = tuple(f"#0000{i:02x}" for i in range(0x10, 0x18))
+"""Placeholder colours of up to eight series; the page's ``--series-0`` ... ``--series-7``."""
+VARIABLES = {INK: "--ink", MUTED: "--muted", LINE: "--line", GOOD: "--good", BAD: "--bad"}
+VARIABLES |= {color: f"--series-{i}" for i, color in enumerate(SERIES)}
+MARKERS = "osD^vPX*"
+
+STYLE = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,  # an arm may be called "$a$"
+    "font.size": 10.0,
+    "font.family": "sans-serif",
+    "axes.edgecolor": LINE,
+    "axes.labelcolor": MUTED,
+    "axes.titlecolor": INK,
+    "axes.titlesize": 11.0,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "grid.color": LINE,
+    "grid.linewidth": 0.8,
+    "text.color": INK,
+    "xtick.color": LINE,
+    "ytick.color": LINE,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": MUTED,
+    "ytick.major.size": 0.0,
+    "lines.solid_capstyle": "round",
+}
+PANEL = (3.7, 2.75)
+"""Inches (72 units of the SVG each) of one panel: as wide as a phone's column of text."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """A measured value with its interval; `low` and `high` are None where one run is all there is."""
+
+    x: float
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """A named series of points; `color` is its place in the page's palette."""
+
+    name: str
+    points: Sequence[Point]
+    color: int = 0
+
+
+def fraction_chart(title: str, lines: Sequence[Line], name: str) -> str:
+    """A metric in percent over the share of real training images, one line an arm, whiskers where there are intervals."""
+    with rc_context(STYLE | {"svg.hashsalt": name}):
+        figure, axes = _panel(title)
+        for line in lines:
+            _draw_line(axes, line)
+        axes.set_xticks(sorted({point.x for line in lines for point in line.points}))
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g} %")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g} %")
+        axes.set_xlabel("share of the real training images")
+        axes.margins(x=0.08, y=0.15)
+        return _svg(figure, name, f"{title} by share of real images: " + _spoken(lines, "%"))
+
+
+def _draw_line(axes: Axes, line: Line) -> None:
+    color, marker = SERIES[line.color % len(SERIES)], MARKERS[line.color % len(MARKERS)]
+    x = [point.x for point in line.points]
+    axes.plot(x, [point.value for point in line.points], color=color, marker=marker, markersize=5.5, linewidth=1.8)
+    for point in line.points:
+        if point.low is not None and point.high is not None:
+            axes.plot([point.x, point.x], [point.low, point.high], color=color, linewidth=4, alpha=0.25)
+
+
+def gain_chart(title: str, points: Sequence[Point], name: str) -> str:
+    """Gain in points per fraction as dots with intervals around the zero line."""
+    with rc_context(STYLE | {"svg.hashsalt": name, "axes.grid.axis": "x"}):
+        figure, axes = _panel(title)
+        rows = range(len(points))
+        axes.axvline(0, color=MUTED, linewidth=1.0)
+        for row, point in zip(rows, points, strict=True):
+            color = GOOD if point.value > 0 else BAD
+            if point.low is not None and point.high is not None:
+                axes.plot([point.low, point.high], [row, row], color=color, linewidth=5, alpha=0.28)
+            axes.plot(point.value, row, color=color, marker="o", markersize=7, linestyle="none")
+            axes.annotate(
+                f"{point.value:+.1f}", (point.value, row), xytext=(0, 8), textcoords="offset points",
+                ha="center", fontsize=10, fontweight="bold",
+            )  # fmt: skip
+        axes.set_yticks(list(rows), [f"{point.x:g} %" for point in points])
+        axes.set_ylim(len(points) - 0.5, -0.7)
+        axes.set_xlabel("points gained by adding synthetic images")
+        axes.margins(x=0.08)
+        return _svg(figure, name, f"{title}: " + ", ".join(f"{p.x:g} %: {p.value:+.1f}" for p in points))
+
+
+def cmc_chart(title: str, curves: Mapping[str, tuple[Sequence[float], int]], name: str) -> str:
+    """Cumulative matching curves: share of queries (percent) with a right answer among the first k.
+
+    Args: curves: arm -> (values for k = 1, 2, ... in [0, 1], colour).
+    """
+    with rc_context(STYLE | {"svg.hashsalt": name}):
+        figure, axes = _panel(title)
+        longest = max(len(values) for values, _ in curves.values())
+        for values, color in curves.values():
+            ranks = np.arange(1, len(values) + 1)
+            axes.plot(ranks, 100 * np.asarray(values), color=SERIES[color % len(SERIES)], linewidth=1.8)
+        axes.set_xticks([k for k in (1, 5, 10, 15, 20, 30, 40, 50) if k <= longest])
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g} %")
+        axes.set_xlabel("right answer among the first k")
+        axes.margins(x=0.03, y=0.1)
+        return _svg(figure, name, f"Cumulative matching curves, {title}: {', '.join(curves)}")
+
+
+def loss_chart(title: str, curves: Mapping[str, tuple[Sequence[float], Sequence[float], int]], name: str) -> str:
+    """Training losses: the smoothed curve over the raw one.
+
+    Args: curves: label -> (steps, losses, colour).
+    """
+    with rc_context(STYLE | {"svg.hashsalt": name}):
+        figure, axes = _panel(title)
+        for steps, losses, color in curves.values():
+            shade = SERIES[color % len(SERIES)]
+            steps, losses, smooth = _thinned(np.asarray(steps, float), np.asarray(losses, float))
+            if len(steps) > 30:
+                axes.plot(steps, losses, color=shade, linewidth=0.7, alpha=0.3)
+            axes.plot(steps, smooth if len(steps) > 30 else losses, color=shade, linewidth=1.7)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.set_xlabel("optimisation step")
+        axes.margins(x=0.02, y=0.08)
+        return _svg(figure, name, f"{title} over the optimisation steps: {', '.join(curves)}")
+
+
+def _thinned(
+    steps: np.ndarray, losses: np.ndarray, most: int = 240, share: float = 0.06
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Steps, losses and losses smoothed over about 6 % of the run, at most `most` of them, without NaN."""
+    finite = np.isfinite(losses)
+    steps, losses = steps[finite], losses[finite]
+    width = max(1, int(len(losses) * share)) | 1
+    padded = np.pad(losses, width // 2, mode="edge") if len(losses) else losses
+    smooth = np.convolve(padded, np.full(width, 1 / width), mode="valid") if len(losses) else losses
+    chosen = np.unique(np.linspace(0, len(steps) - 1, min(most, len(steps))).astype(int)) if len(steps) else slice(0)
+    return steps[chosen], losses[chosen], smooth[chosen]
+
+
+def identity_chart(title: str, gains: Sequence[float], name: str) -> str:
+    """Each test identity's gain in AP points, sorted: how many profit, how many pay."""
+    with rc_context(STYLE | {"svg.hashsalt": name}):
+        figure, axes = _panel(title)
+        values = np.sort(np.asarray(gains, float))[::-1]
+        if len(values) > 150:  # a bar narrower than a pixel says nothing
+            values = values[np.linspace(0, len(values) - 1, 150).astype(int)]
+        place = np.arange(len(values))
+        for color, chosen in ((GOOD, values > 0), (BAD, values < 0)):
+            axes.vlines(place[chosen], 0, values[chosen], color=color, linewidth=max(1.0, min(5.0, 170 / len(values))))
+        axes.axhline(0, color=MUTED, linewidth=1.0)
+        axes.set_xticks([])
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:+g}" if value else "0")
+        axes.set_xlabel("test identities, from most gained to most lost")
+        return _svg(figure, name, f"{title}: {int((values > 0).sum())} up, {int((values < 0).sum())} down")
+
+
+def _panel(title: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=PANEL)
+    FigureCanvasSVG(figure)
+    axes = figure.add_subplot()
+    axes.set_title(title, pad=10)
+    return figure, axes
+
+
+def _spoken(lines: Sequence[Line], unit: str) -> str:
+    """A chart's numbers in words, for who cannot see it."""
+    return "; ".join(
+        f"{line.name} " + ", ".join(f"{p.x:g} %: {p.value:.1f} {unit}" for p in line.points) for line in lines
+    )
+
+
+def _svg(figure: Figure, name: str, label: str) -> str:
+    """The drawing as an inline SVG element: no header, no metadata, ids of its own, colours by CSS variable."""
+    buffer = io.StringIO()
+    figure.savefig(
+        buffer, format="svg", transparent=True, bbox_inches="tight", pad_inches=0.04,
+        metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")),
+    )  # fmt: skip
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<style type=\"text/css\">.*?</style>", "", svg, flags=re.DOTALL)  # would hold for the whole page
+    prefix = re.sub(r"[^a-z0-9]+", "-", name.lower())
+    svg = re.sub(r'(\bid="|xlink:href="#|url\(#)', rf"\g<1>{prefix}-", svg)
+    svg = re.sub(r"#0000[0-9a-f]{2}\b", lambda match: f"var({VARIABLES[match[0]]})", svg)
+    width, height = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg).groups()
+    opening = (
+        f'<svg class="chart" role="img" aria-label="{_attribute(label)}" viewBox="0 0 {width} {height}" '
+        f'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        f'style="max-width:{1.33 * float(width):.0f}px">'
+    )
+    return opening + svg[svg.index(">") + 1 :].strip()
+
+
+def _attribute(text: str) -> str:
+    return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;").replace(">", "&gt;")
