@@ -1,0 +1,33 @@
+"""Commands of the package: ``python -m imagpose COMMAND --help``."""
+
+from __future__ import annotations
+
+import sys
+
+from datasets.command_line import Command, main
+
+COMMANDS = {
+    "train-vae": Command(
+        summary="train or adapt a small VAE for person crops",
+        config="imagpose.config:TrainVaeConfig", run="imagpose.train_vae:make_vae",
+    ),
+    "train-image-encoder": Command(
+        summary="train a small image encoder on people who are not in the benchmark",
+        config="imagpose.config:TrainImageEncoderConfig", run="imagpose.train_image_encoder:make_image_encoder",
+    ),
+    "train": Command(
+        summary="train the IMAGPose denoiser on encoded images",
+        config="imagpose.config:TrainConfig", run="imagpose.train:make_generator",
+    ),
+    "generate": Command(
+        summary="my photographs and my poses to pictures",
+        config="imagpose.config:GenerateConfig", run="imagpose.generate:run_generate",
+    ),
+    "synthesize": Command(
+        summary="synthetic images for one subset, as shards with full provenance",
+        config="imagpose.config:SynthesizeConfig", run="imagpose.synthesize:make_synthetic",
+    ),
+}  # fmt: skip
+
+if __name__ == "__main__":
+    sys.exit(main("imagpose", COMMANDS))

@@ -1,0 +1,378 @@
+"""Configs of this package's stages and the training recipes. Light on purpose: the flows import them, so nothing here
+may import torch.
+
+`TrainConfig`'s defaults are the tiny recipe, which runs on a CPU. `paper()` and `recommended()` name what they change.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from datasets.artifacts import (
+    Artifact,
+    Config,
+    ModelFolder,
+    Role,
+    SourceFile,
+    StageConfig,
+)
+from datasets.config import Percent
+
+Device = Annotated[str, Role.RUNTIME]
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+TINY_VIEW = (128, 64)
+"""Height and width in pixels of a view of the built-in models."""
+
+
+class TrainVaeConfig(StageConfig):
+    """A small AutoencoderKL for person crops: stride 4, so that a 128x64 view keeps 32x16 latents."""
+
+    stage: ClassVar[str] = "train-vae"
+    package: ClassVar[str] = "imagpose"
+
+    shards: Artifact
+    """Image shards; the training split is used."""
+    init_from: ModelFolder | None = None
+    """Go on from this saved AutoencoderKL; its architecture then replaces the one below."""
+    view_height: int = Field(TINY_VIEW[0], ge=16)
+    """Height of a view in pixels; images are resized to it."""
+    view_width: int = Field(TINY_VIEW[1], ge=16)
+    """Width of a view in pixels."""
+    channels: tuple[int, ...] = (24, 48, 64)
+    """Width of each level; the stride is 2 to the power of their number less one."""
+    latent_channels: int = Field(4, ge=1)
+    """Channels of the latents."""
+    layers_per_block: int = Field(1, ge=1)
+    """Residual blocks of a level."""
+    norm_groups: int = Field(8, ge=1)
+    """Groups of the group normalisation; divides every width."""
+    steps: int = Field(6000, ge=1)
+    """Optimisation steps."""
+    batch_size: int = Field(16, ge=1)
+    """Images per step."""
+    learning_rate: float = Field(1e-3, gt=0)
+    """AdamW rate after warm-up; falls to a tenth along a cosine."""
+    kl_weight: float = Field(1e-6, ge=0)
+    """Weight of the KL term; Latent Diffusion uses 1e-6."""
+    gradient_weight: float = Field(0.5, ge=0)
+    """Weight of the L1 loss on image gradients, which keeps edges without a pretrained perceptual network."""
+    flip: bool = True
+    """Mirror images at random."""
+    max_images: int | None = Field(None, ge=1)
+    """Use so many images, drawn by `seed`; all if not given."""
+    seed: int = Field(0, ge=0)
+    """Initialisation and order of the images."""
+    checkpoint_every: Annotated[int, Role.RUNTIME] = Field(500, ge=1)
+    """Steps between checkpoints."""
+    device: Device = "auto"
+    """'auto' (GPU when there is one), 'cpu', 'cuda', 'cuda:1'."""
+
+
+class TrainImageEncoderConfig(StageConfig):
+    """A small Dinov2Model trained to tell people apart, for FLC's image tokens where no DINOv2 weights are at hand."""
+
+    stage: ClassVar[str] = "train-image-encoder"
+    package: ClassVar[str] = "imagpose"
+
+    shards: Artifact
+    """Image shards; the training split is used. These identities must be other people than those of the benchmark."""
+    init_from: ModelFolder | None = None
+    """Go on from this saved Dinov2Model; its architecture then replaces the one below."""
+    height: int = Field(TINY_VIEW[0], ge=16)
+    """Height in pixels at which the encoder sees a person; a multiple of `patch_size`."""
+    width: int = Field(TINY_VIEW[1], ge=16)
+    """Width in pixels at which the encoder sees a person; a multiple of `patch_size`."""
+    patch_size: int = Field(8, ge=2)
+    """Side of a patch in pixels."""
+    hidden_size: int = Field(96, ge=8)
+    """Width of the tokens."""
+    layers: int = Field(4, ge=1)
+    """Transformer layers."""
+    heads: int = Field(4, ge=1)
+    """Attention heads; divides `hidden_size`."""
+    steps: int = Field(4000, ge=1)
+    """Optimisation steps."""
+    identities_per_batch: int = Field(16, ge=2)
+    """People in a batch."""
+    images_per_identity: int = Field(2, ge=2)
+    """Images of each of them."""
+    learning_rate: float = Field(1e-3, gt=0)
+    """AdamW rate after warm-up; falls along a cosine."""
+    weight_decay: float = Field(0.05, ge=0)
+    """AdamW's weight decay."""
+    reconstruction_weight: float = Field(1.0, ge=0)
+    """Weight of predicting each patch's pixels from its token, so that tokens keep colours and texture, not only identity."""
+    max_images: int | None = Field(None, ge=1)
+    """Use so many images, whole identities first; all if not given."""
+    seed: int = Field(0, ge=0)
+    """Initialisation and order of the images."""
+    checkpoint_every: Annotated[int, Role.RUNTIME] = Field(500, ge=1)
+    """Steps between checkpoints."""
+    device: Device = "auto"
+    """'auto' (GPU when there is one), 'cpu', 'cuda', 'cuda:1'."""
+
+
+class ModelConfig(Config):
+    """Size of a denoiser that starts from nothing, and the switches of the paper's ablation (Table 2)."""
+
+    channels: tuple[int, ...] = Field((32, 64, 128), min_length=1)
+    """Width of each UNet level, finest first; each level halves the resolution of the one before."""
+    attention: tuple[bool, ...] = (False, True, True)
+    """Which levels have cross-attention transformers (each followed by CVA)."""
+    layers_per_block: int = Field(1, ge=1)
+    """Residual blocks (and transformers) of a level on the way down; one more on the way up. SD 1.5: 2."""
+    head_width: int = Field(32, ge=8)
+    """Channels of an attention head."""
+    cross_attention_dim: int = Field(96, ge=8)
+    """Width of the FLC tokens. SD 1.5: 768."""
+    norm_groups: int = Field(16, ge=1)
+    """Groups of the group normalisation; divides every width. SD 1.5: 32."""
+    pose_channels: tuple[int, ...] = Field((8, 16, 32), min_length=1)
+    """Widths of the pose encoder; halves the resolution between two. Paper (ControlNet): 16, 32, 96, 256 for stride 8."""
+    token_patch: int = Field(4, ge=1)
+    """Kernel and stride of the FLC tokenizer on the source's latents. Paper: 16 for 512x352 views."""
+    cross_view_attention: bool = True
+    """CVA after each cross-attention transformer; off: B0, B2, B4."""
+    texture_tokens: bool = True
+    """Low-level half of FLC (tokens of the source's latents); off: B0, B1, B3."""
+    masked_latents: bool = True
+    """ILC: the visible views' latents as input channels; off: B0, B1, B2."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ModelConfig:
+        if len(self.attention) != len(self.channels):
+            raise ValueError(f"attention {self.attention} needs one switch per entry of channels {self.channels}")
+        for width in self.channels:
+            if width % self.norm_groups:
+                raise ValueError(f"channels: {width} is not a multiple of norm_groups {self.norm_groups}")
+        for width, attended in zip(self.channels, self.attention, strict=True):
+            if attended and width % self.head_width:
+                raise ValueError(f"channels: {width} is not a multiple of head_width {self.head_width}")
+        return self
+
+
+class NoiseConfig(Config):
+    """The one noise schedule of training and sampling; saved with the model."""
+
+    beta_schedule: Literal["linear", "scaled_linear"] = "scaled_linear"
+    """'linear' as the paper says; 'scaled_linear' is what Stable Diffusion was trained with."""
+    beta_start: float = Field(0.00085, gt=0)
+    """First beta; SD's for 'scaled_linear'."""
+    beta_end: float = Field(0.012, gt=0, lt=1)
+    """Last beta; SD's for 'scaled_linear'."""
+    train_timesteps: int = Field(1000, ge=2)
+    """Diffusion steps T."""
+    prediction_type: Literal["epsilon", "v_prediction"] = "v_prediction"
+    """What the network predicts; v stays defined at zero signal."""
+    zero_terminal_snr: bool = True
+    """Rescale the betas so that the last step is pure noise: sampling starts from what training has seen."""
+    timestep_spacing: Literal["leading", "trailing"] = "trailing"
+    """Sampling visits the last step only with 'trailing'."""
+    min_snr_gamma: float | None = Field(5.0, gt=0)
+    """Loss weight min(SNR, gamma) / (SNR + 1) for v, / SNR for epsilon; none: plain mean square."""
+    min_snr_floor: float = Field(0.05, ge=0)
+    """Smallest such weight: with zero terminal SNR the last step would not be trained at all."""
+
+
+class TrainConfig(StageConfig):
+    """The IMAGPose denoiser, from nothing, from an earlier generator or from a Stable Diffusion UNet."""
+
+    stage: ClassVar[str] = "train"
+    package: ClassVar[str] = "imagpose"
+
+    encoded: Artifact
+    """Encoded images (latents, tokens, keypoints); the training split is used."""
+    subset: Artifact | None = None
+    """Subsets to choose from; all images if not given."""
+    fraction: Percent | None = None
+    """Which fraction of `subset`, in percent."""
+    draw: int = Field(0, ge=0)
+    """Which draw of `subset`."""
+    init_from: ModelFolder | None = None
+    """A generator to go on from (its architecture replaces `model`), or the folder of a Stable Diffusion pipeline."""
+    model: ModelConfig = ModelConfig()
+    """Architecture of a model that starts from nothing."""
+    noise: NoiseConfig = NoiseConfig()
+    """Noise schedule and loss weights."""
+    min_masked: int = Field(1, ge=1, le=4)
+    """Fewest views that are masked; the number is uniform from here to `max_masked`."""
+    max_masked: int = Field(4, ge=1, le=4)
+    """Most views that are masked."""
+    drop_image_tokens: Probability = 0.05
+    """Share of canvases without image-encoder tokens, for guidance."""
+    drop_texture_tokens: Probability = 0.05
+    """Share of canvases without texture tokens."""
+    drop_both: Probability = 0.05
+    """Share of canvases without either."""
+    flip: Probability = 0.5
+    """Share of canvases that are mirrored as a whole, reference and skeleton included."""
+    visible_weight: float = Field(1.0, ge=0)
+    """Loss weight of the visible views; the paper's loss (Eq. 4) takes all views alike."""
+    steps: int = Field(2000, ge=1)
+    """Optimisation steps."""
+    batch_size: int = Field(8, ge=1)
+    """Canvases per step, over all processes."""
+    learning_rate: float = Field(1e-3, gt=0)
+    """AdamW rate after warm-up."""
+    weight_decay: float = Field(0.01, ge=0)
+    """AdamW's weight decay; the paper's is not stated, 0.01 is AdamW's own."""
+    warmup_steps: int = Field(100, ge=0)
+    """Steps of linear warm-up."""
+    learning_rate_schedule: Literal["constant", "cosine"] = "cosine"
+    """'cosine' falls to a twentieth of the rate at the last step."""
+    max_gradient_norm: float = Field(1.0, gt=0)
+    """Gradients are clipped to this norm."""
+    ema_decay: float = Field(0.999, ge=0, lt=1)
+    """Decay of the averaged weights that are saved, after their own warm-up; 0: no average."""
+    seed: int = Field(0, ge=0)
+    """Initialisation, canvases and noise."""
+    sample_steps: int = Field(12, ge=1)
+    """Sampler steps of the progress pictures."""
+    sample_guidance: float = Field(2.0, ge=0)
+    """Guidance scale of the progress pictures."""
+    sample_every: Annotated[int, Role.RUNTIME] = Field(2000, ge=1)
+    """Steps between progress pictures; one is always made at the end."""
+    checkpoint_every: Annotated[int, Role.RUNTIME] = Field(500, ge=1)
+    """Steps between checkpoints; a stop by SIGTERM saves one too."""
+    log_every: Annotated[int, Role.RUNTIME] = Field(20, ge=1)
+    """Steps between lines of train_log.jsonl."""
+    precision: Annotated[Literal["no", "bf16"], Role.RUNTIME] = "no"
+    """Mixed precision, by accelerate."""
+    compile: Annotated[bool, Role.RUNTIME] = False
+    """torch.compile the denoiser: worth its start-up on long runs only."""
+    gradient_checkpointing: Annotated[bool, Role.RUNTIME] = False
+    """Recompute activations in the backward pass: less memory, a third more time."""
+    device: Device = "auto"
+    """'auto' (GPU when there is one), 'cpu', 'cuda', 'cuda:1'."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TrainConfig:
+        if (self.subset is None) != (self.fraction is None):
+            raise ValueError("subset and fraction go together: give both, or neither to train on all images")
+        if self.min_masked > self.max_masked:
+            raise ValueError(f"min_masked {self.min_masked} is more than max_masked {self.max_masked}")
+        if self.drop_image_tokens + self.drop_texture_tokens + self.drop_both > 1:
+            raise ValueError("the three shares of dropped tokens sum to more than 1")
+        return self
+
+
+SD_MODEL = ModelConfig(
+    channels=(320, 640, 1280, 1280), attention=(True, True, True, False), layers_per_block=2, head_width=40,
+    cross_attention_dim=768, norm_groups=32, pose_channels=(16, 32, 96, 256), token_patch=16,
+)  # fmt: skip
+"""Stable Diffusion 1.5's sizes; with `init_from` only the pose encoder's and tokenizer's are taken from here.
+
+SD 1.5 has 8 heads at every level (widths 40, 80, 160); `head_width` matters only when training from nothing."""
+
+
+def tiny(encoded: Path, **fields: Any) -> TrainConfig:
+    """The built-in models' recipe: 128x64 views, 32x16 latents, two CPU cores."""
+    return TrainConfig(encoded=encoded, **fields)
+
+
+def paper(encoded: Path, **fields: Any) -> TrainConfig:
+    """The paper's text: linear schedule, epsilon, AdamW 5e-5, batch 4, 300,000 steps, 1 to 4 views masked.
+
+    Not stated there and taken from the official code: the shares of dropped conditions and SD's initial weights.
+    """
+    defaults: dict[str, Any] = {
+        "model": SD_MODEL,
+        "noise": NoiseConfig(
+            beta_schedule="linear", beta_start=1e-4, beta_end=2e-2, prediction_type="epsilon",
+            zero_terminal_snr=False, timestep_spacing="leading", min_snr_gamma=None,
+        ),
+        "steps": 300_000, "batch_size": 4, "learning_rate": 5e-5, "warmup_steps": 0, "learning_rate_schedule": "constant",
+        "ema_decay": 0.0, "flip": 0.0, "sample_steps": 20, "sample_guidance": 2.0,
+    }  # fmt: skip
+    return TrainConfig(**{"encoded": encoded, **defaults, **fields})
+
+
+def recommended(encoded: Path, **fields: Any) -> TrainConfig:
+    """What the project recommends at SD 1.5 size; each deviation from `paper` has its reason in docs/model.md."""
+    defaults: dict[str, Any] = {
+        "model": SD_MODEL, "noise": NoiseConfig(), "steps": 50_000, "batch_size": 16, "learning_rate": 5e-5,
+        "warmup_steps": 1000, "learning_rate_schedule": "constant", "ema_decay": 0.9999, "precision": "bf16",
+        "compile": True,
+    }  # fmt: skip
+    return TrainConfig(**{"encoded": encoded, **defaults, **fields})
+
+
+class SynthesizeConfig(StageConfig):
+    """Synthetic images for one subset: a plan first, then image shards with full provenance."""
+
+    stage: ClassVar[str] = "synthesize"
+    package: ClassVar[str] = "imagpose"
+
+    generator: Artifact
+    """The generator of the train stage."""
+    encoded: Artifact
+    """Encoded images that sources and target poses come from; the training split is used."""
+    subset: Artifact | None = None
+    """Subsets to choose from; all training images if not given."""
+    fraction: Percent | None = None
+    """Which fraction of `subset`, in percent."""
+    draw: int = Field(0, ge=0)
+    """Which draw of `subset`."""
+    images: int | None = Field(None, ge=1)
+    """Synthetic images to make; not given: top the subset up to the size of the full training split."""
+    policy: Literal["top-up", "paper"] = "top-up"
+    """'top-up': identities with the fewest images or one camera first; 'paper': random source of the identity."""
+    mode: Literal["T1", "T2", "T3", "IMAGPose*"] = "IMAGPose*"
+    """How sources and poses share a canvas; 'IMAGPose*': one source and three target poses."""
+    sampler: Literal["unipc", "ddim"] = "unipc"
+    """Solver; the paper's is DDIM with 20 steps."""
+    steps: int = Field(12, ge=1)
+    """Sampler steps."""
+    guidance: float = Field(2.0, ge=0)
+    """Classifier-free guidance scale (Eq. 2)."""
+    seed: int = Field(0, ge=0)
+    """Plan and noise; every canvas has its own generator."""
+    images_per_shard: int = Field(600, ge=1)
+    """Size of a shard, the unit that an interrupted run loses at most."""
+    jpeg_quality: int = Field(95, ge=50, le=100)
+    """Quality of the written JPEGs."""
+    showcase: int = Field(8, ge=0)
+    """Canvases kept as source -> poses -> images rows for the report."""
+    batch_size: Annotated[int, Role.RUNTIME] = Field(16, ge=1)
+    """Canvases at a time."""
+    precision: Annotated[Literal["no", "bf16"], Role.RUNTIME] = "no"
+    """Arithmetic of the denoiser."""
+    device: Device = "auto"
+    """'auto' (GPU when there is one), 'cpu', 'cuda', 'cuda:1'."""
+
+    @model_validator(mode="after")
+    def _subset_with_fraction(self) -> SynthesizeConfig:
+        if (self.subset is None) != (self.fraction is None):
+            raise ValueError("subset and fraction go together: give both, or neither to use all images")
+        return self
+
+
+class GenerateConfig(Config):
+    """My photographs and my poses to pictures."""
+
+    generator: Path
+    """Folder of a generator (the train stage's artifact, or the built-in one)."""
+    source: tuple[SourceFile, ...] = Field(min_length=1, max_length=3)
+    """One to three photographs of the same person."""
+    pose: tuple[SourceFile, ...] = Field(min_length=1, max_length=3)
+    """One to three target poses: JSON files with 18 x [x, y, score], or images whose keypoints `keypoints` holds."""
+    keypoints: tuple[SourceFile, ...] = ()
+    """CSV files in the published format (``name:keypoints_y:keypoints_x``) for poses given as images."""
+    source_pose: tuple[SourceFile, ...] = ()
+    """Keypoint JSON of each source, in order; sources found in `keypoints`, or left without skeleton, if not given."""
+    out: Path = Path("generated")
+    """Folder for the pictures."""
+    sampler: Literal["unipc", "ddim"] = "unipc"
+    """Solver; the paper's is DDIM with 20 steps."""
+    steps: int = Field(12, ge=1)
+    """Sampler steps."""
+    guidance: float = Field(2.0, ge=0)
+    """Classifier-free guidance scale (Eq. 2)."""
+    seed: int = Field(0, ge=0)
+    """Noise."""
+    device: Device = "auto"
+    """'auto' (GPU when there is one), 'cpu', 'cuda', 'cuda:1'."""
