@@ -17,25 +17,9 @@ import torch
 
 from datasets.artifacts import manifest_of
 from datasets.errors import ArtifactError, InputError
-
-LEFT_RIGHT = ((2, 5), (3, 6), (4, 7), (8, 11), (9, 12), (10, 13), (14, 15), (16, 17))
-"""COCO-18 joints that change places in a mirror (shoulders, elbows, wrists, hips, knees, ankles, eyes, ears)."""
+from datasets.skeleton import flip_keypoints
 
 Mirrored = bool | Sequence[bool] | np.ndarray | torch.Tensor
-
-
-def mirror_keypoints(keypoints: np.ndarray, width: int) -> np.ndarray:
-    """Keypoints of the left-right mirrored image: x becomes width - 1 - x, and left and right joints change names.
-
-    Args:    keypoints: (..., 18, 3) x, y, score in pixels; NaN x and y where missing.
-    Returns: an array of the same shape and dtype.
-    """
-    order = np.arange(18)
-    for left, right in LEFT_RIGHT:
-        order[[left, right]] = right, left
-    mirrored = keypoints[..., order, :].copy()
-    mirrored[..., 0] = width - 1 - mirrored[..., 0]
-    return mirrored
 
 
 def keypoints_from_json(rows: Sequence[Sequence[float | None] | None]) -> np.ndarray:
@@ -151,4 +135,4 @@ class EncodedImages:
     def keypoints(self, index: int, mirrored: bool = False) -> np.ndarray:
         """One image's (18, 3) float32 x, y, score in view pixels; NaN, NaN, 0 where missing."""
         keypoints = self._keypoints[index]
-        return mirror_keypoints(keypoints, self.view_size[1]) if mirrored else keypoints.copy()
+        return flip_keypoints(keypoints, self.view_size[1]) if mirrored else keypoints.copy()

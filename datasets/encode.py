@@ -1,0 +1,252 @@
+"""Frozen features of every image, computed once: scaled VAE latents and image-encoder tokens.
+
+A view is encoded alone, never as part of a canvas: a VAE's GroupNorm would let neighbours change it
+(IMAGPose's released code does). The image encoder sees the whole person, resized, without a centre crop.
+The unit of resuming is the shard.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import tarfile
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from datasets.artifacts import manifest_of, model_sha256, write_text_atomically
+from datasets.config import EncodeConfig
+from datasets.encoded import keypoints_from_json, keypoints_to_json, read_samples
+from datasets.errors import ArtifactError, InputError, WeightsError
+from datasets.progress import Progress
+from datasets.skeleton import scale_keypoints
+
+logger = logging.getLogger(__name__)
+
+ENCODERS = {"dinov2": "Dinov2Model", "clip_vision_model": "CLIPVisionModel", "clip": "CLIPVisionModel"}
+"""`model_type` of the image encoders that can be read, and their transformers classes."""
+PIXEL_STATISTICS = {
+    "Dinov2Model": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "CLIPVisionModel": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+}
+"""Mean and standard deviation of RGB in [0, 1] that each encoder was trained with (ImageNet's; CLIP's)."""
+
+
+def pick_device(name: str) -> torch.device:
+    """The device a config names; 'auto' is the GPU when there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"device '{name}' is unknown; use 'auto', 'cpu' or 'cuda'") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device '{name}': this machine has no usable GPU; use 'cpu' or 'auto'")
+    return device
+
+
+def load_vae(folder: Path) -> Any:
+    """A frozen diffusers AutoencoderKL from its folder, float32.
+
+    Raises: WeightsError: weights missing, unsafe or of another architecture.
+    """
+    from diffusers import AutoencoderKL
+
+    try:
+        vae = AutoencoderKL.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, torch_dtype=torch.float32
+        )
+    except Exception as error:
+        raise WeightsError(f"{folder} cannot be loaded as a diffusers AutoencoderKL: {error}") from error
+    return vae.eval().requires_grad_(False)
+
+
+def load_image_encoder(folder: Path) -> Any:
+    """A frozen Dinov2Model or CLIPVisionModel from its folder, float32.
+
+    Raises: WeightsError: neither of the two, or weights missing, unsafe or incomplete.
+    """
+    import transformers
+
+    model_type = json.loads((folder / "config.json").read_text()).get("model_type")
+    if model_type not in ENCODERS:
+        raise WeightsError(
+            f"{folder} holds a '{model_type}' model; an image encoder is a Dinov2Model or a CLIPVisionModel"
+        )
+    try:
+        encoder, report = getattr(transformers, ENCODERS[model_type]).from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+        )
+    except Exception as error:
+        raise WeightsError(f"{folder} cannot be loaded as a {ENCODERS[model_type]}: {error}") from error
+    if report["missing_keys"]:  # transformers only warns and leaves those weights random
+        raise WeightsError(
+            f"{folder} lacks weights: {', '.join(sorted(report['missing_keys'])[:3])}; save the model again"
+        )
+    return encoder.eval().requires_grad_(False)
+
+
+def view_pixels(images: list[Image.Image], height: int, width: int) -> torch.Tensor:
+    """(B, 3, H, W) float32 RGB in [0, 1]; images of another size are resized (bicubic, antialiased)."""
+    arrays = [
+        np.asarray(image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BICUBIC))
+        for image in images
+    ]
+    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 255
+
+
+class FeatureEncoder:
+    """The two frozen models and how an image is shown to each of them."""
+
+    def __init__(self, config: EncodeConfig) -> None:
+        self.config = config
+        self.device = pick_device(config.device)
+        self.vae = load_vae(config.vae).to(self.device)
+        self.image_encoder = load_image_encoder(config.image_encoder).to(self.device)
+        self.scaling_factor = float(self.vae.config.scaling_factor)
+        mean, std = PIXEL_STATISTICS[type(self.image_encoder).__name__]
+        self._mean, self._std = (torch.tensor(value, device=self.device).view(1, 3, 1, 1) for value in (mean, std))
+        self._check_sizes()
+
+    def _check_sizes(self) -> None:
+        config, cell = self.config, 2 ** (len(self.vae.config.block_out_channels) - 1)
+        if config.view_height % cell or config.view_width % cell:
+            raise InputError(
+                f"view {config.view_height}x{config.view_width}: this VAE's cells are {cell} pixels wide; "
+                f"use multiples of {cell}"
+            )
+        patch = self.image_encoder.config.patch_size
+        if config.token_height % patch or config.token_width % patch:
+            raise InputError(
+                f"token size {config.token_height}x{config.token_width}: the image encoder's patches are {patch} pixels "
+                f"wide; use multiples of {patch}"
+            )
+
+    @torch.inference_mode()
+    def __call__(self, images: list[Image.Image]) -> tuple[np.ndarray, np.ndarray]:
+        """Encode RGB images.
+
+        Returns: latents (B, F, C, h, w), scaled posterior means, and tokens (B, F, N, D), the encoder's last hidden
+            state; both float16. F is 2 (plain, mirrored) or 1.
+        """
+        config = self.config
+        views = self._faces(view_pixels(images, config.view_height, config.view_width))
+        seen = self._faces(view_pixels(images, config.token_height, config.token_width))
+        latents = self.vae.encode(views * 2 - 1).latent_dist.mean * self.scaling_factor
+        # Both classes interpolate their position table to a size that is not the one they were trained at.
+        options = {"interpolate_pos_encoding": True} if type(self.image_encoder).__name__ == "CLIPVisionModel" else {}
+        tokens = self.image_encoder((seen - self._mean) / self._std, **options).last_hidden_state
+        return self._pairs(latents, len(images)), self._pairs(tokens, len(images))
+
+    def _faces(self, pixels: torch.Tensor) -> torch.Tensor:
+        pixels = pixels.to(self.device)
+        return torch.cat([pixels, pixels.flip(-1)]) if self.config.mirrored else pixels
+
+    def _pairs(self, features: torch.Tensor, count: int) -> np.ndarray:
+        array = features.unflatten(0, (-1, count)).transpose(0, 1).float().cpu().numpy()
+        if not np.isfinite(array).all() or np.abs(array).max() > np.finfo(np.float16).max:
+            raise WeightsError("the frozen models give values that float16 cannot hold; check their weights")
+        return np.ascontiguousarray(array.astype(np.float16))
+
+
+def make_encoded(config: EncodeConfig, directory: Path) -> dict[str, Any]:
+    """Encode all shards; shards that a former, interrupted run finished are kept."""
+    manifest_of(config.shards, "write-shards")
+    shards = sorted(config.shards.glob("*.tar"))
+    if not shards:
+        raise ArtifactError(f"{config.shards} holds no shard (*.tar); run write-shards again")
+    encoder = FeatureEncoder(config)
+    done = [shard for shard in shards if (directory / shard.name).is_file()]
+    counts = {shard.name: _count(shard) for shard in shards}
+    progress = Progress(
+        logger, "encode", sum(counts.values()), "images", done=sum(counts[shard.name] for shard in done)
+    )  # fmt: skip
+    for shard in shards:
+        if shard not in done:
+            _encode_shard(shard, directory / shard.name, encoder, progress)
+    index = _index(config, encoder, counts, directory)
+    write_text_atomically(directory / "index.json", json.dumps(index, indent=1) + "\n")
+    return {
+        key: index[key] for key in ("samples", "latent_shape", "token_shape", "view_size", "mirrored", "scaling_factor")
+    }
+
+
+def _count(shard: Path) -> int:
+    with tarfile.open(shard) as tar:
+        return sum(item.name.endswith(".json") for item in tar)
+
+
+def _encode_shard(shard: Path, target: Path, encoder: FeatureEncoder, progress: Progress) -> None:
+    temporary = target.with_name(f".{target.name}.tmp")
+    with tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar:
+        remaining = read_samples(shard)
+        while samples := list(islice(remaining, encoder.config.batch_size)):
+            images, facts = zip(*(_decode(shard, key, members) for key, members in samples), strict=True)
+            latents, tokens = encoder(list(images))
+            for row, (key, _) in enumerate(samples):
+                view = _in_view(facts[row], images[row].size, encoder.config)
+                _add(tar, f"{key}.json", json.dumps(view, separators=(",", ":")).encode())
+                _add(tar, f"{key}.latent.npy", _npy(latents[row]))
+                _add(tar, f"{key}.tokens.npy", _npy(tokens[row]))
+            progress.update(len(samples))
+    os.replace(temporary, target)
+
+
+def _decode(shard: Path, key: str, members: dict[str, bytes]) -> tuple[Image.Image, dict[str, Any]]:
+    try:
+        return Image.open(io.BytesIO(members["jpg"])).convert("RGB"), json.loads(members["json"])
+    except (KeyError, OSError, ValueError) as error:
+        raise ArtifactError(f"{shard}: sample '{key}' cannot be read ({error}); write the shards again") from error
+
+
+def _in_view(facts: dict[str, Any], size: tuple[int, int], config: EncodeConfig) -> dict[str, Any]:
+    """A sample's facts with its keypoints moved from the image's pixels to the view's."""
+    keypoints = scale_keypoints(
+        keypoints_from_json(facts["keypoints"]), (size[1], size[0]), (config.view_height, config.view_width)
+    )
+    return {**facts, "keypoints": keypoints_to_json(keypoints), "view": [config.view_height, config.view_width]}
+
+
+def _npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    item = tarfile.TarInfo(name)  # date, owner and mode are fixed: equal content, equal bytes
+    item.size, item.mode = len(content), 0o644
+    tar.addfile(item, io.BytesIO(content))
+
+
+def _first_sample(directory: Path, names: Iterator[str]) -> dict[str, bytes]:
+    for name in names:
+        for _, members in read_samples(directory / name):
+            return members
+    raise ArtifactError("the image shards hold no image; run write-shards again")
+
+
+def _index(config: EncodeConfig, encoder: FeatureEncoder, counts: dict[str, int], directory: Path) -> dict[str, Any]:
+    first = _first_sample(directory, iter(counts))
+    shapes = {
+        name: list(np.load(io.BytesIO(first[f"{name}.npy"]), allow_pickle=False).shape[1:])
+        for name in ("latent", "tokens")
+    }
+    return {
+        "files": [{"name": name, "split": name.rpartition("-")[0], "samples": count} for name, count in counts.items()],
+        "samples": sum(counts.values()),
+        "latent_shape": shapes["latent"],
+        "token_shape": shapes["tokens"],
+        "view_size": [config.view_height, config.view_width],
+        "mirrored": config.mirrored,
+        "scaling_factor": encoder.scaling_factor,
+        "vae_sha256": model_sha256(config.vae),
+        "image_encoder_sha256": model_sha256(config.image_encoder),
+    }
