@@ -220,7 +220,10 @@ class BenchmarkConfig(StageConfig):
 
 
 class ReportConfig(StageConfig):
-    """One self-contained HTML page (and a Markdown one) about a whole regeneration."""
+    """One self-contained HTML page (and a Markdown one) about a whole regeneration.
+
+    Everything but the benchmark is optional; the page says what it was not given.
+    """
 
     stage: ClassVar[str] = "report"
     package: ClassVar[str] = "reid"
@@ -228,17 +231,27 @@ class ReportConfig(StageConfig):
     benchmark: Artifact
     """The table (`reid benchmark`)."""
     runs: list[Artifact] = []
-    """Re-ID runs, for loss curves and ranked lists."""
-    images: Artifact | None = None
-    """Image index (`datasets index`): counts, and where the pictures lie."""
-    poses: Artifact | None = None
-    """Skeletons, for overlays."""
+    """Re-ID runs (`reid train`): loss curves, CMC curves, per-identity gains and ranked lists."""
     generators: list[Artifact] = []
     """Trained generators (`imagpose train`), for loss curves."""
     synthetic: list[Artifact] = []
-    """Generated sets (`imagpose synthesize`), for source -> pose -> generated grids."""
-    title: str = "Pose-guided augmentation of person re-identification"
+    """Generated sets (`imagpose synthesize`): counts, and source -> pose -> generated grids."""
+    images: Artifact | None = None
+    """Image index (`datasets index`): counts, and where the pictures of skeletons and ranked lists lie."""
+    poses: Artifact | None = None
+    """Skeletons, for overlays."""
+    stages: list[Artifact] = []
+    """Any further artifacts whose seconds belong in the table of costs."""
+    model_cards: list[SourceFile] = []
+    """Markdown cards of the models that training started from: the page quotes what they have seen."""
+    title: str = "Does pose-guided synthesis help re-identification?"
     """Heading of the page."""
+    preset: str = ""
+    """Name of the preset that ran."""
+    resolved: dict[str, Any] = {}
+    """The preset's resolved config, shown as JSON."""
+    commands: list[str] = []
+    """How to make all this again, one command a line."""
 
 
 def tiny_recipe(steps: int = 200, *, height: int = 64, width: int = 32) -> dict[str, Any]:
