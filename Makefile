@@ -1,0 +1,62 @@
+# Everything a fresh clone needs: `make demo` shows the whole pipeline, `make test` proves it. Both set themselves up.
+#
+#   make demo               miniature data, built-in models, report at runs/demo/report.html
+#   make test               the test suite          (make test PYTEST_ARGS='-k flows')
+#   make lint               ruff and the import contracts
+#   make clean              remove .venv and caches (runs/ holds results: remove that yourself)
+#
+# PYTHON=/path/to/python3.12 chooses the interpreter that .venv is made from.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed
+PYTHON ?=
+PYTEST_ARGS ?=
+DEMO_ARGS ?=
+
+# The first interpreter that really runs and is new enough (a name on PATH may be a shim that leads nowhere).
+define FIND_PYTHON
+for candidate in $(if $(PYTHON),"$(PYTHON)",python3.11 python3.12 python3.13 python3 python); do \
+  if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+    if "$$candidate" -c 'import venv, ensurepip' >/dev/null 2>&1; then echo "$$candidate"; exit 0; fi; \
+    echo "$$candidate cannot make virtual environments: install its venv and pip packages (Debian: apt install python3-venv python3-pip)" >&2; exit 1; \
+  fi; \
+done; \
+echo "Python 3.11 or newer is needed$(if $(PYTHON),; $(PYTHON) is not,): install it or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.12" >&2; exit 1
+endef
+
+.PHONY: help install demo test lint clean
+
+help:
+	@sed -n '3,8s/^# \{0,1\}//p' Makefile
+
+install: $(STAMP)
+
+# Keyed to what decides the installed set: nothing is installed again until one of these two files changes.
+$(STAMP): pyproject.toml constraints.txt
+	@found=$$($(FIND_PYTHON)); \
+	if ! $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+	  echo "making $(VENV) with $$found"; "$$found" -m venv --clear $(VENV); \
+	fi
+	@echo "installing into $(VENV) (several GB with torch; minutes the first time)"
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[test]'
+	@touch $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/python -m flows regenerate --preset demo $(DEMO_ARGS)
+
+test: $(STAMP)
+	HF_HUB_OFFLINE=1 DO_NOT_TRACK=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache .import_linter_cache *.egg-info
+	find . -name __pycache__ -type d -not -path './runs/*' -prune -exec rm -rf {} +

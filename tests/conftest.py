@@ -1,0 +1,46 @@
+"""What all tests share: no network, no telemetry, one thread, and the markers' rules."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Before any library reads them.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("DO_NOT_TRACK", "1")
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip what this machine cannot run, and the slow tests unless they were asked for."""
+    asked_for = config.getoption("-m") or ""
+    named = any("::" in argument for argument in config.args)
+    for item in items:
+        if "realdata" in item.keywords and not os.environ.get("MARKET1501_ROOT"):
+            item.add_marker(pytest.mark.skip(reason="MARKET1501_ROOT is not set"))
+        if "gpu" in item.keywords and not _has_gpu():
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+        if "slow" in item.keywords and "slow" not in asked_for and not named:
+            item.add_marker(pytest.mark.skip(reason="slow; run with -m slow"))
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+@pytest.fixture(scope="session")
+def market1501_root() -> Path:
+    """The real Market-1501, for tests marked `realdata`."""
+    return Path(os.environ["MARKET1501_ROOT"])
+
+
+@pytest.fixture
+def repository() -> Path:
+    """The root of this checkout."""
+    return REPOSITORY
