@@ -1,0 +1,44 @@
+"""``python -m datasets COMMAND``: the commands of this package."""
+
+import sys
+
+from datasets.command_line import Command, main
+
+COMMANDS = {
+    "miniature": Command(
+        summary="render a small data set of walking people in a real one's layout",
+        config="datasets.config:MiniatureConfig",
+        run="datasets.miniature:write_miniature",
+    ),
+    "index": Command(
+        summary="list and check a data set's images",
+        config="datasets.config:IndexConfig",
+        run="datasets.index:make_index",
+    ),
+    "import-poses": Command(
+        summary="read published OpenPose CSV files",
+        config="datasets.config:ImportPosesConfig",
+        run="datasets.poses:make_imported_poses",
+    ),
+    "select-subsets": Command(
+        summary="choose the training images of each fraction",
+        config="datasets.config:SelectSubsetsConfig",
+        run="datasets.subsets:make_subsets",
+    ),
+    "write-shards": Command(
+        summary="write images and poses as WebDataset tars",
+        config="datasets.config:WriteShardsConfig",
+        run="datasets.shards:make_shards",
+    ),
+    "encode": Command(
+        summary="compute VAE latents and image-encoder tokens once",
+        config="datasets.config:EncodeConfig",
+        run="datasets.encode:make_encoded",
+    ),
+    "verify": Command(
+        summary="re-hash finished artifacts", config="datasets.config:VerifyConfig", run="datasets.verify:run_verify"
+    ),
+}
+
+if __name__ == "__main__":
+    sys.exit(main("datasets", COMMANDS))

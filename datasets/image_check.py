@@ -1,0 +1,61 @@
+"""Checks one image file from its bytes: is it a whole, sane RGB JPEG?
+
+Each file ends with a status: ``ok``, or one word for what is wrong and a sentence that says it. Nothing here raises for
+bad content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import warnings
+from dataclasses import dataclass
+
+from PIL import Image
+
+MAX_PIXELS = 64_000_000
+"""Larger images are taken for decompression bombs; DeepFashion's largest have under one million pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageCheck:
+    """What the check found."""
+
+    status: str
+    """'ok', 'empty', 'unreadable', 'truncated', 'not-jpeg', 'not-rgb', 'bomb' (or a source's own)."""
+    error: str
+    """One sentence, empty if ok."""
+    width: int = 0
+    height: int = 0
+    sha256: str = ""
+
+
+def check_image(content: bytes) -> ImageCheck:
+    """Check a file's bytes by decoding them fully."""
+    if not content:
+        return ImageCheck("empty", "the file has no bytes")
+    sha256 = hashlib.sha256(content).hexdigest()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(content))
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        return ImageCheck("bomb", str(error), sha256=sha256)
+    except Exception as error:
+        return ImageCheck("unreadable", f"not an image: {type(error).__name__}", sha256=sha256)
+    status, reason = _check_opened(image)
+    return ImageCheck(status, reason, image.width, image.height, sha256)
+
+
+def _check_opened(image: Image.Image) -> tuple[str, str]:
+    if image.width * image.height > MAX_PIXELS:
+        return "bomb", f"claims {image.width}x{image.height} pixels"
+    if image.format not in ("JPEG", "MPO"):  # MPO: a JPEG with further pictures behind it, as some phones write
+        return "not-jpeg", f"is {image.format}, expected JPEG; convert it"
+    if image.mode != "RGB":
+        return "not-rgb", f"has mode {image.mode}, expected RGB; convert it"
+    try:
+        image.load()
+    except Exception as error:
+        return "truncated", f"cannot be decoded to its end: {error}"
+    return "ok", ""
