@@ -105,7 +105,7 @@ class TrainImageEncoderConfig(StageConfig):
     weight_decay: float = Field(0.05, ge=0)
     """AdamW's weight decay."""
     reconstruction_weight: float = Field(1.0, ge=0)
-    """Weight of predicting each patch's pixels from its token, so that tokens keep colours and texture, not only identity."""
+    """Weight of predicting each patch's pixels from its token: tokens then keep colours and texture too."""
     max_images: int | None = Field(None, ge=1)
     """Use so many images, whole identities first; all if not given."""
     seed: int = Field(0, ge=0)
@@ -132,7 +132,7 @@ class ModelConfig(Config):
     norm_groups: int = Field(16, ge=1)
     """Groups of the group normalisation; divides every width. SD 1.5: 32."""
     pose_channels: tuple[int, ...] = Field((8, 16, 32), min_length=1)
-    """Widths of the pose encoder; halves the resolution between two. Paper (ControlNet): 16, 32, 96, 256 for stride 8."""
+    """Widths of the pose encoder; resolution halves between two. Paper (ControlNet): 16, 32, 96, 256, stride 8."""
     token_patch: int = Field(4, ge=1)
     """Kernel and stride of the FLC tokenizer on the source's latents. Paper: 16 for 512x352 views."""
     cross_view_attention: bool = True
@@ -285,8 +285,8 @@ def paper(encoded: Path, **fields: Any) -> TrainConfig:
             beta_schedule="linear", beta_start=1e-4, beta_end=2e-2, prediction_type="epsilon",
             zero_terminal_snr=False, timestep_spacing="leading", min_snr_gamma=None,
         ),
-        "steps": 300_000, "batch_size": 4, "learning_rate": 5e-5, "warmup_steps": 0, "learning_rate_schedule": "constant",
-        "ema_decay": 0.0, "flip": 0.0, "sample_steps": 20, "sample_guidance": 2.0,
+        "steps": 300_000, "batch_size": 4, "learning_rate": 5e-5, "warmup_steps": 0,
+        "learning_rate_schedule": "constant", "ema_decay": 0.0, "flip": 0.0, "sample_steps": 20, "sample_guidance": 2.0,
     }  # fmt: skip
     return TrainConfig(**{"encoded": encoded, **defaults, **fields})
 
