@@ -49,9 +49,9 @@ class AugmentationConfig(Config):
     erasing_area: tuple[Probability, Probability] = (0.02, 0.4)
     """Least and greatest share of the image that is erased (`data/transforms/transforms.py`)."""
     erasing_aspect: float = Field(0.3, gt=0, le=1)
-    """Least height-to-width ratio of the erased box, drawn uniformly up to its inverse, as BoT does (not log-uniform)."""
+    """Least height/width ratio of the erased box; drawn uniformly up to its inverse, as BoT does (not log-uniform)."""
     erasing_fill: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    """Value written, in *normalised* units: BoT's code fills `PIXEL_MEAN` after Normalize (reid-strong-baseline#121)."""
+    """Value written, in *normalised* units: BoT's code fills `PIXEL_MEAN` after Normalize (its issue #121)."""
     colour_jitter: float = Field(0.0, ge=0, le=1)
     """Strength of brightness and contrast jitter; 0 in BoT, a cheap-augmentation control here."""
 
@@ -103,7 +103,7 @@ class ScheduleConfig(Config):
     """Adam with warm-up and decay, counted in epochs that may be stretched over a fixed number of steps."""
 
     epochs: int = Field(120, ge=1)
-    """Length of the schedule (`SOLVER.MAX_EPOCHS`). An epoch is one pass of the identity sampler over the real images."""
+    """Length of the schedule (`SOLVER.MAX_EPOCHS`). An epoch is one pass of the sampler over the real images."""
     steps: int | None = Field(None, ge=1)
     """Optimisation steps in all, over which the epochs of the schedule are stretched, so that every subset gets equally
     many; if not given, the native number (fewer images, fewer steps: 5,880 at 20 %, 21,960 at 100 % of Market-1501)."""
@@ -114,7 +114,7 @@ class ScheduleConfig(Config):
     warmup_epochs: int = Field(10, ge=0)
     """Linear warm-up (`SOLVER.WARMUP_ITERS`, which counts epochs). BoT trick 1."""
     warmup_factor: float = Field(0.01, gt=0, le=1)
-    """Where the warm-up begins (`SOLVER.WARMUP_FACTOR`); the first epoch runs at 0.109 of the rate, as in BoT's code."""
+    """Where the warm-up begins (`SOLVER.WARMUP_FACTOR`); epoch 1 runs at 0.109 of the rate, as in BoT's code."""
     decay: Literal["steps", "cosine"] = "steps"
     """'steps': times `decay_factor` at each milestone (BoT); 'cosine': to zero at the end."""
     milestones: tuple[int, ...] = (40, 70)
