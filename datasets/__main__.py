@@ -20,6 +20,11 @@ COMMANDS = {
         config="datasets.config:ImportPosesConfig",
         run="datasets.poses:make_imported_poses",
     ),
+    "export-poses": Command(
+        summary="write poses in the published CSV format",
+        config="datasets.config:ExportPosesConfig",
+        run="datasets.poses:run_export",
+    ),
     "select-subsets": Command(
         summary="choose the training images of each fraction",
         config="datasets.config:SelectSubsetsConfig",

@@ -73,6 +73,19 @@ class ImportPosesConfig(StageConfig):
     """The image index that the poses belong to."""
     csv: list[SourceFile] = Field(min_length=1)
     """One or several CSV files; a later file may not repeat an image of an earlier one."""
+    coordinates: Literal["image", "deepfashion-256"] = "image"
+    """What the coordinates are pixels of: the indexed image, or DeepFashion's 256x256 originals."""
+
+
+class ExportPosesConfig(Config):
+    """Write skeletons as a CSV file in the published format."""
+
+    images: Path
+    """The image index that the poses belong to."""
+    poses: Path
+    """Skeletons of those images."""
+    csv: Path
+    """File to write."""
 
 
 class SelectSubsetsConfig(StageConfig):
