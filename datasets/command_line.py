@@ -146,7 +146,8 @@ def parse_config(
     namespace = {
         "__doc__": config_class.__doc__,
         "model_config": SettingsConfigDict(
-            cli_prog_name=program, cli_kebab_case=True, cli_implicit_flags=True, cli_hide_none_type=True, cli_avoid_json=False
+            cli_prog_name=program, cli_kebab_case=True, cli_implicit_flags=True, cli_hide_none_type=True, cli_avoid_json=False,
+            cli_exit_on_error=False,
         ),
         "settings_customise_sources": classmethod(sources),
     }
@@ -155,7 +156,7 @@ def parse_config(
         source = CliSettingsSource(settings_class, cli_parse_args=list(arguments))
         given = source()
     except SettingsError as error:
-        raise InputError(one_line(error)) from None
+        raise InputError(f"{one_line(error).removeprefix('error parsing CLI: ')} (--help lists the fields)") from None
     return config_class.model_validate(_merged(defaults or {}, given))
 
 
