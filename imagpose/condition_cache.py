@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-import torch.nn.functional as F
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
+from torch.nn.functional import conv2d, scaled_dot_product_attention
 
 from imagpose.modeling.denoiser import IMAGPose
 
@@ -50,7 +50,7 @@ class CachedCrossAttention:
         """(B or 2B, cells, channels) -> the same shape; conditional rows first."""
         rows = len(self.key)
         query = self._heads(attn, attn.to_q(hidden_states[:rows]))
-        mixed = F.scaled_dot_product_attention(query, self.key, self.value, scale=attn.scale)
+        mixed = scaled_dot_product_attention(query, self.key, self.value, scale=attn.scale)
         output = attn.to_out[0](mixed.transpose(1, 2).flatten(2))
         if len(hidden_states) == rows:
             return output
@@ -66,13 +66,13 @@ class SplitFirstConvolution(nn.Module):
         weight, stride, padding = convolution.weight, convolution.stride, convolution.padding
         self.stride, self.padding = stride, padding
         self.register_buffer("weight", weight[:, :latent_channels], persistent=False)
-        constant = F.conv2d(conditions, weight[:, latent_channels:], convolution.bias, stride, padding)
+        constant = conv2d(conditions, weight[:, latent_channels:], convolution.bias, stride, padding)
         self.register_buffer("constant", constant, persistent=False)
 
     def forward(self, noisy_latents: Tensor) -> Tensor:
         """(B or 2B, C, 2h, 2w), where the second half repeats the first -> (B or 2B, width, 2h, 2w)."""
         rows = len(self.constant)
-        output = F.conv2d(noisy_latents[:rows], self.weight, None, self.stride, self.padding) + self.constant
+        output = conv2d(noisy_latents[:rows], self.weight, None, self.stride, self.padding) + self.constant
         return output if len(noisy_latents) == rows else torch.cat([output, output])
 
 

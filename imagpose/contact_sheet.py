@@ -1,4 +1,4 @@
-"""Contact sheets: one row per canvas, source(s) | asked skeletons | generated pictures, as PNG for people to look at."""
+"""Contact sheets for people to look at: a PNG with one row per canvas, sources | asked skeletons | generated."""
 
 from __future__ import annotations
 
