@@ -1,0 +1,275 @@
+"""Image shards: WebDataset tars that are byte-identical for equal input.
+
+A sample is ``key.jpg`` (the source's bytes, never re-encoded) and ``key.json``. Samples are sorted by identity and key;
+an identity never spans two shards, so a reader of any shard sees whole persons. Owner, date and mode of the members are
+fixed. A shard appears under its name only when it is whole; an interrupted run goes on with the next one, and a shard
+that an earlier artifact beside this one already holds is linked, not written again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tarfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from datasets.artifacts import file_sha256, is_complete, json_sha256, manifest_of, write_text_atomically
+from datasets.config import WriteShardsConfig
+from datasets.errors import ArtifactError, InputError
+from datasets.index import open_images, read_index
+from datasets.poses import read_poses
+from datasets.progress import Progress
+from datasets.skeleton import missing_keypoints
+from datasets.sources import ImageSource, UnreadableFileError
+
+logger = logging.getLogger(__name__)
+
+INDEX_FILE = "index.json"
+CARD_FILE = "README.md"
+BLOCK = tarfile.BLOCKSIZE
+SAMPLE_FIELDS = ("key", "pid", "camid", "split", "role", "width", "height")
+
+
+@dataclass(frozen=True)
+class ShardPlan:
+    """What one shard will hold: rows of the index with a ``keypoints`` column, in order."""
+
+    name: str
+    split: str
+    images: pd.DataFrame
+    fingerprint: str
+    """SHA-256 over keys, image hashes and JSON of its samples: equal fingerprint, equal bytes."""
+
+
+def make_shards(config: WriteShardsConfig, directory: Path) -> dict[str, object]:
+    """Write the shards of the wanted splits; returns counts.
+
+    Raises:
+        InputError: no usable image in a split, poses of another index, or an image changed since it was indexed.
+        ArtifactError: an input is of another stage.
+    """
+    images = _join(read_index(config.images), read_poses(config.poses), config)
+    plans = [plan for split in config.splits for plan in plan_shards(images, split, config.images_per_shard)]
+    _remove_strangers(directory, {plan.name for plan in plans})
+    earlier = _earlier_shards(directory)
+    progress = Progress(logger, "write-shards", len(images), "images")
+    counts: Counter[str] = Counter()
+    with open_images(config.images) as source:
+        for plan in plans:
+            counts[_provide(plan, directory, source, earlier)] += 1
+            progress.update(len(plan.images))
+    summary = _write_index(plans, directory)
+    _write_card(config, summary, directory)
+    return {
+        **summary,
+        "shards_written": counts["written"],
+        "shards_kept": counts["kept"],
+        "shards_reused": counts["reused"],
+    }
+
+
+def _join(images: pd.DataFrame, poses: pd.DataFrame, config: WriteShardsConfig) -> pd.DataFrame:
+    """Usable images of the wanted splits with their keypoints; an image without a skeleton gets an empty one."""
+    images = images[images["split"].isin(config.splits)]
+    for split in config.splits:
+        if not (images["split"] == split).any():
+            raise InputError(f"{config.images} has no usable image in split '{split}'; leave it out of 'splits'")
+    by_key = dict(zip(poses["key"], poses["keypoints"], strict=True))
+    keypoints = [by_key.get(key) for key in images["key"]]
+    absent = sum(found is None for found in keypoints)
+    if absent:
+        raise InputError(
+            f"{config.poses} lacks {absent} of {len(images)} images of {config.images}; import its poses again"
+        )
+    return images.assign(keypoints=keypoints)
+
+
+def plan_shards(images: pd.DataFrame, split: str, images_per_shard: int) -> list[ShardPlan]:
+    """Cut a split, sorted by identity and key, after each identity with which a shard reaches `images_per_shard`."""
+    rows = images[images["split"] == split].sort_values(["pid", "key"], ignore_index=True)
+    if rows.empty:
+        return []
+    pids = rows["pid"].to_numpy()
+    ends = np.append(np.flatnonzero(pids[1:] != pids[:-1]) + 1, len(pids))
+    plans, start = [], 0
+    for end in ends:
+        if end - start >= images_per_shard or end == len(pids):
+            part = rows.iloc[start:end]
+            plans.append(ShardPlan(f"{split}-{len(plans):05d}.tar", split, part, _fingerprint(part)))
+            start = end
+    return plans
+
+
+def _fingerprint(images: pd.DataFrame) -> str:
+    return json_sha256([[row.sha256, sample_json(row)] for row in images.itertuples()])
+
+
+def sample_json(row: object) -> str:
+    """A sample's JSON: identity fields and 18 x [x, y, score] in pixels of the image, null for a missing joint."""
+    sample = {name: getattr(row, name) for name in SAMPLE_FIELDS}
+    sample["keypoints"] = [
+        [round(x, 3), round(y, 3), round(score, 3)] if x == x else [None, None, 0.0]
+        for x, y, score in row.keypoints.tolist()
+    ]
+    return json.dumps(sample, separators=(",", ":"))
+
+
+def sample_keypoints(sample: dict[str, object]) -> np.ndarray:
+    """(18, 3) float32 keypoints of a sample's JSON."""
+    keypoints = missing_keypoints()
+    for joint, (x, y, score) in enumerate(sample["keypoints"]):
+        if x is not None:
+            keypoints[joint] = x, y, score
+    return keypoints
+
+
+def _provide(plan: ShardPlan, directory: Path, source: ImageSource, earlier: dict[str, Path]) -> str:
+    """Make sure that a shard is there: kept from an interrupted run, linked from an earlier artifact, or written."""
+    target = directory / plan.name
+    if target.is_file():
+        return "kept"
+    temporary = target.with_name(f".{plan.name}.tmp")
+    temporary.unlink(missing_ok=True)
+    if plan.fingerprint in earlier:
+        if _link(earlier[plan.fingerprint], temporary):
+            temporary.replace(target)
+            return "reused"
+    write_tar(temporary, _members(plan, source))
+    temporary.replace(target)
+    return "written"
+
+
+def _link(existing: Path, target: Path) -> bool:
+    """Copy an earlier artifact's shard, after checking it against its manifest; False if it is damaged.
+
+    A copy and not a hard link: damage to one artifact must not reach another.
+    """
+    try:
+        listed = {file["name"]: file["sha256"] for file in manifest_of(existing.parent, "write-shards")["files"]}
+        shutil.copyfile(existing, target)
+    except (OSError, ArtifactError):
+        return False
+    return file_sha256(target) == listed.get(existing.name)
+
+
+def _members(plan: ShardPlan, source: ImageSource) -> Iterator[tuple[str, bytes]]:
+    for row in plan.images.itertuples():
+        try:
+            content = source.read(row.path)
+        except UnreadableFileError as error:
+            raise InputError(
+                f"{row.path} of {source.root} could be read when it was indexed: {error}; index again"
+            ) from None
+        if hashlib.sha256(content).hexdigest() != row.sha256:
+            raise InputError(f"{row.path} of {source.root} changed since it was indexed; index again")
+        yield f"{row.key}.jpg", content
+        yield f"{row.key}.json", sample_json(row).encode()
+
+
+def write_tar(path: Path, members: Iterator[tuple[str, bytes]]) -> None:
+    """Write a tar whose bytes depend on names and contents alone, and wait until the disk has it."""
+    with path.open("wb", buffering=1 << 20) as file:
+        for name, content in members:
+            header = tarfile.TarInfo(name)
+            header.size = len(content)
+            file.write(header.tobuf(tarfile.USTAR_FORMAT, "ascii", "strict"))
+            file.write(content)
+            file.write(bytes(-len(content) % BLOCK))
+        file.write(bytes(2 * BLOCK))
+        file.write(bytes(-file.tell() % tarfile.RECORDSIZE))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _remove_strangers(directory: Path, wanted: set[str]) -> None:
+    """Delete half-written files and shards that the plan does not know."""
+    for path in directory.iterdir():
+        if path.name.endswith(".tmp") or (path.suffix == ".tar" and path.name not in wanted):
+            path.unlink()
+
+
+def _earlier_shards(directory: Path) -> dict[str, Path]:
+    """Shards of finished artifacts in the same store, by fingerprint."""
+    found = {}
+    for artifact in sorted(directory.parent.iterdir()):
+        if artifact != directory and artifact.is_dir() and is_complete(artifact):
+            try:
+                index = read_shard_index(artifact)
+            except ArtifactError:
+                continue
+            found.update({shard["fingerprint"]: artifact / shard["name"] for shard in index["shards"]})
+    return found
+
+
+def read_shard_index(directory: Path) -> dict[str, object]:
+    """The ``index.json`` of a write-shards artifact.
+
+    Raises: ArtifactError: if it is not one, or damaged.
+    """
+    manifest_of(directory, "write-shards")
+    try:
+        return json.loads((Path(directory) / INDEX_FILE).read_text())
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{directory}/{INDEX_FILE} cannot be read ({error}); run 'verify' on it") from None
+
+
+def _write_index(plans: list[ShardPlan], directory: Path) -> dict[str, object]:
+    shards = [
+        {
+            "name": plan.name,
+            "split": plan.split,
+            "samples": len(plan.images),
+            "identities": int(plan.images["pid"].nunique()),
+            "first_pid": int(plan.images["pid"].iloc[0]),
+            "last_pid": int(plan.images["pid"].iloc[-1]),
+            "bytes": (directory / plan.name).stat().st_size,
+            "sha256": file_sha256(directory / plan.name),
+            "fingerprint": plan.fingerprint,
+        }
+        for plan in plans
+    ]
+    samples = Counter()
+    for plan in plans:
+        samples[plan.split] += len(plan.images)
+    write_text_atomically(directory / INDEX_FILE, json.dumps({"samples": samples, "shards": shards}, indent=1) + "\n")
+    return {"shards": len(shards), "samples": dict(samples)}
+
+
+def _write_card(config: WriteShardsConfig, summary: dict[str, object], directory: Path) -> None:
+    """The data-set card: what lies here, how to read it, what may be done with it."""
+    origin = manifest_of(config.images, "index")
+    name = {"market1501": "Market-1501", "deepfashion": "DeepFashion In-shop"}.get(
+        origin["config"]["layout"], "a table"
+    )
+    rows = "\n".join(f"| {split} | {count:,} |" for split, count in summary["samples"].items())
+    write_text_atomically(directory / CARD_FILE, CARD.format(name=name, rows=rows, shards=summary["shards"]))
+
+
+CARD = """# Image shards ({name} layout)
+
+| split | images |
+|---|---|
+{rows}
+
+{shards} WebDataset tars, sorted by identity; no identity spans two tars. A sample is `KEY.jpg` (the source's own bytes)
+and `KEY.json`: key, pid (-1 junk, 0 distractor), camid, split, role, width, height and `keypoints`, 18 x [x, y, score] in
+pixels of the image, OpenPose/COCO-18 order, `[null, null, 0.0]` for a missing joint. `index.json` lists the tars with
+counts and SHA-256, `manifest.json` what they were made from.
+
+```python
+import webdataset
+samples = webdataset.WebDataset("train-00000.tar", shardshuffle=False).decode("pil").to_tuple("__key__", "jpg", "json")
+```
+
+The images belong to their data set's owners and keep its terms: Market-1501 and DeepFashion are for non-commercial
+research only and may not be passed on. They show people who were not asked; do not use them to identify anyone.
+"""
