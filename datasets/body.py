@@ -230,6 +230,12 @@ def _flat(color: RGB, share: float = 1.0) -> Shader:
     return lambda q: value
 
 
+def _seen_from(frame: Frame, shader: Shader) -> Shader:
+    """A shader of the parent bone for a part on `frame`, which is given in the parent's coordinates."""
+    rotation, origin = frame.rotation.astype(np.float32), frame.origin.astype(np.float32)[:, None]
+    return lambda q: shader(rotation @ q + origin)
+
+
 def _limb_cloth(fabric: Fabric, radius: float, offset: float = 0.0) -> Shader:
     return lambda q: paint_fabric(fabric, np.arctan2(q[0], q[2]) * np.float32(radius), q[1] + np.float32(offset))
 
@@ -314,13 +320,14 @@ def _torso(who: Appearance, skeleton: _Skeleton, frames: dict[str, Frame]) -> li
         Part(frame=chest, shader=shader, offset=(0, waist_y, 0), length=chest_y - waist_y, bottom=waist, top=bust,
              depth=0.70, caps=(0.2, 0.55)),
     ]  # fmt: skip
-    across = Frame(chest.rotation @ np.array([[0, 1, 0], [-1, 0, 0], [0, 0, 1.0]]), chest.point(0, s.torso, 0))
-    # The shoulder girdle lies along the bone's x: its own y axis is the chest's x.
-    half, radius = s.shoulder_half - 0.012, 0.060 * s.limb + 0.4 * loose
-    turned = lambda q: shader(np.stack([q[1], s.torso - q[0], q[2]]))  # noqa: E731
-    parts.append(
-        Part(frame=across, shader=turned, offset=(0.022, -half, -0.005), length=2 * half, bottom=radius, top=radius, depth=1.05)
-    )
+    # Shoulders slope from beside the neck down to the arms.
+    end, ridge = 0.047 * s.limb + 0.6 * loose, 0.058 * s.limb + 0.4 * loose
+    for sign in (-1, 1):
+        start, stop = np.array([sign * 0.025, s.torso - 0.012, -0.008]), np.array([sign * s.shoulder_half, s.torso - 0.008, 0.0])
+        length = float(np.sqrt(((stop - start) ** 2).sum()))
+        slope = _bone(start, (stop - start) / length)
+        frame = Frame(chest.rotation @ slope.rotation, chest.point(*start))
+        parts.append(_limb(frame, length, ridge, end, _seen_from(slope, shader), depth=1.05))
     if who.feminine:
         size = (0.80 * s.chest, 0.10, 0.64 * s.chest)
         parts.append(Part(frame=chest, shader=shader, kind="ellipsoid", offset=(0, 0.66 * s.torso, 0.036), size=size))
@@ -340,7 +347,7 @@ def _skirts(who: Appearance, skeleton: _Skeleton, frames: dict[str, Frame], tors
         parts.append(_skirt(s, skeleton, frames, -outfit.hem, torso, 0.03))
     elif outfit.upper_style != "dress" and outfit.hem < 0.06:  # worn outside the trousers
         wide, waist = max(s.pelvis, s.hip_half + 0.088 * s.limb) + 0.018, s.waist + 0.012
-        for low, high, bottom, top in ((outfit.hem, 0.07, wide, 0.99 * wide), (0.07, 0.18, 0.99 * wide, waist)):
+        for low, high, bottom, top in ((outfit.hem, 0.07, wide, 0.99 * wide), (0.07, 0.45 * s.torso, 0.99 * wide, waist)):
             parts.append(
                 Part(frame=frames["chest"], shader=torso, offset=(0, low, 0), length=high - low, bottom=bottom, top=top,
                      depth=0.75, caps=(0, 0))
@@ -462,7 +469,7 @@ def _arms(who: Appearance, s: Sizes, frames: dict[str, Frame]) -> list[Part]:
         parts.append(_limb(upper, s.upper_arm, upper_r + loose, elbow_r + loose, cloth if long else skin))
         parts.append(_limb(fore, s.forearm, elbow_r + loose, wrist_r + 1.2 * loose, cuff if long else skin))
         if not long and not bare:
-            parts.append(_sleeve(upper, 0.58 * s.upper_arm, upper_r + 0.010, upper_r + 0.012, cloth))
+            parts.append(_sleeve(upper, 0.58 * s.upper_arm, upper_r + 0.005, upper_r + 0.013, cloth))
         hand = (0.021, 0.05, 0.032)
         parts.append(Part(frame=fore, shader=skin, kind="ellipsoid", offset=(0, -s.forearm - 0.055, 0), size=hand))
     return parts
