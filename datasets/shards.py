@@ -3,7 +3,7 @@
 A sample is ``key.jpg`` (the source's bytes, never re-encoded) and ``key.json``. Samples are sorted by identity and key;
 an identity never spans two shards, so a reader of any shard sees whole persons. Owner, date and mode of the members are
 fixed. A shard appears under its name only when it is whole; an interrupted run goes on with the next one, and a shard
-that an earlier artifact beside this one already holds is linked, not written again.
+that an earlier artifact beside this one already holds is copied from there.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 import tarfile
@@ -69,12 +70,7 @@ def make_shards(config: WriteShardsConfig, directory: Path) -> dict[str, object]
             progress.update(len(plan.images))
     summary = _write_index(plans, directory)
     _write_card(config, summary, directory)
-    return {
-        **summary,
-        "shards_written": counts["written"],
-        "shards_kept": counts["kept"],
-        "shards_reused": counts["reused"],
-    }
+    return {**summary, **{f"shards_{how}": counts[how] for how in ("written", "kept", "reused")}}
 
 
 def _join(images: pd.DataFrame, poses: pd.DataFrame, config: WriteShardsConfig) -> pd.DataFrame:
@@ -87,9 +83,8 @@ def _join(images: pd.DataFrame, poses: pd.DataFrame, config: WriteShardsConfig) 
     keypoints = [by_key.get(key) for key in images["key"]]
     absent = sum(found is None for found in keypoints)
     if absent:
-        raise InputError(
-            f"{config.poses} lacks {absent} of {len(images)} images of {config.images}; import its poses again"
-        )
+        lacks = f"{config.poses} lacks {absent} of {len(images)} images of {config.images}"
+        raise InputError(f"{lacks}; it was made for another index: import the poses for this one")
     return images.assign(keypoints=keypoints)
 
 
@@ -117,7 +112,7 @@ def sample_json(row: object) -> str:
     """A sample's JSON: identity fields and 18 x [x, y, score] in pixels of the image, null for a missing joint."""
     sample = {name: getattr(row, name) for name in SAMPLE_FIELDS}
     sample["keypoints"] = [
-        [round(x, 3), round(y, 3), round(score, 3)] if x == x else [None, None, 0.0]
+        [None, None, 0.0] if math.isnan(x) else [round(x, 3), round(y, 3), round(score, 3)]
         for x, y, score in row.keypoints.tolist()
     ]
     return json.dumps(sample, separators=(",", ":"))
@@ -133,22 +128,21 @@ def sample_keypoints(sample: dict[str, object]) -> np.ndarray:
 
 
 def _provide(plan: ShardPlan, directory: Path, source: ImageSource, earlier: dict[str, Path]) -> str:
-    """Make sure that a shard is there: kept from an interrupted run, linked from an earlier artifact, or written."""
+    """Make sure that a shard is there: kept from an interrupted run, copied from an earlier artifact, or written."""
     target = directory / plan.name
     if target.is_file():
         return "kept"
     temporary = target.with_name(f".{plan.name}.tmp")
     temporary.unlink(missing_ok=True)
-    if plan.fingerprint in earlier:
-        if _link(earlier[plan.fingerprint], temporary):
-            temporary.replace(target)
-            return "reused"
+    if plan.fingerprint in earlier and _copy_checked(earlier[plan.fingerprint], temporary):
+        temporary.replace(target)
+        return "reused"
     write_tar(temporary, _members(plan, source))
     temporary.replace(target)
     return "written"
 
 
-def _link(existing: Path, target: Path) -> bool:
+def _copy_checked(existing: Path, target: Path) -> bool:
     """Copy an earlier artifact's shard, after checking it against its manifest; False if it is damaged.
 
     A copy and not a hard link: damage to one artifact must not reach another.
@@ -166,9 +160,7 @@ def _members(plan: ShardPlan, source: ImageSource) -> Iterator[tuple[str, bytes]
         try:
             content = source.read(row.path)
         except UnreadableFileError as error:
-            raise InputError(
-                f"{row.path} of {source.root} could be read when it was indexed: {error}; index again"
-            ) from None
+            raise InputError(f"{row.path} of {source.root} cannot be read any more ({error}); index again") from None
         if hashlib.sha256(content).hexdigest() != row.sha256:
             raise InputError(f"{row.path} of {source.root} changed since it was indexed; index again")
         yield f"{row.key}.jpg", content
@@ -247,9 +239,8 @@ def _write_index(plans: list[ShardPlan], directory: Path) -> dict[str, object]:
 def _write_card(config: WriteShardsConfig, summary: dict[str, object], directory: Path) -> None:
     """The data-set card: what lies here, how to read it, what may be done with it."""
     origin = manifest_of(config.images, "index")
-    name = {"market1501": "Market-1501", "deepfashion": "DeepFashion In-shop"}.get(
-        origin["config"]["layout"], "a table"
-    )
+    names = {"market1501": "Market-1501", "deepfashion": "DeepFashion In-shop", "table": "table"}
+    name = names[origin["config"]["layout"]]
     rows = "\n".join(f"| {split} | {count:,} |" for split, count in summary["samples"].items())
     write_text_atomically(directory / CARD_FILE, CARD.format(name=name, rows=rows, shards=summary["shards"]))
 
@@ -261,9 +252,9 @@ CARD = """# Image shards ({name} layout)
 {rows}
 
 {shards} WebDataset tars, sorted by identity; no identity spans two tars. A sample is `KEY.jpg` (the source's own bytes)
-and `KEY.json`: key, pid (-1 junk, 0 distractor), camid, split, role, width, height and `keypoints`, 18 x [x, y, score] in
-pixels of the image, OpenPose/COCO-18 order, `[null, null, 0.0]` for a missing joint. `index.json` lists the tars with
-counts and SHA-256, `manifest.json` what they were made from.
+and `KEY.json`: key, pid (-1 junk, 0 distractor), camid, split, role, width, height and `keypoints`, 18 x [x, y, score]
+in pixels of the image, OpenPose/COCO-18 order, `[null, null, 0.0]` for a missing joint. `index.json` lists the tars
+with counts and SHA-256, `manifest.json` what they were made from.
 
 ```python
 import webdataset
