@@ -1,0 +1,86 @@
+"""``python -m flows regenerate --preset NAME [--field value ...]``: from a data set to the table and the report.
+
+Arguments, files and weights are checked before Prefect is imported; what the user can mend is told in one line, with
+exit code 2.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from datasets.command_line import BAD_INPUT, one_line, parse_config
+from datasets.errors import InputError
+from flows.commands import CommandError
+from flows.config import PRESETS, RegenerateConfig
+from flows.preflight import check
+
+USAGE = f"""usage: python -m flows regenerate --preset NAME [--root DATA_SET --poses CSV] [--field value ...]
+
+presets: {", ".join(PRESETS)}
+
+  python -m flows regenerate --preset demo
+  python -m flows regenerate --preset market-small --root Market-1501-v15.09.15 \\
+      --poses market-annotation-train.csv --identities 40
+
+'python -m flows regenerate --help' explains every field; nested ones are written --train.steps 100."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0 if argv else BAD_INPUT
+    if argv[0] != "regenerate":
+        print(f"python -m flows: unknown command '{argv[0]}'; known: regenerate", file=sys.stderr)
+        return BAD_INPUT
+    try:
+        config = parse_config(RegenerateConfig, argv[1:], "python -m flows regenerate")
+        check(config)
+    except (InputError, ValidationError) as error:
+        print(f"python -m flows regenerate: {one_line(error)}", file=sys.stderr)
+        return BAD_INPUT
+    return regenerate_and_print(config)
+
+
+def regenerate_and_print(config: RegenerateConfig) -> int:
+    """Run the parent flow; the last lines are the table and the report's path."""
+    prepare_prefect(config.store)
+    from flows.regenerate import run_embedded
+
+    try:
+        result = run_embedded(config)
+    except CommandError as error:
+        print(f"\npython -m flows regenerate: {error}", file=sys.stderr)
+        return BAD_INPUT if error.exit_code == BAD_INPUT else 1
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    sys.stderr.flush()
+    print(f"\n{Path(result['table']).read_text().rstrip()}\n\nreport: {result['report']}", flush=True)
+    return 0
+
+
+def prepare_prefect(store: Path) -> None:
+    """Prefect's settings for a run of its own, less those that the environment has; before Prefect is imported."""
+    defaults = {
+        "PREFECT_HOME": str(store.absolute().parent / "prefect"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "PREFECT_SERVER_API_HOST": "127.0.0.1",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # 20 is too short on a busy machine
+        "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",  # nothing is pickled
+        "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "true",
+        "PREFECT_CLI_PROMPT": "false",
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,221 @@
+"""The settings of a whole regeneration.
+
+A stage's config (``datasets/config.py``, ``imagpose/config.py``, ``reid/config.py``) names its input artifacts, which a
+regeneration only knows as it goes. So each stage is represented here by its *settings*: the same fields, bounds and
+explanations, taken from the stage's class, less the inputs that the pipeline fills in. `complete` puts both together
+again, and the stage's own class then checks the whole.
+
+``preset`` names the defaults of all other fields (flows/presets.py): ``RegenerateConfig(preset="demo",
+fractions=[20])`` is the demo with one fraction, whether it comes from the command line, a file or Prefect's parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, Field, create_model, field_validator, model_validator
+
+from datasets.artifacts import Config, Role, StageConfig, json_sha256
+from datasets.config import (
+    EncodeConfig,
+    MiniatureConfig,
+    Percent,
+    SelectSubsetsConfig,
+    WriteShardsConfig,
+)
+from flows.commands import PROJECT
+from imagpose.config import SynthesizeConfig, TrainConfig, TrainImageEncoderConfig, TrainVaeConfig
+from reid.config import BenchmarkConfig
+from reid.config import TrainConfig as ReidTrainConfig
+
+Stage = TypeVar("Stage", bound=StageConfig)
+Arm = Literal["real", "real+synthetic", "real-then-synthetic"]
+PRESETS = ("demo", "smoke", "market-small", "market", "deepfashion-256", "deepfashion-512")
+
+
+def settings_of(stage: type[StageConfig], name: str, *, without: tuple[str, ...]) -> type[Config]:
+    """A stage's config class less its inputs: same fields, defaults, bounds and explanations.
+
+    Raises: ValueError: `without` names a field that the stage does not have.
+    """
+    if unknown := set(without) - set(stage.model_fields):
+        raise ValueError(f"{stage.__name__} has no field {sorted(unknown)}")
+    fields: dict[str, Any] = {
+        field: (info.annotation, info) for field, info in stage.model_fields.items() if field not in without
+    }
+    return create_model(name, __base__=Config, __module__=__name__, __doc__=stage.__doc__, **fields)
+
+
+def complete(stage: type[Stage], settings: BaseModel, **inputs: Any) -> Stage:
+    """A stage's config from its settings and the inputs that the pipeline has found."""
+    own = {name: getattr(settings, name) for name in type(settings).model_fields}
+    known = {name: value for name, value in inputs.items() if name in stage.model_fields}
+    return stage(**own, **known)
+
+
+MiniatureSettings = settings_of(MiniatureConfig, "MiniatureSettings", without=("workers",))
+SubsetSettings = settings_of(SelectSubsetsConfig, "SubsetSettings", without=("images", "fractions", "draws"))
+ShardSettings = settings_of(WriteShardsConfig, "ShardSettings", without=("images", "poses", "splits"))
+EncodeSettings = settings_of(EncodeConfig, "EncodeSettings", without=("shards", "vae", "image_encoder", "device"))
+TrainVaeSettings = settings_of(TrainVaeConfig, "TrainVaeSettings", without=("shards", "init_from", "device"))
+TrainImageEncoderSettings = settings_of(
+    TrainImageEncoderConfig, "TrainImageEncoderSettings", without=("shards", "init_from", "device")
+)
+TrainSettings = settings_of(
+    TrainConfig, "TrainSettings", without=("encoded", "subset", "fraction", "draw", "init_from", "device")
+)
+SynthesizeSettings = settings_of(
+    SynthesizeConfig, "SynthesizeSettings", without=("generator", "encoded", "subset", "fraction", "draw", "device")
+)
+ReidSettings = settings_of(
+    ReidTrainConfig, "ReidSettings",
+    without=("shards", "test_shards", "subsets", "fraction", "draw", "synthetic", "protocol", "arm", "seed",
+             "start_from", "device", "workers"),
+)  # fmt: skip
+BenchmarkSettings = settings_of(BenchmarkConfig, "BenchmarkSettings", without=("runs",))
+
+
+class PretrainConfig(Config):
+    """What is trained first on *other* people, so that nothing of it can leak into the benchmark.
+
+    The people are those outside the slice (``identities``), or a rendered population where the data are rendered.
+    """
+
+    population: MiniatureSettings | None = None
+    """Render these people; not given: the data set's identities outside the slice."""
+    vae: TrainVaeSettings | None = None
+    """Train the VAE, from `vae` of the regeneration where that is given; not at all if this is not given."""
+    image_encoder: TrainImageEncoderSettings | None = None
+    """Train the image encoder, from `image_encoder` where that is given; not at all if this is not given."""
+    generator: TrainSettings | None = None
+    """Train the base generator, from `generator` where that is given; not at all if this is not given."""
+
+
+class RegenerateConfig(Config):
+    """From a data set to the table that says what synthesis gains, with every stage's settings."""
+
+    preset: Literal["demo", "smoke", "market-small", "market", "deepfashion-256", "deepfashion-512", "none"] = "none"
+    """Whose values the fields take that are not given; 'none': the fields' own defaults."""
+    root: Annotated[Path | None, Role.RUNTIME] = None
+    """The unpacked data set, or its official zip; not given: `miniature` is rendered."""
+    layout: Literal["market1501", "deepfashion", "table"] = "market1501"
+    """How folders and names of `root` tell identity, camera and split."""
+    poses: Annotated[list[Path], Role.RUNTIME] = []
+    """Published keypoint files (``name:keypoints_y:keypoints_x``) of the images in `root`."""
+    identities: int | None = Field(None, ge=3)
+    """Only so many training and test identities; the generator may then be pretrained on the others."""
+    fractions: list[Percent] = [20, 40, 60, 80]
+    """Percent of the training images that the subsets hold."""
+    draws: int = Field(1, ge=1)
+    """Independent draws of the subsets; the unit that intervals are computed from."""
+    seeds: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1)
+    """Seeds of the re-ID runs on each subset."""
+    arms: list[Literal["real", "real+synthetic", "real-then-synthetic"]] = Field(
+        ["real", "real+synthetic"], min_length=1
+    )
+    """What the re-ID networks are trained on; 'real-then-synthetic' goes on from the 'real' run (PIDM's schedule)."""
+    protocol: Literal["leak-free", "paper"] = "leak-free"
+    """'leak-free': the generator sees the subset only; 'paper': it is trained on the full training split."""
+
+    vae: Path | None = None
+    """Folder of the AutoencoderKL; not given: `pretrain.vae` makes one from nothing."""
+    image_encoder: Path | None = None
+    """Folder of the Dinov2Model or CLIPVisionModel; not given: `pretrain.image_encoder` makes one from nothing."""
+    generator: Path | None = None
+    """Generator, or Stable Diffusion pipeline, that training starts from; not given: from nothing."""
+
+    miniature: MiniatureSettings | None = None
+    """The rendered data set that stands in for `root`."""
+    pretrain: PretrainConfig | None = None
+    """What is trained beforehand on other people."""
+    subsets: SubsetSettings = SubsetSettings()
+    """Which images the subsets take."""
+    shards: ShardSettings = ShardSettings()
+    """Image shards."""
+    encode: EncodeSettings = EncodeSettings()
+    """Frozen features."""
+    train: TrainSettings = TrainSettings()
+    """The generator of each subset."""
+    synthesize: SynthesizeSettings = SynthesizeSettings()
+    """The synthetic images of each subset."""
+    reid: ReidSettings = ReidSettings()
+    """The re-ID networks."""
+    benchmark: BenchmarkSettings = BenchmarkSettings()
+    """The table."""
+
+    store: Annotated[Path, Role.RUNTIME] = Path("runs/store")
+    """Where artifacts are kept and found again."""
+    output: Annotated[Path | None, Role.RUNTIME] = None
+    """Folder that the report is copied to; runs/PRESET if not given."""
+    device: Annotated[str, Role.RUNTIME] = "auto"
+    """'auto' (GPU when there is one), 'cpu', 'cuda', 'cuda:1'."""
+    gpus: Annotated[int, Role.RUNTIME] = Field(1, ge=1)
+    """GPUs of this machine that generator training is spread over, by torchrun."""
+    workers: Annotated[int, Role.RUNTIME] = Field(2, ge=1)
+    """Processes or threads that render, check and decode images."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_preset(cls, given: Any) -> Any:
+        preset = given.get("preset", "none") if isinstance(given, Mapping) else "none"
+        if preset not in PRESETS:
+            return given  # 'none', or unknown, which the field itself refuses
+        from flows.presets import preset_values
+
+        return merged(preset_values(preset), given)
+
+    @field_validator("fractions", mode="before")
+    @classmethod
+    def _percentages(cls, fractions: Any) -> Any:
+        rule = "fractions are distinct whole percentages from 1 to 100, for example 20,40,60,80"
+        given = fractions if isinstance(fractions, list | tuple) else [fractions]
+        numbers = [float(value) if _is_number(value) else 0 for value in given]
+        if not numbers or len(set(numbers)) != len(numbers) or any(n != int(n) or not 1 <= n <= 100 for n in numbers):
+            raise ValueError(rule)
+        return sorted(int(number) for number in numbers)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RegenerateConfig:
+        if "real-then-synthetic" in self.arms and "real" not in self.arms:
+            raise ValueError("arm 'real-then-synthetic' goes on from arm 'real', which is not among the arms")
+        # Rules between a stage's fields, by the stage's own class; the folders are found later.
+        complete(TrainConfig, self.train, encoded=Path())
+        complete(SynthesizeConfig, self.synthesize, generator=Path(), encoded=Path())
+        complete(ReidTrainConfig, self.reid, shards=Path(), test_shards=Path())
+        return self
+
+    def output_folder(self) -> Path:
+        """Where the report is copied to."""
+        return self.output or Path("runs") / (
+            self.preset if self.preset != "none" else json_sha256(self.resolved())[:8]
+        )
+
+    def resolved(self) -> dict[str, Any]:
+        """Every setting that can change a result, as JSON; paths of this machine are left out."""
+        runtime = {name for name, info in type(self).model_fields.items() if Role.RUNTIME in info.metadata}
+        values = self.model_dump(mode="json", exclude=runtime)
+        for name in ("vae", "image_encoder", "generator"):
+            path = getattr(self, name)
+            if path is not None and path.is_relative_to(PROJECT):
+                values[name] = str(path.relative_to(PROJECT))
+        return values
+
+
+def _is_number(value: object) -> bool:
+    try:
+        return float(value) == float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return False
+
+
+def merged(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """`given` over `defaults`, nested settings field by field."""
+    both = dict(defaults)
+    for name, value in given.items():
+        if isinstance(value, BaseModel):
+            value = value.model_dump()
+        nested = isinstance(value, Mapping) and isinstance(both.get(name), Mapping)
+        both[name] = merged(both[name], value) if nested else value
+    return both

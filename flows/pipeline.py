@@ -1,0 +1,267 @@
+"""The regeneration, stage by stage. Free of Prefect: `run` makes the artifacts of a list of configs of one stage.
+
+images -> index -> poses -> subsets -> shards -> encoded -> generator (a subset) -> synthetic set (a subset)
+                                         |                                              |
+                                         +----> re-ID runs (fraction x draw x arm x seed) <+ -> table -> report
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from datasets.artifacts import StageConfig
+from datasets.config import (
+    EncodeConfig,
+    ImportPosesConfig,
+    IndexConfig,
+    MiniatureConfig,
+    SelectSubsetsConfig,
+    WriteShardsConfig,
+)
+from flows.commands import PROJECT
+from flows.config import RegenerateConfig, complete
+from imagpose.config import SynthesizeConfig, TrainConfig, TrainImageEncoderConfig, TrainVaeConfig
+from reid.config import BenchmarkConfig, ReportConfig
+from reid.config import TrainConfig as ReidTrainConfig
+
+logger = logging.getLogger(__name__)
+
+Run = Callable[[Sequence[StageConfig]], list[Path]]
+Unit = tuple[int, int]
+"""A subset: (fraction in percent, draw)."""
+EVERYTHING = 100
+
+
+@dataclass(frozen=True)
+class Images:
+    """Indexed images of one population."""
+
+    index: Path
+    poses: Path
+    shards: Path
+    """Image shards of the training split."""
+
+
+@dataclass(frozen=True)
+class Models:
+    """Where the generators of the subsets start from."""
+
+    vae: Path
+    image_encoder: Path
+    generator: Path | None
+
+
+@dataclass(frozen=True)
+class Regeneration:
+    """The artifacts of a finished regeneration."""
+
+    report: Path
+    benchmark: Path
+    runs: list[Path]
+    synthetic: dict[Unit, Path]
+    generators: dict[Unit, Path] = field(default_factory=dict)
+
+
+def regenerate_with(config: RegenerateConfig, run: Run) -> Regeneration:
+    """All stages in order.
+
+    Args:
+        config: the settings, checked by `flows.preflight.check`.
+        run: makes what is missing of several artifacts of one stage; returns their folders in order.
+    """
+    root, csv = find_images(config, run)
+    images = prepare_images(config, root, csv, run)
+    (subsets,) = run([complete(SelectSubsetsConfig, config.subsets, images=images.index, fractions=config.fractions,
+                               draws=config.draws)])  # fmt: skip
+    (test_shards,) = run([_shards(config, images.index, images.poses, ["query", "gallery"])])
+    models = pretrain(config, csv, root, run)
+    encoded = encode(config, images.shards, models, run)
+    generators = train_generators(config, encoded, subsets, models, run)
+    synthetic = synthesize(config, encoded, subsets, generators, run)
+    runs = train_reid(config, images.shards, test_shards, subsets, synthetic, run)
+    (benchmark,) = run([complete(BenchmarkConfig, config.benchmark, runs=runs)])
+    (report,) = run([_report(config, images, benchmark, runs, generators, synthetic, models)])
+    return Regeneration(report, benchmark, runs, synthetic, generators)
+
+
+def find_images(config: RegenerateConfig, run: Run) -> tuple[Path, list[Path]]:
+    """The data set's folder and its keypoint files: the user's, or a rendered one."""
+    if config.root is not None:
+        return config.root.absolute(), [path.absolute() for path in config.poses]
+    assert config.miniature is not None  # flows.preflight
+    (folder,) = run([complete(MiniatureConfig, config.miniature, workers=config.workers)])
+    return folder, keypoint_files(folder)
+
+
+def keypoint_files(miniature: Path) -> list[Path]:
+    """The keypoint CSVs of a rendered data set."""
+    return sorted(miniature.rglob("*.csv"))
+
+
+def prepare_images(
+    config: RegenerateConfig, root: Path, csv: list[Path], run: Run, *, outside_slice: bool = False
+) -> Images:
+    """Index, poses and training shards of one population."""
+    (index,) = run([IndexConfig(root=root, layout=config.layout, identities=config.identities,
+                                outside_slice=outside_slice, workers=config.workers)])  # fmt: skip
+    (poses,) = run([ImportPosesConfig(images=index, csv=csv)])
+    (shards,) = run([_shards(config, index, poses, ["train"])])
+    return Images(index, poses, shards)
+
+
+def _shards(config: RegenerateConfig, index: Path, poses: Path, splits: list[str]) -> WriteShardsConfig:
+    return complete(WriteShardsConfig, config.shards, images=index, poses=poses, splits=splits)
+
+
+def pretrain(config: RegenerateConfig, csv: list[Path], root: Path, run: Run) -> Models:
+    """VAE, image encoder and base generator: as given, or first trained on other people."""
+    vae, image_encoder, generator = (
+        path and path.absolute() for path in (config.vae, config.image_encoder, config.generator)
+    )
+    others = _other_people(config, csv, root, run)
+    if others is None:
+        assert vae is not None and image_encoder is not None  # flows.preflight
+        return Models(vae, image_encoder, generator)
+    first = config.pretrain
+    if first.vae is not None:
+        (vae,) = run([complete(TrainVaeConfig, first.vae, shards=others.shards, init_from=vae, device=config.device)])
+    if first.image_encoder is not None:
+        (image_encoder,) = run([complete(TrainImageEncoderConfig, first.image_encoder, shards=others.shards,
+                                         init_from=image_encoder, device=config.device)])  # fmt: skip
+    models = Models(vae, image_encoder, generator)
+    if first.generator is not None:
+        encoded = encode(config, others.shards, models, run)
+        (generator,) = run([complete(TrainConfig, first.generator, encoded=encoded, init_from=generator,
+                                     device=config.device)])  # fmt: skip
+    return Models(vae, image_encoder, generator)
+
+
+def _other_people(config: RegenerateConfig, csv: list[Path], root: Path, run: Run) -> Images | None:
+    """The population that pretraining may see, or None where there is none (or nothing to pretrain)."""
+    if config.pretrain is None:
+        return None
+    if config.pretrain.population is not None:
+        (folder,) = run([complete(MiniatureConfig, config.pretrain.population, workers=config.workers)])
+        rendered = config.model_copy(update={"identities": None, "layout": config.pretrain.population.layout})
+        return prepare_images(rendered, folder, keypoint_files(folder), run)
+    if config.identities is None:
+        logger.warning("no people outside the slice: the generator starts from the given models without pretraining")
+        return None
+    return prepare_images(config, root, csv, run, outside_slice=True)
+
+
+def encode(config: RegenerateConfig, shards: Path, models: Models, run: Run) -> Path:
+    """Frozen features of the images in `shards`."""
+    (encoded,) = run([complete(EncodeConfig, config.encode, shards=shards, vae=models.vae,
+                               image_encoder=models.image_encoder, device=config.device)])  # fmt: skip
+    return encoded
+
+
+def units(config: RegenerateConfig) -> list[Unit]:
+    """The subsets, largest last."""
+    return [(fraction, draw) for fraction in config.fractions for draw in range(config.draws)]
+
+
+def train_generators(
+    config: RegenerateConfig, encoded: Path, subsets: Path, models: Models, run: Run
+) -> dict[Unit, Path]:
+    """The generator of each subset; under the papers' protocol one that has seen the full training split."""
+    wanted = [unit for unit in units(config) if unit[0] < EVERYTHING] if _needs_synthesis(config) else []
+    common = {"encoded": encoded, "init_from": models.generator, "device": config.device}
+    if config.protocol == "paper":
+        folders = run([complete(TrainConfig, config.train, **common)] if wanted else []) * len(wanted)
+    else:
+        folders = run([
+            complete(TrainConfig, config.train, subset=subsets, fraction=fraction, draw=draw, **common)
+            for fraction, draw in wanted
+        ])  # fmt: skip
+    return dict(zip(wanted, folders, strict=True))
+
+
+def _needs_synthesis(config: RegenerateConfig) -> bool:
+    return any(arm != "real" for arm in config.arms)
+
+
+def synthesize(
+    config: RegenerateConfig, encoded: Path, subsets: Path, generators: Mapping[Unit, Path], run: Run
+) -> dict[Unit, Path]:
+    """The synthetic images of each subset."""
+    folders = run([
+        complete(SynthesizeConfig, config.synthesize, generator=generator, encoded=encoded, subset=subsets,
+                 fraction=fraction, draw=draw, device=config.device)
+        for (fraction, draw), generator in generators.items()
+    ])  # fmt: skip
+    return dict(zip(generators, folders, strict=True))
+
+
+def train_reid(
+    config: RegenerateConfig, shards: Path, test_shards: Path, subsets: Path, synthetic: Mapping[Unit, Path], run: Run
+) -> list[Path]:
+    """The re-ID runs: fraction x draw x arm x seed. Arms that go on from another run come after it."""
+
+    def one_run(unit: Unit, arm: str, seed: int, start_from: Path | None = None) -> ReidTrainConfig:
+        return complete(
+            ReidTrainConfig, config.reid, shards=shards, test_shards=test_shards, subsets=subsets, fraction=unit[0],
+            draw=unit[1], synthetic=[] if arm == "real" else [synthetic[unit]], protocol=config.protocol, arm=arm,
+            seed=seed, start_from=start_from, device=config.device, workers=config.workers,
+        )  # fmt: skip
+
+    first = [
+        (unit, arm, seed)
+        for unit in units(config)
+        for arm in config.arms
+        for seed in config.seeds
+        if arm == "real" or (arm == "real+synthetic" and unit in synthetic)
+    ]
+    folders = dict(zip(first, run([one_run(*key) for key in first]), strict=True))
+    second = [
+        (unit, "real-then-synthetic", seed)
+        for unit in units(config)
+        for seed in config.seeds
+        if "real-then-synthetic" in config.arms and unit in synthetic
+    ]
+    fine_tuned = run([one_run(*key, start_from=folders[key[0], "real", key[2]]) for key in second])
+    return [*folders.values(), *fine_tuned]
+
+
+def _report(
+    config: RegenerateConfig, images: Images, benchmark: Path, runs: list[Path], generators: Mapping[Unit, Path],
+    synthetic: Mapping[Unit, Path], models: Models,
+) -> ReportConfig:  # fmt: skip
+    return ReportConfig(
+        benchmark=benchmark,
+        runs=runs,
+        generators=_distinct(generators.values()),
+        synthetic=list(synthetic.values()),
+        images=images.index,
+        poses=images.poses,
+        model_cards=model_cards(models),
+        preset=config.preset,
+        resolved=config.resolved(),
+        commands=[regenerate_command(config)],
+    )
+
+
+def _distinct(paths: Iterable[Path]) -> list[Path]:
+    return list(dict.fromkeys(paths))
+
+
+def model_cards(models: Models) -> list[Path]:
+    """The cards of built-in models in use: what they have seen belongs in the report."""
+    built_in = PROJECT / "imagpose" / "builtin"
+    used = any(path is not None and path.is_relative_to(built_in) for path in (models.vae, models.generator))
+    return sorted(built_in.glob("*.md")) if used else []
+
+
+def regenerate_command(config: RegenerateConfig) -> str:
+    """How to make all this again, where a preset says most of it."""
+    words = ["python -m flows regenerate"]
+    if config.preset != "none":
+        words.append(f"--preset {config.preset}")
+    if config.root is not None:
+        words.append(f"--root {config.root.name} --poses {','.join(path.name for path in config.poses)}")
+        words += [f"--identities {config.identities}"] if config.identities else []
+    return " ".join(words)

@@ -1,0 +1,96 @@
+"""What is checked before any work, and before Prefect or torch are imported: data, pose files, weights.
+
+Raises `datasets.errors.InputError`, which the command prints in one line.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from datasets.errors import DatasetLayoutError, InputError
+from flows.config import RegenerateConfig
+
+DOWNLOADS = {
+    "stable-diffusion-v1-5": "hf download stable-diffusion-v1-5/stable-diffusion-v1-5 --local-dir {folder}",
+    "dinov2-base": "hf download facebook/dinov2-base --local-dir {folder}",
+}
+"""Command that gets published weights, by the name of the folder they are expected in."""
+
+
+def check(config: RegenerateConfig) -> None:
+    """Refuse what cannot succeed, all of it at once.
+
+    Raises: InputError: no data, a missing pose file, a root of another layout, missing weights, GPUs on a CPU.
+    """
+    problems = [*data_problems(config), *weight_problems(config)]
+    if config.gpus > 1 and config.device == "cpu":
+        problems.append(f"gpus {config.gpus} with device 'cpu': leave one of the two out")
+    if problems:
+        raise InputError("; ".join(problems))
+
+
+def data_problems(config: RegenerateConfig) -> list[str]:
+    """What is wrong with the data set and its keypoint files."""
+    if config.root is None and config.miniature is None:
+        return [
+            f"preset '{config.preset}' works on your data: give --root FOLDER (the unpacked data set) and --poses FILE"
+        ]
+    if config.root is None:
+        return ["--poses without --root: the rendered data set has keypoints of its own"] if config.poses else []
+    problems = [layout_problem(config.root, config.layout)]
+    if not config.poses:
+        problems.append("--poses is missing: give the keypoint CSV file of the images in --root")
+    problems += [
+        f"--poses {path} is not a file; give the published keypoint CSV" for path in config.poses if not path.is_file()
+    ]
+    return [problem for problem in problems if problem]
+
+
+def layout_problem(root: Path, layout: str) -> str | None:
+    """Why a root does not look as its layout demands, or None; looks at names only."""
+    from datasets import market1501
+    from datasets.index import open_source
+
+    try:
+        with open_source(root, layout) as source:
+            folders = market1501.FOLDERS if layout == "market1501" else {}
+            empty = [folder for folder in folders if not source.entries(folder)]
+    except DatasetLayoutError as error:
+        return f"--root {error}"
+    return f"--root {root} has no files in {', '.join(empty)}; {market1501.EXPECTED}" if empty else None
+
+
+def weight_problems(config: RegenerateConfig) -> list[str]:
+    """What is wrong with the models that training starts from."""
+    problems, absent = [], {}
+    for name, marker in (("vae", "config.json"), ("image_encoder", "config.json"), ("generator", "model_index.json")):
+        folder = getattr(config, name)
+        if folder is None:
+            if name != "generator" and getattr(config.pretrain, name, None) is None:
+                problems.append(f"no {name}: give {_flag(name)} FOLDER, or settings in pretrain.{name}")
+        elif not (folder / marker).is_file() or not any(folder.rglob("*.safetensors")):
+            absent[name] = folder
+    return problems + _missing(config, absent)
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _missing(config: RegenerateConfig, absent: dict[str, Path]) -> list[str]:
+    """One sentence on weights that can be downloaded, with the commands, and one for each other folder."""
+    published, commands, problems = [], [], []
+    for name, folder in absent.items():
+        part = next((part for part in DOWNLOADS if part in folder.parts), None)
+        if part is None:
+            problems.append(f"{_flag(name)} {folder} holds no saved model (no config, or no .safetensors file)")
+            continue
+        target = Path(*folder.parts[: folder.parts.index(part) + 1])
+        published.append(f"{name} in {folder}")
+        commands.append(DOWNLOADS[part].format(folder=target))
+    if published:
+        problems.append(
+            f"preset '{config.preset}' needs weights that are not there ({', '.join(published)}); get them by "
+            f"'{' and '.join(dict.fromkeys(commands))}', or give {', '.join(map(_flag, absent))}"
+        )
+    return problems

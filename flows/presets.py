@@ -1,0 +1,163 @@
+"""Named regenerations: each a function that returns a full config, with the reasons for its values.
+
+The command line and Prefect's parameters override any field: ``--preset demo --fractions 20 --train.steps 40``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from datasets.artifacts import Config
+from flows.commands import PROJECT
+from flows.config import (
+    EncodeSettings,
+    MiniatureSettings,
+    PretrainConfig,
+    RegenerateConfig,
+    ReidSettings,
+    ShardSettings,
+    SynthesizeSettings,
+    TrainImageEncoderSettings,
+    TrainSettings,
+    TrainVaeSettings,
+)
+from imagpose.config import SD_MODEL, ModelConfig, recommended
+from reid.config import tiny_recipe
+
+BUILT_IN = PROJECT / "imagpose" / "builtin"
+"""The tiny models that come with the project: VAE, image encoder and generator, of rendered people only."""
+WEIGHTS = Path("weights")
+"""Where the presets that need published weights look for them, below the folder that one works in."""
+
+
+def demo() -> RegenerateConfig:
+    """A first look in minutes on two CPU cores: rendered people, built-in tiny models, the same code."""
+    return RegenerateConfig(
+        miniature=MiniatureSettings(
+            train_identities=40, test_identities=24, images_per_identity=7, distractors=24, junk=12, seed=1501
+        ),
+        vae=BUILT_IN / "vae",
+        image_encoder=BUILT_IN / "image_encoder",
+        generator=BUILT_IN,
+        shards=ShardSettings(images_per_shard=100),
+        train=_tiny_training(steps=80),
+        synthesize=SynthesizeSettings(steps=12, images_per_shard=100),
+        reid=ReidSettings(**tiny_recipe(steps=200)),
+    )
+
+
+def smoke() -> RegenerateConfig:
+    """Every stage in seconds, for the tests: three people, models of random weights trained for one step."""
+    view = {"view_height": 64, "view_width": 32}
+    people = {"images_per_identity": 5, "distractors": 2, "junk": 1, "width": 32, "height": 64}
+    training = TrainSettings(
+        model=ModelConfig(
+            channels=(16, 32), attention=(False, True), head_width=16, cross_attention_dim=32, norm_groups=8,
+            pose_channels=(8, 8, 8),
+        ),
+        steps=2, batch_size=2, warmup_steps=0, sample_steps=2,
+    )  # fmt: skip
+    return RegenerateConfig(
+        miniature=MiniatureSettings(train_identities=3, test_identities=3, seed=1, **people),
+        fractions=[40, 60],
+        pretrain=PretrainConfig(
+            population=MiniatureSettings(train_identities=3, test_identities=3, seed=2, **people),
+            vae=TrainVaeSettings(channels=(8, 8, 16), norm_groups=4, steps=1, batch_size=2, **view),
+            image_encoder=TrainImageEncoderSettings(
+                height=64, width=32, hidden_size=32, layers=1, heads=2, steps=1, identities_per_batch=2
+            ),
+            generator=training,
+        ),
+        shards=ShardSettings(images_per_shard=10),
+        encode=EncodeSettings(token_height=64, token_width=32, batch_size=8, **view),
+        train=training,
+        synthesize=SynthesizeSettings(steps=2, images_per_shard=4, showcase=1, batch_size=2),
+        reid=_reid(tiny_recipe(steps=2), batch={"identities": 2, "images": 2}),
+    )
+
+
+def market_small() -> RegenerateConfig:
+    """Market-1501 without a model hub: the built-in models, adapted on identities outside the slice, then as `demo`.
+
+    With ``--identities 40`` on two cores in half an hour; with more of them, and more steps, on one GPU.
+    """
+    return demo().model_copy(
+        update={
+            "miniature": None,
+            "identities": 40,
+            "pretrain": PretrainConfig(
+                vae=TrainVaeSettings(steps=300, learning_rate=3e-4, max_images=2000),
+                generator=_tiny_training(steps=300),
+            ),
+            "shards": ShardSettings(images_per_shard=500),
+        }
+    )
+
+
+def market() -> RegenerateConfig:
+    """Market-1501 at 128x64 with Stable Diffusion 1.5 and DINOv2-B: the paper's Market rows; 1 to 8 GPUs.
+
+    Patches of 4 for the tokenizer: the paper's 16 gives no token at this size (DESIGN §4, rule 7).
+    """
+    return _published_weights(EncodeSettings(token_height=224, token_width=112), token_patch=4)
+
+
+def deepfashion_256() -> RegenerateConfig:
+    """DeepFashion In-shop at 256x176, as views of 256x192: a side must be a multiple of 64 px."""
+    encode = EncodeSettings(view_height=256, view_width=192, token_height=224, token_width=168)
+    return _published_weights(encode, token_patch=16, layout="deepfashion")
+
+
+def deepfashion_512() -> RegenerateConfig:
+    """DeepFashion In-shop at 512x352, as views of 512x384."""
+    encode = EncodeSettings(view_height=512, view_width=384, token_height=224, token_width=168)
+    return _published_weights(encode, token_patch=16, layout="deepfashion")
+
+
+PRESET_FUNCTIONS: dict[str, Callable[[], RegenerateConfig]] = {
+    "demo": demo,
+    "smoke": smoke,
+    "market-small": market_small,
+    "market": market,
+    "deepfashion-256": deepfashion_256,
+    "deepfashion-512": deepfashion_512,
+}
+
+
+def preset_values(name: str) -> dict[str, Any]:
+    """A preset's fields, nested, for other values to be laid over."""
+    return PRESET_FUNCTIONS[name]().model_dump(exclude={"preset"})
+
+
+def _tiny_training(steps: int) -> TrainSettings:
+    """Fine-tuning of the built-in generator: few steps, so a rate well below the one it was trained with."""
+    return TrainSettings(
+        steps=steps, batch_size=8, learning_rate=2e-4, warmup_steps=min(20, steps // 4), ema_decay=0.98
+    )
+
+
+def _reid(recipe: dict[str, Any], batch: dict[str, Any]) -> ReidSettings:
+    return ReidSettings(**{**recipe, "batch": recipe["batch"].model_copy(update=batch)})
+
+
+def _published_weights(encode: EncodeSettings, token_patch: int, **fields: Any) -> RegenerateConfig:  # type: ignore[valid-type]
+    """Stable Diffusion 1.5 and DINOv2-B, trained as the project recommends; ImageNet weights and full BoT for re-ID."""
+    training = recommended(Path(), model=SD_MODEL.model_copy(update={"token_patch": token_patch}))
+    return RegenerateConfig(
+        vae=WEIGHTS / "stable-diffusion-v1-5" / "vae",
+        image_encoder=WEIGHTS / "dinov2-base",
+        generator=WEIGHTS / "stable-diffusion-v1-5",
+        draws=3,
+        encode=encode,
+        train=settings_from(TrainSettings, training),
+        synthesize=SynthesizeSettings(steps=12, precision="bf16"),
+        reid=ReidSettings(precision="bfloat16"),
+        **fields,
+    )
+
+
+def settings_from(settings: type[Config], stage_config: Config) -> Any:
+    """The settings in a stage's full config."""
+    return settings(**{name: getattr(stage_config, name) for name in settings.model_fields})

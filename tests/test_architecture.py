@@ -1,0 +1,96 @@
+"""The house's rules: who may import whom, what stays light, which packages must not be here."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGES = ("datasets", "imagpose", "reid", "flows")
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def modules() -> list[str]:
+    """All modules of the four packages, less those that run on import."""
+    files = (path.relative_to(REPOSITORY) for package in PACKAGES for path in (REPOSITORY / package).rglob("*.py"))
+    names = {".".join(file.with_suffix("").parts).removesuffix(".__init__") for file in files}
+    return sorted(names)
+
+
+def run_python(code: str) -> str:
+    result = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
+def test_the_import_contracts_hold():
+    pytest.importorskip("importlinter")
+    result = subprocess.run(
+        [Path(sys.executable).with_name("lint-imports"), "--no-cache"], cwd=REPOSITORY, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_every_module_imports():
+    code = f"import importlib\nfor name in {modules()!r}:\n    importlib.import_module(name)"
+    run_python(code)
+
+
+def test_the_flows_and_all_configs_leave_torch_unloaded():
+    code = (
+        "import sys, flows.regenerate, flows.single_stages, flows.__main__\n"
+        "import datasets.config, imagpose.config, reid.config\n"
+        "print([name for name in ('torch', 'torchvision', 'diffusers', 'transformers') if name in sys.modules])"
+    )
+    assert run_python(code) == "[]"
+
+
+def test_the_command_line_of_the_flows_leaves_prefect_unloaded():
+    assert run_python("import sys, flows.__main__; print('prefect' in sys.modules)") == "False"
+
+
+def test_our_datasets_package_is_the_one_that_is_imported():
+    specification = importlib.util.find_spec("datasets")
+    assert Path(specification.origin).parent == REPOSITORY / "datasets"
+    with pytest.raises(importlib.metadata.PackageNotFoundError):
+        importlib.metadata.version("datasets")
+
+
+def test_libraries_do_not_take_our_package_for_hugging_faces():
+    from accelerate.utils import is_datasets_available
+
+    assert not is_datasets_available()
+
+
+@pytest.mark.parametrize("name", ["load_dataset", "IterableDataset"])
+def test_asking_our_package_for_hugging_faces_names_says_what_is_wrong(name):
+    import datasets
+
+    with pytest.raises(ImportError, match="own 'datasets' package"):
+        getattr(datasets, name)
+
+
+def test_nothing_unpickles():
+    found = [
+        f"{path.relative_to(REPOSITORY)}: {word}"
+        for package in PACKAGES
+        for path in (REPOSITORY / package).rglob("*.py")
+        for word in ("torch.load(", "import pickle", "pickle.load", "allow_pickle=True", "np.load(")
+        if word in path.read_text() and not (word == "np.load(" and "allow_pickle=False" in path.read_text())
+    ]
+    assert found == []
+
+
+def test_tracked_text_names_no_package_index():
+    tracked = subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True)
+    if tracked.returncode != 0:
+        pytest.skip("not a git checkout")
+    words = ("extra-index" + "-url", "index" + "-url", "find" + "-links")
+    suffixes = {".txt", ".toml", ".yaml", ".yml", ".cfg", ".ini", ".sh", ""}
+    files = [REPOSITORY / name for name in tracked.stdout.split() if Path(name).suffix in suffixes]
+    found = [path.name for path in files if path.is_file() and any(word in path.read_text() for word in words)]
+    assert found == []

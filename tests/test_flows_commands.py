@@ -1,0 +1,115 @@
+"""Guarded child processes: output, failure, and the end of the whole tree however the caller ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from flows.commands import CommandError, run_command
+
+TRAINER = """
+import os, pathlib, signal, subprocess, sys, time
+folder = pathlib.Path(sys.argv[1])
+loaders = [subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) for _ in range(2)]
+folder.joinpath("pids").write_text(" ".join(str(p) for p in [os.getpid(), *(l.pid for l in loaders)]))
+def save(*_):
+    folder.joinpath("checkpoint").write_text("saved")
+    sys.exit(143)
+signal.signal(signal.SIGTERM, signal.SIG_IGN if "--stubborn" in sys.argv else save)
+print("training", flush=True)
+time.sleep(600)
+"""
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; a zombie does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_until(condition, seconds: float = 15.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def pids_in(folder: Path) -> list[int]:
+    return [int(pid) for pid in (folder / "pids").read_text().split()]
+
+
+def test_lines_of_both_streams_arrive_in_order_and_are_kept_in_the_log(tmp_path):
+    code = "import sys; print('one'); print('two', file=sys.stderr); sys.stdout.write('no newline')"
+    lines: list[str] = []
+    run_command([sys.executable, "-u", "-c", code], tmp_path / "logs" / "x.log", lines.append)
+    assert lines == ["one", "two", "no newline"]
+    assert (tmp_path / "logs" / "x.log").read_text() == "one\ntwo\nno newline"
+
+
+def test_a_failure_names_the_command_its_exit_code_and_its_last_lines(tmp_path):
+    code = "print(*range(100), sep='\\n'); raise SystemExit(3)"
+    with pytest.raises(CommandError, match="exit code 3") as raised:
+        run_command([sys.executable, "-c", code], tmp_path / "x.log", lambda line: None)
+    assert raised.value.exit_code == 3
+    assert "    99" in str(raised.value) and "    84" not in str(raised.value)
+    assert str(tmp_path / "x.log") in str(raised.value)
+
+
+def test_the_command_runs_in_a_session_of_its_own_without_standard_input(tmp_path):
+    code = "import os, sys; print(os.getsid(0) == os.getpid(), repr(sys.stdin.read()))"
+    lines: list[str] = []
+    run_command([sys.executable, "-c", code], tmp_path / "x.log", lines.append)
+    assert lines == ["True ''"]
+
+
+@pytest.mark.parametrize("flags", [[], ["--stubborn"]], ids=["saves", "ignores-SIGTERM"])
+def test_an_interrupted_call_ends_the_whole_tree(tmp_path, flags):
+    class Cancelled(BaseException):
+        pass
+
+    def cancel_at_first_line(line):
+        raise Cancelled
+
+    script = tmp_path / "trainer.py"
+    script.write_text(TRAINER)
+    with pytest.raises(Cancelled):
+        run_command(
+            [sys.executable, str(script), str(tmp_path), *flags],
+            tmp_path / "x.log",
+            cancel_at_first_line,
+            grace_seconds=1.0,
+        )
+    assert not any(alive(pid) for pid in pids_in(tmp_path))
+    assert (tmp_path / "checkpoint").exists() == (not flags)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal is Linux's")
+def test_the_trainer_saves_and_ends_when_its_caller_is_killed_outright(tmp_path, repository):
+    script = tmp_path / "trainer.py"
+    script.write_text(TRAINER)
+    code = (
+        "import sys; from pathlib import Path; from flows.commands import run_command; "
+        f"run_command([sys.executable, {str(script)!r}, {str(tmp_path)!r}], Path({str(tmp_path / 'x.log')!r}), print)"
+    )
+    caller = subprocess.Popen([sys.executable, "-c", code], cwd=repository)
+    try:
+        assert wait_until(lambda: (tmp_path / "pids").exists() and len(pids_in(tmp_path)) == 3)
+        assert wait_until(lambda: "training" in (tmp_path / "x.log").read_text())
+    finally:
+        os.kill(caller.pid, signal.SIGKILL)
+        caller.wait()
+    trainer, *loaders = pids_in(tmp_path)
+    assert wait_until(lambda: not alive(trainer))
+    assert (tmp_path / "checkpoint").exists()
+    for pid in loaders:  # a fake's loaders have no parent-death signal; torch's have
+        os.kill(pid, signal.SIGKILL)
