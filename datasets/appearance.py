@@ -37,9 +37,15 @@ _CLOTH = {  # name: (sRGB in 0..255, weight for upper garments, weight for lower
 _COLORS = np.array([row[0] for row in _CLOTH.values()]) / 255.0
 _UPPER_WEIGHTS = np.array([row[1] for row in _CLOTH.values()], float)
 _LOWER_WEIGHTS = np.array([row[2] for row in _CLOTH.values()], float)
-_SKIN = np.array([(240, 206, 180), (230, 188, 156), (214, 168, 132), (186, 136, 100), (140, 96, 68), (96, 66, 50)]) / 255
-_HAIR = np.array([(26, 22, 22), (44, 32, 28), (78, 54, 38), (128, 92, 56), (186, 156, 104), (150, 148, 146), (120, 54, 34)])
-_SHOES = np.array([(34, 34, 36), (232, 232, 228), (120, 120, 124), (110, 76, 52), (60, 70, 110), (176, 52, 50), (196, 176, 140)])
+_SKIN = (
+    np.array([(240, 206, 180), (230, 188, 156), (214, 168, 132), (186, 136, 100), (140, 96, 68), (96, 66, 50)]) / 255
+)
+_HAIR = np.array(
+    [(26, 22, 22), (44, 32, 28), (78, 54, 38), (128, 92, 56), (186, 156, 104), (150, 148, 146), (120, 54, 34)]
+)
+_SHOES = np.array(
+    [(34, 34, 36), (232, 232, 228), (120, 120, 124), (110, 76, 52), (60, 70, 110), (176, 52, 50), (196, 176, 140)]
+)
 _UNIFORMS = 6
 """Outfits that many strangers share (school and work clothes); one person in twelve wears one."""
 
@@ -155,7 +161,7 @@ def _draw_outfit(rng: np.random.Generator, *, feminine: bool) -> Outfit:
         "tank": 0.3 + 0.7 * f, "tshirt": 5, "longsleeve": 2.2, "jacket": 2.2, "coat": 0.5 + 0.7 * f, "dress": 2.0 * f,
     })  # fmt: skip
     lower_style = _choice(rng, {"trousers": 4.0, "leggings": 1.5 * f, "shorts": 2.6 - 1.0 * f, "skirt": 1.8 * f})
-    upper = _fabric(rng, _UPPER_WEIGHTS, 0.45)
+    upper = _fabric(rng, _UPPER_WEIGHTS, 0.38)
     lower = _fabric(rng, _LOWER_WEIGHTS, 0.28 if lower_style in ("shorts", "skirt") else 0.07)
     front = _choice(rng, {"none": 3, "buttons": 1.6, "zip": 0.6, "logo": 2, "graphic": 1.6})
     if style in ("jacket", "coat"):
@@ -164,7 +170,9 @@ def _draw_outfit(rng: np.random.Generator, *, feminine: bool) -> Outfit:
     if np.abs(np.subtract(mark, upper.color)).max() < 0.3:
         mark = (0.92, 0.92, 0.9) if np.mean(upper.color) < 0.5 else (0.14, 0.14, 0.2)
     hem = {"coat": -0.34, "dress": -0.2, "jacket": -0.06}.get(style, float(rng.choice([-0.09, -0.04, 0.03, 0.1])))
-    length = {"shorts": float(rng.uniform(0.24, 0.5)), "skirt": float(rng.choice([0.26, 0.4, 0.52, 0.78]))}.get(lower_style, 1.0)
+    length = {"shorts": float(rng.uniform(0.24, 0.5)), "skirt": float(rng.choice([0.26, 0.4, 0.52, 0.78]))}.get(
+        lower_style, 1.0
+    )
     if style == "dress":
         lower_style, lower, length = "skirt", upper, float(rng.choice([0.3, 0.42, 0.55, 0.75]))
     bag = _choice(rng, {

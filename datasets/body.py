@@ -162,7 +162,8 @@ def _arm(side: str, sign: int, motion: Motion, sizes: Sizes, chest: Frame, carri
     shoulder = chest.point(sign * sizes.shoulder_half, sizes.torso, 0)
     upper = _bone(shoulder, chest.rotation @ _direction(forward + swing, sign * out))
     fore = _bone(
-        upper.point(0, -sizes.upper_arm, 0), chest.rotation @ _direction(forward + swing + elbow, sign * (out * 0.7 - inward))
+        upper.point(0, -sizes.upper_arm, 0),
+        chest.rotation @ _direction(forward + swing + elbow, sign * (out * 0.7 - inward)),
     )
     return {f"{side}_upper_arm": upper, f"{side}_forearm": fore}
 
@@ -247,7 +248,14 @@ def _mix(base: np.ndarray, color: RGB, share: np.ndarray) -> np.ndarray:
 
 def _limb(frame: Frame, length: float, upper: float, lower: float, shader: Shader, depth: float = 1.0) -> Part:
     return Part(
-        frame=frame, shader=shader, offset=(0, -length, 0), length=length, bottom=lower, top=upper, depth=depth, caps=(1, 1)
+        frame=frame,
+        shader=shader,
+        offset=(0, -length, 0),
+        length=length,
+        bottom=lower,
+        top=upper,
+        depth=depth,
+        caps=(1, 1),
     )
 
 
@@ -266,7 +274,9 @@ def _legs(who: Appearance, s: Sizes, frames: dict[str, Frame]) -> list[Part]:
         thigh, shin, foot = (frames[f"{side}_{name}"] for name in ("thigh", "shin", "foot"))
         cloth = _limb_cloth(outfit.lower, 0.07)
         below = _limb_cloth(outfit.lower, 0.07, -s.thigh)
-        upper = cloth if long_cloth else _thigh(who, cloth, min(outfit.lower_length * (s.thigh + s.shin), s.thigh) * 0.75)
+        upper = (
+            cloth if long_cloth else _thigh(who, cloth, min(outfit.lower_length * (s.thigh + s.shin), s.thigh) * 0.75)
+        )
         parts.append(_limb(thigh, s.thigh, thigh_r, knee_r + (loose if long_cloth else 0), upper))
         if long_cloth:
             parts.append(_limb(shin, s.shin * 0.95, knee_r + loose, ankle_r + 1.3 * loose, below))
@@ -304,7 +314,15 @@ def _foot(who: Appearance, foot: Frame, s: Sizes) -> list[Part]:
     paint = lambda q: _mix(np.broadcast_to(color, (q.shape[1], 3)), sole, (-q[2] - 0.052) * 160)  # noqa: E731
     length = 0.095 * who.height
     return [
-        Part(frame=foot, shader=paint, offset=(0, -length, -0.035), length=length + 0.03, bottom=0.036, top=0.038, depth=0.92)
+        Part(
+            frame=foot,
+            shader=paint,
+            offset=(0, -length, -0.035),
+            length=length + 0.03,
+            bottom=0.036,
+            top=0.038,
+            depth=0.92,
+        )
     ]
 
 
@@ -323,7 +341,10 @@ def _torso(who: Appearance, skeleton: _Skeleton, frames: dict[str, Frame]) -> li
     # Shoulders slope from beside the neck down to the arms.
     end, ridge = 0.047 * s.limb + 0.6 * loose, 0.058 * s.limb + 0.4 * loose
     for sign in (-1, 1):
-        start, stop = np.array([sign * 0.025, s.torso - 0.012, -0.008]), np.array([sign * s.shoulder_half, s.torso - 0.008, 0.0])
+        start, stop = (
+            np.array([sign * 0.025, s.torso - 0.012, -0.008]),
+            np.array([sign * s.shoulder_half, s.torso - 0.008, 0.0]),
+        )
         length = float(np.sqrt(((stop - start) ** 2).sum()))
         slope = _bone(start, (stop - start) / length)
         frame = Frame(chest.rotation @ slope.rotation, chest.point(*start))
@@ -338,39 +359,45 @@ def _torso(who: Appearance, skeleton: _Skeleton, frames: dict[str, Frame]) -> li
 
 
 def _skirts(who: Appearance, skeleton: _Skeleton, frames: dict[str, Frame], torso: Shader) -> list[Part]:
-    """Skirt of a skirt or dress, and the tails of a coat: open cones wide enough for the legs inside."""
+    """Skirt of a skirt or dress, and what hangs below the waist of a coat or shirt: open cones round the legs inside."""
     s, outfit, parts = skeleton.sizes, who.outfit, []
     leg = s.thigh + s.shin
     if outfit.lower_style == "skirt":
-        parts.append(_skirt(s, skeleton, frames, outfit.lower_length * leg, _limb_cloth(outfit.lower, 0.16), 0.012))
+        cloth, top = _limb_cloth(outfit.lower, 0.15), 0.4 * s.torso if outfit.upper_style == "dress" else 0.13
+        parts += _hanging(skeleton, frames["pelvis"], -outfit.lower_length * leg, top, cloth, 0.012)
     if outfit.upper_style == "coat":
-        parts.append(_skirt(s, skeleton, frames, -outfit.hem, torso, 0.03))
+        parts += _hanging(skeleton, frames["pelvis"], outfit.hem, 0.45 * s.torso, torso, 0.024)
     elif outfit.upper_style != "dress" and outfit.hem < 0.06:  # worn outside the trousers
-        wide, waist = max(s.pelvis, s.hip_half + 0.088 * s.limb) + 0.018, s.waist + 0.012
-        for low, high, bottom, top in ((outfit.hem, 0.07, wide, 0.99 * wide), (0.07, 0.45 * s.torso, 0.99 * wide, waist)):
-            parts.append(
-                Part(frame=frames["chest"], shader=torso, offset=(0, low, 0), length=high - low, bottom=bottom, top=top,
-                     depth=0.75, caps=(0, 0))
-            )  # fmt: skip
+        parts += _hanging(skeleton, frames["chest"], outfit.hem, 0.45 * s.torso, torso, 0.018)
     return parts
 
 
-def _skirt(s: Sizes, skeleton: _Skeleton, frames: dict[str, Frame], length: float, shader: Shader, room: float) -> Part:
-    reach = 0.0
+def _hanging(
+    skeleton: _Skeleton, frame: Frame, hem: float, high: float, shader: Shader, room: float
+) -> list[Part]:
+    """Cloth from `hem` (height over the hips) past the widest place, just above the hips, to `high`."""
+    s, hips = skeleton.sizes, 0.06
+    hip_width = max(s.pelvis, s.hip_half + 0.088 * s.limb) + room
+    hem_width = hip_width + 0.12 * max(-hem - 0.1, 0)
+    depth = max(0.75, min(1.35, (_reach(skeleton, max(-hem, 0.0)) + room) / hem_width))
+    waist = s.waist + 0.7 * room
+    spans = ((hem, hips, hem_width, hip_width), (hips, high, hip_width, waist + (hip_width - waist) * 0.1))
+    return [
+        Part(frame=frame, shader=shader, offset=(0, low, 0), length=top - low, bottom=bottom, top=upper,
+             depth=depth if low == hem else min(depth, 0.8), caps=(0, 0))
+        for low, top, bottom, upper in spans
+    ]  # fmt: skip
+
+
+def _reach(skeleton: _Skeleton, length: float) -> float:
+    """How far to the front or back the legs reach inside a skirt of this length."""
+    s, reach = skeleton.sizes, 0.0
     for side in ("right", "left"):
-        thigh = skeleton.frames[f"{side}_thigh"]
-        shin = skeleton.frames[f"{side}_shin"]
-        at = thigh.point(0, -min(length, s.thigh), 0) if length <= s.thigh else shin.point(0, s.thigh - length, 0)
+        thigh, shin = skeleton.frames[f"{side}_thigh"], skeleton.frames[f"{side}_shin"]
+        at = thigh.point(0, -length, 0) if length <= s.thigh else shin.point(0, s.thigh - length, 0)
         knee = abs(shin.origin[2]) * min(length / s.thigh, 1.0)
         reach = max(reach, abs(at[2]) + 0.062 * s.limb, knee + 0.07 * s.limb)
-    wide = s.hip_half + 0.085 * s.limb + room + 0.10 * length
-    deep = max(reach + room, 0.70 * wide)
-    frame = frames["pelvis"]
-    depth = min(max(deep / wide, 0.72), 1.35)
-    return Part(
-        frame=frame, shader=shader, offset=(0, -length, 0), length=length + 0.15, bottom=wide, top=s.waist + 0.4 * room,
-        depth=depth, caps=(0, 0.2),
-    )  # fmt: skip
+    return reach
 
 
 def _torso_shader(who: Appearance, s: Sizes) -> Shader:
@@ -416,7 +443,9 @@ def _front(who: Appearance, s: Sizes, color: np.ndarray, x: np.ndarray, y: np.nd
         case "zip":
             return _mix(color, (0.75, 0.75, 0.72), (0.007 - np.abs(x)) * 300 * front)
         case "buttons":
-            placket = _mix(color, tuple(0.72 * c for c in outfit.upper.color), (0.011 - np.abs(np.abs(x) - 0.002)) * 200 * front)
+            placket = _mix(
+                color, tuple(0.72 * c for c in outfit.upper.color), (0.011 - np.abs(np.abs(x) - 0.002)) * 200 * front
+            )
             dots = (np.abs(x) < 0.012) & (np.abs((y / 0.085) % 1 - 0.5) < 0.11)
             return _mix(placket, outfit.mark, dots * front * 0.8)
         case "logo":
@@ -482,7 +511,13 @@ def _head(who: Appearance, s: Sizes, frames: dict[str, Frame]) -> list[Part]:
         frame=frames["neck"], shader=_flat(who.skin, 0.9), offset=(0, -0.02, 0.0), length=0.11, bottom=0.058 * s.limb,
         top=0.046 * s.limb, caps=(0, 0),
     )  # fmt: skip
-    nose = Part(frame=head, shader=_flat(who.skin), kind="ellipsoid", offset=(0, -0.16 * r, 0.84 * r), size=(0.1 * r, 0.17 * r, 0.14 * r))
+    nose = Part(
+        frame=head,
+        shader=_flat(who.skin),
+        kind="ellipsoid",
+        offset=(0, -0.16 * r, 0.84 * r),
+        size=(0.1 * r, 0.17 * r, 0.14 * r),
+    )
     ears = [
         Part(frame=head, shader=_flat(who.skin, 0.93), kind="ellipsoid", offset=(sign * 0.72 * r, -0.02 * r, -0.04 * r),
              size=(0.07 * r, 0.2 * r, 0.13 * r))
@@ -522,7 +557,13 @@ def _hair(who: Appearance, head: Frame, neck: Frame, r: float) -> list[Part]:
     strands = lambda q: color * (1 + np.float32(0.22) * np.sin(q[0] * 260 + q[1] * 40))[:, None]  # noqa: E731
 
     def lump(offset, size, frame=head, shader=strands):
-        return Part(frame=frame, shader=shader, kind="ellipsoid", offset=tuple(r * v for v in offset), size=tuple(r * v for v in size))
+        return Part(
+            frame=frame,
+            shader=shader,
+            kind="ellipsoid",
+            offset=tuple(r * v for v in offset),
+            size=tuple(r * v for v in size),
+        )
 
     parts = []
     if who.hair != "bald":
@@ -567,6 +608,15 @@ def _bag(who: Appearance, s: Sizes, frames: dict[str, Frame]) -> list[Part]:
         hang = Frame(frames["pelvis"].rotation, fore.point(0, -s.forearm - 0.09, 0))
         return [
             Part(frame=hang, shader=leather, kind="box", offset=(0, -0.19, 0), size=(0.045, 0.12, 0.14)),
-            Part(frame=hang, shader=leather, offset=(0, -0.09, 0), length=0.1, bottom=0.02, top=0.008, depth=3.0, caps=(0, 0)),
+            Part(
+                frame=hang,
+                shader=leather,
+                offset=(0, -0.09, 0),
+                length=0.1,
+                bottom=0.02,
+                top=0.008,
+                depth=3.0,
+                caps=(0, 0),
+            ),
         ]
     return []

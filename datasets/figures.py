@@ -171,7 +171,9 @@ def render_person(
         front, hidden = _in_front(shot.occluder, front_rng, camera, grid, width, height)
         image = _over(image, front, hidden)
     noise = np.float32(shot.noise) * noise_rng.standard_normal(image.shape, np.float32)
-    image_u8 = expose(image, camera, blur=shot.blur, resolution=shot.resolution, brightness=shot.brightness, noise=noise)
+    image_u8 = expose(
+        image, camera, blur=shot.blur, resolution=shot.resolution, brightness=shot.brightness, noise=noise
+    )
     return RenderedPerson(image_u8, _keypoints(body, layers, grid, hidden))
 
 
@@ -226,7 +228,9 @@ def _backdrop(body: Body, shot: Shot, camera: Camera, grid: Grid, width: int, he
     flat = max(math.sin(math.radians(camera.elevation)), 0.12)  # the ground's foreshortening
     shadow = np.float32(0.0)
     for foot in body.feet:
-        shadow = shadow + 0.30 * np.exp(-(((x - foot[0]) / 0.13) ** 2) - ((y - foot[1] + 0.05) / (0.20 * flat + 0.02)) ** 2)
+        shadow = shadow + 0.30 * np.exp(
+            -(((x - foot[0]) / 0.13) ** 2) - ((y - foot[1] + 0.05) / (0.20 * flat + 0.02)) ** 2
+        )
     away = -0.35 * camera.light[0]
     centre = body.feet.mean(axis=0)
     shadow += 0.26 * np.exp(-(((x - centre[0] - away) / 0.42) ** 2) - ((y - centre[1]) / (0.55 * flat)) ** 2)
@@ -239,7 +243,9 @@ def _in_front(kind: str, rng, camera: Camera, grid: Grid, width: int, height: in
     return draw_occluder(kind, rng, width, height)
 
 
-def _bystander(rng, camera: Camera, grid: Grid, width: int, height: int, *, behind: bool) -> tuple[np.ndarray, np.ndarray]:
+def _bystander(
+    rng, camera: Camera, grid: Grid, width: int, height: int, *, behind: bool
+) -> tuple[np.ndarray, np.ndarray]:
     """Somebody else, partly in the picture: colour (H, W, 3) and cover (H, W)."""
     body = build_body(sample_appearance(rng), sample_motion(rng, camera), _view(camera))
     aside = float(rng.uniform(0.45, 0.75) if behind else rng.uniform(0.40, 0.56)) * float(rng.choice([-1, 1]))
@@ -266,7 +272,9 @@ def _keypoints(body: Body, layers: Layers, grid: Grid, hidden: np.ndarray) -> np
         column, row = round(float(x)), round(float(y))
         if not (0 <= column < width and 0 <= row < height) or hidden[row, column] > 0.5:
             continue
-        surface = layers.depth[min(round(float(fine[k, 1])), grid.height - 1), min(round(float(fine[k, 0])), grid.width - 1)]
+        surface = layers.depth[
+            min(round(float(fine[k, 1])), grid.height - 1), min(round(float(fine[k, 0])), grid.width - 1)
+        ]
         score = _score(name, float(surface - body.joints[k, 2]), body.head.rotation)
         if score:
             result[k] = x, y, score

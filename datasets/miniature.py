@@ -28,7 +28,16 @@ from PIL import Image
 from datasets.appearance import Appearance, sample_appearance, sample_outfit
 from datasets.body import GESTURES
 from datasets.figures import (
-    CAMERAS, STUDIO, Motion, RenderedPerson, Shot, advance_motion, render_person, sample_motion, sample_shot, studio_shot,
+    CAMERAS,
+    STUDIO,
+    Motion,
+    RenderedPerson,
+    Shot,
+    advance_motion,
+    render_person,
+    sample_motion,
+    sample_shot,
+    studio_shot,
 )  # fmt: skip
 
 logger = logging.getLogger(__name__)
@@ -103,12 +112,16 @@ def check_config(config: MiniatureLike) -> None:
             f" identities; use 3 to {MAX_PIDS} together (a pid has four digits), neither below 0"
         )
     if config.images_per_identity < 2:
-        raise ValueError(f"images_per_identity is {config.images_per_identity}; use 2 or more, a person needs two cameras")
+        raise ValueError(
+            f"images_per_identity is {config.images_per_identity}; use 2 or more, a person needs two cameras"
+        )
     for field in ("distractors", "junk", "seed"):
         if getattr(config, field) < 0:
             raise ValueError(f"{field} is {getattr(config, field)}; use 0 or more")
     if config.width < 16 or config.height < 32:
-        raise ValueError(f"pictures of {config.width} x {config.height} pixels are too small; use at least 16 wide, 32 high")
+        raise ValueError(
+            f"pictures of {config.width} x {config.height} pixels are too small; use at least 16 wide, 32 high"
+        )
     if config.workers < 1:
         raise ValueError(f"workers is {config.workers}; use 1 (this process) or more")
 
@@ -342,7 +355,9 @@ def _as_picture(row: Picture | Mapping[str, Any]) -> Picture:
     return Picture(**{field.name: row[field.name] for field in dataclasses.fields(Picture)})
 
 
-def render_truth(person: Picture | Mapping[str, Any], picture: Picture | Mapping[str, Any], *, occluder: bool = False) -> RenderedPerson:
+def render_truth(
+    person: Picture | Mapping[str, Any], picture: Picture | Mapping[str, Any], *, occluder: bool = False
+) -> RenderedPerson:
     """Draw `person` (who, in which clothes) in the pose, camera, place and light of `picture`.
 
     Args:    both: rows of truth.parquet (`row._asdict()`, a pandas row, or a Picture); occluder: also draw what stood in
@@ -397,7 +412,9 @@ def _gather(results: Iterable[np.ndarray], total: int) -> np.ndarray:
         now = time.monotonic()
         if now - reported > 10:
             rate = done / (now - start)
-            logger.info("rendered %d of %d pictures, %.0f images/s, %.0f s left", done, total, rate, (total - done) / rate)
+            logger.info(
+                "rendered %d of %d pictures, %.0f images/s, %.0f s left", done, total, rate, (total - done) / rate
+            )
             reported = now
     logger.info("rendered %d pictures, %.0f images/s", done, done / max(time.monotonic() - start, 1e-9))
     return np.concatenate(gathered)

@@ -72,7 +72,9 @@ STUDIO = Camera(
 
 def _canvas() -> tuple[np.ndarray, int]:
     height = round((PANORAMA_ABOVE + PANORAMA_BELOW) * PANORAMA_SCALE)
-    return np.zeros((height, round(PANORAMA_WIDTH * PANORAMA_SCALE), 3), np.float32), round(PANORAMA_ABOVE * PANORAMA_SCALE)
+    return np.zeros((height, round(PANORAMA_WIDTH * PANORAMA_SCALE), 3), np.float32), round(
+        PANORAMA_ABOVE * PANORAMA_SCALE
+    )
 
 
 def _clouds(rng: np.random.Generator, shape: tuple[int, int], cell: int) -> np.ndarray:
@@ -81,7 +83,9 @@ def _clouds(rng: np.random.Generator, shape: tuple[int, int], cell: int) -> np.n
     return cv2.resize(coarse, (shape[1], shape[0]), interpolation=cv2.INTER_CUBIC)
 
 
-def _ground(image: np.ndarray, top: int, color, rng, *, tile: float = 0.0, joint: float = -0.08, speckle: float = 0.02) -> None:
+def _ground(
+    image: np.ndarray, top: int, color, rng, *, tile: float = 0.0, joint: float = -0.08, speckle: float = 0.02
+) -> None:
     """Fill below row `top` with a floor seen from above, its tiles `tile` metres wide (0: none)."""
     area = image[top:]
     height, width = area.shape[:2]
@@ -91,18 +95,20 @@ def _ground(image: np.ndarray, top: int, color, rng, *, tile: float = 0.0, joint
     if not tile:
         return
     # Perspective: rows of tiles grow towards the camera, joints across run to a vanishing point far above.
-    y, row = 4.0, 0
+    y = 4.0
     rows = [0]
     while y < height:
         rows.append(int(y))
         y += 9 + 60 * tile * (0.35 + y / height)
-        row += 1
     for index, row_top in enumerate(rows):
         cv2.line(area, (0, row_top), (width, row_top), _shift(color, joint), 1, cv2.LINE_AA)
         bottom = rows[index + 1] if index + 1 < len(rows) else height
         step = max(int(tile * PANORAMA_SCALE), 6)
         for k, x in enumerate(range(-width, 2 * width, step)):
-            lean0, lean1 = (x - width / 2) * (0.75 + 0.5 * row_top / height), (x - width / 2) * (0.75 + 0.5 * bottom / height)
+            lean0, lean1 = (
+                (x - width / 2) * (0.75 + 0.5 * row_top / height),
+                (x - width / 2) * (0.75 + 0.5 * bottom / height),
+            )
             corners = [int(lean0 + width / 2), int(lean1 + width / 2)]
             cv2.line(area, (corners[0], row_top), (corners[1], bottom), _shift(color, joint), 1, cv2.LINE_AA)
             if (k * 7 + index * 13) % 5 == 0:  # a few tiles are of another tone
@@ -123,12 +129,11 @@ def _fill(image: np.ndarray, rows: slice, color, rng, rough: float = 0.03, cell:
 
 def _brickwork(image: np.ndarray, bottom: int, color, rng) -> None:
     _fill(image, slice(0, bottom), _shift(color, -0.1), rng)
-    width, row = image.shape[1], 0
-    for y in range(bottom, -12, -11):
+    width = image.shape[1]
+    for row, y in enumerate(range(bottom, -12, -11)):
         for x in range(-30 + 15 * (row % 2), width, 30):
             tint = _shift(color, float(rng.normal(0, 0.035)))
             cv2.rectangle(image, (x + 1, max(y - 10, 0)), (x + 28, max(y - 1, 0)), tint, -1)
-        row += 1
 
 
 def _bushes(image: np.ndarray, bottom: int, top: int, color, rng, count: int = 260) -> None:
@@ -142,7 +147,9 @@ def _bushes(image: np.ndarray, bottom: int, top: int, color, rng, count: int = 2
 def _bicycle(image: np.ndarray, x: int, ground: int, rng, size: float = 1.0) -> None:
     r = int(33 * size)
     dark = (0.13, 0.13, 0.15)
-    frame = tuple(float(c) for c in rng.choice([(0.55, 0.15, 0.15), (0.2, 0.3, 0.5), (0.3, 0.3, 0.3), (0.6, 0.6, 0.58)]))
+    frame = tuple(
+        float(c) for c in rng.choice([(0.55, 0.15, 0.15), (0.2, 0.3, 0.5), (0.3, 0.3, 0.3), (0.6, 0.6, 0.58)])
+    )
     a, b, seat = (x, ground - r), (x + int(100 * size), ground - r), (x + int(35 * size), ground - int(78 * size))
     bar, pedal = (x + int(84 * size), ground - int(88 * size)), (x + int(45 * size), ground - r)
     for hub in (a, b):
@@ -185,7 +192,9 @@ def _shopfront(rng: np.random.Generator) -> np.ndarray:
     _fill(image, slice(0, line), (0.13, 0.15, 0.19), rng, 0.03, 70)
     for x in range(0, image.shape[1], 155):
         glow = (0.25 + 0.2 * rng.random(), 0.27 + 0.15 * rng.random(), 0.30)
-        cv2.rectangle(image, (x + 26, int(rng.integers(20, 130))), (x + int(rng.integers(60, 130)), line - 50), glow, -1)
+        cv2.rectangle(
+            image, (x + 26, int(rng.integers(20, 130))), (x + int(rng.integers(60, 130)), line - 50), glow, -1
+        )
         cv2.rectangle(image, (x, 0), (x + 9, line), (0.42, 0.43, 0.46), -1)
     image[:line] = cv2.GaussianBlur(image[:line], (0, 0), 3)
     cv2.rectangle(image, (0, line - 16), (image.shape[1], line), (0.30, 0.30, 0.31), -1)
@@ -201,13 +210,20 @@ def _road(rng: np.random.Generator) -> np.ndarray:
     _ground(image, line, (0.43, 0.43, 0.44), rng, speckle=0.025)
     cv2.rectangle(image, (0, line), (image.shape[1], line + 9), (0.70, 0.69, 0.66), -1)
     for x in range(0, image.shape[1], 260):
-        cv2.fillConvexPoly(image, np.array([(x, base - 52), (x + 120, base - 52), (x + 130, base - 42), (x + 4, base - 42)]), (0.85, 0.85, 0.82), cv2.LINE_AA)
+        cv2.fillConvexPoly(
+            image,
+            np.array([(x, base - 52), (x + 120, base - 52), (x + 130, base - 42), (x + 4, base - 42)]),
+            (0.85, 0.85, 0.82),
+            cv2.LINE_AA,
+        )
     for x in range(150, image.shape[1], 520):
-        color = tuple(float(c) for c in rng.uniform(0.2, 0.75) + rng.uniform(-0.1, 0.1, 3))
-        cv2.rectangle(image, (x, line - 52), (x + 210, line + 2), color, -1)
-        cv2.rectangle(image, (x + 40, line - 84), (x + 165, line - 50), (0.20, 0.23, 0.27), -1)
-        for hub in (x + 45, x + 165):
-            cv2.circle(image, (hub, line + 4), 20, (0.1, 0.1, 0.1), -1, cv2.LINE_AA)
+        color = tuple(float(c) for c in rng.uniform(0.25, 0.8) + rng.uniform(-0.06, 0.06, 3))
+        cabin = np.array([(x + 60, line - 70), (x + 105, line - 122), (x + 250, line - 122), (x + 300, line - 70)])
+        cv2.fillConvexPoly(image, cabin, (0.20, 0.23, 0.27), cv2.LINE_AA)
+        cv2.rectangle(image, (x, line - 74), (x + 350, line - 8), color, -1)
+        for hub in (x + 70, x + 280):
+            cv2.circle(image, (hub, line - 8), 25, (0.1, 0.1, 0.1), -1, cv2.LINE_AA)
+            cv2.circle(image, (hub, line - 8), 12, (0.6, 0.6, 0.62), -1, cv2.LINE_AA)
     return image
 
 
@@ -217,7 +233,14 @@ def _park(rng: np.random.Generator) -> np.ndarray:
     _fill(image, slice(0, line), (0.55, 0.62, 0.50), rng, 0.05, 90)
     _bushes(image, line - 60, 0, (0.33, 0.44, 0.25), rng, 330)
     for x in range(60, image.shape[1], 230):
-        cv2.line(image, (x, 0), (x + int(rng.integers(-14, 14)), line + 6), (0.30, 0.24, 0.19), int(rng.integers(10, 20)), cv2.LINE_AA)
+        cv2.line(
+            image,
+            (x, 0),
+            (x + int(rng.integers(-14, 14)), line + 6),
+            (0.30, 0.24, 0.19),
+            int(rng.integers(10, 20)),
+            cv2.LINE_AA,
+        )
     image[:line] = cv2.GaussianBlur(image[:line], (0, 0), 2.2)
     _ground(image, line, (0.44, 0.53, 0.30), rng, speckle=0.05)
     path = base - 55
@@ -237,7 +260,7 @@ def _wall(rng: np.random.Generator) -> np.ndarray:
 
 
 def _studio(rng: np.random.Generator) -> np.ndarray:
-    image, base = _canvas()
+    image, _ = _canvas()
     rows = np.linspace(0.925, 0.885, image.shape[0], dtype=np.float32)
     image[:] = rows[:, None, None] * np.array([1.0, 0.996, 0.99], np.float32)
     return image
@@ -259,7 +282,9 @@ def panorama(scene: str) -> np.ndarray:
     return image
 
 
-def background(camera: Camera, place: float, zoom: float, width: int, height: int, span: float, feet: float) -> np.ndarray:
+def background(
+    camera: Camera, place: float, zoom: float, width: int, height: int, span: float, feet: float
+) -> np.ndarray:
     """Cut one picture's background out of the camera's panorama.
 
     Args:    place: 0 to 1, where along the panorama; zoom: size of the surroundings over that of the person;
@@ -302,7 +327,10 @@ def draw_occluder(kind: str, rng: np.random.Generator, width: int, height: int) 
         y, left = int(rng.uniform(0.66, 0.8) * size[1]), int(rng.choice([-90, 60]))
         for k in range(4):
             top = y + 24 * k
-            both(lambda m, t, top=top: cv2.rectangle(m, (left, top), (left + 290, top + 15), t, -1), np.array([0.45, 0.33, 0.22]) * (1 - 0.06 * k))
+            both(
+                lambda m, t, top=top: cv2.rectangle(m, (left, top), (left + 290, top + 15), t, -1),
+                np.array([0.45, 0.33, 0.22]) * (1 - 0.06 * k),
+            )
         both(lambda m, t: cv2.rectangle(m, (left + 30, y - 6), (left + 46, size[1]), t, -1), (0.2, 0.2, 0.22))
         both(lambda m, t: cv2.rectangle(m, (left + 240, y - 6), (left + 256, size[1]), t, -1), (0.2, 0.2, 0.22))
     elif kind == "bicycle":
@@ -324,7 +352,9 @@ def draw_occluder(kind: str, rng: np.random.Generator, width: int, height: int) 
     return shrunk[..., :3] / np.maximum(cover, 1e-3)[..., None], cover
 
 
-def expose(image: np.ndarray, camera: Camera, *, blur: float, resolution: float, brightness: float, noise: np.ndarray) -> np.ndarray:
+def expose(
+    image: np.ndarray, camera: Camera, *, blur: float, resolution: float, brightness: float, noise: np.ndarray
+) -> np.ndarray:
     """Turn light into a recorded picture: white balance, exposure, contrast, blur, coarse sampling, sensor noise.
 
     Args:    noise: (H, W, 3) float32, already scaled; brightness: this picture's factor.
@@ -338,5 +368,7 @@ def expose(image: np.ndarray, camera: Camera, *, blur: float, resolution: float,
         image = cv2.GaussianBlur(image, (0, 0), sigma)
     if resolution < 0.98:
         small = (max(round(width * resolution), 8), max(round(height * resolution), 16))
-        image = cv2.resize(cv2.resize(image, small, interpolation=cv2.INTER_AREA), (width, height), interpolation=cv2.INTER_CUBIC)
+        image = cv2.resize(
+            cv2.resize(image, small, interpolation=cv2.INTER_AREA), (width, height), interpolation=cv2.INTER_CUBIC
+        )
     return (np.clip(image + noise, 0, 1) * 255 + 0.5).astype(np.uint8)

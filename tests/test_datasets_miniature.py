@@ -13,7 +13,16 @@ from PIL import Image
 
 from datasets import miniature
 from datasets.body import GESTURES, JOINTS
-from datasets.figures import CAMERAS, STUDIO, Motion, render_person, sample_appearance, sample_motion, sample_shot, studio_shot
+from datasets.figures import (
+    CAMERAS,
+    STUDIO,
+    Motion,
+    render_person,
+    sample_appearance,
+    sample_motion,
+    sample_shot,
+    studio_shot,
+)
 from datasets.scenes import OCCLUDERS
 
 MARKET_NAME = re.compile(r"(-1|\d{4})_c([1-6])s([1-6])_(\d{6})_(\d{2})\.jpg")
@@ -43,7 +52,11 @@ def catalogue(tmp_path_factory) -> Path:
 
 
 def contents(root: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file() and p.suffix != ".parquet"}
+    return {
+        str(p.relative_to(root)): p.read_bytes()
+        for p in sorted(root.rglob("*"))
+        if p.is_file() and p.suffix != ".parquet"
+    }
 
 
 def names(root: Path, folder: str) -> list[re.Match]:
@@ -72,7 +85,9 @@ def make_person(seed: int = 3, **outfit):
     fields = dict(upper_style="tshirt", upper=plain, inner=plain, front="none", back="none", hem=0.0, lower_style="trousers",
                   lower=plain, shoes=(0.3, 0.3, 0.3), bag="none", hat=None)  # fmt: skip
     clothes = dataclasses.replace(who.outfit, **(fields | outfit))
-    return dataclasses.replace(who, skin=(0.9, 0.1, 0.9), hair="short", hair_color=(0.1, 0.1, 0.1), beard=False, outfit=clothes)
+    return dataclasses.replace(
+        who, skin=(0.9, 0.1, 0.9), hair="short", hair_color=(0.1, 0.1, 0.1), beard=False, outfit=clothes
+    )
 
 
 def draw(who, motion, size=2):
@@ -100,7 +115,10 @@ def test_same_seed_gives_same_bytes_for_any_number_of_workers(market, tmp_path):
 def test_another_seed_draws_other_people():
     first, second = (miniature.plan_market(make_config(seed=seed)) for seed in (0, 1))
     assert not {p.identity_seed for p in first} & {p.identity_seed for p in second}
-    people = {json.dumps(dataclasses.asdict(sample_appearance(np.random.default_rng(p.identity_seed)))) for p in (*first, *second)}
+    people = {
+        json.dumps(dataclasses.asdict(sample_appearance(np.random.default_rng(p.identity_seed))))
+        for p in (*first, *second)
+    }
     assert len(people) == len({p.identity_seed for p in (*first, *second)})
 
 
@@ -142,7 +160,9 @@ def test_everyone_is_seen_by_two_cameras_and_pictures_per_person_vary_as_in_mark
 
 def test_annotations_name_every_picture_once_and_agree_with_the_truth(market):
     truth = miniature.read_truth(market)
-    rows = read_annotations(market / "market-annotation-train.csv") | read_annotations(market / "market-annotation-test.csv")
+    rows = read_annotations(market / "market-annotation-train.csv") | read_annotations(
+        market / "market-annotation-test.csv"
+    )
     assert sorted(rows) == sorted(truth["name"])
     for name, keypoints in zip(truth["name"], truth["keypoints"], strict=True):
         exact = np.array(keypoints).reshape(18, 3)
@@ -161,7 +181,9 @@ def test_visible_wrists_and_elbows_lie_on_the_arms_in_the_picture(yaw):
             x, y, score = joint(rendered, f"{side}_wrist")
             if score < 1:
                 continue
-            patch = rendered.image[round(float(y)) - 2 : round(float(y)) + 3, round(float(x)) - 2 : round(float(x)) + 3].astype(int)
+            patch = rendered.image[
+                round(float(y)) - 2 : round(float(y)) + 3, round(float(x)) - 2 : round(float(x)) + 3
+            ].astype(int)
             magenta = (patch[..., 0] - patch[..., 1] > 40) & (patch[..., 2] - patch[..., 1] > 40)
             # A wrist in front of nothing but the arm must be skin; one just behind the hip may be hidden by cloth.
             found += bool(magenta.mean() > 0.5)
@@ -192,7 +214,9 @@ def test_at_phase_zero_the_right_foot_is_in_front():
 
 
 def test_turned_away_faces_and_buried_hands_are_missing():
-    hold = make_motion(right_arm=GESTURES["hold"], left_arm=GESTURES["hold"], right_swing=0.0, left_swing=0.0, stride=0.1)
+    hold = make_motion(
+        right_arm=GESTURES["hold"], left_arm=GESTURES["hold"], right_swing=0.0, left_swing=0.0, stride=0.1
+    )
     facing, away = draw(make_person(), hold), draw(make_person(), dataclasses.replace(hold, yaw=180.0))
     for name in ("nose", "right_eye", "left_eye", "right_wrist", "left_wrist"):
         assert not is_missing(facing, name)
@@ -237,7 +261,9 @@ def test_leaving_out_the_occluder_changes_nothing_but_what_it_hid(kind):
     motion = sample_motion(np.random.default_rng(0), camera)
     hid = 0
     for seed in range(6):
-        shot = dataclasses.replace(sample_shot(np.random.default_rng(seed), camera), occluder=kind, blur=0.0, resolution=1.0)
+        shot = dataclasses.replace(
+            sample_shot(np.random.default_rng(seed), camera), occluder=kind, blur=0.0, resolution=1.0
+        )
         with_it = render_person(who, motion, camera, shot=shot)
         without = render_person(who, motion, camera, shot=shot, occluder=False)
         kept = with_it.keypoints[:, 2] > 0
