@@ -56,16 +56,20 @@ class TrainVaeConfig(StageConfig):
     """Images per step."""
     learning_rate: float = Field(1e-3, gt=0)
     """AdamW rate after warm-up; falls to a tenth along a cosine."""
-    kl_weight: float = Field(1e-6, ge=0)
-    """Weight of the KL term; Latent Diffusion uses 1e-6."""
+    kl_weight: float = Field(1e-4, ge=0)
+    """Weight of the KL term, a mean over latent values as the other terms are means over pixels."""
     gradient_weight: float = Field(0.5, ge=0)
     """Weight of the L1 loss on image gradients, which keeps edges without a pretrained perceptual network."""
+    equivariance_weight: float = Field(0.25, ge=0)
+    """Weight of decoding half-size latents to half-size images (EQ-VAE): latents that are easier to denoise."""
     flip: bool = True
     """Mirror images at random."""
     max_images: int | None = Field(None, ge=1)
     """Use so many images, drawn by `seed`; all if not given."""
     seed: int = Field(0, ge=0)
     """Initialisation and order of the images."""
+    precision: Literal["no", "bf16"] = "bf16"
+    """Arithmetic of training; bf16 is twice as fast on a CPU with AVX512-BF16. Saved weights are float32."""
     checkpoint_every: Annotated[int, Role.RUNTIME] = Field(500, ge=1)
     """Steps between checkpoints."""
     device: Device = "auto"
@@ -320,7 +324,10 @@ class SynthesizeConfig(StageConfig):
     images: int | None = Field(None, ge=1)
     """Synthetic images to make; not given: top the subset up to the size of the full training split."""
     policy: Literal["top-up", "paper"] = "top-up"
-    """'top-up': identities with the fewest images or one camera first; 'paper': random source of the identity."""
+    """'top-up': identities with the fewest images or one camera first; 'paper': any image of the subset is a source."""
+    pose_policy: Literal["random", "rare", "reconstruction"] = "random"
+    """'random': any pose of the subset; 'rare': rather a side of the body that the person's images lack;
+    'reconstruction': the source's own pose (a control, not an augmentation)."""
     mode: Literal["T1", "T2", "T3", "IMAGPose*"] = "IMAGPose*"
     """How sources and poses share a canvas; 'IMAGPose*': one source and three target poses."""
     sampler: Literal["unipc", "ddim"] = "unipc"
@@ -333,7 +340,7 @@ class SynthesizeConfig(StageConfig):
     """Plan and noise; every canvas has its own generator."""
     images_per_shard: int = Field(600, ge=1)
     """Size of a shard, the unit that an interrupted run loses at most."""
-    jpeg_quality: int = Field(95, ge=50, le=100)
+    jpeg_quality: int = Field(92, ge=50, le=100)
     """Quality of the written JPEGs."""
     showcase: int = Field(8, ge=0)
     """Canvases kept as source -> poses -> images rows for the report."""
@@ -341,6 +348,8 @@ class SynthesizeConfig(StageConfig):
     """Canvases at a time."""
     precision: Annotated[Literal["no", "bf16"], Role.RUNTIME] = "no"
     """Arithmetic of the denoiser."""
+    compile: Annotated[bool, Role.RUNTIME] = False
+    """torch.compile the denoiser: worth its start-up for thousands of images on a GPU only."""
     device: Device = "auto"
     """'auto' (GPU when there is one), 'cpu', 'cuda', 'cuda:1'."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, DiffusionPipeline, UniPCMultistepScheduler
 from diffusers.utils import BaseOutput
 from PIL import Image
+from safetensors import SafetensorError
 from torch import Tensor
 
 from datasets.errors import InputError, WeightsError
@@ -187,6 +189,13 @@ class IMAGPosePipeline(DiffusionPipeline):
         for source in request.sources:
             if isinstance(source, SourceFeatures):
                 return source.latents.shape[-2] * self._stride, source.latents.shape[-1] * self._stride
+        return self.view_size()
+
+    def view_size(self) -> tuple[int, int]:
+        """Height and width in pixels of a view, as the generator was trained.
+
+        Raises: InputError: the generator's folder does not say it.
+        """
         if self.config.view_height is None or self.config.view_width is None:
             raise InputError("this generator does not say its view size; give frozen features instead of photographs")
         return self.config.view_height, self.config.view_width
@@ -326,3 +335,28 @@ def _noise_level(scheduler: Any, timestep: Tensor) -> tuple[Tensor, Tensor]:
     """Shares of signal and noise in x_t: ``x_t = signal * x_0 + spread * noise`` (rescaled betas included)."""
     kept = scheduler.alphas_cumprod.to(timestep.device)[timestep.long()]
     return kept.sqrt().float(), (1 - kept).sqrt().float()
+
+
+def load_pipeline(
+    folder: Path, device: torch.device, *, precision: str = "no", photographs: bool = True
+) -> IMAGPosePipeline:
+    """A saved generator, ready to sample.
+
+    Args:
+        precision: 'bf16' runs the denoiser in bfloat16; sampler state and VAE stay float32.
+        photographs: load the image encoder too; frozen features do not need it.
+    Raises: WeightsError: not a complete generator folder.
+    """
+    if not (folder / "model_index.json").is_file():
+        raise WeightsError(f"{folder} holds no model_index.json; give the folder of a generator ('imagpose train')")
+    left_out = {} if photographs else {"image_encoder": None}
+    try:
+        pipeline = IMAGPosePipeline.from_pretrained(folder, local_files_only=True, use_safetensors=True, **left_out)
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise WeightsError(f"{folder} cannot be loaded as an IMAGPose generator: {reason}") from error
+    pipeline.to(device)
+    if precision == "bf16":
+        for part in (pipeline.unet, pipeline.pose_encoder, pipeline.feature_conditioning):
+            part.to(torch.bfloat16)
+    return pipeline

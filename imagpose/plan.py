@@ -108,7 +108,7 @@ def make_plan(
         pose_policy: 'random': any pose of the subset (the papers' choice). 'rare': rather a side of the body that
             this person's images lack. 'reconstruction': the first source's own pose, a control.
         seed: decides everything random.
-    Returns: one row for each picture, columns `COLUMNS`; rows of a canvas are neighbours.
+    Returns: one row for each picture, columns `COLUMNS`; sorted by person and canvas.
     Raises: InputError: nobody or no pose to plan with.
     """
     if sources + poses > 4:
@@ -130,7 +130,7 @@ def make_plan(
         for slot, target in enumerate(targets):
             name = synthetic_key(shared[0], shared[1], canvas, slot)
             rows.append((name, canvas, slot, *shared, str(keys[target]), canvas_seed(seed, canvas)))
-    plan = pd.DataFrame(rows, columns=list(COLUMNS))
+    plan = pd.DataFrame(rows, columns=list(COLUMNS)).sort_values(["pid", "canvas", "slot"], ignore_index=True)
     check_leak_free(plan, set(records.key))
     return plan
 
@@ -226,3 +226,15 @@ class _PoseChooser:
         seen = np.bincount(self.sides[person.rows], minlength=len(FACINGS))
         weights = np.array([len(bank) > 0 for bank in self.bank_by_side]) / (1.0 + seen) ** 2
         return self.bank_by_side[int(rng.choice(len(FACINGS), p=weights / weights.sum()))]
+
+
+def cut_shards(plan: pd.DataFrame, images_per_shard: int) -> list[pd.DataFrame]:
+    """Cut a plan after each person with whom a shard reaches `images_per_shard`: nobody spans two shards."""
+    pids = plan.pid.to_numpy()
+    ends = np.append(np.flatnonzero(pids[1:] != pids[:-1]) + 1, len(pids))
+    parts, start = [], 0
+    for end in ends.tolist():
+        if end - start >= images_per_shard or (end == len(pids) and end > start):
+            parts.append(plan.iloc[start:end])
+            start = end
+    return parts
