@@ -63,7 +63,7 @@ def smoke() -> RegenerateConfig:
         miniature=MiniatureSettings(train_identities=3, test_identities=3, seed=1, **people),
         fractions=[40, 60],
         pretrain=PretrainConfig(
-            population=MiniatureSettings(train_identities=3, test_identities=3, seed=2, **people),
+            population=MiniatureSettings(train_identities=4, test_identities=3, seed=2, **people),
             vae=TrainVaeSettings(channels=(8, 8, 16), norm_groups=4, steps=1, batch_size=2, **view),
             image_encoder=TrainImageEncoderSettings(
                 height=64, width=32, hidden_size=32, layers=1, heads=2, steps=1, identities_per_batch=2

@@ -9,6 +9,8 @@ manifests, so a second run does nothing, and Prefect's own cache, which never lo
 from __future__ import annotations
 
 import contextlib
+import copy
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,10 @@ from prefect import flow, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
+from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
 from datasets.artifacts import StageConfig
+from flows.commands import CommandError
 from flows.config import RegenerateConfig
 from flows.output import StageOutput
 from flows.pipeline import Regeneration, regenerate_with
@@ -84,12 +88,19 @@ def run_embedded(config: RegenerateConfig) -> dict[str, str]:
 
     No heartbeats: nobody watches this run for its death, and joining their thread costs a second.
     """
-    import logging
-
-    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
-
+    for name in ("prefect", "prefect.flow_runs", "prefect.task_runs"):
+        for handler in logging.getLogger(name).handlers:
+            handler.addFilter(_without_our_traceback)
     try:
         with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
             return regenerate(config)
     finally:
         logging.getLogger("prefect").setLevel(logging.WARNING)  # the table shall be the last thing on the screen
+
+
+def _without_our_traceback(record: logging.LogRecord) -> logging.LogRecord:
+    """A failed command has said itself what is wrong; the way through Prefect to it tells nothing more."""
+    if record.exc_info and isinstance(record.exc_info[1], CommandError):
+        record = copy.copy(record)
+        record.exc_info = record.exc_text = None
+    return record
