@@ -11,6 +11,7 @@ nothing downstream.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import functools
 import hashlib
@@ -36,7 +37,17 @@ logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 KEY_LENGTH = 16
-RECORDED_VERSIONS = ("torch", "diffusers", "transformers", "torchvision", "timm", "numpy", "pandas", "pyarrow", "pillow")
+RECORDED_VERSIONS = (
+    "torch",
+    "diffusers",
+    "transformers",
+    "torchvision",
+    "timm",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "pillow",
+)
 
 
 class Role(Enum):
@@ -93,7 +104,10 @@ def tree_sha256(root: Path) -> str:
     for folder, _, names in os.walk(root):
         for name in names:
             path = os.path.join(folder, name)
-            status = os.stat(path)
+            try:
+                status = os.stat(path)
+            except OSError:
+                status = os.lstat(path)  # a link to nowhere counts by itself
             rows.append([os.path.relpath(path, root), status.st_size, status.st_mtime_ns])
     return json_sha256(sorted(rows))
 
@@ -240,13 +254,27 @@ def build(
     with _only_writer(directory):
         if _is_reusable(directory, key):  # made by another process while this one came here
             return directory
-        partial = _working_folder(directory, key)
         started = time.time()
-        summary = make(config, partial)
-        _write_manifest(config, partial, key, inputs, summary, started)
-        os.replace(partial, directory)
+        with _disk_full_explained(directory):
+            partial = _working_folder(directory, key)
+            summary = make(config, partial)
+            _write_manifest(config, partial, key, inputs, summary, started)
+            os.replace(partial, directory)
     logger.info("%s: done in %.1f s: %s", config.stage, time.time() - started, directory)
     return directory
+
+
+@contextmanager
+def _disk_full_explained(directory: Path) -> Iterator[None]:
+    """Turn a full disk or quota into an error that says what to do; what is done so far stays."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise InputError(
+            f"no space left while making {directory} ({error.strerror}); free some and run again, it goes on from there"
+        ) from error
 
 
 def _working_folder(directory: Path, key: str) -> Path:
