@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from markupsafe import Markup
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -33,10 +34,6 @@ STYLE = {
     "font.family": "sans-serif",
     "axes.edgecolor": LINE,
     "axes.labelcolor": MUTED,
-    "axes.titlecolor": INK,
-    "axes.titlesize": 11.0,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.spines.left": False,
@@ -58,6 +55,15 @@ PANEL = (3.7, 2.75)
 
 
 @dataclass(frozen=True, kw_only=True)
+class Chart:
+    """A drawing and what stands around it."""
+
+    title: str
+    svg: Markup
+    caption: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Point:
     """A measured value with its interval; `low` and `high` are None where one run is all there is."""
 
@@ -76,10 +82,10 @@ class Line:
     color: int = 0
 
 
-def fraction_chart(title: str, lines: Sequence[Line], name: str) -> str:
-    """A metric in percent over the share of real training images, one line an arm, whiskers where there are intervals."""
+def fraction_chart(title: str, lines: Sequence[Line], name: str) -> Chart:
+    """A metric in percent over the share of real training images, one line an arm; bars where there are intervals."""
     with rc_context(STYLE | {"svg.hashsalt": name}):
-        figure, axes = _panel(title)
+        figure, axes = _panel()
         for line in lines:
             _draw_line(axes, line)
         axes.set_xticks(sorted({point.x for line in lines for point in line.points}))
@@ -87,7 +93,7 @@ def fraction_chart(title: str, lines: Sequence[Line], name: str) -> str:
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g} %")
         axes.set_xlabel("share of the real training images")
         axes.margins(x=0.08, y=0.15)
-        return _svg(figure, name, f"{title} by share of real images: " + _spoken(lines, "%"))
+        return _chart(figure, name, title, f"{title} by share of real images: " + _spoken(lines, "%"))
 
 
 def _draw_line(axes: Axes, line: Line) -> None:
@@ -99,10 +105,10 @@ def _draw_line(axes: Axes, line: Line) -> None:
             axes.plot([point.x, point.x], [point.low, point.high], color=color, linewidth=4, alpha=0.25)
 
 
-def gain_chart(title: str, points: Sequence[Point], name: str) -> str:
+def gain_chart(title: str, points: Sequence[Point], name: str) -> Chart:
     """Gain in points per fraction as dots with intervals around the zero line."""
     with rc_context(STYLE | {"svg.hashsalt": name, "axes.grid.axis": "x"}):
-        figure, axes = _panel(title)
+        figure, axes = _panel()
         rows = range(len(points))
         axes.axvline(0, color=MUTED, linewidth=1.0)
         for row, point in zip(rows, points, strict=True):
@@ -111,23 +117,23 @@ def gain_chart(title: str, points: Sequence[Point], name: str) -> str:
                 axes.plot([point.low, point.high], [row, row], color=color, linewidth=5, alpha=0.28)
             axes.plot(point.value, row, color=color, marker="o", markersize=7, linestyle="none")
             axes.annotate(
-                f"{point.value:+.1f}", (point.value, row), xytext=(0, 8), textcoords="offset points",
-                ha="center", fontsize=10, fontweight="bold",
+                f"{point.value:+.1f}".replace("-", "\N{MINUS SIGN}"), (point.value, row), xytext=(0, 8),
+                textcoords="offset points", ha="center", fontsize=10, fontweight="bold",
             )  # fmt: skip
         axes.set_yticks(list(rows), [f"{point.x:g} %" for point in points])
         axes.set_ylim(len(points) - 0.5, -0.7)
         axes.set_xlabel("points gained by adding synthetic images")
         axes.margins(x=0.08)
-        return _svg(figure, name, f"{title}: " + ", ".join(f"{p.x:g} %: {p.value:+.1f}" for p in points))
+        return _chart(figure, name, title, f"{title}: " + ", ".join(f"{p.x:g} %: {p.value:+.1f}" for p in points))
 
 
-def cmc_chart(title: str, curves: Mapping[str, tuple[Sequence[float], int]], name: str) -> str:
+def cmc_chart(title: str, curves: Mapping[str, tuple[Sequence[float], int]], name: str) -> Chart:
     """Cumulative matching curves: share of queries (percent) with a right answer among the first k.
 
     Args: curves: arm -> (values for k = 1, 2, ... in [0, 1], colour).
     """
     with rc_context(STYLE | {"svg.hashsalt": name}):
-        figure, axes = _panel(title)
+        figure, axes = _panel()
         longest = max(len(values) for values, _ in curves.values())
         for values, color in curves.values():
             ranks = np.arange(1, len(values) + 1)
@@ -136,16 +142,16 @@ def cmc_chart(title: str, curves: Mapping[str, tuple[Sequence[float], int]], nam
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g} %")
         axes.set_xlabel("right answer among the first k")
         axes.margins(x=0.03, y=0.1)
-        return _svg(figure, name, f"Cumulative matching curves, {title}: {', '.join(curves)}")
+        return _chart(figure, name, title, f"Cumulative matching curves, {title}: {', '.join(curves)}")
 
 
-def loss_chart(title: str, curves: Mapping[str, tuple[Sequence[float], Sequence[float], int]], name: str) -> str:
+def loss_chart(title: str, curves: Mapping[str, tuple[Sequence[float], Sequence[float], int]], name: str) -> Chart:
     """Training losses: the smoothed curve over the raw one.
 
     Args: curves: label -> (steps, losses, colour).
     """
     with rc_context(STYLE | {"svg.hashsalt": name}):
-        figure, axes = _panel(title)
+        figure, axes = _panel()
         for steps, losses, color in curves.values():
             shade = SERIES[color % len(SERIES)]
             steps, losses, smooth = _thinned(np.asarray(steps, float), np.asarray(losses, float))
@@ -156,7 +162,7 @@ def loss_chart(title: str, curves: Mapping[str, tuple[Sequence[float], Sequence[
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.set_xlabel("optimisation step")
         axes.margins(x=0.02, y=0.08)
-        return _svg(figure, name, f"{title} over the optimisation steps: {', '.join(curves)}")
+        return _chart(figure, name, title, f"{title} over the optimisation steps: {', '.join(curves)}")
 
 
 def _thinned(
@@ -172,10 +178,10 @@ def _thinned(
     return steps[chosen], losses[chosen], smooth[chosen]
 
 
-def identity_chart(title: str, gains: Sequence[float], name: str) -> str:
+def identity_chart(title: str, gains: Sequence[float], name: str, caption: str) -> Chart:
     """Each test identity's gain in AP points, sorted: how many profit, how many pay."""
     with rc_context(STYLE | {"svg.hashsalt": name}):
-        figure, axes = _panel(title)
+        figure, axes = _panel()
         values = np.sort(np.asarray(gains, float))[::-1]
         if len(values) > 150:  # a bar narrower than a pixel says nothing
             values = values[np.linspace(0, len(values) - 1, 150).astype(int)]
@@ -185,17 +191,15 @@ def identity_chart(title: str, gains: Sequence[float], name: str) -> str:
         axes.axhline(0, color=MUTED, linewidth=1.0)
         axes.set_xticks([])
         axes.yaxis.set_major_locator(MaxNLocator(5))
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:+g}" if value else "0")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:+g}".replace("-", "\N{MINUS SIGN}") if value else "0")
         axes.set_xlabel("test identities, from most gained to most lost")
-        return _svg(figure, name, f"{title}: {int((values > 0).sum())} up, {int((values < 0).sum())} down")
+        return _chart(figure, name, title, f"{title}: {caption}", caption)
 
 
-def _panel(title: str) -> tuple[Figure, Axes]:
+def _panel() -> tuple[Figure, Axes]:
     figure = Figure(figsize=PANEL)
     FigureCanvasSVG(figure)
-    axes = figure.add_subplot()
-    axes.set_title(title, pad=10)
-    return figure, axes
+    return figure, figure.add_subplot()
 
 
 def _spoken(lines: Sequence[Line], unit: str) -> str:
@@ -203,6 +207,10 @@ def _spoken(lines: Sequence[Line], unit: str) -> str:
     return "; ".join(
         f"{line.name} " + ", ".join(f"{p.x:g} %: {p.value:.1f} {unit}" for p in line.points) for line in lines
     )
+
+
+def _chart(figure: Figure, name: str, title: str, label: str, caption: str = "") -> Chart:
+    return Chart(title=title, svg=Markup(_svg(figure, name, label)), caption=caption)
 
 
 def _svg(figure: Figure, name: str, label: str) -> str:

@@ -1,0 +1,233 @@
+"""What the report says in numbers and words: the benchmark's table, gains, curves, counts and costs.
+
+Reads finished artifacts only and computes nothing that the benchmark has not: a figure has one origin. Shares are kept
+in [0, 1] as the artifacts have them and become percent where they are printed.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from datasets.artifacts import manifest_of
+from datasets.errors import ArtifactError
+
+logger = logging.getLogger(__name__)
+
+ARM_ORDER = ("real", "real+synthetic", "real-long", "real-then-synthetic", "reconstruction", "real-pretrained")
+"""Known arms, in the order of their colours; any other arm follows by name."""
+MINUS = "\N{MINUS SIGN}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One re-ID run's folder and which run it is."""
+
+    directory: Path
+    manifest: dict[str, Any]
+    protocol: str
+    fraction: int
+    draw: int
+    seed: int
+    arm: str
+
+    @property
+    def label(self) -> str:
+        """For legends and captions."""
+        return f"{self.fraction} %, {self.arm}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gain:
+    """What an arm adds to the baseline at one fraction, in points; intervals where the benchmark has them."""
+
+    protocol: str
+    fraction: int
+    arm: str
+    metric: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+    before: float = float("nan")
+    after: float = float("nan")
+
+    @property
+    def certain(self) -> bool:
+        """Whether the interval excludes zero."""
+        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
+
+
+@dataclass
+class Arms:
+    """Colours of the arms that a page shows."""
+
+    names: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        known = [name for name in ARM_ORDER if name in self.names]
+        self.names = known + sorted(set(self.names) - set(known))
+
+    def color(self, name: str) -> int:
+        """Place in the palette; the known arms have theirs whatever else is shown."""
+        if name in ARM_ORDER:
+            return ARM_ORDER.index(name)
+        unknown = [other for other in self.names if other not in ARM_ORDER]
+        return len(ARM_ORDER) + (unknown.index(name) % 2 if name in unknown else 0)
+
+    def legend(self) -> list[dict[str, Any]]:
+        """Name and colour of each, for the page."""
+        return [{"name": name, "color": self.color(name)} for name in self.names]
+
+
+def read_runs(directories: Iterable[Path]) -> list[Run]:
+    """The runs, sorted by protocol, fraction, arm, draw and seed."""
+    runs = []
+    for directory in directories:
+        manifest = manifest_of(directory, "train")
+        if manifest["config"].get("arm") is None:
+            raise ArtifactError(f"{directory} is no re-ID run (its config names no arm); give folders of 'reid train'")
+        config = manifest["config"]
+        names = ("protocol", "fraction", "draw", "seed", "arm")
+        runs.append(Run(directory=Path(directory), manifest=manifest, **{name: config[name] for name in names}))
+    return sorted(runs, key=lambda run: (run.protocol, run.fraction, arm_rank(run.arm), run.draw, run.seed))
+
+
+def arm_rank(name: str) -> tuple[int, str]:
+    """Sorts arms as `ARM_ORDER` does, then by name."""
+    return (ARM_ORDER.index(name) if name in ARM_ORDER else len(ARM_ORDER), name)
+
+
+def read_results(directory: Path) -> pd.DataFrame:
+    """The benchmark's rows, one a run, sorted; the columns that a page cannot do without are checked."""
+    manifest_of(directory, "benchmark")
+    results = pd.read_parquet(Path(directory) / "results.parquet")
+    absent = [name for name in ("protocol", "fraction", "draw", "seed", "arm", "rank1", "map") if name not in results]
+    if absent or results.empty:
+        raise ArtifactError(
+            f"{directory}/results.parquet has {'no rows' if not absent else f'no {absent}'}; run reid benchmark again"
+        )
+    order = results["arm"].map(arm_rank)
+    return results.assign(_arm=order).sort_values(["protocol", "fraction", "_arm", "draw", "seed"]).drop(columns="_arm")
+
+
+def main_arm(results: pd.DataFrame, baseline: str) -> str | None:
+    """The arm of the headline: real+synthetic, or else the first other one that has synthetic images."""
+    names = [name for name in results["arm"].unique() if name != baseline]
+    if "real+synthetic" in names or "synthetic_images" not in results:
+        return "real+synthetic" if "real+synthetic" in names else None
+    augmented = results[(results["arm"] != baseline) & (results["synthetic_images"] > 0)]["arm"]
+    return min(augmented, key=arm_rank, default=None)
+
+
+def read_gains(directory: Path, results: pd.DataFrame, baseline: str) -> list[Gain]:
+    """Every arm's gain in mAP and Rank-1 over the baseline: mean over the draws and seeds that both arms have."""
+    gains = []
+    for (protocol, fraction), rows in results.groupby(["protocol", "fraction"]):
+        indexed = {arm: group.set_index(["draw", "seed"]) for arm, group in rows.groupby("arm")}
+        for arm in sorted(set(indexed) - {baseline}, key=arm_rank) if baseline in indexed else ():
+            common = indexed[arm].index.intersection(indexed[baseline].index)
+            for metric in ("map", "rank1") if len(common) else ():
+                before, after = (float(indexed[name].loc[common, metric].mean()) for name in (baseline, arm))
+                gains.append(
+                    Gain(
+                        protocol=protocol, fraction=int(fraction), arm=arm, metric=metric, value=100 * (after - before),
+                        before=before, after=after,
+                    )
+                )  # fmt: skip
+    return gains
+
+
+def read_log(directory: Path, names: Sequence[str] = ("train_log.jsonl", "log.jsonl")) -> pd.DataFrame:
+    """Steps and losses of a training; empty if there is no log. Damaged lines (a killed run's last) are left out."""
+    rows = []
+    for name in names:
+        path = Path(directory) / name
+        for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(row, dict) and "step" in row and isinstance(row.get("loss"), int | float):
+                rows.append({"step": float(row["step"]), "loss": float(row["loss"])})
+    table = pd.DataFrame(rows, columns=["step", "loss"])
+    return table.drop_duplicates("step", keep="last").sort_values("step")  # a resumed run repeats some steps
+
+
+def synthetic_counts(directory: Path, title: str) -> dict[str, Any]:
+    """How many images a generated set has, and how many are flagged, by reason."""
+    path = Path(directory) / "synthetic.parquet"
+    if not path.is_file():
+        return {
+            "title": title,
+            "made": "?",
+            "used": "?",
+            "flagged": "?",
+            "identities": "?",
+            "reasons": "synthetic.parquet is missing",
+        }
+    table = pd.read_parquet(path)
+    status = table["status"].fillna("ok") if "status" in table else pd.Series(["ok"] * len(table), dtype=object)
+    reasons = status[status != "ok"].value_counts().sort_index()
+    flagged = int(reasons.sum())
+    return {
+        "title": title, "made": f"{len(table):,}", "used": f"{len(table) - flagged:,}",
+        "flagged": f"{flagged:,} ({100 * flagged / max(1, len(table)):.1f} %)" if flagged else "0",
+        "identities": f"{table['pid'].nunique():,}",
+        "reasons": ", ".join(f"{name}: {count}" for name, count in reasons.items()) or "—",
+    }  # fmt: skip
+
+
+def costs(manifests: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Seconds by stage, in the order in which the stages first began; each artifact counted once."""
+    unique = {(m["stage"], m["key"]): m for m in manifests}
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for manifest in sorted(unique.values(), key=lambda m: (str(m.get("started", "")), m["stage"], m["key"])):
+        groups.setdefault(_stage_title(manifest), []).append(manifest)
+    seconds = {name: sum(float(m.get("seconds", 0)) for m in members) for name, members in groups.items()}
+    total, longest = sum(seconds.values()), max(seconds.values(), default=0) or 1
+    rows = [
+        {
+            "stage": name,
+            "count": len(groups[name]),
+            "seconds": f"{value:,.1f}",
+            "percent": f"{100 * value / longest:.1f}",
+        }
+        for name, value in seconds.items()
+    ]
+    return {"rows": rows, "total": f"{total:,.1f}", "count": len(unique), "spoken": spoken_seconds(total)}
+
+
+def _stage_title(manifest: dict[str, Any]) -> str:
+    if manifest["stage"] != "train":
+        return manifest["stage"]
+    return "train (re-ID)" if "arm" in manifest["config"] else "train (generator)"
+
+
+def spoken_seconds(seconds: float) -> str:
+    """A duration for people: 42 s, 6 min 05 s, 2 h 10 min."""
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def points(value: float) -> str:
+    """A difference in points with its sign: +6.1, −0.4."""
+    rounded = round(float(value), 1) + 0.0
+    return f"{MINUS if rounded < 0 else '+' if rounded > 0 else '±'}{abs(rounded):.1f}"
+
+
+def percent(values: Sequence[float] | float) -> str:
+    """Mean (and standard deviation of several runs) of shares in [0, 1], in percent."""
+    array = np.atleast_1d(np.asarray(values, float))
+    array = 100 * array[np.isfinite(array)]
+    if not len(array):
+        return "—"
+    return f"{array.mean():.1f}" if len(array) == 1 else f"{array.mean():.1f} ± {array.std(ddof=1):.1f}"

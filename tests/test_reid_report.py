@@ -1,0 +1,412 @@
+"""The report: honest words, every part shown or named as missing, escaped, deterministic, without network."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image, ImageDraw
+
+from datasets.artifacts import build
+from datasets.errors import ArtifactError
+from reid.config import ReportConfig
+from reid.report import make_report, markdown_cell
+from reid.report_data import Arms, percent, points, read_results, spoken_seconds
+from reid.report_figures import Line, Point, fraction_chart
+from reid.report_sections import chosen_queries, identity_gains
+from reid.report_text import enumeration
+
+EVIL = "<script>alert(1)</script>"
+FRACTIONS = (20, 40)
+ARMS = ("real", "real+synthetic")
+PEOPLE = 8
+
+
+def finished(directory: Path, stage: str, config: dict, summary: dict | None = None, seconds: float = 1.5) -> Path:
+    """Make a folder of files a finished artifact."""
+    content = hashlib.sha256(repr(sorted(config.items(), key=str)).encode()).hexdigest()
+    manifest = {
+        "stage": stage, "key": content[:16], "content_sha256": content, "summary": summary or {}, "config": config,
+        "inputs": {}, "files": [], "started": "2026-01-01T00:00:00+00:00", "seconds": seconds,
+        "versions": {"python": "3.11", "numpy": "2"},
+    }  # fmt: skip
+    (directory / "manifest.json").write_text(json.dumps(manifest))
+    return directory
+
+
+def person(pid: int, turn: int) -> Image.Image:
+    """A stick person whose clothes tell the pid."""
+    image = Image.new("RGB", (64, 128), (170 + 3 * turn, 176, 180))
+    draw = ImageDraw.Draw(image)
+    colors = [tuple(int(v) for v in np.random.default_rng([pid, part]).integers(30, 225, 3)) for part in range(2)]
+    draw.ellipse((25, 8, 39, 26), fill=(214, 170, 140))
+    draw.rounded_rectangle((18 + turn, 27, 46 - turn, 70), 6, fill=colors[0])
+    draw.rectangle((21, 68, 30, 118), fill=colors[1])
+    draw.rectangle((34, 68, 43, 118), fill=colors[1])
+    return image
+
+
+def keypoints() -> np.ndarray:
+    x = [32, 32, 22, 18, 17, 42, 46, 47, 25, 25, 25, 38, 38, 38, 29, 35, 27, 37]
+    y = [18, 28, 30, 48, 66, 30, 48, 66, 68, 92, 116, 68, 92, 116, 15, 15, 17, 17]
+    return np.stack([x, y, np.full(18, 0.9)], 1).astype(np.float32)
+
+
+def make_index(root: Path) -> Path:
+    data, folder = root / "data", root / "index"
+    data.mkdir(parents=True)
+    folder.mkdir()
+    rows = []
+    for split, camera in (("train", 1), ("query", 1), ("gallery", 2)):
+        (data / split).mkdir()
+        for pid in range(1, PEOPLE + 1):
+            key = f"{pid:04d}_c{camera}s1_{split}_01"
+            if pid == 1:
+                key = f"{key}{EVIL.replace('/', '_')}"
+            person(pid, camera).save(data / split / f"{key}.jpg")
+            rows.append([key, f"{split}/{key}.jpg", split, pid, camera, 1, 1, "person", 64, 128, "", "ok", ""])
+    names = [
+        "key",
+        "path",
+        "split",
+        "pid",
+        "camid",
+        "sequence",
+        "frame",
+        "role",
+        "width",
+        "height",
+        "sha256",
+        "status",
+        "error",
+    ]
+    pd.DataFrame(rows, columns=names).to_parquet(folder / "images.parquet")
+    config = {"root": str(data), "layout": "market1501", "identities": None}
+    return finished(folder, "index", config, {"prefix": ""})
+
+
+def make_poses(root: Path, index: Path) -> Path:
+    folder = root / "poses"
+    folder.mkdir()
+    keys = pd.read_parquet(index / "images.parquet")["key"]
+    table = pd.DataFrame({"key": keys, "keypoints": [keypoints().ravel()] * len(keys), "status": "ok"})
+    table.to_parquet(folder / "poses.parquet")
+    return finished(folder, "import-poses", {"images": str(index)})
+
+
+def metrics_of(arm: str, fraction: int) -> dict[str, float]:
+    ap = 0.3 + fraction / 200 + (0.1 if arm != "real" else 0)
+    return {
+        "rank1": ap + 0.1,
+        "rank5": ap + 0.2,
+        "rank10": ap + 0.3,
+        "map": ap,
+        "map_trapezoid": ap - 0.01,
+        "minp": ap / 3,
+    }
+
+
+def make_runs(root: Path, index: Path, arms: tuple[str, ...] = ARMS) -> list[Path]:
+    images = pd.read_parquet(index / "images.parquet")
+    query, gallery = (images[images["split"] == split].reset_index(drop=True) for split in ("query", "gallery"))
+    folders = []
+    for fraction in FRACTIONS:
+        for number, arm in enumerate(arms):
+            folder = root / f"run-{fraction}-{number}"
+            folder.mkdir()
+            rng = np.random.default_rng([fraction, number])
+            first = rng.integers(1, 6 - number, PEOPLE)
+            rows = {"query": query["key"], "pid": query["pid"], "camid": 1, "matches": 1, "first_rank": first,
+                    "last_rank": first, "ap": 1 / first, "ap_trapezoid": 1 / first, "inp": 1 / first}  # fmt: skip
+            pd.DataFrame(rows).to_parquet(folder / "per_query.parquet")
+            make_ranked(query, gallery, first).to_parquet(folder / "ranked.parquet")
+            steps = range(1, 101)
+            log = [{"step": s, "loss": 5 / s**0.3 + rng.random() / 5, "accuracy": 0.5} for s in steps]
+            (folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log) + '{"step": 101, "lo')
+            config = {"arm": arm, "fraction": fraction, "draw": 0, "seed": 0, "protocol": "leak-free"}
+            (folder / "metrics.json").write_text(
+                json.dumps(metrics_of(arm, fraction) | config | {"weights": "from scratch"})
+            )
+            folders.append(finished(folder, "train", config, seconds=30.0))
+    return folders
+
+
+def make_ranked(query: pd.DataFrame, gallery: pd.DataFrame, first: np.ndarray) -> pd.DataFrame:
+    rows = []
+    for i, row in query.iterrows():
+        others = gallery[gallery["pid"] != row["pid"]]["key"].to_list()
+        own = gallery[gallery["pid"] == row["pid"]]["key"].iloc[0]
+        order = [*others[: first[i] - 1], own, *others[first[i] - 1 :]]
+        rows += [(row["key"], rank, key, key == own) for rank, key in enumerate(order, 1)]
+    return pd.DataFrame(rows, columns=["query", "rank", "gallery", "right"])
+
+
+def make_benchmark(root: Path, arms: tuple[str, ...] = ARMS, **changes: object) -> Path:
+    folder = root / "benchmark"
+    folder.mkdir()
+    rows = [
+        {"protocol": "leak-free", "fraction": fraction, "draw": 0, "seed": 0, "arm": arm, "steps": 200,
+         "synthetic_images": 0 if arm == "real" else 80, **metrics_of(arm, fraction), **changes}
+        for fraction in FRACTIONS
+        for arm in arms
+    ]  # fmt: skip
+    pd.DataFrame(rows).to_parquet(folder / "results.parquet")
+    return finished(folder, "benchmark", {"baseline": "real", "confidence": 0.95, "resamples": 2000})
+
+
+def make_generators(root: Path) -> list[Path]:
+    folders = []
+    for fraction in FRACTIONS:
+        folder = root / f"generator-{fraction}"
+        folder.mkdir()
+        losses = 0.5 / np.arange(1, 400) ** 0.2
+        rows = [{"step": int(s), "loss": float(v), "seconds": 1.0} for s, v in enumerate(losses, 1)]
+        (folder / "train_log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        folders.append(finished(folder, "train", {"fraction": fraction, "draw": 0, "encoded": "x"}, seconds=60.0))
+    return folders
+
+
+def make_synthetic(root: Path) -> list[Path]:
+    folders = []
+    for fraction in FRACTIONS:
+        folder = root / f"synthetic-{fraction}"
+        (folder / "showcase").mkdir(parents=True)
+        rows = []
+        for pid in range(1, 5):
+            names = {name: [f"showcase/{pid}_{name}_{i}.png" for i in range(count)]
+                     for name, count in (("sources", 1), ("poses", 3), ("generated", 3), ("truth", 3))}  # fmt: skip
+            for number, name in enumerate([name for kind in names.values() for name in kind]):
+                person(pid, number).save(folder / name)
+            rows.append({"pid": pid, **names})
+        (folder / "showcase.json").write_text(json.dumps({"rows": rows}))
+        status = ["ok"] * 76 + ["flat"] * 3 + [EVIL]
+        pd.DataFrame({"key": [f"s{i}" for i in range(80)], "pid": np.arange(80) % PEOPLE, "status": status}).to_parquet(
+            folder / "synthetic.parquet"
+        )
+        person(1, 0).resize((600, 400)).save(folder / "contact_sheet.png")
+        folders.append(finished(folder, "synthesize", {"fraction": fraction, "draw": 0}, seconds=20.0))
+    return folders
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    """Everything a report can be made from, with a file name, a reason and a title that try to be HTML."""
+    root = tmp_path_factory.mktemp("inputs")
+    index = make_index(root)
+    card = root / "card.md"
+    card.write_text(f"---\nlicense: mit\n---\n# Tiny VAE {EVIL}\n\nTrained on 4,000 rendered people.\n")
+    return {
+        "benchmark": make_benchmark(root), "runs": make_runs(root, index), "images": index,
+        "poses": make_poses(root, index), "generators": make_generators(root), "synthetic": make_synthetic(root),
+        "model_cards": [card], "preset": "demo", "resolved": {"root": EVIL, "steps": 3},
+        "commands": [f"make demo # {EVIL}"], "title": f"A title {EVIL}",
+    }  # fmt: skip
+
+
+class Page(HTMLParser):
+    """Tags, attributes and visible text of a page."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def report_of(inputs: dict[str, object], folder: Path, **changes: object) -> tuple[str, dict]:
+    folder.mkdir(exist_ok=True)
+    summary = make_report(ReportConfig(**(inputs | changes)), folder)
+    return (folder / "report.html").read_text(), summary
+
+
+@pytest.fixture(scope="module")
+def full(inputs: dict[str, object], tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict, Path]:
+    folder = tmp_path_factory.mktemp("full")
+    return *report_of(inputs, folder), folder
+
+
+def test_the_page_needs_no_network_and_no_script(full: tuple[str, dict, Path]) -> None:
+    html, _, _ = full
+    page = Page(html)
+    assert {tag for tag, _ in page.tags} & {"script", "link", "iframe", "object", "embed", "base", "form"} == set()
+    for tag, attributes in page.tags:
+        for name, value in attributes.items():
+            assert not name.startswith("on"), (tag, name)
+            if name in ("src", "href", "xlink:href", "srcset", "action"):
+                assert value.startswith(("data:image/", "#")), (tag, value)
+    assert not re.search(r"@import|url\((?!#)", html)
+
+
+def test_names_from_files_are_shown_as_text_and_never_as_html(full: tuple[str, dict, Path]) -> None:
+    html, _, folder = full
+    assert "<script" not in html
+    assert html.count("&lt;script&gt;") >= 5  # title, file name, reason, card, config, command
+    assert Page(html).text.count(EVIL) >= 4
+    assert EVIL not in (folder / "report.md").read_text().split("```")[0]
+
+
+def test_every_section_is_filled_when_everything_is_handed_in(full: tuple[str, dict, Path]) -> None:
+    html, summary, _ = full
+    assert summary["missing"] == []
+    assert "Not shown." not in Page(html).text
+    images = [attributes["src"] for tag, attributes in Page(html).tags if tag == "img"]
+    assert len(images) == PEOPLE + 2 * 4 * 10 + 2 + 4 * (1 + 2 * PEOPLE)
+    assert sum(tag == "svg" for tag, _ in Page(html).tags) == 3 + 2 + 2 + 1 + 2
+    assert summary["html_bytes"] < 1_000_000
+
+
+def test_ids_are_unique_and_every_link_inside_the_page_has_its_target(full: tuple[str, dict, Path]) -> None:
+    tags = Page(full[0]).tags
+    ids = [attributes["id"] for _, attributes in tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    links = {a[name][1:] for _, a in tags for name in ("href", "xlink:href") if (a.get(name) or "").startswith("#")}
+    assert links <= set(ids)
+
+
+def test_the_same_inputs_give_the_same_bytes(
+    inputs: dict[str, object], full: tuple[str, dict, Path], tmp_path: Path
+) -> None:
+    report_of(inputs, tmp_path / "again")
+    for name in ("report.html", "report.md", "results.csv"):
+        assert (tmp_path / "again" / name).read_bytes() == (full[2] / name).read_bytes(), name
+
+
+def test_charts_take_their_colours_from_the_page(full: tuple[str, dict, Path]) -> None:
+    drawings = re.findall(r"<svg.*?</svg>", full[0], flags=re.DOTALL)
+    assert drawings
+    for drawing in drawings:
+        assert not re.search(r"#[0-9a-f]{6}", drawing)
+        assert "var(--" in drawing and "<metadata" not in drawing
+
+
+def test_one_draw_and_one_seed_are_called_an_illustration(full: tuple[str, dict, Path]) -> None:
+    assert "One draw, one seed: an illustration, not evidence." in full[0]
+    assert "+10.0 points at 20 % and +10.0 at 40 %" in full[0]
+
+
+def test_the_benchmark_alone_gives_a_page_that_names_what_is_missing(inputs: dict[str, object], tmp_path: Path) -> None:
+    html, summary = report_of({"benchmark": inputs["benchmark"]}, tmp_path)
+    text = Page(html).text
+    assert summary["missing"] == [
+        "runs", "generators", "synthetic", "images", "poses", "model_cards", "resolved", "commands"
+    ]  # fmt: skip
+    assert text.count("Not shown.") == 10
+    for field in ("runs", "generators", "synthetic", "images", "poses", "model_cards", "resolved", "commands"):
+        assert f"‘{field}’" in text
+
+
+def test_a_data_set_that_moved_away_leaves_frames_that_say_so(inputs: dict[str, object], tmp_path: Path) -> None:
+    index = make_index(tmp_path)
+    (tmp_path / "data").rename(tmp_path / "elsewhere")
+    html, _ = report_of(inputs, tmp_path / "out", images=index)
+    assert "image not found" in html
+
+
+def test_damaged_pictures_and_names_that_lead_outside_become_frames(inputs: dict[str, object], tmp_path: Path) -> None:
+    folder = make_synthetic(tmp_path)[0]
+    (tmp_path / "secret.png").write_bytes((folder / "showcase" / "1_poses_0.png").read_bytes())
+    (folder / "showcase" / "1_poses_0.png").write_bytes(b"\x89PNG damaged")
+    rows = json.loads((folder / "showcase.json").read_text())
+    rows["rows"][0]["sources"] = ["../secret.png"]
+    (folder / "showcase.json").write_text(json.dumps(rows))
+    html, _ = report_of(inputs, tmp_path / "out", synthetic=[folder])
+    assert Page(html).text.count("cannot be read") == 2
+
+
+def test_unequal_training_is_said_beside_the_headline(inputs: dict[str, object], tmp_path: Path) -> None:
+    folder = make_benchmark(tmp_path)
+    table = pd.read_parquet(folder / "results.parquet")
+    table.loc[table["arm"] == "real+synthetic", "steps"] = 400
+    table.to_parquet(folder / "results.parquet")
+    html, _ = report_of({"benchmark": folder}, tmp_path / "out")
+    assert "Training lengths differ" in html
+
+
+def test_a_table_without_a_synthetic_arm_claims_no_gain(tmp_path: Path) -> None:
+    html, summary = report_of({"benchmark": make_benchmark(tmp_path, arms=("real",))}, tmp_path / "out")
+    assert summary["headline"].startswith("There is no gain to report")
+    assert "mAP points" not in Page(html).text
+
+
+def test_an_artifact_of_another_stage_is_refused(inputs: dict[str, object], tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="expected 'benchmark'"):
+        report_of({"benchmark": inputs["images"]}, tmp_path)
+    with pytest.raises(ArtifactError, match="no re-ID run"):
+        report_of(inputs, tmp_path, runs=inputs["generators"])
+
+
+def test_a_benchmark_without_rows_is_refused(tmp_path: Path) -> None:
+    folder = make_benchmark(tmp_path)
+    pd.read_parquet(folder / "results.parquet").head(0).to_parquet(folder / "results.parquet")
+    with pytest.raises(ArtifactError, match="no rows"):
+        read_results(folder)
+
+
+def test_the_report_is_an_artifact_that_is_built_once(inputs: dict[str, object], tmp_path: Path) -> None:
+    config = ReportConfig(**inputs)
+    folder = build(config, make_report, store=tmp_path)
+    assert {path.name for path in folder.iterdir()} == {"report.html", "report.md", "results.csv", "manifest.json"}
+    assert build(config, lambda *_: pytest.fail("made again"), store=tmp_path) == folder
+
+
+def test_making_a_report_never_imports_torch() -> None:
+    code = "import sys, reid.report; print([m for m in ('torch', 'pyplot', 'prefect') if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_numbers_are_written_for_people() -> None:
+    assert [points(value) for value in (6.14, -0.44, 0.02, -0.04)] == ["+6.1", "−0.4", "±0.0", "±0.0"]
+    assert percent([0.5]) == "50.0"
+    assert percent([0.5, 0.6]) == "55.0 ± 7.1"
+    assert percent([float("nan")]) == "—"
+    assert [spoken_seconds(value) for value in (41.6, 365, 7800)] == ["42 s", "6 min 05 s", "2 h 10 min"]
+    assert [enumeration(list(parts)) for parts in ("a", "ab", "abc")] == ["a", "a and b", "a, b and c"]
+
+
+def test_identity_gains_are_differences_of_mean_ap(inputs: dict[str, object]) -> None:
+    from reid.report_data import read_runs
+
+    runs = read_runs(inputs["runs"])
+    before, after = (pd.read_parquet(runs[i].directory / "per_query.parquet") for i in (0, 1))
+    assert [run.arm for run in runs[:2]] == ["real", "real+synthetic"]
+    expected = 100 * (after["ap"] - before["ap"])
+    np.testing.assert_allclose(identity_gains([runs[0]], [runs[1]]).to_numpy(), expected.to_numpy())
+
+
+def test_shown_queries_are_chosen_by_rule_and_named_for_what_they_are() -> None:
+    change = pd.DataFrame({"query": list("abcde"), "change": [0.5, 0.2, 0.0, 0.0, -0.3]})
+    assert chosen_queries(change) == [
+        ("Gains most: AP +50.0 points", "a"), ("Gains most: AP +20.0 points", "b"),
+        ("In the middle: AP ±0.0 points", "c"), ("Loses most: AP −30.0 points", "e"),
+    ]  # fmt: skip
+    assert chosen_queries(change.head(0)) == []
+    assert chosen_queries(change.head(1)) == [("Gains most: AP +50.0 points", "a")]
+
+
+def test_arms_keep_their_colours_whatever_else_is_shown() -> None:
+    assert Arms(["zoo", "real+synthetic", "real"]).names == ["real", "real+synthetic", "zoo"]
+    assert Arms(["real", "real+synthetic"]).color("real+synthetic") == Arms(["real+synthetic"]).color("real+synthetic")
+
+
+def test_a_chart_escapes_the_names_of_arms() -> None:
+    chart = fraction_chart("mAP", [Line(name=f'"{EVIL}" $x$', points=[Point(x=20, value=3.0)])], "x")
+    assert "<script" not in chart.svg and "&lt;script&gt;" in chart.svg
+
+
+def test_markdown_cells_cannot_break_the_table_or_become_html() -> None:
+    assert markdown_cell("a|b\n<b> [x](y)") == "a\\|b &lt;b&gt; \\[x\\](y)"
