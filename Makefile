@@ -43,7 +43,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  echo "making $(VENV) with $$found"; "$$found" -m venv --clear $(VENV); \
 	fi
 	@echo "installing into $(VENV) (several GB with torch; minutes the first time)"
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[test]'
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[test]'
 	@touch $(STAMP)
 
 demo: $(STAMP)

@@ -145,7 +145,7 @@ def is_complete(directory: Path) -> bool:
 
 
 def _fingerprint(role: Role, path: Path) -> str:
-    if role is Role.ARTIFACT:
+    if role is Role.ARTIFACT or (role is Role.TREE and is_complete(path)):  # a rendered data set, made by a stage
         return manifest_of(path)["content_sha256"]
     if not path.exists():
         raise InputError(f"{path} does not exist; give the path of an existing file or folder")

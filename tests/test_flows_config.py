@@ -1,0 +1,135 @@
+"""Settings, presets and what the command refuses before any work."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from datasets.artifacts import Role
+from datasets.config import WriteShardsConfig
+from flows.__main__ import main
+from flows.config import PRESETS, RegenerateConfig, complete, settings_of
+from flows.pipeline import regenerate_command
+from flows.preflight import data_problems, weight_problems
+from flows.presets import PRESET_FUNCTIONS
+from imagpose.config import TrainConfig
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_is_a_full_config_that_survives_json(name):
+    config = RegenerateConfig(preset=name)
+    assert config.preset == name
+    assert RegenerateConfig.model_validate_json(config.model_dump_json()) == config
+
+
+def test_every_preset_has_its_function():
+    assert tuple(PRESET_FUNCTIONS) == PRESETS
+
+
+def test_given_fields_override_the_presets_at_any_depth():
+    config = RegenerateConfig(preset="demo", fractions=[20], train={"steps": 3})
+    demo = RegenerateConfig(preset="demo")
+    assert (config.fractions, config.train.steps) == ([20], 3)
+    assert config.train.batch_size == demo.train.batch_size
+    assert config.reid == demo.reid
+
+
+def test_settings_keep_defaults_bounds_explanations_and_roles():
+    settings = settings_of(TrainConfig, "Settings", without=("encoded", "subset", "fraction", "draw", "init_from"))
+    steps, every = settings.model_fields["steps"], settings.model_fields["sample_every"]
+    assert steps.default == TrainConfig.model_fields["steps"].default
+    assert steps.description == TrainConfig.model_fields["steps"].description
+    assert Role.RUNTIME in every.metadata
+    with pytest.raises(ValidationError):
+        settings(steps=0)
+
+
+def test_settings_refuse_to_leave_out_a_field_that_is_not_there():
+    with pytest.raises(ValueError, match="no field"):
+        settings_of(WriteShardsConfig, "Settings", without=("image",))
+
+
+def test_completing_settings_gives_the_stages_own_config(tmp_path):
+    settings = settings_of(WriteShardsConfig, "Settings", without=("images", "poses", "splits"))
+    config = complete(
+        WriteShardsConfig, settings(images_per_shard=7), images=tmp_path, poses=tmp_path, splits=["query"]
+    )
+    assert type(config) is WriteShardsConfig
+    assert (config.images_per_shard, config.splits) == (7, ["query"])
+
+
+def test_rules_between_a_stages_fields_are_checked_at_once():
+    with pytest.raises(ValidationError, match="min_masked"):
+        RegenerateConfig(preset="demo", train={"min_masked": 4, "max_masked": 1})
+
+
+def test_what_counts_is_the_same_on_every_machine(tmp_path):
+    here = RegenerateConfig(preset="demo", store=tmp_path, device="cpu", workers=7).resolved()
+    assert here == RegenerateConfig(preset="demo").resolved()
+    assert str(tmp_path) not in str(here) and str(here["vae"])[0] != "/"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--preset", "nope"], "'demo', 'smoke'"),
+        (["--preset", "demo", "--bogus", "3"], "--bogus"),
+        (["--preset", "demo", "--train.bogus", "3"], "--train.bogus"),
+        (["--preset", "demo", "--fractions", "0.2"], "whole percentages"),
+        (["--preset", "demo", "--fractions", "20,140"], "whole percentages"),
+        (["--preset", "demo", "--fractions", "20,20"], "distinct"),
+        (["--preset", "demo", "--train.steps", "0"], "train.steps"),
+        (["--preset", "smoke", "--arms", "real-then-synthetic"], "goes on from arm 'real'"),
+        (["--preset", "market-small"], "--root"),
+        (["--preset", "market", "--root", "/nonexistent"], "does not exist"),
+    ],
+)
+def test_a_wrong_argument_is_told_in_one_line_with_exit_code_2(capsys, arguments, said):
+    assert main(["regenerate", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_a_root_of_another_layout_is_refused(tmp_path, capsys):
+    (tmp_path / "photos").mkdir()
+    csv = tmp_path / "poses.csv"
+    csv.touch()
+    assert main(["regenerate", "--preset", "market-small", "--root", str(tmp_path), "--poses", str(csv)]) == 2
+    error = capsys.readouterr().err
+    assert "bounding_box_train" in error and error.count("\n") == 1
+
+
+def test_a_missing_pose_file_is_refused(tmp_path, capsys):
+    for folder in ("bounding_box_train", "bounding_box_test", "query"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "0002_c1s1_000451_03.jpg").touch()
+    assert main(["regenerate", "--preset", "market-small", "--root", str(tmp_path), "--poses", "/no/poses.csv"]) == 2
+    error = capsys.readouterr().err
+    assert "/no/poses.csv is not a file" in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("preset", ["market", "deepfashion-256", "deepfashion-512"])
+def test_missing_weights_are_named_with_the_command_that_gets_them(preset, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (problem,) = weight_problems(RegenerateConfig(preset=preset))
+    assert "hf download" in problem and "weights/dinov2-base" in problem and "weights/stable-diffusion-v1-5" in problem
+
+
+def test_weights_that_can_only_be_unpickled_are_no_weights(tmp_path):
+    (tmp_path / "config.json").touch()
+    (tmp_path / "diffusion_pytorch_model.bin").touch()
+    config = RegenerateConfig(preset="smoke", vae=tmp_path)
+    assert any("no .safetensors file" in problem for problem in weight_problems(config))
+
+
+def test_smoke_needs_nothing_from_outside():
+    config = RegenerateConfig(preset="smoke")
+    assert data_problems(config) == weight_problems(config) == []
+
+
+def test_the_report_can_name_the_command_that_made_it(tmp_path):
+    config = RegenerateConfig(preset="market-small", root=tmp_path / "Market", poses=["a.csv"], identities=40)
+    assert regenerate_command(config) == (
+        "python -m flows regenerate --preset market-small --root Market --poses a.csv --identities 40"
+    )

@@ -1,0 +1,172 @@
+"""Which stages run on what: the pipeline with a runner that only takes notes, and `run_stages` with a fake command."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from datasets.artifacts import StageConfig, artifact_directory, artifact_key, describe_config, is_complete
+from datasets.config import EncodeConfig, MiniatureConfig, SelectSubsetsConfig
+from flows import stages
+from flows.commands import CommandError
+from flows.config import RegenerateConfig
+from flows.pipeline import regenerate_with
+from flows.stages import run_stages, stage_command
+from imagpose.config import SynthesizeConfig
+from imagpose.config import TrainConfig as GeneratorConfig
+from reid.config import BenchmarkConfig, ReportConfig
+from reid.config import TrainConfig as ReidConfig
+
+
+def finish(directory: Path, config: StageConfig, files: dict[str, str] | None = None) -> None:
+    """Lay down a finished artifact without running its stage; nothing where it lies already."""
+    if is_complete(directory):
+        return
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, text in (files or {}).items():
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / name).write_text(text)
+    manifest = {"stage": config.stage, "key": artifact_key(config), "content_sha256": artifact_key(config), "files": []}
+    (directory / "manifest.json").write_text(json.dumps(manifest))
+
+
+class Notes:
+    """A runner that makes empty artifacts and remembers what it was asked for."""
+
+    def __init__(self, store: Path) -> None:
+        self.store = store
+        self.calls: list[list[StageConfig]] = []
+
+    def __call__(self, configs: list[StageConfig]) -> list[Path]:
+        if configs:
+            self.calls.append(list(configs))
+        folders = [artifact_directory(config, self.store) for config in configs]
+        for folder, config in zip(folders, configs, strict=True):
+            finish(folder, config, {"config.json": "{}", "keypoints.csv": "name:keypoints_y:keypoints_x\n"})
+        return folders
+
+    def of(self, kind: type[StageConfig]) -> list[StageConfig]:
+        return [config for call in self.calls for config in call if type(config) is kind]
+
+
+@pytest.fixture
+def models(tmp_path) -> dict[str, Path]:
+    for name in ("vae", "image_encoder", "generator"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+    return {name: tmp_path / name for name in ("vae", "image_encoder", "generator")}
+
+
+def test_demo_compares_real_with_augmented_on_every_fraction(tmp_path, models):
+    run = Notes(tmp_path / "store")
+    result = regenerate_with(RegenerateConfig(preset="demo", **models), run)
+    runs = [(config.fraction, config.arm) for config in run.of(ReidConfig)]
+    assert runs == [(fraction, arm) for fraction in (20, 40, 60, 80) for arm in ("real", "real+synthetic")]
+    assert [len(call) for call in run.calls if type(call[0]) is ReidConfig] == [8]  # one process for all of them
+    (benchmark,), (report,) = run.of(BenchmarkConfig), run.of(ReportConfig)
+    assert benchmark.runs == report.runs == result.runs
+    assert result.report == artifact_directory(report, run.store)
+
+
+def test_a_generator_sees_its_own_subset_and_feeds_its_own_set_only(tmp_path, models):
+    run = Notes(tmp_path / "store")
+    result = regenerate_with(RegenerateConfig(preset="demo", draws=2, **models), run)
+    (subsets,) = run.of(SelectSubsetsConfig)
+    for config in run.of(GeneratorConfig):
+        assert config.subset == artifact_directory(subsets, run.store)
+        assert config.init_from == models["generator"]
+    for config in run.of(SynthesizeConfig):
+        assert config.generator == result.generators[config.fraction, config.draw]
+    for config in run.of(ReidConfig):
+        wanted = [] if config.arm == "real" else [result.synthetic[config.fraction, config.draw]]
+        assert config.synthetic == wanted
+
+
+def test_the_papers_protocol_trains_one_generator_on_everything_and_says_so(tmp_path, models):
+    run = Notes(tmp_path / "store")
+    regenerate_with(RegenerateConfig(preset="demo", protocol="paper", **models), run)
+    (generator,) = run.of(GeneratorConfig)
+    assert generator.subset is None
+    assert {config.protocol for config in run.of(ReidConfig)} == {"paper"}
+
+
+def test_the_whole_training_split_needs_no_synthesis(tmp_path, models):
+    run = Notes(tmp_path / "store")
+    regenerate_with(RegenerateConfig(preset="demo", fractions=[20, 100], **models), run)
+    assert [config.fraction for config in run.of(SynthesizeConfig)] == [20]
+    assert [(c.fraction, c.arm) for c in run.of(ReidConfig)] == [(20, "real"), (20, "real+synthetic"), (100, "real")]
+
+
+def test_pidms_schedule_goes_on_from_the_real_run_of_the_same_seed(tmp_path, models):
+    run = Notes(tmp_path / "store")
+    arms = ["real", "real-then-synthetic"]
+    regenerate_with(RegenerateConfig(preset="demo", fractions=[20], seeds=[0, 1], arms=arms, **models), run)
+    real = {config.seed: artifact_directory(config, run.store) for config in run.of(ReidConfig) if config.arm == "real"}
+    second = [config for config in run.of(ReidConfig) if config.arm == "real-then-synthetic"]
+    assert {config.seed: config.start_from for config in second} == real
+
+
+def test_a_slices_models_are_adapted_on_people_outside_it(tmp_path, models):
+    run = Notes(tmp_path / "store")
+    config = RegenerateConfig(preset="market-small", root=tmp_path, poses=[tmp_path / "a.csv"], identities=5, **models)
+    (tmp_path / "a.csv").touch()
+    regenerate_with(config, run)
+    base, *subset_generators = run.of(GeneratorConfig)
+    assert base.subset is None and base.init_from == models["generator"]
+    outside, inside = run.of(EncodeConfig)
+    assert base.encoded == artifact_directory(outside, run.store) != artifact_directory(inside, run.store)
+    assert {config.init_from for config in subset_generators} == {artifact_directory(base, run.store)}
+    assert [call[0].outside_slice for call in run.calls if call[0].stage == "index"] == [False, True]
+
+
+def test_a_second_regeneration_asks_for_the_same_artifacts(tmp_path, models):
+    first, second = Notes(tmp_path / "store"), Notes(tmp_path / "store")
+    config = RegenerateConfig(preset="demo", **models)
+    regenerate_with(config, first)
+    regenerate_with(config.model_copy(update={"workers": 9, "device": "cpu"}), second)
+    assert [[artifact_key(c) for c in call] for call in first.calls] == [
+        [artifact_key(c) for c in call] for call in second.calls
+    ]
+
+
+def test_several_artifacts_are_made_by_one_command_and_complete_ones_are_left_alone(tmp_path, monkeypatch):
+    started: list[list[str]] = []
+
+    def fake_command(command, log, on_line):
+        started.append(command)
+        for file in [word for before, word in itertools.pairwise(command) if before == "--config"]:
+            config = MiniatureConfig.model_validate_json(Path(file).read_text())
+            finish(artifact_directory(config, tmp_path), config)
+
+    monkeypatch.setattr(stages, "run_command", fake_command)
+    configs = [MiniatureConfig(seed=seed) for seed in (1, 2)]
+    assert run_stages(configs[:1], tmp_path).made == 1
+    result = run_stages(configs, tmp_path)
+    assert (result.made, len(result.folders)) == (1, 2)
+    assert str(run_stages(configs, tmp_path)) == "2 already complete"
+    assert len(started) == 2
+    assert started[0][:4] == [sys.executable, "-m", "datasets", "miniature"]
+
+
+def test_a_failing_command_stops_the_stage_with_its_own_words(tmp_path):
+    config = MiniatureConfig.model_construct(**{**MiniatureConfig().model_dump(), "train_identities": 1})
+    with pytest.raises(CommandError, match="train_identities") as raised:
+        run_stages([config], tmp_path, on_line=lambda line: None)
+    assert raised.value.exit_code == 2
+    assert not artifact_directory(config, tmp_path).exists()
+
+
+def test_generator_training_spreads_over_gpus_by_torchrun(tmp_path):
+    generator = GeneratorConfig(encoded=tmp_path)
+    command = stage_command(generator, [tmp_path / "a.json"], tmp_path, gpus=4)
+    assert command[1:6] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "4"]
+    assert "torch.distributed.run" not in stage_command(generator, [tmp_path / "a.json"], tmp_path, gpus=1)
+    assert "torch.distributed.run" not in stage_command(MiniatureConfig(), [], tmp_path, gpus=4)
+
+
+def test_where_a_store_lies_does_not_count(tmp_path):
+    assert "store" not in describe_config(RegenerateConfig(preset="demo"))
