@@ -52,7 +52,7 @@ _UNIFORMS = 6
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Fabric:
-    """One cloth: `color`, a second colour `accent`, a `pattern` of PATTERNS, its period `scale` in metres, its `phase` in radians."""
+    """One cloth: colour, second colour (`accent`), pattern (of PATTERNS), period `scale` (m), phase (radians)."""
 
     color: RGB
     accent: RGB

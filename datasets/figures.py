@@ -3,7 +3,7 @@
     who, move = sample_appearance(rng), sample_motion(rng, CAMERAS[0])
     rendered = render_person(who, move, CAMERAS[0], rng=np.random.default_rng(7))
 
-A picture is a function of four values: `Appearance` (who), `Motion` (which pose), `Camera`, and `Shot` (everything else:
+A picture is a function of four values: `Appearance` (who), `Motion` (which pose), `Camera`, and `Shot` (all the rest:
 place, crop, occluder, noise). Drawing person A with the motion, camera and shot of a picture of B is therefore the true
 answer to "A in the pose of B", which a generator can be measured against.
 
@@ -19,7 +19,8 @@ import cv2
 import numpy as np
 
 from datasets.appearance import Appearance, sample_appearance
-from datasets.body import GESTURES, JOINTS, Body, Motion, build_body
+from datasets.body import GESTURES, JOINTS, Motion
+from datasets.dress import Body, build_body
 from datasets.raycasting import Frame, Grid, Layers, cast, extent
 from datasets.scenes import CAMERAS, OCCLUDERS, STUDIO, Camera, background, draw_occluder, expose
 
@@ -106,7 +107,7 @@ def advance_motion(motion: Motion, rng: np.random.Generator, *, frames: int) -> 
 
 
 def sample_shot(rng: np.random.Generator, camera: Camera, *, place: float | None = None, sloppy: bool = False) -> Shot:
-    """Draw a picture's circumstances. `place` fixes where it is taken; `sloppy` crops as a failed detector does (junk)."""
+    """Draw a picture's circumstances; `place` fixes where it is taken, `sloppy` crops as a failed detector does."""
     spread = 3.5 if sloppy else 1.0
     drawn_place, occluded, kind = rng.random(), rng.random(), rng.choice(OCCLUDERS)
     scale = 1.10 + 0.05 * rng.standard_normal()
@@ -195,7 +196,7 @@ def _frame_person(body: Body, shot: Shot, width: int, height: int) -> Grid:
 
 
 def _light(layers: Layers, camera: Camera) -> np.ndarray:
-    """Lambert with a soft terminator, darker rims, and darkening where nearer parts stand around (depth unsharp mask)."""
+    """Shade: Lambert with a soft terminator, darker rims, and darker where nearer parts stand around."""
     light = np.array(camera.light, np.float32)
     light /= np.sqrt(light @ light)
     facing = np.clip((layers.normals @ light + np.float32(0.3)) * np.float32(1 / 1.3), 0, 1)

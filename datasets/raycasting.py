@@ -19,12 +19,13 @@ Shader = Callable[[np.ndarray], np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Frame:
-    """A bone: `rotation` (3, 3), whose columns are the bone's x (its left), y (up), z (front) axes; `origin` (3,) metres."""
+    """A bone: `rotation` (3, 3), its columns the bone's x (left), y (up) and z (front) axes; `origin` (3,) metres."""
 
     rotation: np.ndarray
     origin: np.ndarray
 
     def point(self, *xyz: float) -> np.ndarray:
+        """Parent coordinates (3,) of a point given in the bone's."""
         return self.rotation @ np.array(xyz) + self.origin
 
 
@@ -32,8 +33,9 @@ class Frame:
 class Part:
     """One solid on a bone.
 
-    kind 'cone': from `offset` along the bone's +y over `length`, radius `bottom` to `top` (x), times `depth` (z), closed
-    by half ellipsoids of height `caps` x radius (0: open). kind 'ellipsoid' and 'box': half sizes `size` about `offset`.
+    kind 'cone': from `offset` along the bone's +y over `length`, radius `bottom` to `top` (x), times `depth` (z),
+    closed by half ellipsoids of height `caps` x radius (0: open). Kinds 'ellipsoid' and 'box': half sizes `size` about
+    `offset`.
     """
 
     frame: Frame
@@ -50,7 +52,7 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """Pixel (column, row) centres sit at x = (column + 0.5) / scale_x + left, y = top - (row + 0.5) / scale_y, in metres."""
+    """Pixel centres lie at x = left + (column + 0.5) / scale_x and y = top - (row + 0.5) / scale_y, in metres."""
 
     left: float
     top: float
@@ -184,7 +186,7 @@ def _solve_cone(part: Part, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _gradient(part: Part, q: np.ndarray) -> np.ndarray:
-    """Outward direction (3, N), in bone axes and of any length, at surface points q (3, N) relative to the part's offset."""
+    """Outward direction (3, N) of any length at surface points q (3, N): bone axes, q from the part's offset."""
     if part.kind == "ellipsoid":
         return q / (np.array(part.size, np.float32) ** 2)[:, None]
     if part.kind == "box":

@@ -30,10 +30,10 @@ CATALOGUE_PATH = re.compile(r"img/(MEN|WOMEN)/(\w+)/id_(\d{8})/(\d\d)_(1_front|2
 
 
 def make_config(**changes):
-    fields = dict(
-        layout="market1501", train_identities=4, test_identities=3, images_per_identity=5, distractors=4, junk=4, seed=0,
-        width=64, height=128, workers=1,
-    )  # fmt: skip
+    fields = {
+        "layout": "market1501", "train_identities": 4, "test_identities": 3, "images_per_identity": 4, "distractors": 4,
+        "junk": 4, "seed": 0, "width": 64, "height": 128, "workers": 1,
+    }  # fmt: skip
     return SimpleNamespace(**(fields | changes))
 
 
@@ -71,10 +71,10 @@ def read_annotations(path: Path) -> dict[str, np.ndarray]:
 
 
 def make_motion(**changes) -> Motion:
-    fields = dict(
-        yaw=0.0, phase=60.0, stride=0.8, lean=2.0, head_yaw=0.0, head_pitch=3.0, right_arm=GESTURES["swing"],
-        left_arm=GESTURES["swing"], right_swing=1.0, left_swing=1.0,
-    )  # fmt: skip
+    fields = {
+        "yaw": 0.0, "phase": 60.0, "stride": 0.8, "lean": 2.0, "head_yaw": 0.0, "head_pitch": 3.0,
+        "right_arm": GESTURES["swing"], "left_arm": GESTURES["swing"], "right_swing": 1.0, "left_swing": 1.0,
+    }  # fmt: skip
     return Motion(**(fields | changes))
 
 
@@ -82,8 +82,10 @@ def make_person(seed: int = 3, **outfit):
     """Somebody in grey short sleeves with magenta skin, so that skin can be told by its colour."""
     who = sample_appearance(np.random.default_rng(seed))
     plain = dataclasses.replace(who.outfit.upper, color=(0.5, 0.5, 0.5), pattern="plain")
-    fields = dict(upper_style="tshirt", upper=plain, inner=plain, front="none", back="none", hem=0.0, lower_style="trousers",
-                  lower=plain, shoes=(0.3, 0.3, 0.3), bag="none", hat=None)  # fmt: skip
+    fields = {
+        "upper_style": "tshirt", "upper": plain, "inner": plain, "front": "none", "back": "none", "hem": 0.0,
+        "lower_style": "trousers", "lower": plain, "shoes": (0.3, 0.3, 0.3), "bag": "none", "hat": None,
+    }  # fmt: skip
     clothes = dataclasses.replace(who.outfit, **(fields | outfit))
     return dataclasses.replace(
         who, skin=(0.9, 0.1, 0.9), hair="short", hair_color=(0.1, 0.1, 0.1), beard=False, outfit=clothes
