@@ -54,11 +54,12 @@ def draw_order(pids: np.ndarray, seed: int) -> np.ndarray:
     Args:   pids: (N,) identities, in an order that does not depend on the file system.
     Returns: (N,) positions.
     """
-    order = np.random.default_rng(seed).permutation(len(pids))
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(pids))
     _, first = np.unique(pids[order], return_index=True)
-    is_first = np.zeros(len(pids), bool)
-    is_first[first] = True
-    return np.concatenate([order[is_first], order[~is_first]])
+    others = np.delete(order, first)
+    # Drawn anew: in the first order the other images of an identity with few come late, so it would stay at one image.
+    return np.concatenate([order[np.sort(first)], rng.permutation(others)])
 
 
 def subset_size(images: int, identities: int, fraction: int) -> int:

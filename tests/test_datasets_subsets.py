@@ -1,0 +1,80 @@
+"""Training subsets: nested, seeded, exact in size, nobody left out."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from pydantic import ValidationError
+
+from datasets.artifacts import manifest_of
+from datasets.config import IndexConfig, SelectSubsetsConfig
+from datasets.errors import InputError
+from datasets.index import read_index
+from datasets.subsets import draw_order, read_subset, subset_size
+from tests.small_sets import jpeg, make, market_files, write_files
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("subsets")
+    files = market_files(identities=10, images=9)
+    files["bounding_box_train/0002_c1s1_000000_01.jpg"] = b""  # unusable
+    files["bounding_box_train/0000_c1s1_000000_07.jpg"] = jpeg(999)  # nobody
+    return make(IndexConfig(root=write_files(folder / "set", files), workers=1, max_error_percent=5), folder / "store")
+
+
+def subsets(index, tmp_path, **settings):
+    return make(SelectSubsetsConfig(images=index, **settings), tmp_path)
+
+
+def test_subsets_are_nested_and_hold_every_identity(index, tmp_path):
+    directory = subsets(index, tmp_path, fractions=[20, 40, 60, 80, 100], draws=2)
+    images = read_index(index).set_index("key")
+    for draw in range(2):
+        smaller: set[str] = set()
+        for fraction, size in ((20, 18), (40, 36), (60, 53), (80, 71), (100, 89)):
+            keys = read_subset(directory, fraction, draw)
+            assert len(keys) == size and keys == sorted(keys) and smaller < set(keys)
+            assert images.loc[keys, "pid"].nunique() == 10
+            smaller = set(keys)
+        assert set(images.loc[sorted(smaller), "split"]) == {"train"} and set(images.loc[sorted(smaller), "role"]) == {
+            "person"
+        }
+
+
+def test_draws_differ_and_a_seed_gives_the_same_subset_again(index, tmp_path):
+    directory = subsets(index, tmp_path, draws=2, seed=3)
+    assert read_subset(directory, 40, 0) != read_subset(directory, 40, 1)
+    assert read_subset(subsets(index, tmp_path, draws=1, seed=4), 40, 0) == read_subset(directory, 40, 1)
+    assert read_subset(subsets(index, tmp_path, fractions=[40], seed=3), 40) == read_subset(directory, 40)
+
+
+def test_a_tiny_fraction_still_has_one_image_of_each_identity():
+    assert subset_size(100, 30, 20) == 30 and subset_size(100, 3, 20) == 20
+    pids = np.repeat(np.arange(30), [1] * 15 + [8] * 15)
+    order = draw_order(pids, 0)
+    assert sorted(pids[order[:30]]) == list(range(30)) and sorted(order) == list(range(len(pids)))
+
+
+def test_beyond_the_first_images_the_choice_is_uniform():
+    pids = np.repeat([0, 1], [2, 8])
+    chosen = np.stack([np.bincount(draw_order(pids, seed)[:5], minlength=10) for seed in range(4000)])
+    second_of_the_rare = chosen[:, :2].sum(1) - 1
+    assert abs(second_of_the_rare.mean() - 3 / 8) < 0.03  # 3 places among the 8 images that are not first
+
+
+def test_the_summary_counts_what_a_subset_lacks(index, tmp_path):
+    summary = manifest_of(subsets(index, tmp_path, fractions=[20]))["summary"]
+    assert summary["training images"] == 89 and summary["identities"] == 10
+    (subset,) = summary["subsets"]
+    keys = read_subset(subsets(index, tmp_path, fractions=[20]), 20)
+    per_identity = pd.Series(keys).str[:4].value_counts()
+    assert subset["identities with one image"] == (per_identity == 1).sum()
+    assert subset["identities with fewer than four images"] == (per_identity < 4).sum()
+
+
+def test_a_subset_that_is_not_there_and_fractions_that_are_no_percentages_are_refused(index, tmp_path):
+    with pytest.raises(InputError, match=r"no subset of 30 % in draw 0"):
+        read_subset(subsets(index, tmp_path), 30)
+    for fractions in ([0], [101], [20, 20], [0.2], []):
+        with pytest.raises(ValidationError):
+            SelectSubsetsConfig(images=index, fractions=fractions)
