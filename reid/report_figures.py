@@ -51,7 +51,9 @@ STYLE = {
     "lines.solid_capstyle": "round",
 }
 PANEL = (3.7, 2.75)
-"""Inches (72 units of the SVG each) of one panel: as wide as a phone's column of text."""
+"""Inches (72 units of the SVG each) of a panel, three of which stand side by side on a wide screen."""
+SMALL_PANEL = (2.9, 2.35)
+"""Of one of which four do: a chart a fraction."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,25 +135,27 @@ def cmc_chart(title: str, curves: Mapping[str, tuple[Sequence[float], int]], nam
     Args: curves: arm -> (values for k = 1, 2, ... in [0, 1], colour).
     """
     with rc_context(STYLE | {"svg.hashsalt": name}):
-        figure, axes = _panel()
+        figure, axes = _panel(SMALL_PANEL)
         longest = max(len(values) for values, _ in curves.values())
         for values, color in curves.values():
             ranks = np.arange(1, len(values) + 1)
             axes.plot(ranks, 100 * np.asarray(values), color=SERIES[color % len(SERIES)], linewidth=1.8)
         axes.set_xticks([k for k in (1, 5, 10, 15, 20, 30, 40, 50) if k <= longest])
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g} %")
-        axes.set_xlabel("right answer among the first k")
+        axes.set_xlabel("right answer among first k")
         axes.margins(x=0.03, y=0.1)
         return _chart(figure, name, title, f"Cumulative matching curves, {title}: {', '.join(curves)}")
 
 
-def loss_chart(title: str, curves: Mapping[str, tuple[Sequence[float], Sequence[float], int]], name: str) -> Chart:
+def loss_chart(
+    title: str, curves: Mapping[str, tuple[Sequence[float], Sequence[float], int]], name: str, *, small: bool = False
+) -> Chart:
     """Training losses: the smoothed curve over the raw one.
 
     Args: curves: label -> (steps, losses, colour).
     """
     with rc_context(STYLE | {"svg.hashsalt": name}):
-        figure, axes = _panel()
+        figure, axes = _panel(SMALL_PANEL if small else PANEL)
         for steps, losses, color in curves.values():
             shade = SERIES[color % len(SERIES)]
             steps, losses, smooth = _thinned(np.asarray(steps, float), np.asarray(losses, float))
@@ -181,7 +185,7 @@ def _thinned(
 def identity_chart(title: str, gains: Sequence[float], name: str, caption: str) -> Chart:
     """Each test identity's gain in AP points, sorted: how many profit, how many pay."""
     with rc_context(STYLE | {"svg.hashsalt": name}):
-        figure, axes = _panel()
+        figure, axes = _panel(SMALL_PANEL)
         values = np.sort(np.asarray(gains, float))[::-1]
         if len(values) > 150:  # a bar narrower than a pixel says nothing
             values = values[np.linspace(0, len(values) - 1, 150).astype(int)]
@@ -192,12 +196,12 @@ def identity_chart(title: str, gains: Sequence[float], name: str, caption: str) 
         axes.set_xticks([])
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:+g}".replace("-", "\N{MINUS SIGN}") if value else "0")
-        axes.set_xlabel("test identities, from most gained to most lost")
+        axes.set_xlabel("test identities, best to worst", labelpad=9)
         return _chart(figure, name, title, f"{title}: {caption}", caption)
 
 
-def _panel() -> tuple[Figure, Axes]:
-    figure = Figure(figsize=PANEL)
+def _panel(size: tuple[float, float] = PANEL) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=size)
     FigureCanvasSVG(figure)
     return figure, figure.add_subplot()
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MOST_RANK = 20
-ROWS_PER_SET = 6
+ROWS_PER_SET = 3
 SHEET_HEIGHT = 900
 RETRIEVALS = 4
 
@@ -186,8 +186,8 @@ def retrieval_section(material: Material, images: SourceImages | None) -> dict[s
         if pair is not None:
             lead = (
                 f"Queries of the {fraction} % benchmark, ranked by both networks (draw {pair[0].draw}, seed "
-                f"{pair[0].seed}). Chosen by rule, not by eye: the queries whose average precision gains most, gains "
-                "in the middle, and loses most."
+                f"{pair[0].seed}). Chosen by rule, not by eye: the two people whose query gains most average "
+                "precision, one in the middle, and the one that loses most."
             )
             found = retrievals(pair[0], pair[1], images, material)
             return {
@@ -282,7 +282,7 @@ def training_section(material: Material) -> dict[str, Any]:
             if len(log) and run.arm not in losses:  # one run an arm: the first draw and seed
                 losses[run.arm] = (log["step"], log["loss"], material.arms.color(run.arm))
         if losses:
-            reid_charts.append(loss_chart(f"Loss at {fraction} %", losses, f"reid-loss-{fraction}"))
+            reid_charts.append(loss_chart(f"Loss at {fraction} %", losses, f"reid-loss-{fraction}", small=True))
     return {"generator_charts": generator_charts, "generator_legend": legend, "reid_charts": reid_charts}
 
 

@@ -137,8 +137,8 @@ def protocol(results: pd.DataFrame, baseline: str, benchmark: dict[str, Any]) ->
     protocols = set(results["protocol"])
     if "leak-free" in protocols:
         told.append(
-            ("Leak-free.", "The generator, its poses and any identity check have seen only the subset itself, plus data "
-             "of other people. The papers’ generators have seen the whole training split.")
+            ("Leak-free.", "The generator, its poses and any identity check have seen only the subset itself, plus "
+             "data of other people. The papers’ generators have seen the whole training split.")
         )  # fmt: skip
     if "paper" in protocols:
         told.append(("Paper.", "The generator was trained on the full training split, as in PIDM, PCDMs and IMAGPose; "
