@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from diffusers import UNet2DConditionModel
-from torch.nn import functional as F
+from diffusers import ModelMixin, UNet2DConditionModel  # noqa: F401 (diffusers looks here for the class's base)
+import torch.nn.functional as F
 
 from datasets.errors import WeightsError
 from imagpose.modeling.cross_view_attention import CrossViewTransformer2DModel
