@@ -85,6 +85,12 @@ class ImageSource:
                 found.add("".join(part + "/" for part in parts[: parts.index(marker)]))
         return min(found, key=lambda prefix: (prefix.count("/"), prefix), default=None)
 
+    def has_folder(self, folder: str) -> bool:
+        """Whether `folder` (relative to the prefix) exists, be it empty."""
+        if self.archive is None:
+            return (self.root / self.prefix / folder).is_dir()
+        return any(name.startswith(f"{self.prefix}{folder}/") for name in self.archive.namelist())
+
     def entries(self, folder: str = "") -> list[SourceEntry]:
         """All files below `folder` (relative to the prefix, '' for everything), sorted by path."""
         found = self._archive_entries(folder) if self.archive is not None else self._folder_entries(folder)
