@@ -13,7 +13,6 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from itertools import batched
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +124,8 @@ class Synthesizer:
     def members(self, shard: pd.DataFrame, progress: Progress) -> Iterator[tuple[str, bytes]]:
         """File names and contents of a shard's tar."""
         canvases = [group for _, group in shard.groupby("canvas", sort=False)]
-        for batch in batched(canvases, self.config.batch_size):
+        for start in range(0, len(canvases), self.config.batch_size):
+            batch = canvases[start : start + self.config.batch_size]
             pictures = self.generate([self._request(group) for group in batch])
             for group, made in zip(batch, pictures, strict=True):
                 for row, picture in zip(group.itertuples(index=False), made, strict=True):

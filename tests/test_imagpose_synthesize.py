@@ -1,0 +1,326 @@
+"""Synthetic sets: the plan, the shards, resuming, marks and checks."""
+
+import io
+import json
+import shutil
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from datasets.artifacts import StageConfig, build, file_sha256, verify
+from datasets.encoded import EncodedImages, keypoints_to_json, read_samples
+from datasets.errors import ArtifactError, InputError
+from datasets.shards import write_tar
+from imagpose.config import SynthesizeConfig
+from imagpose.image_checks import check_image
+from imagpose.plan import FACINGS, check_leak_free, cut_shards, facing, is_synthetic_key, make_plan
+from imagpose.synthesize import Synthesizer, make_synthetic, plan_for
+from imagpose.synthetic_jpeg import encode_synthetic_jpeg, is_marked_synthetic
+from tests.test_imagpose_pipeline import HEIGHT, LATENTS, TOKENS, WIDTH, pose, tiny_pipeline
+
+IMAGES = {1: 5, 2: 3, 3: 1, 7: 2}  # per identity
+KEYS = [f"{pid:04d}_c{i % 2 + 1}s1_{i:06d}_01" for pid, count in IMAGES.items() for i in range(count)]
+SUBSET = ["0001_c1s1_000000_01", "0001_c2s1_000001_01", "0002_c1s1_000000_01", "0003_c1s1_000000_01",
+          "0007_c2s1_000001_01"]  # fmt: skip
+
+
+class _Stage(StageConfig):
+    """A stand-in for another stage's config."""
+
+    stage: ClassVar[str] = "train"
+    package: ClassVar[str] = "tests"
+
+
+class _Encode(_Stage):
+    stage: ClassVar[str] = "encode"
+    shards: str = "gone"
+
+
+class _Subsets(_Stage):
+    stage: ClassVar[str] = "select-subsets"
+
+
+def _members() -> Iterator[tuple[str, bytes]]:
+    rng = np.random.default_rng(0)
+    for number, key in enumerate(KEYS):
+        facts = {
+            "key": key, "pid": int(key[:4]), "camid": int(key[6]), "split": "train", "role": "person",
+            "width": WIDTH, "height": HEIGHT, "keypoints": keypoints_to_json(pose(number)),
+        }  # fmt: skip
+        yield f"{key}.json", json.dumps(facts).encode()
+        for name, shape in (("latent", LATENTS), ("tokens", TOKENS)):
+            buffer = io.BytesIO()
+            np.save(buffer, rng.normal(size=(1, *shape)).astype(np.float16))
+            yield f"{key}.{name}.npy", buffer.getvalue()
+
+
+def _make_encoded(config: _Encode, directory: Path) -> dict[str, Any]:
+    write_tar(directory / "train-00000.tar", _members())
+    index = {
+        "files": [{"name": "train-00000.tar", "split": "train", "samples": len(KEYS)}], "samples": len(KEYS),
+        "view_size": [HEIGHT, WIDTH], "latent_shape": LATENTS, "token_shape": TOKENS, "mirrored": False,
+    }  # fmt: skip
+    (directory / "index.json").write_text(json.dumps(index))
+    return {}
+
+
+def _make_subsets(config: _Subsets, directory: Path) -> dict[str, Any]:
+    pq.write_table(
+        pa.table({"draw": [0] * len(SUBSET), "fraction": [40] * len(SUBSET), "key": SUBSET}),
+        directory / "subsets.parquet",
+    )
+    return {}
+
+
+def _make_generator(config: _Stage, directory: Path) -> dict[str, Any]:
+    tiny_pipeline().save_pretrained(directory)
+    return {}
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    store = tmp_path_factory.mktemp("store")
+    return {
+        "generator": build(_Stage(), _make_generator, store=store),
+        "encoded": build(_Encode(), _make_encoded, store=store),
+        "subset": build(_Subsets(), _make_subsets, store=store),
+    }
+
+
+def config_of(inputs: dict[str, Path], **fields: Any) -> SynthesizeConfig:
+    defaults = {"fraction": 40, "steps": 2, "images_per_shard": 2, "batch_size": 2, "showcase": 2, "device": "cpu"}
+    return SynthesizeConfig(**inputs, **(defaults | fields))
+
+
+def records(keys: list[str] = KEYS) -> pd.DataFrame:
+    rows = [(key, int(key[:4]), int(key[6]), pose(number)) for number, key in enumerate(keys)]
+    return pd.DataFrame(rows, columns=["key", "pid", "camid", "keypoints"])
+
+
+# --- the plan -----------------------------------------------------------------
+
+
+def test_a_plan_is_the_same_twice_and_for_any_order_of_its_records() -> None:
+    first = make_plan(records(), images=20, seed=3)
+    shuffled = make_plan(records().sample(frac=1, random_state=1), images=20, seed=3)
+    pd.testing.assert_frame_equal(first, shuffled)
+    assert not first.equals(make_plan(records(), images=20, seed=4))
+
+
+def test_a_top_up_levels_the_people_from_below() -> None:
+    plan = make_plan(records(), images=12)
+    totals = {pid: IMAGES[pid] + int((plan.pid == pid).sum()) for pid in IMAGES}
+    # by hand: 3 (one image) and 7 (two) get the first canvases, then 2 (three), then 3 again with 4 images
+    assert totals == {1: 5, 2: 6, 3: 7, 7: 5}
+    assert len(make_plan(records(), images=7)) == 7
+
+
+def test_among_equals_the_person_with_one_camera_comes_first() -> None:
+    keys = ["0001_c1s1_000000_01", "0001_c2s1_000001_01", "0002_c1s1_000000_01", "0002_c1s1_000001_01"]
+    for seed in range(5):
+        assert set(make_plan(records(keys), images=3, seed=seed).pid) == {2}
+
+
+def test_every_source_has_its_turn_and_every_pose_is_another_image_of_the_subset() -> None:
+    plan = make_plan(records(SUBSET), images=60)
+    assert {key for keys in plan.source_keys for key in keys} == set(SUBSET)
+    assert set(plan.target_pose_key) <= set(SUBSET)
+    assert not any(target in sources for sources, target in zip(plan.source_keys, plan.target_pose_key, strict=True))
+    assert (plan.groupby("canvas").target_pose_key.nunique() == plan.groupby("canvas").size()).all()
+    assert all(key[:4] == f"{pid:04d}" for pid, keys in zip(plan.pid, plan.source_keys, strict=True) for key in keys)
+
+
+@pytest.mark.parametrize("policy", ["top-up", "paper"])
+def test_several_sources_are_different_images_of_one_person(policy: str) -> None:
+    plan = make_plan(records(), images=30, sources=3, poses=1, policy=policy)
+    for pid, keys in zip(plan.pid, plan.source_keys, strict=True):
+        assert len(set(keys)) == len(keys) == min(3, IMAGES[pid])
+        assert {int(key[:4]) for key in keys} == {pid}
+
+
+def test_keys_look_like_market_names_and_never_meet_a_real_one() -> None:
+    plan = make_plan(records(), images=20)
+    assert plan.key.is_unique
+    assert plan.key.str.fullmatch(r"\d{4}_c\ds0_\d{6}_\d{2}").all()
+    assert all(is_synthetic_key(key) for key in plan.key)
+    assert not any(is_synthetic_key(key) for key in KEYS)
+    assert (plan.camid == [int(keys[0][6]) for keys in plan.source_keys]).all()
+    with pytest.raises(InputError, match="keys of real images"):
+        check_leak_free(plan, set(KEYS) | {plan.key[0]})
+    with pytest.raises(InputError, match="images outside its subset"):
+        check_leak_free(plan, set(SUBSET))
+
+
+def test_a_rare_pose_policy_asks_for_the_sides_that_a_person_lacks() -> None:
+    def body(right: float, left: float) -> np.ndarray:
+        keypoints = pose(0)
+        keypoints[:, 1] = np.linspace(0, 100, 18)
+        keypoints[[2, 8], 0], keypoints[[5, 11], 0] = right, left
+        return keypoints
+
+    sides = {"front": body(20, 40), "back": body(40, 20), "side": body(30, 32)}
+    assert [FACINGS[i] for i in facing(np.stack(list(sides.values())))] == list(sides)
+    rows = [(f"0001_c1s1_{i:06d}_01", 1, 1, sides["front"]) for i in range(9)]
+    rows += [("0002_c1s1_000000_01", 2, 1, sides["back"]), ("0002_c1s1_000001_01", 2, 1, sides["side"])]
+    frame = pd.DataFrame(rows, columns=["key", "pid", "camid", "keypoints"])
+    plan = make_plan(frame, images=200, poses=1, policy="paper", pose_policy="rare")
+    asked = plan[plan.pid == 1].target_pose_key
+    assert asked.str.startswith("0002").mean() > 0.9
+
+
+def test_reconstruction_asks_for_the_sources_own_pose() -> None:
+    plan = make_plan(records(), images=9, poses=1, pose_policy="reconstruction")
+    assert all([target] == sources for sources, target in zip(plan.source_keys, plan.target_pose_key, strict=True))
+
+
+def test_shards_never_split_a_person_and_lose_nobody() -> None:
+    plan = make_plan(records(), images=31)
+    shards = cut_shards(plan, 5)
+    pd.testing.assert_frame_equal(pd.concat(shards), plan)
+    people = [pid for shard in shards for pid in shard.pid.unique()]
+    assert len(people) == len(set(people))
+    assert cut_shards(make_plan(records(), images=0), 5) == []
+
+
+def test_nobody_or_no_pose_to_plan_with_is_refused() -> None:
+    with pytest.raises(InputError, match="holds no images"):
+        make_plan(records([]), images=3)
+    empty = records()
+    empty["keypoints"] = [np.full((18, 3), np.nan)] * len(empty)
+    with pytest.raises(InputError, match="pose of 6 or more joints"):
+        make_plan(empty, images=3)
+
+
+# --- the set ------------------------------------------------------------------
+
+
+def test_a_subset_is_topped_up_to_the_full_training_split(inputs: dict[str, Path], tmp_path: Path) -> None:
+    directory = build(config_of(inputs), make_synthetic, output=tmp_path / "set")
+    table = pd.read_parquet(directory / "synthetic.parquet")
+    assert len(table) == len(KEYS) - len(SUBSET)
+    assert {key for keys in table.source_keys for key in keys} | set(table.target_pose_key) <= set(SUBSET)
+    samples = dict(s for tar in sorted(directory.glob("synthetic-*.tar")) for s in read_samples(tar))
+    assert list(samples) == table.key.tolist()
+    for key, members in samples.items():
+        facts = json.loads(members["json"])
+        assert (facts["key"], facts["split"], facts["role"]) == (key, "synthetic", "person")
+        assert is_marked_synthetic(members["jpg"])
+        with Image.open(io.BytesIO(members["jpg"])) as picture:
+            assert picture.size == (WIDTH, HEIGHT)
+    assert verify(directory) == []
+
+
+def test_the_report_finds_rows_with_the_truth_beside_them(inputs: dict[str, Path], tmp_path: Path) -> None:
+    directory = build(config_of(inputs, showcase=1), make_synthetic, output=tmp_path / "set")
+    (row,) = json.loads((directory / "showcase.json").read_text())["rows"]
+    assert row["pid"] == 1  # the only one with two images in the subset
+    for kind in ("sources", "poses", "generated", "truth"):
+        assert [Image.open(directory / name).size for name in row[kind]] == [(WIDTH, HEIGHT)]
+    with Image.open(directory / "contact_sheet.png") as sheet:
+        assert sheet.height > 2 * HEIGHT
+
+
+@pytest.mark.parametrize("mode", ["T1", "T2", "T3"])
+def test_the_papers_other_scenarios_make_sets_too(inputs: dict[str, Path], tmp_path: Path, mode: str) -> None:
+    directory = build(
+        config_of(inputs, mode=mode, images=3, showcase=0), make_synthetic, output=tmp_path / "set"
+    )  # fmt: skip
+    table = pd.read_parquet(directory / "synthetic.parquet")
+    assert len(table) == 3
+    assert set(table["mode"]) == {mode}
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
+    inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_of(inputs, images=12)
+    whole = build(config, make_synthetic, output=tmp_path / "whole")
+    calls = []
+    generate = Synthesizer.generate
+
+    def dying(self: Synthesizer, requests: Any) -> Any:
+        calls.append(len(requests))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return generate(self, requests)
+
+    monkeypatch.setattr(Synthesizer, "generate", dying)
+    with pytest.raises(KeyboardInterrupt):
+        build(config, make_synthetic, output=tmp_path / "again")
+    kept = sorted(path.name for path in (tmp_path / "again.partial").glob("*.tar"))
+    assert kept, "nothing was finished before the kill, so the test shows nothing"
+    again = build(config, make_synthetic, output=tmp_path / "again")
+    for path in sorted(whole.rglob("*")):
+        if path.is_file() and path.name != "manifest.json":
+            assert file_sha256(path) == file_sha256(again / path.relative_to(whole)), path.name
+    assert len(list(again.rglob("*"))) == len(list(whole.rglob("*")))
+
+
+def test_the_plan_on_disk_is_the_plan_of_the_config(inputs: dict[str, Path], tmp_path: Path) -> None:
+    config = config_of(inputs, showcase=0)
+    directory = build(config, make_synthetic, output=tmp_path / "set")
+    planned = plan_for(config, EncodedImages(config.encoded, SUBSET))
+    written = pd.read_parquet(directory / "plan.parquet")
+    assert written.key.tolist() == planned.key.tolist()
+    assert written.seed.tolist() == planned.seed.tolist()
+
+
+def test_a_fraction_that_does_not_exist_and_a_folder_of_another_stage_are_refused(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="no fraction 60 % of draw 0; fractions: 40"):
+        make_synthetic(config_of(inputs, fraction=60), tmp_path)
+    with pytest.raises(ArtifactError, match="expected 'train'"):
+        make_synthetic(config_of(inputs | {"generator": inputs["encoded"]}), tmp_path)
+
+
+def test_a_damaged_generator_is_named(inputs: dict[str, Path], tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(inputs["generator"], broken)
+    weights = broken / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(InputError, match="cannot be loaded as an IMAGPose generator"):
+        make_synthetic(config_of(inputs | {"generator": broken}), tmp_path)
+
+
+# --- pictures -----------------------------------------------------------------
+
+
+def test_degenerate_pictures_are_told_apart() -> None:
+    rng = np.random.default_rng(0)
+    good = rng.integers(0, 256, (32, 16, 3), dtype=np.uint8)
+    half = good.copy()
+    half[:20] = 255
+    assert check_image(good, good[None][..., ::-1]).status == "ok"
+    assert check_image(np.full_like(good, 120)).status == "flat"
+    assert check_image(half).status == "saturated"
+    assert check_image(np.clip(good.astype(int) + 1, 0, 255).astype(np.uint8), good[None]).status == "copy"
+    assert check_image(np.full_like(good, 120)).contrast == 0
+
+
+def test_the_mark_survives_and_equal_pictures_have_equal_bytes() -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (32, 16, 3), dtype=np.uint8)
+    data = encode_synthetic_jpeg(picture, "abc123", 92)
+    assert data == encode_synthetic_jpeg(picture, "abc123", 92)
+    with Image.open(io.BytesIO(data)) as image:
+        exif = image.getexif()
+        assert "not a photograph" in exif[0x010E]
+        assert b"generator abc123" in exif.get_ifd(0x8769)[0x9286]
+    plain = io.BytesIO()
+    Image.fromarray(picture).save(plain, "JPEG")
+    assert is_marked_synthetic(data)
+    assert not is_marked_synthetic(plain.getvalue())
+
+
+def test_written_shards_are_plain_tars(inputs: dict[str, Path], tmp_path: Path) -> None:
+    directory = build(config_of(inputs, images=3, showcase=0), make_synthetic, output=tmp_path / "set")
+    with tarfile.open(next(directory.glob("synthetic-*.tar"))) as tar:
+        assert all(item.mtime == 0 and item.isfile() for item in tar)
