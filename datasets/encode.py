@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-import os
 import tarfile
 from collections.abc import Iterator
 from itertools import islice
@@ -125,7 +124,7 @@ class FeatureEncoder:
         patch = self.image_encoder.config.patch_size
         if config.token_height % patch or config.token_width % patch:
             raise InputError(
-                f"token size {config.token_height}x{config.token_width}: the image encoder's patches are {patch} pixels "
+                f"token size {config.token_height}x{config.token_width}: the encoder's patches are {patch} pixels "
                 f"wide; use multiples of {patch}"
             )
 
@@ -196,7 +195,7 @@ def _encode_shard(shard: Path, target: Path, encoder: FeatureEncoder, progress: 
                 _add(tar, f"{key}.latent.npy", _npy(latents[row]))
                 _add(tar, f"{key}.tokens.npy", _npy(tokens[row]))
             progress.update(len(samples))
-    os.replace(temporary, target)
+    temporary.replace(target)
 
 
 def _decode(shard: Path, key: str, members: dict[str, bytes]) -> tuple[Image.Image, dict[str, Any]]:

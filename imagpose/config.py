@@ -50,12 +50,12 @@ class TrainVaeConfig(StageConfig):
     """Residual blocks of a level."""
     norm_groups: int = Field(8, ge=1)
     """Groups of the group normalisation; divides every width."""
-    steps: int = Field(6000, ge=1)
+    steps: int = Field(2200, ge=1)
     """Optimisation steps."""
-    batch_size: int = Field(16, ge=1)
+    batch_size: int = Field(8, ge=1)
     """Images per step."""
-    learning_rate: float = Field(1e-3, gt=0)
-    """AdamW rate after warm-up; falls to a tenth along a cosine."""
+    learning_rate: float = Field(2e-3, gt=0)
+    """AdamW rate after warm-up; falls to 3 % along a cosine."""
     kl_weight: float = Field(1e-4, ge=0)
     """Weight of the KL term, a mean over latent values as the other terms are means over pixels."""
     gradient_weight: float = Field(0.5, ge=0)
@@ -70,7 +70,7 @@ class TrainVaeConfig(StageConfig):
     """Initialisation and order of the images."""
     precision: Literal["no", "bf16"] = "bf16"
     """Arithmetic of training; bf16 is twice as fast on a CPU with AVX512-BF16. Saved weights are float32."""
-    checkpoint_every: Annotated[int, Role.RUNTIME] = Field(500, ge=1)
+    checkpoint_every: Annotated[int, Role.RUNTIME] = Field(250, ge=1)
     """Steps between checkpoints."""
     device: Device = "auto"
     """'auto' (GPU when there is one), 'cpu', 'cuda', 'cuda:1'."""
@@ -98,7 +98,7 @@ class TrainImageEncoderConfig(StageConfig):
     """Transformer layers."""
     heads: int = Field(4, ge=1)
     """Attention heads; divides `hidden_size`."""
-    steps: int = Field(4000, ge=1)
+    steps: int = Field(2600, ge=1)
     """Optimisation steps."""
     identities_per_batch: int = Field(16, ge=2)
     """People in a batch."""
@@ -114,6 +114,8 @@ class TrainImageEncoderConfig(StageConfig):
     """Use so many images, whole identities first; all if not given."""
     seed: int = Field(0, ge=0)
     """Initialisation and order of the images."""
+    precision: Literal["no", "bf16"] = "bf16"
+    """Arithmetic of training; bf16 is faster on a CPU with AVX512-BF16. Saved weights are float32."""
     checkpoint_every: Annotated[int, Role.RUNTIME] = Field(500, ge=1)
     """Steps between checkpoints."""
     device: Device = "auto"
@@ -123,19 +125,19 @@ class TrainImageEncoderConfig(StageConfig):
 class ModelConfig(Config):
     """Size of a denoiser that starts from nothing, and the switches of the paper's ablation (Table 2)."""
 
-    channels: tuple[int, ...] = Field((32, 64, 128), min_length=1)
+    channels: tuple[int, ...] = Field((32, 48, 96), min_length=1)
     """Width of each UNet level, finest first; each level halves the resolution of the one before."""
     attention: tuple[bool, ...] = (False, True, True)
     """Which levels have cross-attention transformers (each followed by CVA)."""
     layers_per_block: int = Field(1, ge=1)
     """Residual blocks (and transformers) of a level on the way down; one more on the way up. SD 1.5: 2."""
-    head_width: int = Field(32, ge=8)
+    head_width: int = Field(24, ge=8)
     """Channels of an attention head."""
     cross_attention_dim: int = Field(96, ge=8)
     """Width of the FLC tokens. SD 1.5: 768."""
     norm_groups: int = Field(16, ge=1)
     """Groups of the group normalisation; divides every width. SD 1.5: 32."""
-    pose_channels: tuple[int, ...] = Field((8, 16, 32), min_length=1)
+    pose_channels: tuple[int, ...] = Field((8, 16, 16), min_length=1)
     """Widths of the pose encoder; resolution halves between two. Paper (ControlNet): 16, 32, 96, 256, stride 8."""
     token_patch: int = Field(4, ge=1)
     """Kernel and stride of the FLC tokenizer on the source's latents. Paper: 16 for 512x352 views."""
@@ -178,8 +180,9 @@ class NoiseConfig(Config):
     """Sampling visits the last step only with 'trailing'."""
     min_snr_gamma: float | None = Field(5.0, gt=0)
     """Loss weight min(SNR, gamma) / (SNR + 1) for v, / SNR for epsilon; none: plain mean square."""
-    min_snr_floor: float = Field(0.05, ge=0)
-    """Smallest such weight: with zero terminal SNR the last step would not be trained at all."""
+    min_snr_floor: float = Field(0.25, ge=0)
+    """Smallest such weight. With zero terminal SNR the last step would not be trained at all, and a sampler of a dozen
+    steps settles shape and colours where there is little signal."""
 
 
 class TrainConfig(StageConfig):
@@ -214,8 +217,8 @@ class TrainConfig(StageConfig):
     """Share of canvases without either."""
     flip: Probability = 0.5
     """Share of canvases that are mirrored as a whole, reference and skeleton included."""
-    visible_weight: float = Field(1.0, ge=0)
-    """Loss weight of the visible views; the paper's loss (Eq. 4) takes all views alike."""
+    visible_weight: float = Field(0.1, ge=0)
+    """Loss weight of the visible views, which sampling overwrites anyway. The paper's loss (Eq. 4) has 1."""
     steps: int = Field(2000, ge=1)
     """Optimisation steps."""
     batch_size: int = Field(8, ge=1)
@@ -290,7 +293,7 @@ def paper(encoded: Path, **fields: Any) -> TrainConfig:
             zero_terminal_snr=False, timestep_spacing="leading", min_snr_gamma=None,
         ),
         "steps": 300_000, "batch_size": 4, "learning_rate": 5e-5, "warmup_steps": 0,
-        "learning_rate_schedule": "constant", "ema_decay": 0.0, "flip": 0.0, "sample_steps": 20, "sample_guidance": 2.0,
+        "learning_rate_schedule": "constant", "ema_decay": 0.0, "flip": 0.0, "visible_weight": 1.0, "sample_steps": 20, "sample_guidance": 2.0,
     }  # fmt: skip
     return TrainConfig(**{"encoded": encoded, **defaults, **fields})
 
