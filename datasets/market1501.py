@@ -8,7 +8,6 @@ every folder holds a ``Thumbs.db``; ``gt_bbox`` and ``gt_query`` are not needed.
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 from datasets.errors import DatasetLayoutError
 from datasets.sources import ImageSource, image_record, is_ignored, printable
