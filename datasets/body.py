@@ -119,6 +119,20 @@ def body_sizes(who: Appearance) -> Sizes:
     )  # fmt: skip
 
 
+def suit_motion(motion: Motion, who: Appearance) -> Motion:
+    """Move as the clothes allow: a hand with a bag hangs and hardly swings, narrow skirts shorten the step.
+
+    Kept apart from posing, which must give the same pose on anybody.
+    """
+    outfit, changes = who.outfit, {}
+    for side in ("right", "left"):
+        if outfit.bag == f"hand-{side}":
+            changes |= {f"{side}_arm": GESTURES["carry"], f"{side}_swing": 0.3}
+    if outfit.lower_style == "skirt":
+        changes["stride"] = round(motion.stride * (0.75 if outfit.lower_length > 0.35 else 0.9), 3)
+    return dataclasses.replace(motion, **changes)
+
+
 def _gait(motion: Motion, offset: float) -> tuple[float, float, float]:
     """Hip flexion, knee bend and shoulder swing (degrees) of the side whose cycle is shifted by `offset`."""
     p = math.radians(motion.phase + offset)
@@ -148,10 +162,10 @@ def _leg(side: str, sign: int, motion: Motion, sizes: Sizes, pelvis: Frame) -> d
     return {f"{side}_thigh": thigh, f"{side}_shin": shin, f"{side}_foot": foot}
 
 
-def _arm(side: str, sign: int, motion: Motion, sizes: Sizes, chest: Frame, carries: bool) -> dict[str, Frame]:
-    pose, share = (motion.right_arm, motion.right_swing) if side == "right" else (motion.left_arm, motion.left_swing)
-    forward, out, elbow, inward = GESTURES["carry"] if carries else pose
-    swing = _gait(motion, 0 if side == "right" else 180)[2] * (0.3 * share if carries else share)
+def _arm(side: str, sign: int, motion: Motion, sizes: Sizes, chest: Frame) -> dict[str, Frame]:
+    forward, out, elbow, inward = motion.right_arm if side == "right" else motion.left_arm
+    share = motion.right_swing if side == "right" else motion.left_swing
+    swing = _gait(motion, 0 if side == "right" else 180)[2] * share
     elbow += max(0.0, swing) * 0.9
     shoulder = chest.point(sign * sizes.shoulder_half, sizes.torso, 0)
     upper = aim_bone(shoulder, chest.rotation @ _direction(forward + swing, sign * out))
@@ -173,7 +187,7 @@ def pose_skeleton(who: Appearance, motion: Motion) -> Skeleton:
         frames |= _leg(side, sign, motion, sizes, pelvis)
     chest = Frame(turn_about_y(-twist) @ _rx(motion.lean), np.zeros(3))
     for side, sign in (("right", -1), ("left", 1)):
-        frames |= _arm(side, sign, motion, sizes, chest, who.outfit.bag == f"hand-{side}")
+        frames |= _arm(side, sign, motion, sizes, chest)
     neck = chest.point(0, sizes.torso, 0)
     turned = turn_about_y(motion.head_yaw - 0.5 * twist) @ _rx(motion.lean * 0.4 + motion.head_pitch)
     head_centre = neck + turned @ np.array([0, 0.100 * who.height - 0.012, 0.018])

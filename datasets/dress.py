@@ -194,10 +194,12 @@ def _hanging(skeleton: Skeleton, frame: Frame, hem: float, high: float, shader: 
     hem_width = hip_width + 0.12 * max(-hem - 0.1, 0)
     depth = max(0.75, min(1.35, (_reach(skeleton, max(-hem, 0.0)) + room) / hem_width))
     waist = s.waist + 0.7 * room
+    # A skirt over a long step is deeper than the hips: round off the ledge between them.
+    ledge = max(depth - 0.8, 0.0)
     spans = ((hem, hips, hem_width, hip_width), (hips, high, hip_width, waist + (hip_width - waist) * 0.1))
     return [
         Part(frame=frame, shader=shader, offset=(0, low, 0), length=top - low, bottom=bottom, top=upper,
-             depth=depth if low == hem else min(depth, 0.8), caps=(0, 0))
+             depth=depth if low == hem else min(depth, 0.8), caps=(0, ledge if low == hem else 0))
         for low, top, bottom, upper in spans
     ]  # fmt: skip
 
@@ -409,7 +411,7 @@ def _bag(who: Appearance, s: Sizes, frames: dict[str, Frame]) -> list[Part]:
             Part(frame=chest, shader=leather, offset=(0, 0.30 * s.torso, -0.70 * s.chest - 0.06), length=0.52 * s.torso,
                  bottom=0.145, top=0.125, depth=0.62, caps=(0.35, 0.45)),
             Part(frame=chest, shader=_flat(who.outfit.bag_color, 0.82), length=0.2 * s.torso,
-                 offset=(0, 0.32 * s.torso, -0.70 * s.chest - 0.13), bottom=0.10, top=0.09, depth=0.5, caps=(0.35, 0.35)),
+                 offset=(0, 0.32 * s.torso, -0.7 * s.chest - 0.13), bottom=0.1, top=0.09, depth=0.5, caps=(0.35, 0.35)),
         ]  # fmt: skip
     sign = 1 if bag.endswith("left") else -1
     if bag.startswith("shoulder"):

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 from datasets.appearance import Appearance, sample_appearance
-from datasets.body import GESTURES, JOINTS, Motion
+from datasets.body import GESTURES, JOINTS, Motion, suit_motion
 from datasets.dress import Body, build_body
 from datasets.raycasting import Frame, Grid, Layers, cast, extent
 from datasets.scenes import CAMERAS, OCCLUDERS, STUDIO, Camera, background, draw_occluder, expose
@@ -73,8 +73,11 @@ class RenderedPerson:
     keypoints: np.ndarray
 
 
-def sample_motion(rng: np.random.Generator, camera: Camera) -> Motion:
-    """Draw a pose as one meets it in front of this camera: most people walk, one in six stands, some hold something."""
+def sample_motion(rng: np.random.Generator, camera: Camera, appearance: Appearance | None = None) -> Motion:
+    """Draw a pose as one meets it in front of this camera: most people walk, one in six stands, some hold something.
+
+    `appearance`: who moves; their bag and skirt then shape the pose (`suit_motion`).
+    """
     walks = rng.random() > 0.17
     yaw = rng.choice(camera.yaws) + rng.normal(0, 22) if rng.random() < 0.85 else rng.uniform(0, 360)
     arms, swings = [], []
@@ -84,13 +87,14 @@ def sample_motion(rng: np.random.Generator, camera: Camera) -> Motion:
             gesture = str(rng.choice(["hold", "phone", "strap", "pocket", "hold"]))
         arms.append(tuple(round(float(a + rng.normal(0, 4)), 2) for a in GESTURES[gesture]))
         swings.append(round(float(rng.uniform(0.6, 1.2)) if gesture == "swing" else 0.1, 3))
-    return Motion(
+    motion = Motion(
         yaw=round(float(yaw % 360), 2), phase=round(float(rng.uniform(0, 360)), 2),
         stride=round(float(rng.uniform(0.55, 1.1)) if walks else float(rng.uniform(0, 0.18)), 3),
         lean=round(float(rng.normal(4 if walks else 1, 2.5)), 2), head_yaw=round(float(rng.normal(0, 14)), 2),
         head_pitch=round(float(rng.normal(4, 7)), 2), right_arm=arms[0], left_arm=arms[1],
         right_swing=swings[0], left_swing=swings[1],
     )  # fmt: skip
+    return motion if appearance is None else suit_motion(motion, appearance)
 
 
 def advance_motion(motion: Motion, rng: np.random.Generator, *, frames: int) -> Motion:
@@ -248,7 +252,8 @@ def _bystander(
     rng, camera: Camera, grid: Grid, width: int, height: int, *, behind: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """Somebody else, partly in the picture: colour (H, W, 3) and cover (H, W)."""
-    body = build_body(sample_appearance(rng), sample_motion(rng, camera), _view(camera))
+    who = sample_appearance(rng)
+    body = build_body(who, sample_motion(rng, camera, who), _view(camera))
     aside = float(rng.uniform(0.45, 0.75) if behind else rng.uniform(0.40, 0.56)) * float(rng.choice([-1, 1]))
     nearer = float(rng.uniform(-2.2, -0.8) if behind else rng.uniform(0.3, 0.8))
     offset = np.array([aside, -nearer * math.sin(math.radians(camera.elevation)), 0.0])

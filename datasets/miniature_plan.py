@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from datasets.appearance import Appearance, sample_appearance, sample_outfit
-from datasets.body import GESTURES
+from datasets.body import GESTURES, suit_motion
 from datasets.figures import CAMERAS, Motion, advance_motion, sample_motion
 
 LAYOUTS = ("market1501", "deepfashion")
@@ -155,12 +155,12 @@ def _plan_camera(config, pid: int, camera: int, count: int, rng: np.random.Gener
     rows: list[Picture] = []
     while len(rows) < count:
         length = min(count - len(rows), int(rng.integers(2, 7)))
-        rows += _plan_walk(config, pid, camera, length, rng, taken)
+        rows += _plan_walk(config, pid, _identity_seed(config.seed, pid), camera, length, rng, taken)
     return rows
 
 
-def _plan_walk(config, pid: int, camera: int, length: int, rng: np.random.Generator, taken: set[str]) -> list[Picture]:
-    motion, place = sample_motion(rng, CAMERAS[camera]), float(rng.random())
+def _plan_walk(config, pid: int, identity: int, camera: int, length: int, rng, taken: set[str]) -> list[Picture]:
+    motion, place = sample_motion(rng, CAMERAS[camera], person_of(identity, 0)), float(rng.random())
     while True:
         sequence, frame = int(rng.integers(1, 7)), 1 + 25 * int(rng.integers(0, 4000))
         steps = [0, *(25 * int(step) for step in rng.choice([1, 1, 2, 4], size=length - 1))]
@@ -175,14 +175,16 @@ def _plan_walk(config, pid: int, camera: int, length: int, rng: np.random.Genera
             motion = advance_motion(motion, rng, frames=step)
             # 1.3 m/s across 14 m of surroundings, turned round at the ends.
             place = abs((place + 0.0037 * step * motion.stride * np.sin(np.radians(motion.yaw)) + 1) % 2 - 1)
-        rows.append(_row(config, pid, camera, sequence, at, motion, place, rng))
+        rows.append(_row(config, pid, identity, camera, sequence, at, motion, place, rng))
     return rows
 
 
-def _row(config, pid: int, camera: int, sequence: int, frame: int, motion: Motion, place: float, rng) -> Picture:
+def _row(
+    config, pid: int, identity: int, camera: int, sequence: int, frame: int, motion: Motion, place: float, rng
+) -> Picture:
     return Picture(
         file="", name="", split="", role="person", pid=pid, camid=CAMERAS[camera].camid, sequence=sequence, frame=frame,
-        view="", identity_seed=_identity_seed(config.seed, max(pid, 0)), outfit=0, image_seed=int(rng.integers(2**62)),
+        view="", identity_seed=identity, outfit=0, image_seed=int(rng.integers(2**62)),
         place=round(float(place), 5), sloppy=False, motion=json.dumps(dataclasses.asdict(motion)), width=config.width,
         height=config.height,
     )  # fmt: skip
@@ -200,10 +202,11 @@ def _plan_others(config, pids: Sequence[int], taken: set[str]) -> Iterator[Pictu
     for role, count in (("distractor", config.distractors), ("junk", config.junk)):
         for index in range(count):
             label = 0 if role == "distractor" else -1
-            row = _plan_walk(config, label, int(rng.integers(len(CAMERAS))), 1, rng, taken)[0]
             shown = MAX_PIDS + 1 + index if role == "distractor" else int(rng.choice(pids))
+            identity, camera = _identity_seed(config.seed, shown), int(rng.integers(len(CAMERAS)))
+            row = _plan_walk(config, label, identity, camera, 1, rng, taken)[0]
             sloppy = role == "junk" or bool(rng.random() < _SLOPPY_SHARE)
-            row = dataclasses.replace(row, role=role, sloppy=sloppy, identity_seed=_identity_seed(config.seed, shown))
+            row = dataclasses.replace(row, role=role, sloppy=sloppy)
             yield _named(row, "gallery", f"{int(rng.integers(1, 7)):02d}")
 
 
@@ -236,11 +239,12 @@ def _outfit_views(rng: np.random.Generator, count: int) -> Iterator[list[str]]:
 
 
 def _catalogue_row(config, pid: int, outfit: int, view: str, split: str, rng: np.random.Generator) -> Picture:
-    who = person_of(_identity_seed(config.seed, pid), outfit)
+    identity = _identity_seed(config.seed, pid)
+    who = person_of(identity, outfit)
     gender, category = "WOMEN" if who.feminine else "MEN", _category(who)
     folder = f"{gender}/{category}/id_{pid:08d}"
     index, kind = view.split("_")
-    row = _row(config, pid, 0, 0, 0, _catalogue_motion(view, rng), 0.5, rng)
+    row = _row(config, pid, identity, 0, 0, 0, suit_motion(_catalogue_motion(view, rng), who), 0.5, rng)
     return dataclasses.replace(
         row, file=f"img/{folder}/{outfit + 1:02d}_{view}.jpg", outfit=outfit, view=view, split=split, camid=1,
         name=f"fashion{gender}{category}id{pid:08d}{outfit + 1:02d}_{index}{kind}.jpg",

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from datasets import miniature
-from datasets.body import GESTURES, JOINTS
+from datasets.body import GESTURES, JOINTS, suit_motion
 from datasets.figures import (
     CAMERAS,
     STUDIO,
@@ -224,6 +224,19 @@ def test_turned_away_faces_and_buried_hands_are_missing():
         assert not is_missing(facing, name)
         assert is_missing(away, name)
     assert not is_missing(away, "right_ear") and not is_missing(away, "left_ear")
+
+
+def test_a_motion_gives_the_same_pose_whatever_is_worn_and_carried():
+    motion = make_motion(yaw=30.0, left_arm=GESTURES["phone"], left_swing=0.0)
+    plain = draw(make_person(), motion)
+    loaded = draw(make_person(bag="hand-left", lower_style="skirt", lower_length=0.7), motion)
+    angles = []
+    for rendered in (plain, loaded):
+        shoulder, wrist = joint(rendered, "left_shoulder")[:2], joint(rendered, "left_wrist")[:2]
+        angles.append(np.arctan2(*(wrist - shoulder)))
+    assert abs(angles[0] - angles[1]) < 0.02
+    carrying = suit_motion(motion, make_person(bag="hand-left"))
+    assert carrying.left_arm == GESTURES["carry"] and carrying.right_arm == motion.right_arm
 
 
 def test_print_shows_only_on_its_own_side():
