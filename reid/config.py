@@ -191,8 +191,6 @@ class EvaluateConfig(StageConfig):
     """The finished run."""
     test_shards: Artifact
     """Image shards that hold query and gallery splits."""
-    rerank: bool = False
-    """Also report k-reciprocal re-ranking (k1 20, k2 6, lambda 0.3), beside the headline and never in it."""
     max_rank: int = Field(10, ge=1)
     """Gallery images per query in `ranked.parquet`."""
     device: Device = "auto"
@@ -264,7 +262,7 @@ def tiny_recipe(steps: int = 200, *, height: int = 64, width: int = 32) -> dict[
         "network": NetworkConfig(backbone="test_resnet.r160_in1k", weights="none", height=height, width=width),
         "augmentation": AugmentationConfig(padding=max(2, height // 26)),
         "batch": BatchConfig(identities=12, images=4),
-        "schedule": ScheduleConfig(steps=steps, learning_rate=2e-3, decay="cosine"),
+        "schedule": ScheduleConfig(steps=steps, learning_rate=6e-3, decay="cosine"),
     }
 
 

@@ -101,7 +101,7 @@ def decode(data: bytes, height: int, width: int) -> np.ndarray:
     """An image file's bytes as (3, H, W) uint8, resized without keeping its proportions (BoT: bilinear)."""
     with Image.open(io.BytesIO(data)) as image:
         rgb = image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(rgb).transpose(2, 0, 1)
+    return np.array(rgb).transpose(2, 0, 1)
 
 
 def read_images(
