@@ -57,7 +57,7 @@ def list_images(source: ImageSource) -> tuple[list[dict[str, object]], list[str]
     splits = _read_lists(source, [entry.path for entry in entries])
     rows, ignored = [], []
     for entry in entries:
-        if is_ignored(entry.path) or not entry.path.lower().endswith(".jpg"):
+        if (entry.refused is None and is_ignored(entry.path)) or not entry.path.lower().endswith(".jpg"):
             ignored.append(printable(entry.path))
             continue
         parsed = parse_path(entry.path)

@@ -59,7 +59,7 @@ def list_images(source: ImageSource) -> tuple[list[dict[str, object]], list[str]
         if not entries and (split == "train" or not source.has_folder(folder)):  # a set without tests trains only
             raise DatasetLayoutError(f"{source.root} has no files in '{folder}'; {EXPECTED}")
         for entry in entries:
-            if is_ignored(entry.path):
+            if entry.refused is None and is_ignored(entry.path):
                 ignored.append(printable(entry.path))
                 continue
             name = entry.path.rpartition("/")[2]

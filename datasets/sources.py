@@ -10,6 +10,7 @@ import os
 import stat
 import zipfile
 import zlib
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Self
@@ -107,7 +108,8 @@ class ImageSource:
 
     def _archive_entries(self, folder: str) -> list[SourceEntry]:
         start = f"{self.prefix}{folder}/" if folder else self.prefix
-        found, seen = [], set()
+        found = []
+        occurrences = Counter(self.archive.namelist())
         for member in self.archive.infolist():
             if member.is_dir() or not member.filename.startswith(start):
                 continue
@@ -116,9 +118,8 @@ class ImageSource:
                 refused = "unsafe-path", "its name leads outside the archive"
             elif stat.S_ISLNK(member.external_attr >> 16):
                 refused = "link", "is a link; only plain files are read from an archive"
-            elif path in seen:
-                refused = "duplicate", "the archive holds another file of the same name"
-            seen.add(path)
+            elif occurrences[member.filename] > 1:
+                refused = "duplicate", "the archive holds several files of this name"
             found.append(SourceEntry(path, refused))
         return found
 
@@ -126,7 +127,7 @@ class ImageSource:
         """Names of archive members that lead outside it (absolute, or with ``..``); never read."""
         if self.archive is None:
             return []
-        return sorted(name for name in map(printable, self.archive.namelist()) if not is_safe_path(name))
+        return sorted(printable(name) for name in self.archive.namelist() if not is_safe_path(name))
 
     def read(self, path: str) -> bytes:
         """A file's bytes, by its path below the prefix.
@@ -177,7 +178,9 @@ NOBODY = {"pid": -1, "camid": 0, "sequence": 0, "frame": 0, "role": "unknown"}
 def is_ignored(path: str) -> bool:
     """Whether a file is no part of any data set: a desktop's, hidden, or macOS's archive shadow."""
     parts = path.split("/")
-    return parts[-1].lower() in IGNORED_NAMES or any(part == "__MACOSX" or part.startswith(".") for part in parts)
+    return parts[-1].lower() in IGNORED_NAMES or any(
+        part == "__MACOSX" or (part.startswith(".") and part != "..") for part in parts
+    )
 
 
 def image_key(name: str) -> str:

@@ -58,7 +58,7 @@ def pose_lines(files: dict[str, bytes], *, joints: int = 18, seed: int = 0) -> l
     """A published keypoint file's lines for the images of a little Market-1501; distractors are nobody."""
     rng = np.random.default_rng(seed)
     lines = ["name:keypoints_y:keypoints_x"]
-    for name in files:
+    for name in sorted(files):
         if name.endswith(".jpg") and "gt_" not in name:
             y, x = rng.integers(0, 64, joints).tolist(), rng.integers(0, 32, joints).tolist()
             if "/0000_" in name:

@@ -80,7 +80,7 @@ def test_every_usable_image_gets_a_pose_row_with_a_status(tmp_path):
 def test_exported_poses_import_to_the_same_artifact(tmp_path, capsys):
     files = market_files()
     first = import_poses(tmp_path, files)
-    index = next((tmp_path / "store" / "index").iterdir())
+    index = next((tmp_path / "store" / "index").glob("[!.]*"))
     out = tmp_path / "out.csv"
     flags = ["export-poses", "--images", str(index), "--poses", str(first), "--csv", str(out)]
     assert main("datasets", COMMANDS, flags) == 0

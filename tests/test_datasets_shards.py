@@ -1,0 +1,273 @@
+"""Image shards: the same bytes every time, also after kills, beside other writers and on a full disk."""
+
+import errno
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from datasets.__main__ import COMMANDS
+from datasets.artifacts import MANIFEST, artifact_directory, is_complete, manifest_of
+from datasets.command_line import main
+from datasets.config import ImportPosesConfig, IndexConfig, WriteShardsConfig
+from datasets.errors import ArtifactBusyError, InputError
+from datasets.index import read_index
+from datasets.poses import read_poses
+from datasets.shards import plan_shards, read_shard_index, sample_json, sample_keypoints
+from tests.small_sets import jpeg, make, market_files, pose_csv, write_files
+
+SPLITS = ["train", "query", "gallery"]
+
+
+def prepare(
+    folder: Path, files: dict[str, bytes], *, images_per_shard: int = 10, splits: list[str] = SPLITS
+) -> WriteShardsConfig:
+    """Index and poses of `files`, and the config that shards them."""
+    store = folder / "store"
+    index = make(IndexConfig(root=write_files(folder / "set", files), workers=1), store)
+    poses = make(ImportPosesConfig(images=index, csv=[pose_csv(folder, files)]), store)
+    return WriteShardsConfig(images=index, poses=poses, splits=splits, images_per_shard=images_per_shard)
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    """Files of an artifact; its manifest holds times and is left out."""
+    return {path.name: path.read_bytes() for path in directory.iterdir() if path.name != MANIFEST}
+
+
+def samples_of(tar: Path) -> dict[str, dict[str, bytes]]:
+    samples: dict[str, dict[str, bytes]] = {}
+    with tarfile.open(tar) as file:
+        for member in file:
+            key, _, kind = member.name.partition(".")
+            samples.setdefault(key, {})[kind] = file.extractfile(member).read()
+    return samples
+
+
+def test_a_sample_is_the_sources_bytes_and_what_is_known_of_them(tmp_path):
+    config = prepare(tmp_path, market_files())
+    directory = make(config, tmp_path / "store")
+    samples = samples_of(directory / "query-00000.tar")
+    assert list(samples) == ["1001_c1s1_000000_00", "1002_c1s1_000000_00", "1003_c1s1_000000_00"]
+    source = tmp_path / "set" / "query" / "1001_c1s1_000000_00.jpg.jpg"
+    assert samples["1001_c1s1_000000_00"]["jpg"] == source.read_bytes()
+    sample = json.loads(samples["1001_c1s1_000000_00"]["json"])
+    pose = read_poses(config.poses).set_index("key").loc["1001_c1s1_000000_00", "keypoints"]
+    np.testing.assert_array_equal(sample_keypoints(sample), pose)
+    assert (sample["pid"], sample["camid"], sample["split"], sample["role"]) == (1001, 1, "query", "person")
+    assert (sample["width"], sample["height"]) == (32, 64)
+    nobody = json.loads(samples_of(directory / "gallery-00000.tar")["0000_c1s1_000000_02"]["json"])
+    assert nobody["keypoints"] == [[None, None, 0.0]] * 18 and nobody["role"] == "distractor"
+
+
+def test_an_identity_never_spans_two_shards_and_every_image_is_in_exactly_one(tmp_path):
+    config = prepare(tmp_path, market_files(identities=11, images=4))
+    directory = make(config, tmp_path / "store")
+    shards = read_shard_index(directory)["shards"]
+    assert [shard["samples"] for shard in shards if shard["split"] == "train"] == [12, 12, 12, 8]
+    where: dict[tuple[str, int], set[str]] = {}
+    keys = []
+    for shard in shards:
+        samples = samples_of(directory / shard["name"])
+        assert len(samples) == shard["samples"]
+        keys += samples
+        for key in samples:
+            where.setdefault((shard["split"], key.split("_")[0]), set()).add(shard["name"])
+    assert all(len(names) == 1 for names in where.values())
+    assert sorted(keys) == sorted(read_index(config.images)["key"])
+
+
+def test_plain_webdataset_reads_the_shards(tmp_path):
+    webdataset = pytest.importorskip("webdataset")
+    directory = make(prepare(tmp_path, market_files()), tmp_path / "store")
+    shards = sorted(str(path) for path in directory.glob("train-*.tar"))
+    pipeline = webdataset.WebDataset(shards, shardshuffle=False).decode("pil").to_tuple("__key__", "jpg", "json")
+    read = {key: (image.size, info["pid"]) for key, image, info in pipeline}
+    assert len(read) == 12 and read["0003_c2s1_000100_01"] == ((32, 64), 3)
+
+
+def test_equal_input_gives_equal_bytes_whatever_the_dates_and_the_file_system_order(tmp_path):
+    files = market_files()
+    first = contents(make(prepare(tmp_path / "a", files), tmp_path / "a" / "store"))
+    backwards = dict(reversed(files.items()))
+    time.sleep(0.01)
+    assert contents(make(prepare(tmp_path / "b", backwards), tmp_path / "b" / "store")) == first
+
+
+def test_a_changed_or_vanished_image_is_refused_and_named(tmp_path):
+    config = prepare(tmp_path, market_files())
+    path = tmp_path / "set" / "bounding_box_train" / "0002_c1s1_000000_01.jpg"
+    path.write_bytes(jpeg(77))
+    with pytest.raises(InputError, match=r"0002_c1s1_000000_01.jpg .* changed since it was indexed"):
+        make(config, tmp_path / "store")
+    path.unlink()
+    with pytest.raises(InputError, match=r"0002_c1s1_000000_01.jpg .* cannot be read any more"):
+        make(config, tmp_path / "store")
+
+
+def test_poses_of_another_index_are_refused(tmp_path):
+    config = prepare(tmp_path, market_files())
+    files = market_files(identities=5)
+    larger = make(IndexConfig(root=write_files(tmp_path / "larger", files), workers=1), tmp_path / "store")
+    with pytest.raises(InputError, match="lacks 3 of 36 images"):
+        make(config.model_copy(update={"images": larger}), tmp_path / "store")
+
+
+def test_a_split_without_images_is_refused(tmp_path):
+    config = prepare(tmp_path, market_files(test_identities=1))
+    images = read_index(config.images)
+    with pytest.raises(InputError, match="no usable image in split 'query'"):
+        from datasets.shards import _join
+
+        _join(images[images["split"] != "query"], read_poses(config.poses), config)
+
+
+def test_adding_an_image_writes_only_the_shard_it_touches(tmp_path):
+    files = market_files(identities=12, images=4)
+    make(prepare(tmp_path, files, splits=["train"]), tmp_path / "store")
+    files["bounding_box_train/0013_c6s1_009999_01.jpg"] = jpeg(4242)  # of the last identity
+    directory = make(prepare(tmp_path, files, splits=["train"]), tmp_path / "store")
+    summary = manifest_of(directory)["summary"]
+    assert (summary["shards_reused"], summary["shards_written"]) == (3, 1)
+    fresh = make(prepare(tmp_path / "fresh", {**files}, splits=["train"]), tmp_path / "fresh" / "store")
+    assert {n: c for n, c in contents(fresh).items() if n.endswith(".tar")} == {
+        n: c for n, c in contents(directory).items() if n.endswith(".tar")
+    }
+
+
+def test_a_damaged_shard_of_an_earlier_artifact_is_not_reused(tmp_path):
+    files = market_files(identities=12, images=4)
+    config = prepare(tmp_path, files, splits=["train"])
+    first = make(config, tmp_path / "store")
+    good = contents(first)
+    (first / "train-00000.tar").write_bytes(b"damaged")
+    second = make(config.model_copy(update={"splits": ["train", "query"]}), tmp_path / "store")
+    assert manifest_of(second)["summary"]["shards_reused"] == 3
+    assert (second / "train-00000.tar").read_bytes() == good["train-00000.tar"]
+
+
+NURSERY = """
+import os, sys
+from pathlib import Path
+from datasets.artifacts import build
+from datasets.config import WriteShardsConfig
+from datasets.shards import make_shards
+config = WriteShardsConfig.model_validate_json(Path(sys.argv[1]).read_text())
+for store in sys.stdin:
+    pid = os.fork()
+    if pid == 0:
+        build(config, make_shards, store=Path(store.strip()))
+        os._exit(0)
+    print(pid, flush=True)
+    os.waitpid(pid, 0)
+    print("ended", flush=True)
+"""
+"""Starts one child per line, so that the libraries are imported once for ten kills."""
+
+
+def test_killed_at_ten_random_moments_and_run_again_the_set_is_byte_identical(tmp_path, repository):
+    config = prepare(tmp_path, market_files(identities=30, images=4), images_per_shard=12, splits=["train"])
+    (tmp_path / "config.json").write_text(config.model_dump_json())
+    started = time.monotonic()
+    undisturbed = contents(make(config, tmp_path / "undisturbed"))
+    seconds = time.monotonic() - started
+    rng = random.Random(0)
+    interrupted = 0
+    command = [sys.executable, "-c", NURSERY, str(tmp_path / "config.json")]
+    with subprocess.Popen(command, cwd=repository, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as nursery:
+        for trial in range(10):
+            store = tmp_path / f"killed-{trial}"
+            nursery.stdin.write(f"{store}\n")
+            nursery.stdin.flush()
+            child = int(nursery.stdout.readline())
+            time.sleep(rng.uniform(0, seconds))
+            os.kill(child, signal.SIGKILL)
+            assert nursery.stdout.readline() == "ended\n"
+            directory = artifact_directory(config, store)
+            interrupted += not is_complete(directory)
+            assert is_complete(directory) or not directory.exists()
+            assert contents(make(config, store)) == undisturbed
+            shutil.rmtree(store)
+        nursery.stdin.close()
+    assert interrupted >= 3  # the kills really hit the work
+
+
+def test_an_interrupted_run_keeps_its_finished_shards_and_clears_what_was_half_written(tmp_path, monkeypatch):
+    config = prepare(tmp_path, market_files(identities=12, images=4), splits=["train"])
+    from datasets import shards
+
+    real, calls = shards.write_tar, []
+
+    def fails_at_the_third(path, members):
+        calls.append(path.name)
+        if len(calls) == 3:
+            path.write_bytes(b"half")
+            raise KeyboardInterrupt
+        real(path, members)
+
+    monkeypatch.setattr(shards, "write_tar", fails_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        make(config, tmp_path / "store")
+    monkeypatch.setattr(shards, "write_tar", real)
+    directory = make(config, tmp_path / "store")
+    summary = manifest_of(directory)["summary"]
+    assert (summary["shards_kept"], summary["shards_written"]) == (2, 2)
+    assert contents(directory) == contents(make(config, tmp_path / "other"))
+
+
+def test_a_full_disk_is_told_in_one_line_and_the_next_run_goes_on(tmp_path, monkeypatch, capsys):
+    config = prepare(tmp_path, market_files(identities=12, images=4), splits=["train"])
+    (tmp_path / "config.json").write_text(config.model_dump_json())
+    flags = ["write-shards", "--config", str(tmp_path / "config.json"), "--store", str(tmp_path / "store")]
+    from datasets import shards
+
+    real, calls = os.fsync, []
+
+    def full_at_the_second(descriptor):
+        calls.append(descriptor)
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr(shards.os, "fsync", full_at_the_second)
+    assert main("datasets", COMMANDS, flags) == 2
+    assert "no space left while making" in capsys.readouterr().err
+    assert not is_complete(artifact_directory(config, tmp_path / "store"))
+    assert main("datasets", COMMANDS, flags) == 0
+    directory = artifact_directory(config, tmp_path / "store")
+    assert manifest_of(directory)["summary"]["shards_kept"] == 1
+    assert contents(directory) == contents(make(config, tmp_path / "other"))
+
+
+def test_a_second_writer_is_refused_while_the_first_one_works(tmp_path, monkeypatch):
+    config = prepare(tmp_path, market_files(), splits=["train"])
+    from datasets import shards
+
+    real = shards.write_tar
+
+    def tries_again_inside(path, members):
+        with pytest.raises(ArtifactBusyError, match="another process is making"):
+            make(config, tmp_path / "store")
+        real(path, members)
+
+    monkeypatch.setattr(shards, "write_tar", tries_again_inside)
+    assert is_complete(make(config, tmp_path / "store"))
+
+
+def test_a_plan_cuts_after_the_identity_that_fills_a_shard():
+    keypoints = [np.full((18, 3), np.nan, np.float32)] * 9
+    rows = pd.DataFrame({"key": list("abcdefghi"), "pid": [5, 1, 1, 2, 3, 3, 3, 3, 4], "split": "train", "camid": 1})
+    rows = rows.assign(role="person", width=1, height=1, sha256="", keypoints=keypoints)
+    plans = plan_shards(rows, "train", 3)
+    assert ["".join(plan.images["key"]) for plan in plans] == ["bcd", "efgh", "ia"]
+    assert [plan.name for plan in plans] == ["train-00000.tar", "train-00001.tar", "train-00002.tar"]
+    assert json.loads(sample_json(next(plans[0].images.itertuples())))["keypoints"][0] == [None, None, 0.0]

@@ -1,0 +1,68 @@
+"""`python -m datasets verify` names what is damaged and exits with 1."""
+
+import json
+import shutil
+
+import pytest
+
+from datasets.__main__ import COMMANDS
+from datasets.command_line import main
+from datasets.config import IndexConfig, SelectSubsetsConfig
+from tests.small_sets import make, market_root
+
+
+@pytest.fixture
+def store(tmp_path):
+    index = make(IndexConfig(root=market_root(tmp_path), workers=1), tmp_path / "store")
+    make(SelectSubsetsConfig(images=index), tmp_path / "store")
+    return tmp_path / "store"
+
+
+def verify(*folders) -> int:
+    return main("datasets", COMMANDS, ["verify", "--artifacts", ",".join(map(str, folders))])
+
+
+def test_a_whole_store_passes(store):
+    assert verify(store) == 0
+    assert verify(*store.glob("*/[!.]*")) == 0
+
+
+@pytest.mark.parametrize(
+    "damage", ["bit", "truncated", "missing", "added", "manifest text", "manifest hash", "manifest list"]
+)
+def test_each_kind_of_damage_is_found_and_named(store, caplog, damage):
+    artifact = next((store / "index").glob("[!.]*"))
+    file, manifest = artifact / "images.parquet", artifact / "manifest.json"
+    named = manifest if damage.startswith("manifest") else file
+    content = file.read_bytes()
+    if damage == "bit":
+        file.write_bytes(content[:100] + bytes([content[100] ^ 1]) + content[101:])
+    elif damage == "truncated":
+        file.write_bytes(content[:-1])
+    elif damage == "missing":
+        file.unlink()
+    elif damage == "added":
+        named = artifact / "more.txt"
+        named.write_text("x")
+    elif damage == "manifest text":
+        manifest.write_text(manifest.read_text()[:-20])
+    elif damage == "manifest hash":
+        changed = json.loads(manifest.read_text())
+        changed["files"][0]["sha256"] = "0" * 64
+        manifest.write_text(json.dumps(changed))
+    else:
+        manifest.write_text("[]")
+    assert verify(store) == 1
+    damaged = [record.getMessage() for record in caplog.records if record.getMessage().startswith("damaged")]
+    assert len(damaged) == 1 and str(named) in damaged[0]
+
+
+def test_a_store_in_the_making_is_no_damage_and_an_empty_one_is_refused(store, tmp_path, capsys):
+    artifact = next((store / "index").glob("[!.]*"))
+    shutil.copytree(artifact, artifact.with_name(artifact.name + ".partial"))
+    assert verify(store) == 0
+    for folder in (tmp_path / "empty", tmp_path / "nowhere"):
+        if folder.name == "empty":
+            folder.mkdir()
+        assert verify(folder) == 2
+        assert str(folder) in capsys.readouterr().err
