@@ -21,7 +21,19 @@ import pandas as pd
 from datasets.artifacts import manifest_of
 from reid import report_text
 from reid.config import ReportConfig
-from reid.report_data import Arms, Gain, Run, costs, main_arm, points, read_gains, read_results, read_runs
+from reid.report_data import (
+    Arms,
+    Gain,
+    Run,
+    costs,
+    main_arm,
+    points,
+    read_gains,
+    read_results,
+    read_runs,
+    read_statistics,
+    with_ancestors,
+)
 from reid.report_sections import GeneratedSet, pictures_section, ranking_section, training_section
 from reid.report_tables import arms_table, gain_cards, result_charts
 
@@ -80,7 +92,7 @@ class Material:
     @cached_property
     def gains(self) -> list[Gain]:
         """All arms' gains over the baseline."""
-        return read_gains(self.config.benchmark, self.results, self.baseline)
+        return read_gains(self.config.benchmark)
 
     @cached_property
     def headline_gains(self) -> list[Gain]:
@@ -95,12 +107,11 @@ class Material:
 
     @cached_property
     def manifests(self) -> list[dict[str, Any]]:
-        """Manifests of every artifact handed in."""
+        """Manifests of every artifact handed in and of what they were made from, by the time they were begun."""
         config = self.config
         single = [path for path in (config.images, config.poses) if path is not None]
         folders = [*config.stages, *single, *config.generators, *config.synthetic, *config.runs, config.benchmark]
-        unique = {(m["stage"], m["key"]): m for m in map(self.manifest, folders)}
-        return list(unique.values())
+        return with_ancestors(folders, Path(config.benchmark).resolve().parent.parent)
 
     @cached_property
     def sets(self) -> list[GeneratedSet]:
@@ -133,8 +144,8 @@ def page_context(material: Material) -> dict[str, Any]:
     config, results = material.config, material.results
     confidence = float(material.benchmark_config.get("confidence", 0.95))
     gains = material.headline_gains
-    intervals = any(gain.low is not None for gain in gains)
-    charts = result_charts(results, material.arms, gains, material.protocol)
+    statistics = read_statistics(config.benchmark)
+    charts = result_charts(statistics, material.arms, gains, material.protocol)
     parts: list[Callable[[Material], dict[str, Any]]] = [ranking_section, pictures_section, training_section]
     context: dict[str, Any] = {}
     for part in parts:
@@ -149,11 +160,12 @@ def page_context(material: Material) -> dict[str, Any]:
         "arms": material.arms.legend(),
         "result_lead": report_text.result_lead(results, material.baseline),
         "result_charts": charts,
-        "result_caption": report_text.result_caption(confidence, intervals),
+        "result_caption": report_text.result_caption(statistics, confidence),
+        "set_up": report_text.set_up(results),
         "table": arms_table(results, material.gains, material.arms),
         "several_protocols": results["protocol"].nunique() > 1,
         "table_caption": report_text.table_caption(results),
-        "papers": report_text.papers(),
+        "papers": report_text.papers(results),
         "costs": costs(material.manifests),
         "protocol": report_text.protocol(results, material.baseline, material.benchmark_config),
         "cards": model_cards(config.model_cards),

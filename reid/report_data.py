@@ -11,18 +11,19 @@ import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from datasets.artifacts import manifest_of
+from datasets.artifacts import is_complete, manifest_of
 from datasets.errors import ArtifactError
+from reid.benchmark import arm_rank
 
 logger = logging.getLogger(__name__)
 
-ARM_ORDER = ("real", "real+synthetic", "real-long", "real-then-synthetic", "reconstruction", "real-pretrained")
-"""Known arms, in the order of their colours; any other arm follows by name."""
+ARM_COLORS = ("real", "real+synthetic", "real-long", "real-then-synthetic", "reconstruction", "real-pretrained")
+"""Known arms by their place in the palette; any other arm follows by name."""
 MINUS = "\N{MINUS SIGN}"
 
 
@@ -57,6 +58,8 @@ class Gain:
     high: float | None = None
     before: float = float("nan")
     after: float = float("nan")
+    over: Literal["draws", "test identities"] = "test identities"
+    """What the interval covers."""
 
     @property
     def certain(self) -> bool:
@@ -71,15 +74,14 @@ class Arms:
     names: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        known = [name for name in ARM_ORDER if name in self.names]
-        self.names = known + sorted(set(self.names) - set(known))
+        self.names = sorted(self.names, key=arm_rank)
 
     def color(self, name: str) -> int:
         """Place in the palette; the known arms have theirs whatever else is shown."""
-        if name in ARM_ORDER:
-            return ARM_ORDER.index(name)
-        unknown = [other for other in self.names if other not in ARM_ORDER]
-        return len(ARM_ORDER) + (unknown.index(name) % 2 if name in unknown else 0)
+        if name in ARM_COLORS:
+            return ARM_COLORS.index(name)
+        unknown = [other for other in self.names if other not in ARM_COLORS]
+        return len(ARM_COLORS) + (unknown.index(name) % 2 if name in unknown else 0)
 
     def legend(self) -> list[dict[str, Any]]:
         """Name and colour of each, for the page."""
@@ -99,16 +101,17 @@ def read_runs(directories: Iterable[Path]) -> list[Run]:
     return sorted(runs, key=lambda run: (run.protocol, run.fraction, arm_rank(run.arm), run.draw, run.seed))
 
 
-def arm_rank(name: str) -> tuple[int, str]:
-    """Sorts arms as `ARM_ORDER` does, then by name."""
-    return (ARM_ORDER.index(name) if name in ARM_ORDER else len(ARM_ORDER), name)
+RESULT_COLUMNS = (
+    "protocol", "fraction", "draw", "seed", "arm", "rank1", "map", "steps", "synthetic_images", "queries", "gallery",
+    "backbone", "weights", "height", "width",
+)  # fmt: skip
 
 
 def read_results(directory: Path) -> pd.DataFrame:
     """The benchmark's rows, one a run, sorted; the columns that a page cannot do without are checked."""
     manifest_of(directory, "benchmark")
     results = pd.read_parquet(Path(directory) / "results.parquet")
-    absent = [name for name in ("protocol", "fraction", "draw", "seed", "arm", "rank1", "map") if name not in results]
+    absent = [name for name in RESULT_COLUMNS if name not in results]
     if absent or results.empty:
         raise ArtifactError(
             f"{directory}/results.parquet has {'no rows' if not absent else f'no {absent}'}; run reid benchmark again"
@@ -120,28 +123,37 @@ def read_results(directory: Path) -> pd.DataFrame:
 def main_arm(results: pd.DataFrame, baseline: str) -> str | None:
     """The arm of the headline: real+synthetic, or else the first other one that has synthetic images."""
     names = [name for name in results["arm"].unique() if name != baseline]
-    if "real+synthetic" in names or "synthetic_images" not in results:
-        return "real+synthetic" if "real+synthetic" in names else None
+    if "real+synthetic" in names:
+        return "real+synthetic"
     augmented = results[(results["arm"] != baseline) & (results["synthetic_images"] > 0)]["arm"]
     return min(augmented, key=arm_rank, default=None)
 
 
-def read_gains(directory: Path, results: pd.DataFrame, baseline: str) -> list[Gain]:
-    """Every arm's gain in mAP and Rank-1 over the baseline: mean over the draws and seeds that both arms have."""
+def read_gains(directory: Path) -> list[Gain]:
+    """Every arm's gain in mAP and Rank-1 over the baseline, in points, from the benchmark's ``gains.parquet``.
+
+    The interval is the one over draws where there are several, else the bootstrap over test identities.
+    """
+    table = pd.read_parquet(Path(directory) / "gains.parquet")
     gains = []
-    for (protocol, fraction), rows in results.groupby(["protocol", "fraction"]):
-        indexed = {arm: group.set_index(["draw", "seed"]) for arm, group in rows.groupby("arm")}
-        for arm in sorted(set(indexed) - {baseline}, key=arm_rank) if baseline in indexed else ():
-            common = indexed[arm].index.intersection(indexed[baseline].index)
-            for metric in ("map", "rank1") if len(common) else ():
-                before, after = (float(indexed[name].loc[common, metric].mean()) for name in (baseline, arm))
-                gains.append(
-                    Gain(
-                        protocol=protocol, fraction=int(fraction), arm=arm, metric=metric, value=100 * (after - before),
-                        before=before, after=after,
-                    )
-                )  # fmt: skip
-    return gains
+    for row in table[table["metric"].isin(["map", "rank1"])].to_dict("records") if len(table) else ():
+        over_draws = row["unit"] == "draw" and np.isfinite(row["draw_low"])
+        low, high = (row["draw_low"], row["draw_high"]) if over_draws else (row["low"], row["high"])
+        finite = bool(np.isfinite(low) and np.isfinite(high))
+        gains.append(
+            Gain(
+                protocol=row["protocol"], fraction=int(row["fraction"]), arm=row["arm"], metric=row["metric"],
+                value=100 * row["value"], before=row["before"], after=row["after"],
+                low=100 * float(low) if finite else None, high=100 * float(high) if finite else None,
+                over="draws" if over_draws else "test identities",
+            )
+        )  # fmt: skip
+    return sorted(gains, key=lambda gain: (gain.protocol, gain.fraction, arm_rank(gain.arm), gain.metric))
+
+
+def read_statistics(directory: Path) -> pd.DataFrame:
+    """Mean, sd and interval of each protocol, fraction, arm and metric, as shares."""
+    return pd.read_parquet(Path(directory) / "statistics.parquet")
 
 
 def read_log(directory: Path, names: Sequence[str] = ("train_log.jsonl", "log.jsonl")) -> pd.DataFrame:
@@ -184,11 +196,27 @@ def synthetic_counts(directory: Path, title: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def with_ancestors(folders: Iterable[Path], store: Path) -> list[dict[str, Any]]:
+    """Manifests of artifacts and of all that they were made from in the same store, each once.
+
+    Artifacts of other stores (shipped models) are not this regeneration's cost, and the user's files are none at all.
+    """
+    store, waiting = store.resolve(), [Path(folder) for folder in folders]
+    given, found = {folder.resolve() for folder in waiting}, {}
+    while waiting:
+        folder = waiting.pop().resolve()
+        if folder in found or not (folder in given or (store in folder.parents and is_complete(folder))):
+            continue
+        found[folder] = manifest = manifest_of(folder)
+        waiting += [Path(item["path"]) for item in manifest.get("inputs", {}).values()]
+    unique = {(m["stage"], m["key"]): m for m in found.values()}
+    return sorted(unique.values(), key=lambda m: (str(m.get("started", "")), m["stage"], m["key"]))
+
+
 def costs(manifests: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """Seconds by stage, in the order in which the stages first began; each artifact counted once."""
-    unique = {(m["stage"], m["key"]): m for m in manifests}
+    """Seconds by stage, in the order of the manifests."""
     groups: dict[str, list[dict[str, Any]]] = {}
-    for manifest in sorted(unique.values(), key=lambda m: (str(m.get("started", "")), m["stage"], m["key"])):
+    for manifest in manifests:
         groups.setdefault(_stage_title(manifest), []).append(manifest)
     seconds = {name: sum(float(m.get("seconds", 0)) for m in members) for name, members in groups.items()}
     total, longest = sum(seconds.values()), max(seconds.values(), default=0) or 1
@@ -201,7 +229,12 @@ def costs(manifests: Iterable[dict[str, Any]]) -> dict[str, Any]:
         }
         for name, value in seconds.items()
     ]
-    return {"rows": rows, "total": f"{total:,.1f}", "count": len(unique), "spoken": spoken_seconds(total)}
+    return {
+        "rows": rows,
+        "total": f"{total:,.1f}",
+        "count": sum(map(len, groups.values())),
+        "spoken": spoken_seconds(total),
+    }
 
 
 def _stage_title(manifest: dict[str, Any]) -> str:

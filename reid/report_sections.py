@@ -46,7 +46,21 @@ class GeneratedSet:
     @property
     def title(self) -> str:
         """For headings."""
-        return f"Generator trained on {self.fraction} % of the images" + (f", draw {self.draw}" if self.draw else "")
+        return f"{self.fraction} % of the real images" + (f", draw {self.draw}" if self.draw else "")
+
+    @property
+    def note(self) -> str:
+        """What the generator has seen of these people."""
+        seen = self.manifest.get("summary", {}).get("generator_fraction", self.fraction)
+        return (
+            "generator trained on this subset"
+            if seen == self.fraction
+            else (
+                "generator trained on the full training split"
+                if seen in (None, 100)
+                else f"generator trained on {seen} %"
+            )
+        )
 
 
 # --- who profits ------------------------------------------------------------------------------------------------------
@@ -124,9 +138,9 @@ def pictures_section(material: Material) -> dict[str, Any]:
     if images is not None and config.poses is not None:
         overlays = overlay_pictures(images, config.poses)
         overlays_missing = "No training image has a skeleton with at least nine joints."
-    showcases = [{"title": s.title, "note": "", "rows": showcase_rows(s.directory)} for s in material.sets]
+    showcases = [{"title": s.title, "note": s.note, "rows": showcase_rows(s.directory)} for s in material.sets]
     sheets = [
-        {"title": f"{s.fraction} %", "picture": embed_file(s.directory / "contact_sheet.png", most_height=SHEET_HEIGHT)}
+        {"title": s.title, "picture": embed_file(s.directory / "contact_sheet.png", most_height=SHEET_HEIGHT)}
         for s in material.sets
         if (s.directory / "contact_sheet.png").is_file()
     ]
@@ -136,10 +150,7 @@ def pictures_section(material: Material) -> dict[str, Any]:
         "showcases": showcases,
         "has_truth": any(row["has_truth"] for s in showcases for row in s["rows"]),
         "contact_sheets": sheets,
-        "counts": [
-            synthetic_counts(s.directory, f"{s.fraction} %" + (f", draw {s.draw}" if s.draw else ""))
-            for s in material.sets
-        ],
+        "counts": [synthetic_counts(s.directory, s.title) for s in material.sets],
     } | retrieval_section(material, images)
 
 

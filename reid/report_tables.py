@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reid.report_data import MINUS, Arms, Gain, arm_rank, percent, points
+from reid.benchmark import arm_rank
+from reid.report_data import MINUS, Arms, Gain, percent, points
 from reid.report_figures import Chart, Line, Point, fraction_chart, gain_chart
 
 COLUMNS = ("rank1", "rank5", "rank10", "map", "minp")
@@ -52,13 +53,17 @@ def _share(value: float) -> str:
     return f"{100 * value:.1f}" if np.isfinite(value) else "—"
 
 
-def result_charts(results: pd.DataFrame, arms: Arms, gains: Sequence[Gain], protocol: str) -> list[Chart]:
+def result_charts(statistics: pd.DataFrame, arms: Arms, gains: Sequence[Gain], protocol: str) -> list[Chart]:
     """mAP and Rank-1 by fraction for every arm of the headline's protocol, and the gains with their intervals."""
-    chosen = results[results["protocol"] == protocol]
+    chosen = statistics[statistics["protocol"] == protocol]
     charts = []
     for metric in ("map", "rank1"):
         lines = [
-            Line(name=name, color=arms.color(name), points=_means(chosen[chosen["arm"] == name], metric))
+            Line(
+                name=name,
+                color=arms.color(name),
+                points=_points(chosen[(chosen["arm"] == name) & (chosen["metric"] == metric)]),
+            )
             for name in arms.names
             if (chosen["arm"] == name).any()
         ]
@@ -70,11 +75,15 @@ def result_charts(results: pd.DataFrame, arms: Arms, gains: Sequence[Gain], prot
     return charts
 
 
-def _means(rows: pd.DataFrame, metric: str) -> list[Point]:
+def _points(rows: pd.DataFrame) -> list[Point]:
     return [
-        Point(x=float(fraction), value=100 * float(values.mean()))
-        for fraction, values in rows.groupby("fraction")[metric]
+        Point(x=float(row["fraction"]), value=100 * row["mean"], low=_finite(row["low"]), high=_finite(row["high"]))
+        for row in rows.sort_values("fraction").to_dict("records")
     ]
+
+
+def _finite(share: float) -> float | None:
+    return 100 * float(share) if np.isfinite(share) else None
 
 
 def arms_table(results: pd.DataFrame, gains: Sequence[Gain], arms: Arms) -> list[list[dict[str, Any]]]:

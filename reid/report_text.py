@@ -11,25 +11,8 @@ from typing import Any
 
 import pandas as pd
 
+from reid.benchmark_tables import PAPER_FRACTIONS, PAPER_NOTE, PAPER_TABLE_4
 from reid.report_data import Gain, points
-
-PAPER_FRACTIONS = (20, 40, 60, 80)
-PAPER_ROWS = (
-    ("Standard (real images only)", (33.4, 56.6, 64.9, 69.2)),
-    ("PTN", (55.6, 57.3, 67.1, 72.5)),
-    ("GFLA", (57.3, 59.7, 67.6, 73.2)),
-    ("DPTN", (58.1, 62.6, 69.0, 74.2)),
-    ("PIDM", (61.3, 64.8, 71.6, 75.3)),
-    ("PCDMs", (63.8, 67.1, 73.3, 76.4)),
-    ("IMAGPose", (66.4, 69.2, 75.1, 77.6)),
-)
-"""IMAGPose (NeurIPS 2024), Table 4, as printed."""
-PAPER_CAVEAT = (
-    "The column is headed “Rank-1” in the paper, but almost certainly holds mAP: earlier papers of this line treat "
-    "76.7 at 100 % as mAP, and as Rank-1 the Standard row would lie far below the weakest published baseline (87.7). "
-    "Number of synthetic images, seeds and training steps are not stated, and in those papers the network is trained "
-    "further on the synthetic images, so their gains also contain longer training."
-)
 
 
 def headline(
@@ -117,16 +100,23 @@ def result_lead(results: pd.DataFrame, baseline: str) -> str:
     )
 
 
-def result_caption(confidence: float, intervals: bool) -> str:
+def result_caption(statistics: pd.DataFrame, confidence: float) -> str:
     """What to look at in the charts."""
     text = "The distance between two lines is the gain; where the lines meet, more real images have made it vanish."
-    if intervals:
-        text += f" Pale bars are {100 * confidence:g} % intervals."
+    units = set(statistics["unit"])
+    level = f"{100 * confidence:g} % intervals"
+    if "draw" in units:
+        text += f" Pale bars: {level} over draws."
+    elif "seed" in units:
+        text += f" Pale bars left: {level} over the seeds of one draw; right: over the test identities."
+    else:
+        text += f" Pale bars on the right: {level} from drawing the test identities anew (paired bootstrap)."
     return text
 
 
 def protocol(results: pd.DataFrame, baseline: str, benchmark: dict[str, Any]) -> list[tuple[str, str]]:
     """The benchmark's rules, in words: term and explanation."""
+    level = f"{100 * float(benchmark.get('confidence', 0.95)):g} %"
     told = [
         ("Fractions and draws.", "A fraction is a share of the real training images with at least one image of each "
          "identity. Subsets of one draw are nested: the 20 % subset lies inside the 40 % one."),
@@ -152,20 +142,50 @@ def protocol(results: pd.DataFrame, baseline: str, benchmark: dict[str, Any]) ->
         ("Figures.", "Rank-k is the share of queries with a right answer among the first k. mAP is the mean of the "
          "precisions at the hits (as BoT, fast-reid and torchreid count; the official MATLAB code’s trapezoid gives "
          "about half a point less). mINP is the share of right answers down to the last one found."),
-        ("Gains and intervals.", f"A gain is counted in percentage points over “{baseline}” of the same fraction, draw "
-         "and seed."),
+        ("Gains and intervals.", f"A gain is counted in percentage points over “{baseline}” of the same fraction, "
+         f"draw and seed. Intervals over draws are Student’s ({level}); with a single draw the interval is a paired "
+         f"bootstrap over the test identities ({benchmark.get('resamples', '?')} resamples): it holds for these "
+         "trained networks and other test people, not for another subset or another training."),
     ]  # fmt: skip
     return told
 
 
-def papers() -> dict[str, Any]:
-    """The papers' table as the page shows it."""
-    return {
-        "fractions": PAPER_FRACTIONS,
-        "rows": PAPER_ROWS,
-        "difference": "where data set, network, starting weights, protocol or size of the test differ",
-        "caveat": PAPER_CAVEAT,
-    }
+def papers(results: pd.DataFrame) -> dict[str, Any]:
+    """The papers' table as the page shows it, and what differs here."""
+    row = results.iloc[0]
+    differences = []
+    if (row["queries"], row["gallery"]) != MARKET_TEST:
+        differences.append(f"the test here has {row['queries']:,} queries and {row['gallery']:,} gallery images")
+    if row["backbone"] != "resnet50":
+        differences.append(f"the network is {row['backbone']} at {row['height']} × {row['width']} pixels")
+    if "ImageNet" not in str(row["weights"]):
+        differences.append("it starts without ImageNet weights")
+    text = f": {enumeration(differences)}" if differences else ""
+    return {"fractions": PAPER_FRACTIONS, "rows": PAPER_TABLE_4.items(), "difference": text, "caveat": PAPER_NOTE}
+
+
+MARKET_TEST = (3368, 15913)
+"""Queries and gallery images (junk left out) of the whole of Market-1501."""
+
+
+def set_up(results: pd.DataFrame) -> str:
+    """The network and where it starts from, in words."""
+    networks = results[["backbone", "weights", "height", "width"]].drop_duplicates()
+    told = [
+        f"{row.backbone} at {row.height} × {row.width} pixels, {STARTS.get(str(row.weights), str(row.weights))}"
+        for row in networks.itertuples()
+    ]
+    text = f"Network: {'; '.join(told)}."
+    if "from scratch" in set(results["weights"]):
+        text += " Absolute figures are therefore far below published ones; differences between arms are what counts."
+    return text
+
+
+STARTS = {
+    "from scratch": "trained from scratch without ImageNet weights",
+    "another run": "started from another run",
+    "ImageNet (timm)": "started from ImageNet weights",
+}
 
 
 def table_caption(results: pd.DataFrame) -> str:

@@ -17,12 +17,24 @@ from PIL import Image, ImageDraw
 
 from datasets.artifacts import build
 from datasets.errors import ArtifactError
-from reid.config import ReportConfig
+from reid.benchmark import make_benchmark
+from reid.config import BenchmarkConfig, ReportConfig
 from reid.report import make_report, markdown_cell
-from reid.report_data import Arms, percent, points, read_results, spoken_seconds
+from reid.report_data import (
+    Arms,
+    Gain,
+    costs,
+    percent,
+    points,
+    read_gains,
+    read_results,
+    read_runs,
+    spoken_seconds,
+    with_ancestors,
+)
 from reid.report_figures import Line, Point, fraction_chart
 from reid.report_sections import chosen_queries, identity_gains
-from reid.report_text import enumeration
+from reid.report_text import enumeration, headline
 
 EVIL = "<script>alert(1)</script>"
 FRACTIONS = (20, 40)
@@ -102,16 +114,14 @@ def make_poses(root: Path, index: Path) -> Path:
     return finished(folder, "import-poses", {"images": str(index)})
 
 
-def metrics_of(arm: str, fraction: int) -> dict[str, float]:
-    ap = 0.3 + fraction / 200 + (0.1 if arm != "real" else 0)
-    return {
-        "rank1": ap + 0.1,
-        "rank5": ap + 0.2,
-        "rank10": ap + 0.3,
-        "map": ap,
-        "map_trapezoid": ap - 0.01,
-        "minp": ap / 3,
-    }
+def metrics_of(first: np.ndarray) -> dict[str, object]:
+    """What a run's metrics.json says, from the rank of each query's only match."""
+    ap = float((1 / first).mean())
+    counts = {"queries": PEOPLE, "unmatched_queries": 0, "gallery": PEOPLE, "distractors": 0, "junk": 0}
+    network = {"backbone": "tiny", "weights": "from scratch", "height": 64, "width": 32, "parameters": 9}
+    batch = {"batch_identities": 4, "batch_images": 4, "batch_synthetic": 1, "identities": PEOPLE, "images": PEOPLE}
+    ranks = {f"rank{k}": float((first <= k).mean()) for k in (1, 5, 10)}
+    return {**ranks, "map": ap, "map_trapezoid": ap, "minp": ap, "steps": 200, **counts, **network, **batch}
 
 
 def make_runs(root: Path, index: Path, arms: tuple[str, ...] = ARMS) -> list[Path]:
@@ -132,9 +142,8 @@ def make_runs(root: Path, index: Path, arms: tuple[str, ...] = ARMS) -> list[Pat
             log = [{"step": s, "loss": 5 / s**0.3 + rng.random() / 5, "accuracy": 0.5} for s in steps]
             (folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log) + '{"step": 101, "lo')
             config = {"arm": arm, "fraction": fraction, "draw": 0, "seed": 0, "protocol": "leak-free"}
-            (folder / "metrics.json").write_text(
-                json.dumps(metrics_of(arm, fraction) | config | {"weights": "from scratch"})
-            )
+            metrics = metrics_of(first) | config | {"synthetic_images": 80 * number}
+            (folder / "metrics.json").write_text(json.dumps(metrics))
             folders.append(finished(folder, "train", config, seconds=30.0))
     return folders
 
@@ -149,17 +158,14 @@ def make_ranked(query: pd.DataFrame, gallery: pd.DataFrame, first: np.ndarray) -
     return pd.DataFrame(rows, columns=["query", "rank", "gallery", "right"])
 
 
-def make_benchmark(root: Path, arms: tuple[str, ...] = ARMS, **changes: object) -> Path:
-    folder = root / "benchmark"
-    folder.mkdir()
-    rows = [
-        {"protocol": "leak-free", "fraction": fraction, "draw": 0, "seed": 0, "arm": arm, "steps": 200,
-         "synthetic_images": 0 if arm == "real" else 80, **metrics_of(arm, fraction), **changes}
-        for fraction in FRACTIONS
-        for arm in arms
-    ]  # fmt: skip
-    pd.DataFrame(rows).to_parquet(folder / "results.parquet")
-    return finished(folder, "benchmark", {"baseline": "real", "confidence": 0.95, "resamples": 2000})
+def make_table(root: Path, runs: list[Path]) -> Path:
+    """The real benchmark of the runs."""
+    return build(BenchmarkConfig(runs=runs, resamples=200), make_benchmark, output=root / "benchmark")
+
+
+def change_metrics(run: Path, **changes: object) -> None:
+    metrics = json.loads((run / "metrics.json").read_text())
+    (run / "metrics.json").write_text(json.dumps(metrics | changes))
 
 
 def make_generators(root: Path) -> list[Path]:
@@ -203,8 +209,9 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     index = make_index(root)
     card = root / "card.md"
     card.write_text(f"---\nlicense: mit\n---\n# Tiny VAE {EVIL}\n\nTrained on 4,000 rendered people.\n")
+    runs = make_runs(root, index)
     return {
-        "benchmark": make_benchmark(root), "runs": make_runs(root, index), "images": index,
+        "benchmark": make_table(root, runs), "runs": runs, "images": index,
         "poses": make_poses(root, index), "generators": make_generators(root), "synthetic": make_synthetic(root),
         "model_cards": [card], "preset": "demo", "resolved": {"root": EVIL, "steps": 3},
         "commands": [f"make demo # {EVIL}"], "title": f"A title {EVIL}",
@@ -264,7 +271,7 @@ def test_every_section_is_filled_when_everything_is_handed_in(full: tuple[str, d
     assert summary["missing"] == []
     assert "Not shown." not in Page(html).text
     images = [attributes["src"] for tag, attributes in Page(html).tags if tag == "img"]
-    assert len(images) == PEOPLE + 2 * 4 * 10 + 2 + 4 * (1 + 2 * PEOPLE)
+    assert len(images) == PEOPLE + 2 * 3 * 10 + 2 + 4 * (1 + 2 * PEOPLE)
     assert sum(tag == "svg" for tag, _ in Page(html).tags) == 3 + 2 + 2 + 1 + 2
     assert summary["html_bytes"] < 1_000_000
 
@@ -295,7 +302,29 @@ def test_charts_take_their_colours_from_the_page(full: tuple[str, dict, Path]) -
 
 def test_one_draw_and_one_seed_are_called_an_illustration(full: tuple[str, dict, Path]) -> None:
     assert "One draw, one seed: an illustration, not evidence." in full[0]
-    assert "+10.0 points at 20 % and +10.0 at 40 %" in full[0]
+
+
+def test_the_headline_and_the_cards_say_what_the_benchmark_found(
+    inputs: dict[str, object], full: tuple[str, dict, Path]
+) -> None:
+    table = pd.read_parquet(inputs["benchmark"] / "gains.parquet").query("metric == 'map'")
+    text = Page(full[0]).text
+    for row in table.itertuples():
+        assert f"{points(100 * row.value)}{' points' if row.fraction == 20 else ''} at {row.fraction} %" in text
+        assert f"95 %: {points(100 * row.low)} to {points(100 * row.high)}" in text
+        assert f"{100 * row.before:.1f} → {100 * row.after:.1f}" in text
+
+
+def test_intervals_over_draws_are_preferred_to_those_over_identities(tmp_path: Path) -> None:
+    row = {"protocol": "leak-free", "fraction": 20, "arm": "real+synthetic", "metric": "map", "value": 0.02,
+           "before": 0.3, "after": 0.32, "low": 0.01, "high": 0.03, "draw_low": -0.1, "draw_high": 0.14}  # fmt: skip
+    pd.DataFrame([row | {"unit": "draw"}, row | {"unit": "seed", "fraction": 40}]).to_parquet(
+        tmp_path / "gains.parquet"
+    )
+    over_draws, over_people = read_gains(tmp_path)
+    assert (over_draws.over, over_draws.certain) == ("draws", False)
+    assert (over_people.over, over_people.certain) == ("test identities", True)
+    assert over_draws.low == pytest.approx(-10)
 
 
 def test_the_benchmark_alone_gives_a_page_that_names_what_is_missing(inputs: dict[str, object], tmp_path: Path) -> None:
@@ -327,17 +356,16 @@ def test_damaged_pictures_and_names_that_lead_outside_become_frames(inputs: dict
     assert Page(html).text.count("cannot be read") == 2
 
 
-def test_unequal_training_is_said_beside_the_headline(inputs: dict[str, object], tmp_path: Path) -> None:
-    folder = make_benchmark(tmp_path)
-    table = pd.read_parquet(folder / "results.parquet")
-    table.loc[table["arm"] == "real+synthetic", "steps"] = 400
-    table.to_parquet(folder / "results.parquet")
-    html, _ = report_of({"benchmark": folder}, tmp_path / "out")
+def test_unequal_training_is_said_beside_the_headline(tmp_path: Path) -> None:
+    runs = make_runs(tmp_path, make_index(tmp_path))
+    change_metrics(runs[1], steps=400)
+    html, _ = report_of({"benchmark": make_table(tmp_path, runs)}, tmp_path / "out")
     assert "Training lengths differ" in html
 
 
 def test_a_table_without_a_synthetic_arm_claims_no_gain(tmp_path: Path) -> None:
-    html, summary = report_of({"benchmark": make_benchmark(tmp_path, arms=("real",))}, tmp_path / "out")
+    runs = make_runs(tmp_path, make_index(tmp_path), arms=("real",))
+    html, summary = report_of({"benchmark": make_table(tmp_path, runs)}, tmp_path / "out")
     assert summary["headline"].startswith("There is no gain to report")
     assert "mAP points" not in Page(html).text
 
@@ -349,10 +377,14 @@ def test_an_artifact_of_another_stage_is_refused(inputs: dict[str, object], tmp_
         report_of(inputs, tmp_path, runs=inputs["generators"])
 
 
-def test_a_benchmark_without_rows_is_refused(tmp_path: Path) -> None:
-    folder = make_benchmark(tmp_path)
-    pd.read_parquet(folder / "results.parquet").head(0).to_parquet(folder / "results.parquet")
+def test_a_benchmark_without_rows_or_columns_is_refused(inputs: dict[str, object], tmp_path: Path) -> None:
+    folder = finished(tmp_path, "benchmark", {})
+    table = pd.read_parquet(inputs["benchmark"] / "results.parquet")
+    table.head(0).to_parquet(folder / "results.parquet")
     with pytest.raises(ArtifactError, match="no rows"):
+        read_results(folder)
+    table.drop(columns="map").to_parquet(folder / "results.parquet")
+    with pytest.raises(ArtifactError, match="'map'"):
         read_results(folder)
 
 
@@ -369,6 +401,60 @@ def test_making_a_report_never_imports_torch() -> None:
     assert result.stdout.strip() == "[]"
 
 
+def gain(fraction: int, value: float, low: float | None = None, high: float | None = None) -> Gain:
+    return Gain(
+        protocol="leak-free", fraction=fraction, arm="real+synthetic", metric="map", value=value, low=low, high=high
+    )
+
+
+def runs_table(draws: int, seeds: int) -> pd.DataFrame:
+    rows = [(20, d, s, arm, "leak-free", 100) for d in range(draws) for s in range(seeds) for arm in ARMS]
+    return pd.DataFrame(rows, columns=["fraction", "draw", "seed", "arm", "protocol", "steps"])
+
+
+@pytest.mark.parametrize(
+    ("gains", "words"),
+    [
+        ([gain(20, 3.0, 1.0, 5.0), gain(40, 0.4, -1.0, 2.0)], "zero for a gain at 20 %; elsewhere it includes zero."),
+        ([gain(20, -3.0, -5.0, -1.0)], "excludes zero for a loss at 20 %."),
+        ([gain(20, 3.0, -1.0, 7.0)], "does not exclude zero: no gain and no loss is shown."),
+        ([gain(20, 3.0, 1.0, 5.0), gain(40, -2.0, -3.0, -1.0)], "for a gain at 20 % and a loss at 40 %."),
+        ([gain(20, 3.0)], "too few runs for an interval"),
+    ],
+)  # fmt: skip
+def test_a_gain_is_claimed_only_where_its_interval_excludes_zero(gains: list[Gain], words: str) -> None:
+    told = headline(gains, runs_table(5, 2), "real+synthetic", "real", 0.95)
+    assert words in told["sentence"]
+    assert told["remarks"] == []
+
+
+@pytest.mark.parametrize(
+    ("draws", "seeds", "words"),
+    [
+        (1, 1, "an illustration, not evidence"),
+        (1, 3, "One draw of the subset, 3 seeds"),
+        (3, 1, "few for a firm interval"),
+    ],
+)
+def test_few_draws_and_seeds_are_cautioned_about(draws: int, seeds: int, words: str) -> None:
+    (remark,) = headline([gain(20, 3.0, 1.0, 5.0)], runs_table(draws, seeds), "real+synthetic", "real", 0.95)["remarks"]
+    assert words in remark
+
+
+def test_costs_follow_the_inputs_through_the_store_and_count_each_artifact_once(tmp_path: Path) -> None:
+    folders = {}
+    for place, name in ((tmp_path / "store", "miniature"), (tmp_path / "store", "index"), (tmp_path / "other", "vae")):
+        folders[name] = place / name / "key"
+        folders[name].mkdir(parents=True)
+        finished(folders[name], name, {"name": name}, seconds=10.0)
+    manifest = json.loads((folders["index"] / "manifest.json").read_text())
+    manifest["inputs"] = {name: {"path": str(folders[name])} for name in ("miniature", "vae")}
+    (folders["index"] / "manifest.json").write_text(json.dumps(manifest))
+    found = with_ancestors([folders["index"], folders["index"]], tmp_path / "store")
+    assert sorted(m["stage"] for m in found) == ["index", "miniature"]  # the shipped model is another store's cost
+    assert costs(found)["total"] == "20.0"
+
+
 def test_numbers_are_written_for_people() -> None:
     assert [points(value) for value in (6.14, -0.44, 0.02, -0.04)] == ["+6.1", "−0.4", "±0.0", "±0.0"]
     assert percent([0.5]) == "50.0"
@@ -379,8 +465,6 @@ def test_numbers_are_written_for_people() -> None:
 
 
 def test_identity_gains_are_differences_of_mean_ap(inputs: dict[str, object]) -> None:
-    from reid.report_data import read_runs
-
     runs = read_runs(inputs["runs"])
     before, after = (pd.read_parquet(runs[i].directory / "per_query.parquet") for i in (0, 1))
     assert [run.arm for run in runs[:2]] == ["real", "real+synthetic"]
