@@ -188,13 +188,14 @@ def _check_path(path: str) -> ImageCheck:
 
 
 def _set_duplicates_apart(rows: list[dict[str, object]]) -> None:
-    """Keep the first of equal keys and of equal bytes (by path); an equal key gets its path as key, to stay unique."""
+    """Keep the first of equal keys and of equal bytes (by path); a repeated key is replaced, to stay unique."""
     keys: dict[str, str] = {}
     contents: dict[str, str] = {}
-    for row in sorted(rows, key=lambda row: (row["status"] != "ok", row["path"])):
-        first = keys.setdefault(row["key"], row["path"])
-        if first != row["path"]:
-            row["key"] = row["path"]
+    for position, row in enumerate(sorted(rows, key=lambda row: (row["status"] != "ok", row["path"]))):
+        first = keys.get(row["key"])
+        keys.setdefault(row["key"], row["path"])
+        if first is not None:
+            row["key"] = f"{row['path']}#{position}"
             if row["status"] == "ok":
                 row["status"], row["error"] = "duplicate", f"has the same name as {first}"
         if row["status"] == "ok":
