@@ -98,9 +98,9 @@ class TrainImageEncoderConfig(StageConfig):
     """Transformer layers."""
     heads: int = Field(4, ge=1)
     """Attention heads; divides `hidden_size`."""
-    steps: int = Field(2600, ge=1)
+    steps: int = Field(1400, ge=1)
     """Optimisation steps."""
-    identities_per_batch: int = Field(16, ge=2)
+    identities_per_batch: int = Field(32, ge=2)
     """People in a batch."""
     images_per_identity: int = Field(2, ge=2)
     """Images of each of them."""
@@ -293,7 +293,8 @@ def paper(encoded: Path, **fields: Any) -> TrainConfig:
             zero_terminal_snr=False, timestep_spacing="leading", min_snr_gamma=None,
         ),
         "steps": 300_000, "batch_size": 4, "learning_rate": 5e-5, "warmup_steps": 0,
-        "learning_rate_schedule": "constant", "ema_decay": 0.0, "flip": 0.0, "visible_weight": 1.0, "sample_steps": 20, "sample_guidance": 2.0,
+        "learning_rate_schedule": "constant", "ema_decay": 0.0, "flip": 0.0, "visible_weight": 1.0,
+        "sample_steps": 20, "sample_guidance": 2.0,
     }  # fmt: skip
     return TrainConfig(**{"encoded": encoded, **defaults, **fields})
 

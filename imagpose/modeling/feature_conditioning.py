@@ -6,7 +6,7 @@ import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn.functional import pad
 
 
 class FeatureConditioning(ModelMixin, ConfigMixin):
@@ -53,7 +53,7 @@ class FeatureConditioning(ModelMixin, ConfigMixin):
     def _texture_tokens(self, latents: Tensor) -> Tensor:
         patch = self.config.patch
         padding = (0, -latents.shape[3] % patch, 0, -latents.shape[2] % patch)
-        return self.tokenizer(F.pad(latents, padding)).flatten(2).transpose(1, 2)
+        return self.tokenizer(pad(latents, padding)).flatten(2).transpose(1, 2)
 
 
 def _kept(tokens: Tensor, keep: Tensor | None) -> Tensor:

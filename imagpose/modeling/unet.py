@@ -6,7 +6,7 @@ import inspect
 from typing import Any
 
 from diffusers import ModelMixin, UNet2DConditionModel  # noqa: F401 (diffusers looks here for the class's base)
-import torch.nn.functional as F
+from torch.nn.functional import pad
 
 from datasets.errors import WeightsError
 from imagpose.modeling.cross_view_attention import CrossViewTransformer2DModel
@@ -45,7 +45,7 @@ class IMAGPoseUNet(UNet2DConditionModel):
         new = cls.from_config(unet.config, in_channels=in_channels, cross_view_attention=cross_view_attention)
         state = unet.state_dict()
         weight = state["conv_in.weight"]
-        state["conv_in.weight"] = F.pad(weight, (0, 0, 0, 0, 0, in_channels - weight.shape[1]))
+        state["conv_in.weight"] = pad(weight, (0, 0, 0, 0, 0, in_channels - weight.shape[1]))
         missing, unexpected = new.load_state_dict(state, strict=False)
         unknown = [key for key in missing if CVA_KEY not in key] + list(unexpected)
         if unknown:
