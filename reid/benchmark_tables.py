@@ -45,7 +45,7 @@ def cells(results: pd.DataFrame, table: pd.DataFrame) -> list[dict[str, Any]]:
     """One entry per protocol, fraction and arm: counts (averaged over the draws) and the metrics' statistics."""
     found = []
     for keys, group in results.groupby(["protocol", "fraction", "arm"], sort=False):
-        chosen = table[(table[["protocol", "fraction", "arm"]] == keys).all(axis=1)].set_index("metric")
+        chosen = table[(table[["protocol", "fraction", "arm"]] == list(keys)).all(axis=1)].set_index("metric")
         counts = {name: round(group[name].mean()) for name in ("images", "synthetic_images", "steps")}
         found.append(
             dict(zip(("protocol", "fraction", "arm"), keys, strict=True))

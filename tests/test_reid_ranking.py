@@ -1,0 +1,166 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reid.ranking import (
+    FeatureError,
+    Labels,
+    MatchIndex,
+    distance_rows,
+    nearest,
+    normalised,
+    rank_distances,
+    rank_features,
+)
+
+
+def labels(*pairs):
+    pids, camids = zip(*pairs, strict=True)
+    return Labels(pids=np.array(pids), camids=np.array(camids))
+
+
+def test_a_ranking_of_six_images_is_as_counted_by_hand():
+    # Kept in order of distance: wrong, right, distractor, right; left out: junk and the same person by the same camera.
+    gallery = labels((9, 2), (7, 2), (-1, 3), (7, 1), (0, 4), (7, 3))
+    ranking = rank_distances(np.array([[0.2, 0.3, 0.0, 0.1, 0.4, 0.5]]), labels((7, 1)), gallery)
+    assert (ranking.first_rank[0], ranking.last_rank[0], ranking.matches[0]) == (2, 4, 2)
+    assert ranking.ap[0] == pytest.approx((1 / 2 + 2 / 4) / 2)
+    assert ranking.ap_trapezoid[0] == pytest.approx(((0 / 1 + 1 / 2) / 2 + (1 / 3 + 2 / 4) / 2) / 2)
+    assert ranking.inp[0] == pytest.approx(2 / 4)
+    assert [ranking.cmc(rank) for rank in (1, 2, 10, 1000)] == [0, 1, 1, 1]
+
+
+def test_a_query_nobody_matches_is_counted_and_left_out_of_the_means():
+    query = labels((7, 1), (8, 1))  # 8 is in the gallery under the query's own camera only
+    ranking = rank_distances(np.array([[0.1, 0.2], [0.1, 0.2]]), query, labels((7, 2), (8, 1)))
+    summary = ranking.summary()
+    assert (summary["queries"], summary["unmatched_queries"]) == (1, 1)
+    assert summary["rank1"] == summary["map"] == summary["map_trapezoid"] == summary["minp"] == 1
+    assert np.isnan(ranking.ap[1]) and ranking.first_rank[1] == 0
+
+
+def test_no_match_anywhere_is_an_error_and_not_a_figure():
+    with pytest.raises(FeatureError, match="no query has a match"):
+        rank_distances(np.zeros((1, 1)), labels((7, 1)), labels((8, 2))).summary()
+
+
+def test_collapsed_features_score_the_worst_and_not_100_percent():
+    rng = np.random.default_rng(0)
+    pids, camids = rng.integers(1, 6, 200), rng.integers(1, 4, 200)
+    both = Labels(pids=pids, camids=camids)
+    summary = rank_features(np.ones((200, 8)), np.ones((200, 8)), both, both).summary()
+    assert summary["rank1"] == summary["rank10"] == 0
+    assert summary["map"] < 0.2
+
+
+def brute_force(distances, query, gallery):
+    """Sort by (distance, match last), walk down the list, as the protocol is told."""
+    found = []
+    for row, pid, camid in zip(distances, query.pids, query.camids, strict=True):
+        valid = [
+            j for j in range(len(row)) if gallery.pids[j] != -1 and (gallery.pids[j], gallery.camids[j]) != (pid, camid)
+        ]
+        order = sorted(valid, key=lambda j: (row[j], gallery.pids[j] == pid))
+        ranks = [rank for rank, j in enumerate(order, start=1) if gallery.pids[j] == pid]
+        precisions = [k / rank for k, rank in enumerate(ranks, start=1)]
+        before = [(k - 1) / (rank - 1) if rank > 1 else 1.0 for k, rank in enumerate(ranks, start=1)]
+        trapezoid = [(a + b) / 2 for a, b in zip(precisions, before, strict=True)]
+        found.append((ranks, precisions, trapezoid, order))
+    return found
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 6), st.integers(1, 14), st.integers(1, 4), st.integers(1, 5))
+def test_every_small_case_equals_a_brute_force_walk(seed, queries, images, people, levels):
+    rng = np.random.default_rng(seed)
+    query = Labels(pids=rng.integers(1, people + 1, queries), camids=rng.integers(1, 4, queries))
+    gallery = Labels(pids=rng.integers(-1, people + 1, images), camids=rng.integers(1, 4, images))
+    distances = rng.integers(0, levels, (queries, images)).astype(np.float64)  # few levels, many ties
+    ranking = rank_distances(distances, query, gallery)
+    for i, (ranks, precisions, trapezoid, _) in enumerate(brute_force(distances, query, gallery)):
+        assert ranking.matches[i] == len(ranks)
+        if ranks:
+            assert (ranking.first_rank[i], ranking.last_rank[i]) == (ranks[0], ranks[-1])
+            assert ranking.ap[i] == pytest.approx(np.mean(precisions), abs=1e-12)
+            assert ranking.ap_trapezoid[i] == pytest.approx(np.mean(trapezoid), abs=1e-12)
+            assert ranking.inp[i] == pytest.approx(len(ranks) / ranks[-1], abs=1e-12)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_the_order_of_the_files_changes_nothing(seed):
+    rng = np.random.default_rng(seed)
+    query = Labels(pids=rng.integers(1, 5, 5), camids=rng.integers(1, 4, 5))
+    gallery = Labels(pids=rng.integers(-1, 5, 20), camids=rng.integers(1, 4, 20))
+    features, others = rng.integers(0, 2, (5, 3)), rng.integers(0, 2, (20, 3))
+    shuffled = rng.permutation(20)
+    one = rank_features(features, others, query, gallery)
+    two = rank_features(
+        features, others[shuffled], query, Labels(pids=gallery.pids[shuffled], camids=gallery.camids[shuffled])
+    )
+    np.testing.assert_array_equal(one.ap, two.ap)
+    np.testing.assert_array_equal(one.first_rank, two.first_rank)
+
+
+def random_case(seed=0, queries=40, images=300, width=16):
+    rng = np.random.default_rng(seed)
+    query = Labels(pids=rng.integers(1, 20, queries), camids=rng.integers(1, 7, queries))
+    gallery = Labels(pids=rng.integers(-1, 20, images), camids=rng.integers(1, 7, images))
+    return rng.normal(size=(queries, width)), rng.normal(size=(images, width)), query, gallery
+
+
+def test_chunks_of_any_size_give_the_same_figures():
+    one = rank_features(*random_case())
+    for chunk_bytes in (1, 5000, 2**30):
+        np.testing.assert_array_equal(rank_features(*random_case(), chunk_bytes=chunk_bytes).ap, one.ap)
+
+
+def test_the_figures_equal_torchreids_where_there_are_no_ties():
+    from torchreid.reid.metrics.rank import eval_market1501
+
+    query_features, gallery_features, query, gallery = random_case()
+    kept = gallery.pids != -1
+    distances = 1 - normalised(query_features) @ normalised(gallery_features).T
+    cmc, mean_ap = eval_market1501(
+        distances[:, kept], query.pids, gallery.pids[kept], query.camids, gallery.camids[kept], 50
+    )
+    ranking = rank_distances(distances, query, gallery)
+    assert ranking.summary()["map"] == pytest.approx(mean_ap, abs=1e-9)
+    np.testing.assert_allclose([ranking.cmc(rank) for rank in range(1, 51)], cmc, atol=1e-6)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_features_that_are_not_finite_are_refused(value):
+    query_features, gallery_features, query, gallery = random_case()
+    query_features[3, 2] = value
+    with pytest.raises(FeatureError, match=r"1 of 40 features are not finite \(first: row 3\)"):
+        rank_features(query_features, gallery_features, query, gallery)
+    with pytest.raises(FeatureError, match="not all finite"):
+        rank_distances(np.full((40, 300), value), query, gallery)
+
+
+def test_labels_that_do_not_fit_are_refused():
+    query_features, gallery_features, query, gallery = random_case()
+    with pytest.raises(FeatureError, match="39 query features but 40"):
+        rank_features(query_features[:39], gallery_features, query, gallery)
+    with pytest.raises(FeatureError, match="only gallery images may be junk"):
+        rank_distances(np.zeros((1, 1)), labels((0, 1)), labels((0, 2)))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 12))
+def test_ranked_lists_follow_the_same_rule_as_the_figures(seed, count):
+    rng = np.random.default_rng(seed)
+    gallery = Labels(pids=rng.integers(0, 4, 12), camids=rng.integers(1, 3, 12))
+    query = labels((1, 1))
+    row = rng.integers(0, 3, 12).astype(np.float32)
+    expected = brute_force(row[None], query, gallery)[0][3][:count]
+    same_person, match = MatchIndex(gallery).of(1, 1)
+    found = nearest(row, same_person, match, count).tolist()
+    assert [(row[j], gallery.pids[j] == 1) for j in found] == [(row[j], gallery.pids[j] == 1) for j in expected]
+
+
+def test_distances_are_ordered_as_cosines():
+    query, gallery = normalised(np.array([[1.0, 0.0]])), normalised(np.array([[2.0, 0.0], [0.0, 3.0], [-1.0, 0.0]]))
+    np.testing.assert_allclose(next(distance_rows(query, gallery)), [-1, 0, 1])

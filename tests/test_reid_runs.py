@@ -1,0 +1,309 @@
+import io
+import json
+import tarfile
+from typing import ClassVar
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from safetensors.torch import load_file
+
+from datasets.artifacts import StageConfig, build, is_complete, manifest_of
+from datasets.errors import ArtifactError, InputError
+from reid import train
+from reid.__main__ import COMMANDS
+from reid.benchmark import make_benchmark, read_results
+from reid.benchmark_tables import aligned
+from reid.config import (
+    AugmentationConfig,
+    BatchConfig,
+    BenchmarkConfig,
+    EvaluateConfig,
+    LossConfig,
+    NetworkConfig,
+    ScheduleConfig,
+    TrainConfig,
+)
+from reid.evaluate import make_evaluation
+from reid.statistics import bootstrap_gain, t_interval
+from reid.train import make_run
+
+SMALL = {
+    "network": NetworkConfig(backbone="test_resnet.r160_in1k", weights="none", height=32, width=16),
+    "augmentation": AugmentationConfig(padding=1),
+    "batch": BatchConfig(identities=4, images=4),
+    "schedule": ScheduleConfig(steps=30, learning_rate=6e-3, decay="cosine"),
+}
+
+
+class ShardsConfig(StageConfig):
+    stage: ClassVar[str] = "write-shards"
+    package: ClassVar[str] = "tests"
+    name: str
+
+
+class SubsetsConfig(ShardsConfig):
+    stage: ClassVar[str] = "select-subsets"
+
+
+class SyntheticConfig(ShardsConfig):
+    stage: ClassVar[str] = "synthesize"
+
+
+def photo(pid, camid, rng):
+    """A person in two colours before a camera's background, 32x16."""
+    colours = np.random.default_rng(max(pid, 0)).integers(0, 256, (2, 3))
+    image = np.full((32, 16, 3), 40 * camid, dtype=float)
+    image[6:18, 4:12], image[18:30, 4:12] = colours
+    return np.clip(image + rng.normal(0, 12, image.shape), 0, 255).astype(np.uint8)
+
+
+def write_tar(folder, split, rows, rng):
+    with tarfile.open(folder / f"{split}-00000.tar", "w") as tar:
+        for key, pid, camid in rows:
+            buffer = io.BytesIO()
+            Image.fromarray(photo(pid, camid, rng)).save(buffer, "JPEG", quality=95)
+            meta = json.dumps({"key": key, "pid": pid, "camid": camid, "split": split}).encode()
+            for name, data in ((f"{key}.jpg", buffer.getvalue()), (f"{key}.json", meta)):
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+
+
+def rows_of(pids, images, prefix):
+    return [(f"{prefix}{pid:04d}_c{1 + i % 3}_{i}", pid, 1 + i % 3) for pid in pids for i in range(images)]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Shards of 8 people to train on and 8 to test on, a 50 % subset, a synthetic set of it."""
+    store = tmp_path_factory.mktemp("world")
+    rng = np.random.default_rng(0)
+    train_rows = rows_of(range(1, 9), 6, "t")
+    subset = [row for row in train_rows if int(row[0][-1]) < 3]
+
+    def make_shards(_config, folder):
+        write_tar(folder, "train", train_rows, rng)
+        write_tar(folder, "query", rows_of(range(11, 19), 2, "q"), rng)
+        nobody = [("g0000_c1_0", 0, 1), ("g0000_c2_0", 0, 2), ("g-1_c2_0", -1, 2)]
+        write_tar(folder, "gallery", rows_of(range(11, 19), 4, "g") + nobody, rng)
+        return {}
+
+    def make_subsets(_config, folder):
+        table = [(0, 50, row[0]) for row in subset] + [(1, 50, row[0]) for row in train_rows if int(row[0][-1]) > 2]
+        pd.DataFrame(table, columns=["draw", "fraction", "key"]).to_parquet(folder / "subsets.parquet")
+        return {}
+
+    def make_synthetic(_config, folder):
+        rows = rows_of(range(1, 9), 3, "s")
+        write_tar(folder, "synthetic", rows, rng)
+        table = pd.DataFrame(rows, columns=["key", "pid", "camid"])
+        table.assign(status=["failed", *["ok"] * (len(rows) - 1)]).to_parquet(folder / "synthetic.parquet")
+        return {}
+
+    return {
+        "store": store,
+        "shards": build(ShardsConfig(name="shards"), make_shards, store=store),
+        "subsets": build(SubsetsConfig(name="subsets"), make_subsets, store=store),
+        "synthetic": build(SyntheticConfig(name="synthetic"), make_synthetic, store=store),
+    }
+
+
+def config_of(world, **changes):
+    paths = {"shards": world["shards"], "test_shards": world["shards"], "subsets": world["subsets"], "fraction": 50}
+    return TrainConfig(**paths | SMALL | changes)
+
+
+@pytest.fixture(scope="module")
+def runs(world):
+    """Finished runs: two draws x {real, real+synthetic}."""
+    return [
+        build(
+            config_of(world, draw=draw, arm=arm, synthetic=[world["synthetic"]] if "synthetic" in arm else []),
+            make_run,
+            store=world["store"],
+        )
+        for draw in (0, 1)
+        for arm in ("real", "real+synthetic")
+    ]
+
+
+def test_a_run_learns_and_writes_all_that_the_table_and_the_report_need(runs):
+    metrics = json.loads((runs[0] / "metrics.json").read_text())
+    assert metrics["rank1"] > 0.5 and metrics["queries"] == 16 and metrics["junk"] == 1 and metrics["distractors"] == 2
+    assert (metrics["images"], metrics["synthetic_images"], metrics["steps"]) == (24, 0, 30)
+    assert metrics["weights"] == "from scratch"
+    log = [json.loads(line) for line in (runs[0] / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in log] == list(range(1, 31))
+    assert log[-1]["loss"] < log[0]["loss"] / 2
+    per_query = pd.read_parquet(runs[0] / "per_query.parquet")
+    assert per_query.ap.mean() == pytest.approx(metrics["map"])
+    ranked = pd.read_parquet(runs[0] / "ranked.parquet")
+    first = ranked[ranked.right].groupby("query")["rank"].min()
+    expected = per_query.set_index("query").first_rank
+    assert (first == expected[first.index]).all()
+    assert ranked.groupby("query").size().eq(10).all() and not ranked.gallery.str.startswith("g-1").any()
+    assert not (runs[0] / "checkpoint.safetensors").exists()
+
+
+def test_a_run_with_synthetic_images_counts_only_the_usable_ones(runs):
+    metrics = json.loads((runs[1] / "metrics.json").read_text())
+    assert (metrics["images"], metrics["synthetic_images"], metrics["batch_synthetic"]) == (24, 23, 1)
+
+
+def test_a_repeated_run_has_the_same_content(world, runs, tmp_path):
+    again = build(config_of(world), make_run, store=tmp_path)
+    assert manifest_of(again)["content_sha256"] == manifest_of(runs[0])["content_sha256"]
+
+
+def test_an_interrupted_run_goes_on_and_ends_with_the_same_content(world, runs, tmp_path, monkeypatch):
+    class KilledError(Exception):
+        pass
+
+    steps = []
+    original = train.Trainer.train_step
+
+    def dying(self, positions):
+        steps.append(self.step)
+        if len(steps) == 18:
+            raise KilledError
+        return original(self, positions)
+
+    config = config_of(world, checkpoint_seconds=1e-9)
+    monkeypatch.setattr(train.Trainer, "train_step", dying)
+    with pytest.raises(KilledError):
+        build(config, make_run, store=tmp_path)
+    again = build(config, make_run, store=tmp_path)
+    assert len(steps) == 18 + 30 - 17
+    assert manifest_of(again)["content_sha256"] == manifest_of(runs[0])["content_sha256"]
+
+
+def test_native_epochs_take_fewer_steps_on_fewer_images(world, tmp_path):
+    schedule = ScheduleConfig(epochs=2, warmup_epochs=1)
+    half = make_run(config_of(world, schedule=schedule), tmp_path)
+    full = make_run(config_of(world, schedule=schedule, subsets=None, fraction=100), tmp_path)
+    assert half["steps"] == 4 and full["steps"] == 4  # 3 or 6 images a person: one group of 4 each, 8 people / P 4
+    pairs = BatchConfig(identities=4, images=2)
+    third = make_run(config_of(world, schedule=schedule, subsets=None, fraction=100, batch=pairs), tmp_path)
+    assert 8 < third["steps"] <= 12  # 3 groups of 2 each; the last few people may not fill a batch
+
+
+def test_a_run_can_start_from_another_ones_network(world, runs, tmp_path):
+    still = ScheduleConfig(steps=1, learning_rate=1e-12, weight_decay=0)
+    run = build(config_of(world, start_from=runs[0], schedule=still), make_run, store=tmp_path)
+    before, after = load_file(runs[0] / "model.safetensors"), load_file(run / "model.safetensors")
+    name = "backbone.layer1.0.conv1.weight"
+    np.testing.assert_allclose(before[name], after[name], atol=1e-6)
+    assert json.loads((run / "metrics.json").read_text())["weights"] == "another run"
+
+
+def test_evaluating_a_saved_network_gives_the_runs_own_figures(world, runs, tmp_path):
+    found = build(EvaluateConfig(run=runs[0], test_shards=world["shards"]), make_evaluation, store=tmp_path)
+    one, two = (json.loads((folder / "metrics.json").read_text()) for folder in (runs[0], found))
+    assert {name: one[name] for name in two} == two
+
+
+def test_every_trick_can_be_turned_off(world, tmp_path):
+    plain = config_of(
+        world,
+        network=SMALL["network"].model_copy(update={"bnneck": False, "last_stride": 2}),
+        loss=LossConfig(triplet_weight=0, centre_weight=0, label_smoothing=0),
+        augmentation=AugmentationConfig(flip=0, padding=0, erasing=0),
+        schedule=ScheduleConfig(steps=2),
+    )
+    assert make_run(plain, tmp_path)["steps"] == 2
+
+
+def test_a_subset_that_is_not_there_is_named(world, tmp_path):
+    with pytest.raises(InputError, match="no subset of 20 % in draw 0"):
+        make_run(config_of(world, fraction=20), tmp_path)
+
+
+def test_a_folder_without_test_images_is_named(world, tmp_path):
+    with pytest.raises(InputError, match=r"holds no query-\*\.tar"):
+        make_run(config_of(world, test_shards=world["synthetic"]), tmp_path)
+
+
+def test_a_fraction_without_its_list_is_refused(world):
+    with pytest.raises(ValueError, match="fraction 20 needs 'subsets'"):
+        config_of(world, subsets=None, fraction=20)
+
+
+# --- benchmark
+
+
+def test_the_benchmark_writes_one_row_a_run_and_the_tables(world, runs, tmp_path):
+    config = BenchmarkConfig(runs=runs, resamples=200)
+    folder = build(config, make_benchmark, store=tmp_path)
+    assert is_complete(folder)
+    results = pd.read_parquet(folder / "results.parquet")
+    assert results.arm.tolist() == ["real", "real", "real+synthetic", "real+synthetic"]
+    gains = pd.read_parquet(folder / "gains.parquet").set_index("metric")
+    by_hand = results[results.arm == "real+synthetic"]["map"].mean() - results[results.arm == "real"]["map"].mean()
+    assert gains.value["map"] == pytest.approx(by_hand)
+    assert gains.low["map"] <= gains.value["map"] <= gains.high["map"]
+    assert gains.unit["map"] == "draw" and gains.pairs["map"] == 2
+    statistics = pd.read_parquet(folder / "statistics.parquet")
+    assert set(statistics.units) == {2}
+    text = (folder / "results.txt").read_text()
+    assert text.splitlines()[0].split() == ["fraction", "arm", "images", "synthetic", "steps", "Rank-1", "mAP"]
+    markdown = (folder / "results.md").read_text()
+    assert "behaves" in markdown or "read it as mAP" in markdown
+    assert "from scratch" in markdown and "| Standard | 33.4 | 56.6 | 64.9 | 69.2 |" in markdown
+
+
+def test_one_run_per_arm_gives_no_interval_over_runs_and_says_so(runs, tmp_path):
+    folder = build(BenchmarkConfig(runs=runs[:2], resamples=200), make_benchmark, store=tmp_path)
+    assert pd.read_parquet(folder / "statistics.parquet")[["sd", "low", "high"]].isna().all().all()
+    assert "One run per cell" in (folder / "results.md").read_text()
+
+
+def test_a_baseline_alone_gives_a_table_without_gains(runs, tmp_path):
+    folder = build(BenchmarkConfig(runs=runs[:1], resamples=200), make_benchmark, store=tmp_path)
+    assert pd.read_parquet(folder / "gains.parquet").empty
+
+
+def test_the_same_cell_twice_is_refused(world, runs, tmp_path):
+    other = build(config_of(world, schedule=ScheduleConfig(steps=2)), make_run, store=tmp_path)
+    with pytest.raises(InputError, match="two runs are the same cell"):
+        read_results([runs[0], other])
+
+
+def test_a_folder_that_is_no_run_is_refused(world):
+    with pytest.raises(ArtifactError, match="expected 'train'"):
+        read_results([world["shards"]])
+
+
+def test_students_interval_equals_the_textbook():
+    low, high = t_interval([1.0, 2.0, 3.0], 0.95)
+    assert (low, high) == pytest.approx((2 - 4.302653 / 3**0.5, 2 + 4.302653 / 3**0.5), abs=1e-5)
+    assert np.isnan(t_interval([1.0], 0.95)).all()
+
+
+def test_the_bootstrap_draws_people_and_not_queries():
+    metrics = ["rank1", "rank5", "rank10", "map", "map_trapezoid", "minp"]
+    # 40 people with 10 equal queries each: the width is that of 40 values, not of 400.
+    values = np.repeat(np.random.default_rng(0).normal(0, 1, 40), 10)
+    table = pd.DataFrame(dict.fromkeys(metrics, values) | {"pid": np.repeat(np.arange(40), 10)})
+    low, high = bootstrap_gain(table, 0.95, 4000, seed=0)["map"]
+    expected = 2 * 1.96 * values[::10].std(ddof=0) / 40**0.5
+    assert high - low == pytest.approx(expected, rel=0.1)
+
+
+def test_a_text_table_is_aligned():
+    text = aligned(["arm", "mAP"], [["real", "7.5"], ["real+synthetic", "12.5"]], left={"arm"})
+    assert text.splitlines() == [
+        "arm              mAP",
+        "--------------  ----",
+        "real             7.5",
+        "real+synthetic  12.5",
+    ]
+
+
+def test_every_command_names_a_stage_that_exists():
+    from datasets.command_line import load_name
+
+    for name, command in COMMANDS.items():
+        assert load_name(command.config).stage == name
+        assert callable(load_name(command.run))

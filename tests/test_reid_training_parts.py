@@ -1,0 +1,292 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch.nn import functional
+
+from datasets.errors import InputError, WeightsError
+from reid.config import AugmentationConfig, BatchConfig, LossConfig, NetworkConfig, ScheduleConfig
+from reid.data import ImageSet, augment, erase, flip_and_crop, join_training_sets, normalise
+from reid.losses import CentreLoss, batch_hard_triplet_loss, identity_loss
+from reid.model import assemble_network, seeded_backbone
+from reid.sampler import IdentitySampler
+from reid.schedule import rate_factor, stretched_epoch
+
+TINY = NetworkConfig(backbone="test_resnet.r160_in1k", weights="none", height=32, width=16)
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+# --- losses
+
+
+def batch(seed=0, people=4, images=4, width=8):
+    features = torch.randn(people * images, width, generator=generator(seed), dtype=torch.float64)
+    return features, torch.arange(people).repeat_interleave(images)
+
+
+def test_the_triplet_loss_and_its_gradient_equal_torchreids():
+    from torchreid.reid.losses import TripletLoss
+
+    features, labels = batch()
+    ours, theirs = features.float().requires_grad_(), features.float().requires_grad_()
+    loss, reference = batch_hard_triplet_loss(ours, labels, 0.3), TripletLoss(margin=0.3)(theirs, labels)
+    loss.backward()
+    reference.backward()
+    assert loss.item() == pytest.approx(reference.item(), abs=1e-5)
+    torch.testing.assert_close(ours.grad, theirs.grad, atol=1e-5, rtol=1e-4)
+
+
+def test_the_triplet_loss_of_two_people_is_as_computed_by_hand():
+    features = torch.tensor([[0.0], [1.0], [1.5], [3.0]])
+    # anchors: farthest of the same person 1, 1, 1.5, 1.5; nearest of the other 1.5, 0.5, 0.5, 2
+    loss = batch_hard_triplet_loss(features, torch.tensor([0, 0, 1, 1]), 0.3)
+    assert loss.item() == pytest.approx((0 + 0.8 + 1.3 + 0) / 4, abs=1e-6)
+
+
+def test_identity_loss_is_label_smoothed_cross_entropy():
+    logits, labels = torch.randn(6, 5, generator=generator()), torch.tensor([0, 1, 2, 3, 4, 0])
+    real = torch.zeros(6, dtype=torch.bool)
+    one_hot = functional.one_hot(labels, 5) * 0.9 + 0.1 / 5
+    by_hand = -(one_hot * logits.log_softmax(1)).sum(1).mean()
+    assert identity_loss(logits, labels, real, LossConfig()).item() == pytest.approx(by_hand.item(), abs=1e-6)
+
+
+def test_synthetic_images_may_weigh_less_and_be_smoothed_more():
+    logits, labels = torch.randn(2, 5, generator=generator()), torch.tensor([0, 1])
+    synthetic = torch.tensor([False, True])
+    config = LossConfig(synthetic_weight=0.5, synthetic_label_smoothing=0.4)
+    a = functional.cross_entropy(logits[:1], labels[:1], label_smoothing=0.1)
+    b = functional.cross_entropy(logits[1:], labels[1:], label_smoothing=0.4)
+    assert identity_loss(logits, labels, synthetic, config).item() == pytest.approx(
+        ((a + b / 2) / 1.5).item(), abs=1e-6
+    )
+
+
+def test_the_centre_loss_is_the_mean_squared_distance_to_the_own_centre():
+    loss = CentreLoss(3, 2)
+    loss.centres.data = torch.tensor([[0.0, 0.0], [1.0, 1.0], [5.0, 5.0]])
+    real = torch.zeros(2, dtype=torch.bool)
+    value = loss(torch.tensor([[3.0, 4.0], [1.0, 2.0]]), torch.tensor([0, 1]), real, 1.0)
+    assert value.item() == pytest.approx((25 + 1) / 2)
+
+
+# --- schedule
+
+
+def test_the_learning_rate_follows_bots_table():
+    config = ScheduleConfig()
+    factors = {epoch: rate_factor(config, epoch) for epoch in (1, 5, 9, 10, 39, 40, 69, 70, 120)}
+    expected = {1: 0.109, 5: 0.505, 9: 0.901, 10: 1, 39: 1, 40: 0.1, 69: 0.1, 70: 0.01, 120: 0.01}
+    assert factors == pytest.approx(expected)
+
+
+def test_a_stretched_schedule_passes_through_every_epoch_once():
+    config = ScheduleConfig(epochs=120, steps=600)
+    epochs = [stretched_epoch(config, step, 600) for step in range(600)]
+    assert np.bincount(epochs).tolist() == [0] + [5] * 120
+
+
+def test_a_cosine_ends_near_zero_and_keeps_the_warm_up():
+    config = ScheduleConfig(decay="cosine")
+    assert rate_factor(config, 1) == pytest.approx(0.109)
+    assert rate_factor(config, 11) == pytest.approx(1)
+    assert 0 < rate_factor(config, 120) < 0.001
+
+
+# --- sampler
+
+
+def training_labels(images, synthetic=0):
+    labels = np.repeat(np.arange(len(images)), images)
+    extra = np.repeat(np.arange(len(images)), synthetic)
+    return np.concatenate([labels, extra]), np.arange(len(labels) + len(extra)) >= len(labels)
+
+
+def test_a_batch_has_p_people_and_k_images_of_each():
+    labels, synthetic = training_labels([1, 3, 4, 9, 12, 5, 8, 2])
+    sampler = IdentitySampler(labels, synthetic, BatchConfig(identities=4, images=4), seed=0)
+    for positions in sampler.epoch(0):
+        groups = labels[positions].reshape(4, 4)
+        assert (groups == groups[:, :1]).all()
+        assert len(set(groups[:, 0])) == 4
+
+
+def test_an_epoch_is_repeatable_and_epochs_differ():
+    labels, synthetic = training_labels([6] * 8)
+    sampler = IdentitySampler(labels, synthetic, BatchConfig(identities=4, images=4), seed=3)
+    np.testing.assert_array_equal(np.concatenate(sampler.epoch(2)), np.concatenate(sampler.epoch(2)))
+    assert not np.array_equal(np.concatenate(sampler.epoch(2)), np.concatenate(sampler.epoch(3)))
+
+
+def test_no_real_image_comes_twice_in_an_epoch_unless_its_person_has_too_few():
+    labels, synthetic = training_labels([8, 8, 8, 8])
+    sampler = IdentitySampler(labels, synthetic, BatchConfig(identities=4, images=4), seed=0)
+    positions = np.concatenate(sampler.epoch(0))
+    assert sorted(positions) == list(range(32))
+
+
+def test_each_group_holds_its_quota_of_synthetic_images():
+    labels, synthetic = training_labels([6, 6, 6, 1], synthetic=5)
+    sampler = IdentitySampler(labels, synthetic, BatchConfig(identities=4, images=4, synthetic=1), seed=0)
+    for positions in sampler.epoch(0):
+        assert (synthetic[positions].reshape(4, 4).sum(1) == 1).all()
+
+
+def test_a_person_without_synthetic_images_is_filled_with_real_ones():
+    labels, synthetic = np.array([0] * 6 + [1] * 6 + [0] * 3), np.array([False] * 12 + [True] * 3)
+    sampler = IdentitySampler(labels, synthetic, BatchConfig(identities=2, images=4, synthetic=1), seed=0)
+    for positions in sampler.epoch(0):
+        counts = dict(
+            zip(labels[positions].reshape(2, 4)[:, 0], synthetic[positions].reshape(2, 4).sum(1), strict=True)
+        )
+        assert counts == {0: 1, 1: 0}
+
+
+def test_a_person_with_one_real_image_can_be_filled_with_synthetic_ones():
+    labels, synthetic = training_labels([1, 8], synthetic=5)
+    config = BatchConfig(identities=2, images=4, synthetic=1, fill_with_synthetic=True)
+    positions = IdentitySampler(labels, synthetic, config, seed=0).epoch(0)[0]
+    lonely = positions[labels[positions] == 0]
+    assert len(set(lonely)) == 4 and synthetic[lonely].sum() == 3
+
+
+def test_pooled_images_are_drawn_without_regard_to_their_origin():
+    labels, synthetic = training_labels([4, 4], synthetic=4)
+    config = BatchConfig(identities=2, images=4, synthetic=None)
+    positions = np.concatenate(IdentitySampler(labels, synthetic, config, seed=0).epoch(0))
+    assert sorted(positions) == list(range(16))
+
+
+def test_fewer_people_than_p_make_smaller_batches():
+    labels, synthetic = training_labels([4, 4, 4])
+    sampler = IdentitySampler(labels, synthetic, BatchConfig(identities=16, images=4), seed=0)
+    assert sampler.identities == 3 and len(sampler.epoch(0)[0]) == 12
+
+
+def test_a_quota_that_leaves_no_real_image_is_refused():
+    with pytest.raises(ValueError, match="leaves none of the K = 4 images"):
+        BatchConfig(images=4, synthetic=4)
+
+
+# --- data
+
+
+def image_set(pids, seed=0, prefix="r"):
+    pixels = torch.randint(0, 256, (len(pids), 3, 8, 4), generator=generator(seed), dtype=torch.uint8)
+    return ImageSet(
+        keys=[f"{prefix}{i}" for i in range(len(pids))],
+        pixels=pixels,
+        pids=np.array(pids),
+        camids=np.ones(len(pids), dtype=int),
+    )
+
+
+def test_real_and_synthetic_images_share_one_label_map():
+    joined = join_training_sets(image_set([7, 3, 7, -1, 0]), [image_set([7, 3], prefix="s")])
+    assert joined.pids == [3, 7]
+    assert joined.labels.tolist() == [1, 0, 1, 1, 0]
+    assert joined.is_synthetic.tolist() == [False, False, False, True, True]
+
+
+def test_a_synthetic_stranger_is_refused():
+    with pytest.raises(InputError, match="pid 9, who has no real image"):
+        join_training_sets(image_set([7, 3]), [image_set([9], prefix="s")])
+
+
+def test_flips_and_crops_show_parts_of_the_padded_image():
+    images = torch.arange(1, 33, dtype=torch.uint8).view(1, 1, 8, 4).expand(64, 3, 8, 4)
+    out = flip_and_crop(images, AugmentationConfig(padding=2, flip=0.5), generator())
+    padded = functional.pad(images[0, 0], [2] * 4)
+    windows = {padded[y : y + 8, x : x + 4].numpy().tobytes() for y in range(5) for x in range(5)}
+    windows |= {padded[y : y + 8, x : x + 4].flip(1).numpy().tobytes() for y in range(5) for x in range(5)}
+    shown = {image[0].numpy().tobytes() for image in out}
+    assert shown <= windows and len(shown) > 20
+
+
+def test_no_augmentation_is_normalisation_alone():
+    pixels = image_set([1] * 4).pixels
+    config = AugmentationConfig(flip=0, padding=0, erasing=0)
+    torch.testing.assert_close(augment(pixels, config, generator()), normalise(pixels))
+    white = normalise(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)).flatten()
+    np.testing.assert_allclose(white, [(1 - 0.485) / 0.229, (1 - 0.456) / 0.224, (1 - 0.406) / 0.225], rtol=1e-6)
+
+
+def test_erasing_fills_one_box_of_the_allowed_area():
+    images = torch.full((400, 3, 64, 32), 9.0)
+    out = erase(images, AugmentationConfig(), generator())
+    erased = (out[:, 0] != 9.0).flatten(1).sum(1) / (64 * 32)
+    hit = erased > 0
+    assert 0.4 < hit.float().mean() < 0.6
+    assert erased[hit].min() > 0.015 and erased.max() < 0.42
+    for mask in (out[:, 0] != 9.0)[hit][:20]:
+        rows, columns = mask.any(1), mask.any(0)
+        assert mask.sum() == rows.sum() * columns.sum()
+        assert rows.sum() < 64 and columns.sum() < 32
+    np.testing.assert_allclose(out[out != 9.0].unique(), [0.406, 0.456, 0.485], rtol=1e-6)
+
+
+# --- model
+
+
+def test_the_last_stage_keeps_its_size_without_dilation():
+    backbone = seeded_backbone(TINY, 0)
+    assert {module.stride for module in backbone.layer4.modules() if isinstance(module, torch.nn.Conv2d)} == {(1, 1)}
+    assert {module.dilation for module in backbone.layer4.modules() if isinstance(module, torch.nn.Conv2d)} == {(1, 1)}
+    resnet = seeded_backbone(TINY.model_copy(update={"backbone": "resnet50", "height": 64, "width": 32}), 0)
+    assert resnet.forward_features(torch.zeros(1, 3, 64, 32)).shape == (1, 2048, 4, 2)
+
+
+def test_weights_depend_on_the_seed_alone_and_the_global_generator_is_untouched():
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    one, two = (assemble_network(seeded_backbone(TINY, 1), TINY, classes, 1) for classes in (3, 9))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert all(torch.equal(a, b) for a, b in zip(one.backbone.parameters(), two.backbone.parameters(), strict=True))
+
+
+def test_the_neck_has_no_shift_and_the_test_feature_comes_after_it():
+    network = assemble_network(seeded_backbone(TINY, 0), TINY, 5, 0).eval()
+    assert not network.neck.bias.requires_grad and network.classifier.bias is None
+    images = torch.randn(2, 3, 32, 16, generator=generator())
+    features, logits = network(images)
+    torch.testing.assert_close(network.embed(images), network.neck(features))
+    assert logits.shape == (2, 5)
+
+
+def test_osnet_of_torchreid_gives_features_in_training_too():
+    config = TINY.model_copy(update={"backbone": "torchreid:osnet_x0_25", "height": 64, "width": 32})
+    network = assemble_network(seeded_backbone(config, 0), config, 5, 0)
+    features, logits = network.train()(torch.randn(2, 3, 64, 32, generator=generator()))
+    assert features.shape == (2, 512) and logits.shape == (2, 5)
+
+
+def test_backbone_weights_come_from_a_file_and_a_wrong_one_is_refused(tmp_path):
+    backbone = seeded_backbone(TINY, 3)
+    save_file({**backbone.state_dict(), "fc.weight": torch.zeros(2, 2)}, tmp_path / "good.safetensors")
+    config = NetworkConfig.model_validate_json(
+        json.dumps(TINY.model_dump(mode="json") | {"weights": str(tmp_path / "good.safetensors")})
+    )
+    loaded = seeded_backbone(config, 9)
+    torch.testing.assert_close(loaded.conv1[0].weight, backbone.conv1[0].weight)
+    save_file({"conv1.weight": torch.zeros(2)}, tmp_path / "other.safetensors")
+    with pytest.raises(WeightsError, match="another architecture"):
+        seeded_backbone(config.model_copy(update={"weights": tmp_path / "other.safetensors"}), 0)
+    (tmp_path / "torn.safetensors").write_bytes(b"\x08")
+    with pytest.raises(WeightsError, match="cannot be read as safetensors"):
+        seeded_backbone(config.model_copy(update={"weights": tmp_path / "torn.safetensors"}), 0)
+
+
+def test_weights_that_cannot_be_had_are_an_error_and_never_random(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(WeightsError, match=r"--network\.weights none to train from scratch"):
+        seeded_backbone(TINY.model_copy(update={"backbone": "resnet18.a2_in1k", "weights": "hub"}), 0)
+
+
+def test_an_unknown_backbone_is_refused():
+    with pytest.raises(InputError, match="'resnet5O' is unknown to timm"):
+        seeded_backbone(TINY.model_copy(update={"backbone": "resnet5O"}), 0)
