@@ -136,7 +136,8 @@ def make_report(config: ReportConfig, directory: Path) -> dict[str, Any]:
     size = len(html.encode())
     if size > MOST_BYTES:
         logger.warning("report.html has %.1f MB; hand in fewer sets or runs for a smaller one", size / 1e6)
-    return {"headline": page["headline"]["sentence"], "html_bytes": size, "missing": page["absent"]}
+    sentence = page["headline"]["sentence"].replace("\N{NO-BREAK SPACE}", " ")
+    return {"headline": sentence, "html_bytes": size, "missing": page["absent"]}
 
 
 def page_context(material: Material) -> dict[str, Any]:

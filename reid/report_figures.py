@@ -114,7 +114,8 @@ def gain_chart(title: str, points: Sequence[Point], name: str) -> Chart:
         rows = range(len(points))
         axes.axvline(0, color=MUTED, linewidth=1.0)
         for row, point in zip(rows, points, strict=True):
-            color = GOOD if point.value > 0 else BAD
+            certain = point.low is not None and point.high is not None and (point.low > 0 or point.high < 0)
+            color = (GOOD if point.value > 0 else BAD) if certain else MUTED
             if point.low is not None and point.high is not None:
                 axes.plot([point.low, point.high], [row, row], color=color, linewidth=5, alpha=0.28)
             axes.plot(point.value, row, color=color, marker="o", markersize=7, linestyle="none")

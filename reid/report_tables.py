@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from reid.benchmark import arm_rank
-from reid.report_data import MINUS, Arms, Gain, percent, points
+from reid.report_data import Arms, Gain, percent, points
 from reid.report_figures import Chart, Line, Point, fraction_chart, gain_chart
 
 COLUMNS = ("rank1", "rank5", "rank10", "map", "minp")
@@ -31,12 +31,11 @@ def gain_cards(gains: Sequence[Gain], confidence: float) -> list[dict[str, Any]]
         gain, first = found.get((fraction, "map")), found.get((fraction, "rank1"))
         if gain is None:
             continue
-        shown = points(gain.value)
         cards.append(
             {
                 "fraction": fraction,
-                "map_gain": shown,
-                "sign": "up" if shown.startswith("+") else "down" if shown.startswith(MINUS) else "",
+                "map_gain": points(gain.value),
+                "sign": "" if not gain.certain else "up" if gain.value > 0 else "down",
                 "map_interval": f"{100 * confidence:g} %: {interval(gain)}"
                 if interval(gain)
                 else "one run each: no interval",

@@ -25,20 +25,20 @@ def headline(
             f"There is no gain to report: no fraction has both the arm “{baseline}” and an arm with synthetic images."
         )
         return {"sentence": sentence, "remarks": []}
-    parts = [f"{points(gain.value)} at {gain.fraction} %" for gain in maps]
+    parts = [f"{points(gain.value)} at\N{NO-BREAK SPACE}{gain.fraction}\N{NO-BREAK SPACE}%" for gain in maps]
     unit = "point" if len(maps) == 1 and abs(round(maps[0].value, 1)) == 1 else "points"
-    listed = enumeration([f"{parts[0].replace(' at ', f' {unit} at ')}", *parts[1:]])
+    listed = enumeration([parts[0].replace(" at", f" {unit} at"), *parts[1:]])
     sentence = f"Adding generated images to the real ones changes mAP by {listed} of the real training images. "
     sentence += _certainty(maps, confidence)
     return {"sentence": sentence, "remarks": remarks(results, arm, baseline)}
 
 
 def _certainty(maps: Sequence[Gain], confidence: float) -> str:
-    level = f"{100 * confidence:g} % interval"
+    level = f"{100 * confidence:g} % interval over {'draws' if maps[0].over == 'draws' else 'the test identities'}"
     if all(gain.low is None for gain in maps):
         return "There are too few runs for an interval."
-    up = [f"{gain.fraction} %" for gain in maps if gain.certain and gain.value > 0]
-    down = [f"{gain.fraction} %" for gain in maps if gain.certain and gain.value < 0]
+    up = [f"{gain.fraction}\N{NO-BREAK SPACE}%" for gain in maps if gain.certain and gain.value > 0]
+    down = [f"{gain.fraction}\N{NO-BREAK SPACE}%" for gain in maps if gain.certain and gain.value < 0]
     if not up and not down:
         where = "" if len(maps) == 1 else " anywhere"
         return f"The {level} does not exclude zero{where}: no gain and no loss is shown."
@@ -111,7 +111,7 @@ def result_caption(statistics: pd.DataFrame, confidence: float) -> str:
         text += f" Pale bars left: {level} over the seeds of one draw; right: over the test identities."
     else:
         text += f" Pale bars on the right: {level} from drawing the test identities anew (paired bootstrap)."
-    return text
+    return text + " A gain is coloured only where its interval excludes zero."
 
 
 def protocol(results: pd.DataFrame, baseline: str, benchmark: dict[str, Any]) -> list[tuple[str, str]]:
@@ -161,7 +161,12 @@ def papers(results: pd.DataFrame) -> dict[str, Any]:
     if "ImageNet" not in str(row["weights"]):
         differences.append("it starts without ImageNet weights")
     text = f": {enumeration(differences)}" if differences else ""
-    return {"fractions": PAPER_FRACTIONS, "rows": PAPER_TABLE_4.items(), "difference": text, "caveat": PAPER_NOTE}
+    return {
+        "fractions": PAPER_FRACTIONS,
+        "rows": PAPER_TABLE_4.items(),
+        "difference": text,
+        "caveat": PAPER_NOTE.replace("*", ""),
+    }
 
 
 MARKET_TEST = (3368, 15913)
