@@ -62,6 +62,11 @@ class IndexConfig(StageConfig):
     workers: Annotated[int, Role.RUNTIME] = Field(2, ge=1)
     """Processes that check images."""
 
+    @field_validator("root")
+    @classmethod
+    def _absolute(cls, root: Path) -> Path:
+        return root.absolute()  # later stages read the images from wherever they are started
+
 
 class ImportPosesConfig(StageConfig):
     """Skeletons from the published OpenPose CSV files (``name:keypoints_y:keypoints_x``)."""
@@ -125,6 +130,8 @@ class WriteShardsConfig(StageConfig):
     """Splits to write."""
     images_per_shard: int = Field(1000, ge=1)
     """A shard is closed at the first identity that reaches this number."""
+    root: Annotated[Path | None, Role.RUNTIME] = None
+    """Where the data set lies now, if it has moved since it was indexed; every image is compared with the index."""
 
 
 class EncodeConfig(StageConfig):

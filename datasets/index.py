@@ -22,6 +22,7 @@ from datasets.artifacts import manifest_of
 from datasets.config import IndexConfig
 from datasets.errors import DatasetLayoutError, InputError
 from datasets.image_check import ImageCheck, check_image
+from datasets.processes import end_with_parent
 from datasets.progress import Progress
 from datasets.sources import ImageSource, UnreadableFileError
 
@@ -82,13 +83,15 @@ def open_source(root: Path, layout: str) -> ImageSource:
     return source
 
 
-def open_images(directory: Path) -> ImageSource:
-    """The source that an index's paths belong to, for reading its images."""
-    manifest = manifest_of(directory, "index")
-    root = Path(manifest["config"]["root"])
-    if manifest["config"]["layout"] == "table":
-        return table.open_source(root)
-    return ImageSource(root, manifest["summary"]["prefix"])
+def open_images(directory: Path, root: Path | None = None) -> ImageSource:
+    """The source that an index's paths belong to, for reading its images.
+
+    Args:
+        directory: the index.
+        root: where the data set lies now, if it has moved since.
+    """
+    config = manifest_of(directory, "index")["config"]
+    return open_source(root or Path(config["root"]), config["layout"])
 
 
 def write_index(images: pd.DataFrame, directory: Path) -> None:
@@ -162,7 +165,7 @@ def _checks(paths: list[str], config: IndexConfig, prefix: str) -> Iterator[Imag
             yield from _check_chunk(chunk)
         return
     arguments = (config.root, config.layout, prefix)
-    with ProcessPoolExecutor(config.workers, initializer=_open_in_worker, initargs=arguments) as pool:
+    with ProcessPoolExecutor(config.workers, initializer=_start_worker, initargs=arguments) as pool:
         for checks in pool.map(_check_chunk, chunks):
             yield from checks
 
@@ -173,6 +176,11 @@ _worker_source: ImageSource | None = None
 def _open_in_worker(root: Path, layout: str, prefix: str) -> None:
     global _worker_source
     _worker_source = table.open_source(root) if layout == "table" else ImageSource(root, prefix)
+
+
+def _start_worker(root: Path, layout: str, prefix: str) -> None:
+    end_with_parent()
+    _open_in_worker(root, layout, prefix)
 
 
 def _check_chunk(paths: list[str]) -> list[ImageCheck]:

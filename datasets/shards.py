@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 INDEX_FILE = "index.json"
 CARD_FILE = "README.md"
 BLOCK = tarfile.BLOCKSIZE
+AGAIN = "delete the index's folder and index again"
 SAMPLE_FIELDS = ("key", "pid", "camid", "split", "role", "width", "height")
 
 
@@ -64,7 +65,7 @@ def make_shards(config: WriteShardsConfig, directory: Path) -> dict[str, object]
     earlier = _earlier_shards(directory)
     progress = Progress(logger, "write-shards", len(images), "images")
     counts: Counter[str] = Counter()
-    with open_images(config.images) as source:
+    with open_images(config.images, config.root) as source:
         for plan in plans:
             counts[_provide(plan, directory, source, earlier)] += 1
             progress.update(len(plan.images))
@@ -160,9 +161,9 @@ def _members(plan: ShardPlan, source: ImageSource) -> Iterator[tuple[str, bytes]
         try:
             content = source.read(row.path)
         except UnreadableFileError as error:
-            raise InputError(f"{row.path} of {source.root} cannot be read any more ({error}); index again") from None
+            raise InputError(f"{row.path} of {source.root} cannot be read any more ({error}); {AGAIN}") from None
         if hashlib.sha256(content).hexdigest() != row.sha256:
-            raise InputError(f"{row.path} of {source.root} changed since it was indexed; index again")
+            raise InputError(f"{row.path} of {source.root} changed since it was indexed; {AGAIN}")
         yield f"{row.key}.jpg", content
         yield f"{row.key}.json", sample_json(row).encode()
 

@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 import time
 import zipfile
 from pathlib import Path
@@ -22,6 +24,14 @@ from tests.small_sets import jpeg, make, market_files, market_root, write_files
 
 def index(root: Path, **settings: object) -> Path:
     return make(IndexConfig(root=root, workers=1, **settings), root.parent / "store")
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process is there and not a zombie that nobody has collected yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def zipped(root: Path, *, top: str = "Market-1501-v15.09.15/") -> Path:
@@ -238,3 +248,35 @@ def test_real_market_has_the_published_counts_and_is_checked_within_two_minutes(
     summary = manifest_of(directory)["summary"]
     assert summary["deviations"] == [] and summary["statuses"] == {"ok": 36_036}, json.dumps(summary)
     assert summary["splits"]["gallery"]["junk images"] == 3_819
+
+
+def test_workers_end_with_a_process_that_is_killed(repository):
+    script = """
+import os, sys
+from concurrent.futures import ProcessPoolExecutor
+from datasets.processes import end_with_parent
+import time
+def nap(_):
+    print(os.getpid(), flush=True)
+    time.sleep(60)
+pool = ProcessPoolExecutor(2, initializer=end_with_parent)
+pool.submit(nap, 0), pool.submit(nap, 1)
+time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", script], cwd=repository, stdout=subprocess.PIPE, text=True) as process:
+        workers = [int(process.stdout.readline()) for _ in range(2)]
+        process.kill()
+        process.wait()
+        deadline = time.monotonic() + 10
+        while any(is_running(worker) for worker in workers) and time.monotonic() < deadline:
+            time.sleep(0.02)
+    assert not any(is_running(worker) for worker in workers)
+
+
+def test_a_relative_root_is_found_again_from_another_folder(tmp_path, monkeypatch):
+    market_root(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    directory = make(IndexConfig(root=Path("Market-1501-v15.09.15"), workers=1), tmp_path / "store")
+    monkeypatch.chdir("/")
+    with open_images(directory) as source:
+        assert source.read("query/1002_c1s1_000000_00.jpg")

@@ -114,6 +114,16 @@ def test_a_changed_or_vanished_image_is_refused_and_named(tmp_path):
         make(config, tmp_path / "store")
 
 
+def test_a_data_set_that_has_moved_is_read_from_its_new_place(tmp_path):
+    config = prepare(tmp_path, market_files())
+    (tmp_path / "set").rename(tmp_path / "moved")
+    with pytest.raises(InputError, match="does not exist"):
+        make(config, tmp_path / "store")
+    moved = config.model_copy(update={"root": tmp_path / "moved"})
+    assert artifact_directory(moved, tmp_path) == artifact_directory(config, tmp_path)
+    assert is_complete(make(moved, tmp_path / "store"))
+
+
 def test_poses_of_another_index_are_refused(tmp_path):
     config = prepare(tmp_path, market_files())
     files = market_files(identities=5)
