@@ -113,10 +113,13 @@ def tree_sha256(root: Path) -> str:
 
 
 def model_sha256(folder: Path) -> str:
-    """Fingerprint of a saved model's folder by its files' content; a finished artifact's is in its manifest."""
+    """Fingerprint of a saved model's folder by its files' content; a finished artifact's is in its manifest.
+
+    A model card (``*.md``) does not count: rewording one must not train anything again.
+    """
     if is_complete(folder):
         return manifest_of(folder)["content_sha256"]
-    files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+    files = sorted(path for path in Path(folder).rglob("*") if path.is_file() and path.suffix != ".md")
     return json_sha256([[str(path.relative_to(folder)), file_sha256(path)] for path in files])
 
 
