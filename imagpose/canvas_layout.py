@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
 from datasets.errors import InputError
-from datasets.skeleton import JOINT_COUNT, missing_keypoints, present_joints
-from imagpose.view_grid import VIEWS
+from datasets.skeleton import JOINT_COUNT, draw_skeleton, missing_keypoints, present_joints
+from imagpose.view_grid import VIEWS, pack_views, view_map
 
 Mode = Literal["T1", "T2", "T3", "IMAGPose*", "free"]
 MODES: dict[str, str] = {
@@ -80,6 +81,25 @@ class Layout:
     """Pose number of each generated view; these follow."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Canvases:
+    """A batch laid out on canvases, on the sampler's device."""
+
+    layouts: list[Layout]
+    visible: Tensor
+    """(B, 1, 2h, 2w) bool."""
+    known: Tensor
+    """(B, C, 2h, 2w): latents of the visible views, zeros elsewhere."""
+    skeletons: Tensor
+    """(B, 3, 2H, 2W) in [0, 1]."""
+    image_tokens: Tensor
+    """(B, N, D) of each canvas's first source."""
+    source_latents: Tensor
+    """(B, C, h, w) of each canvas's first source."""
+    noise: Tensor
+    """(B, C, 2h, 2w), each canvas from its own seed."""
+
+
 def arrange(sources: int, poses: int, mode: Mode = "free") -> Layout:
     """Which slots show which source and ask for which pose.
 
@@ -126,3 +146,50 @@ def check_request(request: CanvasRequest, size: Size) -> None:
 def _check_shape(keypoints: np.ndarray, what: str) -> None:
     if np.shape(keypoints) != (JOINT_COUNT, 3):
         raise InputError(f"{what}: expected {JOINT_COUNT} rows of x, y, score, got shape {np.shape(keypoints)}")
+
+
+def lay_out(
+    requests: Sequence[CanvasRequest],
+    features: Sequence[Sequence[SourceFeatures]],
+    size: Size,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Canvases:
+    """Place sources and poses on their canvases, and draw each canvas's noise from its own seed.
+
+    Args:
+        features: each request's sources, encoded.
+        size: (H, W) of a view in pixels.
+        dtype: of the denoiser's inputs; latents and noise stay float32.
+    Raises: InputError: views of several sizes in one batch.
+    """
+    shape = features[0][0].latents.shape
+    layouts, views, skeletons = [], [], []
+    for request, sources in zip(requests, features, strict=True):
+        if any(source.latents.shape != shape for source in sources):
+            raise InputError("the canvases of a batch have views of different sizes; generate them apart")
+        layout = arrange(len(sources), len(request.poses), request.mode)
+        shown = [sources[i] for i in layout.sources]
+        masked = torch.zeros(len(layout.poses), *shape)
+        views.append(torch.cat([torch.stack([source.latents.cpu().float() for source in shown]), masked]))
+        asked = [*(source.keypoints for source in shown), *(request.poses[i] for i in layout.poses)]
+        skeletons.append(np.stack([draw_skeleton(keypoints, *size) for keypoints in asked]))
+        layouts.append(layout)
+    visible = torch.tensor([[slot < len(layout.sources) for slot in range(VIEWS)] for layout in layouts])
+    drawn = torch.from_numpy(np.stack(skeletons)).permute(0, 1, 4, 2, 3)
+    return Canvases(
+        layouts=layouts,
+        visible=view_map(visible, *shape[1:]).bool().to(device),
+        known=pack_views(torch.stack(views)).to(device),
+        skeletons=pack_views(drawn).to(device, dtype) / 255,
+        image_tokens=torch.stack([sources[0].tokens for sources in features]).to(device, dtype),
+        source_latents=torch.stack([sources[0].latents for sources in features]).to(device, dtype),
+        noise=torch.stack([_canvas_noise(request.seed, shape) for request in requests]).to(device),
+    )
+
+
+def _canvas_noise(seed: int, view_shape: torch.Size) -> Tensor:
+    """(C, 2h, 2w) from a seed, drawn on the CPU: the same numbers on every device and in every batch."""
+    channels, height, width = view_shape
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(channels, 2 * height, 2 * width, generator=generator)

@@ -17,19 +17,19 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, DiffusionPipeline, UniPCMultistepScheduler
 from diffusers.utils import BaseOutput
+from diffusers.utils import logging as diffusers_logging
 from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
 
 from datasets.errors import InputError, WeightsError
-from datasets.skeleton import draw_skeleton
-from imagpose.canvas_layout import CanvasRequest, Layout, Source, SourceFeatures, arrange, check_request
+from imagpose.canvas_layout import Canvases, CanvasRequest, Source, SourceFeatures, check_request, lay_out
 from imagpose.condition_cache import cached_conditions
 from imagpose.modeling.denoiser import IMAGPose
 from imagpose.modeling.feature_conditioning import FeatureConditioning
 from imagpose.modeling.pose_encoder import PoseEncoder
 from imagpose.modeling.unet import IMAGPoseUNet
-from imagpose.view_grid import VIEWS, pack_views, unpack_views, view_map
+from imagpose.view_grid import unpack_views
 
 SAMPLERS = {"ddim": DDIMScheduler, "unipc": UniPCMultistepScheduler}
 """Solvers; all take the noise schedule that is saved with the model."""
@@ -44,25 +44,6 @@ class IMAGPoseOutput(BaseOutput):
     """(G, H, W, 3) uint8, G generated views in slot order; latents (G, C, h, w) float32 if those were asked for."""
     poses: list[tuple[int, ...]]
     """Which of the request's poses each picture shows."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Canvases:
-    """A batch laid out on canvases, on the sampler's device."""
-
-    layouts: list[Layout]
-    visible: Tensor
-    """(B, 1, 2h, 2w) bool."""
-    known: Tensor
-    """(B, C, 2h, 2w): latents of the visible views, zeros elsewhere."""
-    skeletons: Tensor
-    """(B, 3, 2H, 2W) in [0, 1]."""
-    image_tokens: Tensor
-    """(B, N, D) of each canvas's first source."""
-    source_latents: Tensor
-    """(B, C, h, w) of each canvas's first source."""
-    noise: Tensor
-    """(B, C, 2h, 2w), each canvas from its own seed."""
 
 
 class IMAGPosePipeline(DiffusionPipeline):
@@ -218,31 +199,7 @@ class IMAGPosePipeline(DiffusionPipeline):
 
     def lay_out(self, requests: Sequence[CanvasRequest], features: list[list[SourceFeatures]]) -> Canvases:
         """Place sources and poses on their canvases, and draw each canvas's noise from its own seed."""
-        height, width = self._view_size(requests[0])
-        shape = features[0][0].latents.shape
-        layouts, views, skeletons, visible, noise = [], [], [], [], []
-        for request, sources in zip(requests, features, strict=True):
-            if sources[0].latents.shape != shape:
-                raise InputError("the canvases of a batch have views of different sizes; generate them apart")
-            layout = arrange(len(sources), len(request.poses), request.mode)
-            shown = [sources[i] for i in layout.sources]
-            empty = torch.zeros_like(sources[0].latents)
-            views.append(torch.stack([*(source.latents for source in shown), *[empty] * len(layout.poses)]))
-            asked = [*(source.keypoints for source in shown), *(request.poses[i] for i in layout.poses)]
-            skeletons.append(np.stack([draw_skeleton(keypoints, height, width) for keypoints in asked]))
-            visible.append([slot < len(shown) for slot in range(VIEWS)])
-            noise.append(_canvas_noise(request.seed, shape))
-            layouts.append(layout)
-        drawn = torch.from_numpy(np.stack(skeletons)).permute(0, 1, 4, 2, 3)
-        return Canvases(
-            layouts=layouts,
-            visible=view_map(torch.tensor(visible), *shape[1:]).bool().to(self.device),
-            known=pack_views(torch.stack(views).float()).to(self.device),
-            skeletons=pack_views(drawn).to(self.device, self.unet.dtype) / 255,
-            image_tokens=torch.stack([s[0].tokens for s in features]).to(self.device, self.unet.dtype),
-            source_latents=torch.stack([s[0].latents for s in features]).to(self.device, self.unet.dtype),
-            noise=torch.stack(noise).to(self.device),
-        )
+        return lay_out(requests, features, self._view_size(requests[0]), self.device, self.unet.dtype)
 
     def denoise(
         self, canvases: Canvases, sampler: str, steps: int, guidance_scale: float, reuse_conditions: bool = True
@@ -324,13 +281,6 @@ def _pixels(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)[None].float() / 255
 
 
-def _canvas_noise(seed: int, view_shape: torch.Size) -> Tensor:
-    """(C, 2h, 2w) from a seed, drawn on the CPU: the same numbers on every device and in every batch."""
-    channels, height, width = view_shape
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(channels, 2 * height, 2 * width, generator=generator)
-
-
 def _noise_level(scheduler: Any, timestep: Tensor) -> tuple[Tensor, Tensor]:
     """Shares of signal and noise in x_t: ``x_t = signal * x_0 + spread * noise`` (rescaled betas included)."""
     kept = scheduler.alphas_cumprod.to(timestep.device)[timestep.long()]
@@ -349,9 +299,12 @@ def load_pipeline(
     """
     if not (folder / "model_index.json").is_file():
         raise WeightsError(f"{folder} holds no model_index.json; give the folder of a generator ('imagpose train')")
+    diffusers_logging.disable_progress_bar()  # its bar for the parts would tear the log lines apart
     left_out = {} if photographs else {"image_encoder": None}
     try:
-        pipeline = IMAGPosePipeline.from_pretrained(folder, local_files_only=True, use_safetensors=True, **left_out)
+        pipeline = IMAGPosePipeline.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False, **left_out
+        )
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise WeightsError(f"{folder} cannot be loaded as an IMAGPose generator: {reason}") from error

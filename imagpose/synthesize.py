@@ -64,11 +64,11 @@ def make_synthetic(config: SynthesizeConfig, directory: Path) -> dict[str, Any]:
     shards = cut_shards(plan, config.images_per_shard)
     names = [f"synthetic-{number:05d}.tar" for number in range(len(shards))]
     done = [(directory / name).is_file() for name in names]
+    synthesizer = Synthesizer(config, images)
     progress = Progress(
         logger, "synthesize", len(plan), "images",
         done=sum(len(shard) for shard, kept in zip(shards, done, strict=True) if kept),
     )  # fmt: skip
-    synthesizer = Synthesizer(config, images)
     for shard, name, kept in zip(shards, names, done, strict=True):
         if not kept:
             temporary = directory / f".{name}.tmp"
