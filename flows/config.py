@@ -57,7 +57,7 @@ def complete(stage: type[Stage], settings: BaseModel, **inputs: Any) -> Stage:
 
 MiniatureSettings = settings_of(MiniatureConfig, "MiniatureSettings", without=("workers",))
 SubsetSettings = settings_of(SelectSubsetsConfig, "SubsetSettings", without=("images", "fractions", "draws"))
-ShardSettings = settings_of(WriteShardsConfig, "ShardSettings", without=("images", "poses", "splits"))
+ShardSettings = settings_of(WriteShardsConfig, "ShardSettings", without=("images", "poses", "splits", "root"))
 EncodeSettings = settings_of(EncodeConfig, "EncodeSettings", without=("shards", "vae", "image_encoder", "device"))
 TrainVaeSettings = settings_of(TrainVaeConfig, "TrainVaeSettings", without=("shards", "init_from", "device"))
 TrainImageEncoderSettings = settings_of(
@@ -194,13 +194,23 @@ class RegenerateConfig(Config):
 
     def resolved(self) -> dict[str, Any]:
         """Every setting that can change a result, as JSON; paths of this machine are left out."""
-        runtime = {name for name, info in type(self).model_fields.items() if Role.RUNTIME in info.metadata}
-        values = self.model_dump(mode="json", exclude=runtime)
+        values = self.model_dump(mode="json", exclude=_runtime_fields(self))
         for name in ("vae", "image_encoder", "generator"):
             path = getattr(self, name)
             if path is not None and path.is_relative_to(PROJECT):
                 values[name] = str(path.relative_to(PROJECT))
         return values
+
+
+def _runtime_fields(config: BaseModel) -> dict[str, Any]:
+    """The fields that cannot change a result, at any depth, as `model_dump` wants them excluded."""
+    found: dict[str, Any] = {}
+    for name, info in type(config).model_fields.items():
+        if Role.RUNTIME in info.metadata:
+            found[name] = True
+        elif isinstance(value := getattr(config, name), BaseModel) and (inner := _runtime_fields(value)):
+            found[name] = inner
+    return found
 
 
 def _is_number(value: object) -> bool:
