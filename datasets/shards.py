@@ -43,7 +43,7 @@ SAMPLE_FIELDS = ("key", "pid", "camid", "split", "role", "width", "height")
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """What one shard will hold: rows of the index with a ``keypoints`` column, in order."""
+    """What one shard will hold: rows of the index in order, with the columns ``keypoints`` and ``json``."""
 
     name: str
     split: str
@@ -100,21 +100,19 @@ def plan_shards(images: pd.DataFrame, split: str, images_per_shard: int) -> list
     for end in ends:
         if end - start >= images_per_shard or end == len(pids):
             part = rows.iloc[start:end]
-            plans.append(ShardPlan(f"{split}-{len(plans):05d}.tar", split, part, _fingerprint(part)))
+            part = part.assign(json=[sample_json(row) for row in part.itertuples()])
+            fingerprint = json_sha256(part[["sha256", "json"]].to_numpy().tolist())
+            plans.append(ShardPlan(f"{split}-{len(plans):05d}.tar", split, part, fingerprint))
             start = end
     return plans
-
-
-def _fingerprint(images: pd.DataFrame) -> str:
-    return json_sha256([[row.sha256, sample_json(row)] for row in images.itertuples()])
 
 
 def sample_json(row: object) -> str:
     """A sample's JSON: identity fields and 18 x [x, y, score] in pixels of the image, null for a missing joint."""
     sample = {name: getattr(row, name) for name in SAMPLE_FIELDS}
     sample["keypoints"] = [
-        [None, None, 0.0] if math.isnan(x) else [round(x, 3), round(y, 3), round(score, 3)]
-        for x, y, score in row.keypoints.tolist()
+        [None, None, 0.0] if math.isnan(joint[0]) else joint
+        for joint in row.keypoints.astype(np.float64).round(3).tolist()
     ]
     return json.dumps(sample, separators=(",", ":"))
 
@@ -165,7 +163,7 @@ def _members(plan: ShardPlan, source: ImageSource) -> Iterator[tuple[str, bytes]
         if hashlib.sha256(content).hexdigest() != row.sha256:
             raise InputError(f"{row.path} of {source.root} changed since it was indexed; {AGAIN}")
         yield f"{row.key}.jpg", content
-        yield f"{row.key}.json", sample_json(row).encode()
+        yield f"{row.key}.json", row.json.encode()
 
 
 def write_tar(path: Path, members: Iterator[tuple[str, bytes]]) -> None:
