@@ -12,6 +12,8 @@ import json
 import logging
 import tarfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,8 @@ PIXEL_STATISTICS = {
     "CLIPVisionModel": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
 }
 """Mean and standard deviation of RGB in [0, 1] that each encoder was trained with (ImageNet's; CLIP's)."""
+CPU_CHUNK = 16
+"""Pictures that go through a model at once on a CPU: twice as fast as 64, which fall out of the cache."""
 
 
 def pick_device(name: str) -> torch.device:
@@ -107,7 +111,7 @@ class FeatureEncoder:
     def __init__(self, config: EncodeConfig) -> None:
         self.config = config
         self.device = pick_device(config.device)
-        self.vae = load_vae(config.vae).to(self.device)
+        self.vae = load_vae(config.vae).to(self.device, memory_format=torch.channels_last)
         self.image_encoder = load_image_encoder(config.image_encoder).to(self.device)
         self.scaling_factor = float(self.vae.config.scaling_factor)
         mean, std = PIXEL_STATISTICS[type(self.image_encoder).__name__]
@@ -138,11 +142,19 @@ class FeatureEncoder:
         config = self.config
         views = self._faces(view_pixels(images, config.view_height, config.view_width))
         seen = self._faces(view_pixels(images, config.token_height, config.token_width))
-        latents = self.vae.encode(views * 2 - 1).latent_dist.mean * self.scaling_factor
-        # Both classes interpolate their position table to a size that is not the one they were trained at.
-        options = {"interpolate_pos_encoding": True} if type(self.image_encoder).__name__ == "CLIPVisionModel" else {}
-        tokens = self.image_encoder((seen - self._mean) / self._std, **options).last_hidden_state
+        chunk = CPU_CHUNK if self.device.type == "cpu" else len(views)
+        latents = torch.cat([self._latents(part) for part in views.split(chunk)])
+        tokens = torch.cat([self._tokens(part) for part in seen.split(chunk)])
         return self._pairs(latents, len(images)), self._pairs(tokens, len(images))
+
+    def _latents(self, pixels: torch.Tensor) -> torch.Tensor:
+        pixels = (pixels * 2 - 1).contiguous(memory_format=torch.channels_last)
+        return self.vae.encode(pixels).latent_dist.mean * self.scaling_factor
+
+    def _tokens(self, pixels: torch.Tensor) -> torch.Tensor:
+        # Dinov2 fits its position table to the picture by itself, CLIP only when told to.
+        options = {"interpolate_pos_encoding": True} if type(self.image_encoder).__name__ == "CLIPVisionModel" else {}
+        return self.image_encoder((pixels - self._mean) / self._std, **options).last_hidden_state
 
     def _faces(self, pixels: torch.Tensor) -> torch.Tensor:
         pixels = pixels.to(self.device)
@@ -167,14 +179,31 @@ def make_encoded(config: EncodeConfig, directory: Path) -> dict[str, Any]:
     progress = Progress(
         logger, "encode", sum(counts.values()), "images", done=sum(counts[shard.name] for shard in done)
     )  # fmt: skip
-    for shard in shards:
-        if shard not in done:
-            _encode_shard(shard, directory / shard.name, encoder, progress)
+    todo = [shard for shard in shards if shard not in done]
+    with _threads(encoder.device) as threads:
+        for finished in [
+            threads.submit(_encode_shard, shard, directory / shard.name, encoder, progress) for shard in todo
+        ]:
+            finished.result()
     index = _index(config, encoder, counts, directory)
     write_text_atomically(directory / "index.json", json.dumps(index, indent=1) + "\n")
     return {
         key: index[key] for key in ("samples", "latent_shape", "token_shape", "view_size", "mirrored", "scaling_factor")
     }
+
+
+@contextmanager
+def _threads(device: torch.device) -> Iterator[ThreadPoolExecutor]:
+    """As many shards at a time as torch may use cores, one core each: several cores on one small picture only wait."""
+    count = torch.get_num_threads()
+    pool = ThreadPoolExecutor(count if device.type == "cpu" else 1)
+    if device.type == "cpu":
+        torch.set_num_threads(1)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(count)
 
 
 def _count(shard: Path) -> int:

@@ -1,8 +1,10 @@
 """A small Dinov2Model that tells people apart: FLC's image tokens where no DINOv2 weights are at hand.
 
-Stock transformers architecture (DINOv2, https://arxiv.org/abs/2304.07193). The class token learns identities with a
-cosine classifier and smoothed labels; every patch token must also rebuild its own pixels, because the generator reads
-all tokens and needs colours and texture at their places. Classifier and pixel head are thrown away afterwards.
+Stock transformers architecture (DINOv2, https://arxiv.org/abs/2304.07193). The class token learns to find the same
+person among the others of a batch (supervised contrastive loss, https://arxiv.org/abs/2004.11362: with thousands of
+people and a few minutes, a classifier's weights would each be seen a handful of times). Every patch token must also
+rebuild its own pixels, because the generator reads all tokens and needs colours and texture at their places; the
+head that does so is thrown away afterwards.
 `B` batch, `N` tokens (class token first), `D` width.
 """
 
@@ -33,21 +35,19 @@ from imagpose.frozen_training import (
 
 logger = logging.getLogger(__name__)
 
-COSINE_SCALE = 16.0
-"""Inverse temperature of the cosine classifier."""
-LABEL_SMOOTHING = 0.1
+COSINE_SCALE = 12.0
+"""Inverse temperature of the contrastive loss."""
 SHIFT = 6
 """Crops move by up to so many pixels, the border repeated."""
 
 
 class IdentityTraining(nn.Module):
-    """The encoder with the two heads that exist only in training."""
+    """The encoder with the head that exists only in training."""
 
-    def __init__(self, encoder: Dinov2Model, identities: int) -> None:
+    def __init__(self, encoder: Dinov2Model) -> None:
         super().__init__()
         self.encoder = encoder
         width, patch = encoder.config.hidden_size, encoder.config.patch_size
-        self.prototypes = nn.Parameter(torch.randn(identities, width))
         self.to_pixels = nn.Linear(width, 3 * patch * patch)
         mean, std = PIXEL_STATISTICS["Dinov2Model"]
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
@@ -58,12 +58,23 @@ class IdentityTraining(nn.Module):
         return self.encoder((pixels - self.mean) / self.std).last_hidden_state
 
     def forward(self, seen: Tensor, clean: Tensor) -> tuple[Tensor, Tensor]:
-        """Identity logits (B, identities) of `seen`, and the squared error of rebuilding `clean` from its tokens."""
+        """Class tokens (B, D) of `seen`, and the squared error of rebuilding `clean` from the patch tokens."""
         tokens = self.tokens(seen)
-        logits = COSINE_SCALE * F.linear(F.normalize(tokens[:, 0]), F.normalize(self.prototypes))
         patch = self.encoder.config.patch_size
         target = F.unfold((clean - self.mean) / self.std, patch, stride=patch).transpose(1, 2)
-        return logits, F.mse_loss(self.to_pixels(tokens[:, 1:]), target)
+        return tokens[:, 0], F.mse_loss(self.to_pixels(tokens[:, 1:]), target)
+
+
+def contrastive_loss(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Supervised contrastive loss (L_out) of (B, D) features, and how often the nearest other image is of its person."""
+    features = F.normalize(features, dim=1)
+    others = ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    similarity = (COSINE_SCALE * features @ features.T).masked_fill(~others, -torch.inf)
+    positive = (labels[:, None] == labels[None]) & others
+    log_share = similarity - similarity.logsumexp(1, keepdim=True)
+    loss = -log_share.masked_fill(~positive, 0).sum(1) / positive.sum(1).clamp_min(1)
+    hits = positive.gather(1, similarity.argmax(1, keepdim=True))
+    return loss.mean(), hits.float().mean()
 
 
 def new_image_encoder(config: TrainImageEncoderConfig) -> Dinov2Model:
@@ -92,15 +103,15 @@ def make_image_encoder(config: TrainImageEncoderConfig, directory: Path) -> dict
     encoder = _start(config)
     crops = load_crops(config.shards, config.height, config.width)
     train, held_out = split_by_identity(crops, config.seed, config.max_images)
-    pids, labels = np.unique(train.pids, return_inverse=True)
+    pids = np.unique(train.pids)
     with torch.random.fork_rng():
         torch.manual_seed(config.seed + 1)
-        model = IdentityTraining(encoder, len(pids)).to(device)
+        model = IdentityTraining(encoder).to(device)
     logger.info("%d images of %d people to train on, %d images held out", len(train), len(pids), len(held_out))
     encoder.set_attn_implementation("eager")  # on a CPU twice as fast to train as the fused attention
     optimizer = _optimizer(model, config)
     run = Run(directory, "train-image-encoder", config.steps, model, optimizer)
-    groups = [np.flatnonzero(labels == label) for label in range(len(pids))]
+    groups = [np.flatnonzero(train.pids == pid) for pid in pids]
     model.train()
     while run.step < config.steps:
         rate = cosine_rate(
@@ -112,15 +123,13 @@ def make_image_encoder(config: TrainImageEncoderConfig, directory: Path) -> dict
         clean = augment(train.pixels[torch.from_numpy(rows)].float() / 255, generator)
         seen = erase(clean, generator)
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            logits, rebuilding = model(seen.to(device), clean.to(device))
-        target = torch.from_numpy(labels[rows]).to(device)
-        identity = F.cross_entropy(logits.float(), target, label_smoothing=LABEL_SMOOTHING)
+            features, rebuilding = model(seen.to(device), clean.to(device))
+        identity, accuracy = contrastive_loss(features.float(), torch.from_numpy(train.pids[rows]).to(device))
         loss = identity + config.reconstruction_weight * rebuilding.float()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        accuracy = (logits.argmax(1) == target).float().mean()
         losses = {"loss": loss, "identity": identity, "rebuilding": rebuilding, "accuracy": accuracy}
         run.finished_step(losses, rate, log_every=50, checkpoint_every=config.checkpoint_every)
     model.eval()

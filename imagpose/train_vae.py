@@ -88,7 +88,7 @@ def vae_losses(
 
 
 def make_vae(config: TrainVaeConfig, directory: Path) -> dict[str, Any]:
-    """Train the VAE and save it in diffusers' layout, with the scaling factor that makes its latents of unit variance."""
+    """Train the VAE and save it in diffusers' layout, with the scaling factor that gives its latents unit variance."""
     device = pick_device(config.device)
     vae = (load_vae(config.init_from).requires_grad_(True) if config.init_from else new_vae(config)).to(device)
     _check(config, vae)

@@ -1,0 +1,181 @@
+"""The trainings of the frozen models: they learn, go on after a kill to the same weights, and measure what they say."""
+
+import io
+import json
+import math
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from datasets.artifacts import build
+from datasets.encode import load_image_encoder, load_vae
+from datasets.errors import ArtifactError, InputError
+from imagpose import train_image_encoder, train_vae
+from imagpose.config import TrainImageEncoderConfig, TrainVaeConfig
+from imagpose.frozen_training import Crops, Run, cosine_rate, load_crops, split_by_identity, step_generator
+from imagpose.train_image_encoder import augment, contrastive_loss, erase, make_image_encoder, measure_rank1
+from imagpose.train_vae import make_vae, new_vae, reconstruct
+
+PEOPLE, IMAGES = 8, 4
+
+
+def person(pid: int, image: int) -> bytes:
+    """A person as three coloured bands on noise; the colours are the identity."""
+    colors = np.random.default_rng(pid).integers(0, 256, (3, 1, 3))
+    noise = np.random.default_rng([pid, image]).normal(0, 6, (3, 8, 3))
+    picture = np.clip(colors + noise, 0, 255).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(picture).resize((16, 32)).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished shards artifact of 8 people at 2 cameras, 32x16 pixels."""
+    folder = tmp_path_factory.mktemp("shards")
+    with tarfile.open(folder / "train-00000.tar", "w") as tar:
+        for pid in range(1, PEOPLE + 1):
+            for image in range(IMAGES):
+                facts = {"pid": pid, "camid": 1 + image % 2, "split": "train"}
+                for extension, content in (("jpg", person(pid, image)), ("json", json.dumps(facts).encode())):
+                    item = tarfile.TarInfo(f"{pid:04d}_{image}.{extension}")
+                    item.size = len(content)
+                    tar.addfile(item, io.BytesIO(content))
+    (folder / "manifest.json").write_text(json.dumps({"stage": "write-shards", "content_sha256": "0" * 64}))
+    return folder
+
+
+def vae_config(shards: Path, **fields: object) -> TrainVaeConfig:
+    given = {
+        "view_height": 32, "view_width": 16, "channels": (8, 8, 8), "norm_groups": 4, "steps": 8, "batch_size": 4,
+        "checkpoint_every": 3, "precision": "no", "device": "cpu",
+    }  # fmt: skip
+    return TrainVaeConfig(shards=shards, **{**given, **fields})
+
+
+def encoder_config(shards: Path, **fields: object) -> TrainImageEncoderConfig:
+    given = {
+        "height": 32, "width": 16, "hidden_size": 16, "layers": 1, "heads": 2, "steps": 8, "identities_per_batch": 4,
+        "checkpoint_every": 3, "precision": "no", "device": "cpu",
+    }  # fmt: skip
+    return TrainImageEncoderConfig(shards=shards, **{**given, **fields})
+
+
+def losses(directory: Path) -> list[float]:
+    return [row["loss"] for row in map(json.loads, (directory / "log.jsonl").read_text().splitlines()) if "loss" in row]
+
+
+def test_a_vae_learns_and_is_saved_with_unit_variance_latents(shards: Path, tmp_path: Path) -> None:
+    directory = build(vae_config(shards, steps=150, learning_rate=4e-3), make_vae, store=tmp_path)
+    assert losses(directory)[-1] < 0.7 * losses(directory)[0]
+    vae, crops = load_vae(directory), load_crops(shards, 32, 16)
+    with torch.inference_mode():
+        latents = vae.encode(crops.pixels.float() / 127.5 - 1).latent_dist.mean * vae.config.scaling_factor
+    assert latents.shape[1:] == (4, 8, 4)
+    assert float(latents.std()) == pytest.approx(1, abs=0.1)
+    summary = json.loads((directory / "manifest.json").read_text())["summary"]
+    error = reconstruct(vae, crops.pixels, torch.device("cpu")) - crops.pixels.float() / 255
+    assert summary["psnr"] == pytest.approx(-10 * math.log10(error.square().mean()), abs=3)
+
+
+def test_a_vae_goes_on_from_a_saved_one_with_its_architecture(shards: Path, tmp_path: Path) -> None:
+    first = build(vae_config(shards, steps=60, learning_rate=4e-3), make_vae, store=tmp_path)
+    second = build(vae_config(shards, init_from=first, channels=(4, 4, 4), steps=4), make_vae, store=tmp_path)
+    assert list(load_vae(second).config.block_out_channels) == [8, 8, 8]
+    summaries = [json.loads((folder / "manifest.json").read_text())["summary"] for folder in (first, second)]
+    assert summaries[1]["start"]["psnr"] == summaries[0]["psnr"]
+
+
+@pytest.mark.parametrize(("module", "kind"), [(train_vae, "vae"), (train_image_encoder, "encoder")])
+def test_a_killed_training_goes_on_to_the_same_weights(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: object, kind: str
+) -> None:
+    config = vae_config(shards) if kind == "vae" else encoder_config(shards)
+    make = make_vae if kind == "vae" else make_image_encoder
+    whole = build(config, make, output=tmp_path / "whole")
+
+    class Killed(Run):
+        def finished_step(self, *args: object, **options: object) -> None:
+            super().finished_step(*args, **options)
+            if self.step == 5:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "Run", Killed)
+    with pytest.raises(KeyboardInterrupt):
+        build(config, make, output=tmp_path / "parts")
+    monkeypatch.setattr(module, "Run", Run)
+    parts = build(config, make, output=tmp_path / "parts")
+    file = "diffusion_pytorch_model.safetensors" if kind == "vae" else "model.safetensors"
+    one, other = load_file(whole / file), load_file(parts / file)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert not list(parts.glob("*checkpoint*"))
+
+
+def test_new_weights_depend_on_the_seed_alone(shards: Path) -> None:
+    torch.manual_seed(1)
+    one = new_vae(vae_config(shards)).state_dict()
+    torch.manual_seed(2)
+    same, other = new_vae(vae_config(shards)).state_dict(), new_vae(vae_config(shards, seed=1)).state_dict()
+    assert torch.equal(one["encoder.conv_in.weight"], same["encoder.conv_in.weight"])
+    assert not torch.equal(one["encoder.conv_in.weight"], other["encoder.conv_in.weight"])
+
+
+def test_an_image_encoder_learns_people_and_is_saved_for_views_of_2_to_1(shards: Path, tmp_path: Path) -> None:
+    directory = build(encoder_config(shards, steps=150), make_image_encoder, store=tmp_path)
+    assert losses(directory)[-1] < losses(directory)[0]
+    tokens = load_image_encoder(directory)(torch.zeros(2, 3, 32, 16)).last_hidden_state
+    assert tokens.shape == (2, 1 + 4 * 2, 16)
+    assert json.loads((directory / "manifest.json").read_text())["summary"]["rank1"] == 100.0
+
+
+def test_rank1_leaves_out_images_of_the_same_person_at_the_same_camera(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Persons 1, 1, 1, 2, 2 at cameras 1, 1, 2, 1, 2. Image 0 must not count its twin 1; image 4's nearest is image 2.
+    features = torch.tensor([[1.0, 0.0], [1.0, 0.01], [0.9, 0.3], [-1.0, 0.0], [0.5, 0.8]])
+    crops = Crops(torch.zeros(5, 3, 1, 1), np.array([1, 1, 1, 2, 2]), np.array([1, 1, 2, 1, 2]))
+    monkeypatch.setattr(train_image_encoder, "_all_tokens", lambda *_: features[:, None])
+    # 0 -> 2 right, 1 -> 2 right, 2 -> 1 right, 3 -> 4 right, 4 -> 2 wrong
+    assert measure_rank1(None, crops, None) == 80.0
+
+
+def test_the_contrastive_loss_of_equal_features_is_that_of_guessing() -> None:
+    loss, _ = contrastive_loss(torch.ones(6, 4), torch.tensor([0, 0, 1, 1, 2, 2]))
+    assert float(loss) == pytest.approx(math.log(5), abs=1e-5)
+
+
+def test_augmentation_repeats_with_its_generator_and_keeps_range_and_shape() -> None:
+    images = torch.rand(6, 3, 32, 16, generator=torch.Generator().manual_seed(0))
+    one, again = (augment(images, step_generator(3, 5)) for _ in range(2))
+    assert torch.equal(one, again) and one.shape == images.shape and 0 <= one.min() <= one.max() <= 1
+    erased = erase(images, step_generator(3, 6), share=1.0)
+    assert all(not torch.equal(before, after) for before, after in zip(images, erased, strict=True))
+
+
+def test_held_out_people_are_never_trained_on_and_a_limit_keeps_whole_people(shards: Path) -> None:
+    crops = load_crops(shards, 32, 16)
+    train, held_out = split_by_identity(crops, seed=0)
+    assert not set(train.pids) & set(held_out.pids) and len(train) + len(held_out) == PEOPLE * IMAGES
+    limited, _ = split_by_identity(crops, seed=0, max_images=2 * IMAGES)
+    assert len(limited) == 2 * IMAGES and len(set(limited.pids)) == 2
+
+
+def test_the_rate_rises_then_falls_to_its_floor() -> None:
+    rates = [cosine_rate(step, 100, 1.0, warmup=10, floor=0.1) for step in range(101)]
+    assert rates[0] == 0.1 and rates[9] == rates[10] == 1.0 and rates[100] == pytest.approx(0.1)
+    assert sorted(rates[10:], reverse=True) == rates[10:]
+
+
+def test_what_cannot_be_trained_on_is_refused(shards: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="multiples of 8"):
+        make_vae(vae_config(shards, view_width=20), tmp_path)
+    with pytest.raises(InputError, match="patch size 8"):
+        make_image_encoder(encoder_config(shards, width=20), tmp_path)
+    (tmp_path / "manifest.json").write_text(json.dumps({"stage": "write-shards"}))
+    with pytest.raises(InputError, match="no training image"):
+        load_crops(tmp_path, 32, 16)
+    with pytest.raises(ArtifactError, match="not a finished artifact"):
+        load_crops(tmp_path / "nowhere", 32, 16)
