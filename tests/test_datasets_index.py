@@ -34,6 +34,12 @@ def is_running(pid: int) -> bool:
         return False
 
 
+def cpu_seconds() -> float:
+    """Processor time of this process and of its finished children."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
 def zipped(root: Path, *, top: str = "Market-1501-v15.09.15/") -> Path:
     archive = root.with_suffix(".zip")
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
@@ -241,10 +247,10 @@ def test_a_missing_folder_is_named(tmp_path):
 
 
 @pytest.mark.realdata
-def test_real_market_has_the_published_counts_and_is_checked_within_two_minutes(tmp_path, market1501_root):
-    started = time.monotonic()
+def test_real_market_has_the_published_counts_and_is_checked_in_two_minutes_of_cpu(tmp_path, market1501_root):
+    started = cpu_seconds()
     directory = make(IndexConfig(root=market1501_root), tmp_path)
-    assert time.monotonic() - started < 120
+    assert cpu_seconds() - started < 120
     summary = manifest_of(directory)["summary"]
     assert summary["deviations"] == [] and summary["statuses"] == {"ok": 36_036}, json.dumps(summary)
     assert summary["splits"]["gallery"]["junk images"] == 3_819
