@@ -10,14 +10,15 @@ import base64
 import io
 import json
 import logging
-from collections.abc import Iterable, Sequence
+import tarfile
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from datasets.errors import InputError
 from datasets.index import open_images, read_index
@@ -67,11 +68,32 @@ def embed(
 def embed_file(path: Path, label: str = "", **options: Any) -> Picture:
     """`embed` of an image file; an empty frame if it cannot be read."""
     try:
-        with Image.open(path) as image:
-            return embed(image, label, **options)
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        return embed_bytes(path.read_bytes(), label, **options)
+    except OSError as error:
         logger.warning("%s cannot be shown: %s", path, error)
         return Picture(label=label, note="cannot be read")
+
+
+def embed_bytes(data: bytes, label: str = "", **options: Any) -> Picture:
+    """`embed` of an encoded image; an empty frame if it cannot be decoded."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return embed(image, label, **options)
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        logger.warning("%s cannot be shown: %s", label, error)
+        return Picture(label=label, note="cannot be read")
+
+
+def tar_images(path: Path, keys: Container[str]) -> Iterator[tuple[str, bytes]]:
+    """JPEGs of some keys in a WebDataset tar; a damaged tar ends early. No torch, unlike `datasets.encoded`."""
+    try:
+        with tarfile.open(path) as tar:
+            for item in tar:
+                key, _, extension = item.name.partition(".")
+                if item.isfile() and extension == "jpg" and key in keys:
+                    yield key, tar.extractfile(item).read()
+    except (tarfile.TarError, OSError) as error:
+        logger.warning("%s cannot be read: %s", path, error)
 
 
 class SourceImages:

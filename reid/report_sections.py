@@ -13,7 +13,16 @@ import pandas as pd
 
 from reid.report_data import Run, points, read_log, synthetic_counts
 from reid.report_figures import Chart, cmc_chart, identity_chart, loss_chart
-from reid.report_pictures import Picture, SourceImages, embed_file, overlay_pictures, ranked_pictures, read_json
+from reid.report_pictures import (
+    Picture,
+    SourceImages,
+    embed_bytes,
+    embed_file,
+    overlay_pictures,
+    ranked_pictures,
+    read_json,
+    tar_images,
+)
 
 if TYPE_CHECKING:
     from reid.report import Material
@@ -150,6 +159,7 @@ def pictures_section(material: Material) -> dict[str, Any]:
         "showcases": showcases,
         "has_truth": any(row["has_truth"] for s in showcases for row in s["rows"]),
         "contact_sheets": sheets,
+        "flagged": flagged_pictures(material.sets),
         "counts": [synthetic_counts(s.directory, s.title) for s in material.sets],
     } | retrieval_section(material, images)
 
@@ -182,6 +192,20 @@ def _inside(directory: Path, name: object) -> Path:
     """A file below `directory`; one that leads outside becomes a name that does not exist."""
     path = (directory / str(name)).resolve()
     return path if path.is_relative_to(directory.resolve()) else directory / "outside"
+
+
+def flagged_pictures(sets: Sequence[GeneratedSet], most: int = 10) -> list[dict[str, Any]]:
+    """Generated images that were flagged and not trained on, some of each set, with the reason."""
+    found = []
+    share = max(1, most // max(1, len(sets)))
+    for item in sets:
+        table = pd.read_parquet(item.directory / "synthetic.parquet", columns=["key", "status"])
+        reasons = table[table["status"] != "ok"].head(share).set_index("key")["status"].to_dict()
+        for tar in sorted(item.directory.glob("synthetic-*.tar")) if reasons else ():
+            for key, data in tar_images(tar, reasons):
+                reason = f"{item.fraction} %: {reasons[key]}"
+                found.append({"picture": embed_bytes(data, key), "reason": reason})
+    return found
 
 
 # --- retrieval --------------------------------------------------------------------------------------------------------

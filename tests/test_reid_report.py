@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import re
 import subprocess
 import sys
+import tarfile
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -40,6 +42,7 @@ EVIL = "<script>alert(1)</script>"
 FRACTIONS = (20, 40)
 ARMS = ("real", "real+synthetic")
 PEOPLE = 8
+SPLITS = (("train", 1, "bounding_box_train"), ("query", 1, "query"), ("gallery", 2, "bounding_box_test"))
 
 
 def finished(directory: Path, stage: str, config: dict, summary: dict | None = None, seconds: float = 1.5) -> Path:
@@ -77,14 +80,14 @@ def make_index(root: Path) -> Path:
     data.mkdir(parents=True)
     folder.mkdir()
     rows = []
-    for split, camera in (("train", 1), ("query", 1), ("gallery", 2)):
-        (data / split).mkdir()
+    for split, camera, name in SPLITS:
+        (data / name).mkdir()
         for pid in range(1, PEOPLE + 1):
             key = f"{pid:04d}_c{camera}s1_{split}_01"
             if pid == 1:
                 key = f"{key}{EVIL.replace('/', '_')}"
-            person(pid, camera).save(data / split / f"{key}.jpg")
-            rows.append([key, f"{split}/{key}.jpg", split, pid, camera, 1, 1, "person", 64, 128, "", "ok", ""])
+            person(pid, camera).save(data / name / f"{key}.jpg")
+            rows.append([key, f"{name}/{key}.jpg", split, pid, camera, 1, 1, "person", 64, 128, "", "ok", ""])
     names = [
         "key",
         "path",
@@ -198,6 +201,12 @@ def make_synthetic(root: Path) -> list[Path]:
             folder / "synthetic.parquet"
         )
         person(1, 0).resize((600, 400)).save(folder / "contact_sheet.png")
+        with tarfile.open(folder / "synthetic-00000.tar", "w") as tar:
+            for number in range(80):
+                data = (folder / "showcase" / "1_generated_0.png").read_bytes()
+                item = tarfile.TarInfo(f"s{number}.jpg")
+                item.size = len(data)
+                tar.addfile(item, io.BytesIO(data))
         folders.append(finished(folder, "synthesize", {"fraction": fraction, "draw": 0}, seconds=20.0))
     return folders
 
@@ -271,7 +280,7 @@ def test_every_section_is_filled_when_everything_is_handed_in(full: tuple[str, d
     assert summary["missing"] == []
     assert "Not shown." not in Page(html).text
     images = [attributes["src"] for tag, attributes in Page(html).tags if tag == "img"]
-    assert len(images) == PEOPLE + 2 * 3 * 10 + 2 + 4 * (1 + 2 * PEOPLE)
+    assert len(images) == PEOPLE + 2 * 3 * 10 + 2 + 2 * 4 + 4 * (1 + 2 * PEOPLE)
     assert sum(tag == "svg" for tag, _ in Page(html).tags) == 3 + 2 + 2 + 1 + 2
     assert summary["html_bytes"] < 1_000_000
 
