@@ -12,7 +12,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from datasets.artifacts import model_sha256, write_text_atomically
 from datasets.encode import pick_device
-from datasets.errors import InputError
+from datasets.errors import InputError, WeightsError
 from datasets.skeleton import missing_keypoints
 from imagpose.canvas_layout import CanvasRequest, SourceImage, arrange
 from imagpose.config import GenerateConfig
@@ -35,21 +35,35 @@ def run_generate(config: GenerateConfig) -> int:
     arrange(len(config.source), len(config.pose))
     if config.source_pose and len(config.source_pose) != len(config.source):
         raise InputError(f"{len(config.source_pose)} source poses for {len(config.source)} sources; give one for each")
-    pipeline = load_pipeline(config.generator, pick_device(config.device))
-    size = pipeline.view_size()
+    size = view_size_of(config.generator)
     files = PoseFiles(config.keypoints, size)
-    sources = [_source(file, number, config, files, size) for number, file in enumerate(config.source)]
     request = CanvasRequest(
-        sources=sources,
+        sources=[_source(file, number, config, files, size) for number, file in enumerate(config.source)],
         poses=[files.pose(file) for file in config.pose],
         seed=config.seed,
         keep=range(len(config.pose)),
     )
+    pipeline = load_pipeline(config.generator, pick_device(config.device))
     output = pipeline(
         request, sampler=config.sampler, num_inference_steps=config.steps, guidance_scale=config.guidance
     )  # fmt: skip
     _save(config, request, pipeline, output.images[0])
     return 0
+
+
+def view_size_of(generator: Path) -> Size:
+    """Height and width in pixels of a saved generator's views, read without loading it.
+
+    Raises: WeightsError: the folder is no generator, or does not say it.
+    """
+    try:
+        index = json.loads((generator / "model_index.json").read_text())
+        return int(index["view_height"]), int(index["view_width"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WeightsError(
+            f"{generator} is no generator that says its view size in model_index.json ({error}); give a folder made by "
+            "'imagpose train'"
+        ) from None
 
 
 def _source(file: Path, number: int, config: GenerateConfig, files: PoseFiles, size: Size) -> SourceImage:

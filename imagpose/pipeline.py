@@ -21,6 +21,7 @@ from diffusers.utils import logging as diffusers_logging
 from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
+from transformers.utils import logging as transformers_logging
 
 from datasets.errors import InputError, WeightsError
 from imagpose.canvas_layout import Canvases, CanvasRequest, Source, SourceFeatures, check_request, lay_out
@@ -299,7 +300,8 @@ def load_pipeline(
     """
     if not (folder / "model_index.json").is_file():
         raise WeightsError(f"{folder} holds no model_index.json; give the folder of a generator ('imagpose train')")
-    diffusers_logging.disable_progress_bar()  # its bar for the parts would tear the log lines apart
+    for library in (diffusers_logging, transformers_logging):
+        library.disable_progress_bar()  # bars for the parts would tear the log lines apart
     left_out = {} if photographs else {"image_encoder": None}
     try:
         pipeline = IMAGPosePipeline.from_pretrained(
@@ -311,5 +313,5 @@ def load_pipeline(
     pipeline.to(device)
     if precision == "bf16":
         for part in (pipeline.unet, pipeline.pose_encoder, pipeline.feature_conditioning):
-            part.to(torch.bfloat16)
+            part.bfloat16()
     return pipeline
