@@ -1,0 +1,20 @@
+"""``python -m benchmarks NAME``: measure a part of the project against a public implementation."""
+
+import sys
+
+BENCHMARKS = {"ranking": "benchmarks.ranking"}
+
+
+def main() -> int:
+    """Run one benchmark; returns the exit code."""
+    names = sys.argv[1:]
+    if len(names) != 1 or names[0] not in BENCHMARKS:
+        print(f"usage: python -m benchmarks {{{','.join(BENCHMARKS)}}}", file=sys.stderr)
+        return 2
+    import importlib
+
+    return importlib.import_module(BENCHMARKS[names[0]]).main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
