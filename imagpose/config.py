@@ -62,6 +62,10 @@ class TrainVaeConfig(StageConfig):
     """Weight of the L1 loss on image gradients, which keeps edges without a pretrained perceptual network."""
     equivariance_weight: float = Field(0.25, ge=0)
     """Weight of decoding half-size latents to half-size images (EQ-VAE): latents that are easier to denoise."""
+    chroma_weight: float = Field(0.0, ge=0)
+    """Weight of the L1 loss on colour less brightness; small bright clothes keep their hue."""
+    freeze_encoder: bool = False
+    """Train the decoder only (with `init_from`): latents, and a generator that was trained on them, stay valid."""
     flip: bool = True
     """Mirror images at random."""
     max_images: int | None = Field(None, ge=1)
@@ -74,6 +78,12 @@ class TrainVaeConfig(StageConfig):
     """Steps between checkpoints."""
     device: Device = "auto"
     """'auto' (GPU when there is one), 'cpu', 'cuda', 'cuda:1'."""
+
+    @model_validator(mode="after")
+    def _decoder_of_something(self) -> TrainVaeConfig:
+        if self.freeze_encoder and self.init_from is None:
+            raise ValueError("freeze_encoder needs init_from: an untrained encoder's latents are worth nothing")
+        return self
 
 
 class TrainImageEncoderConfig(StageConfig):

@@ -55,22 +55,27 @@ def new_vae(config: TrainVaeConfig) -> AutoencoderKL:
         )  # fmt: skip
 
 
-def reconstruction_loss(decoded: Tensor, images: Tensor, gradient_weight: float) -> Tensor:
-    """L1 + squared error + weighted L1 of horizontal and vertical differences; images in [-1, 1], (B, 3, H, W)."""
+def reconstruction_loss(decoded: Tensor, images: Tensor, gradient_weight: float, chroma_weight: float = 0.0) -> Tensor:
+    """L1 + squared error + weighted L1 of neighbours' differences and of colour less brightness.
+
+    Args: decoded, images: (B, 3, H, W) in [-1, 1].
+    """
     error = decoded - images
     edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
-    return error.abs().mean() + error.square().mean() + gradient_weight * edges
+    chroma = (error - error.mean(1, keepdim=True)).abs().mean() if chroma_weight else 0.0
+    return error.abs().mean() + error.square().mean() + gradient_weight * edges + chroma_weight * chroma
 
 
 def vae_losses(
     vae: AutoencoderKL, images: Tensor, config: TrainVaeConfig, generator: torch.Generator
 ) -> dict[str, Tensor]:
     """The losses of one batch in [-1, 1]; 'loss' is what is minimised."""
-    posterior = vae.encode(images).latent_dist
+    with torch.set_grad_enabled(not config.freeze_encoder):
+        posterior = vae.encode(images).latent_dist
     noise = torch.randn(posterior.mean.shape, generator=generator).to(images.device)
     mean, std = posterior.mean.float(), posterior.std.float()
     decoded = vae.decode(mean + std * noise).sample.float()
-    reconstruction = reconstruction_loss(decoded, images, config.gradient_weight)
+    reconstruction = reconstruction_loss(decoded, images, config.gradient_weight, config.chroma_weight)
     kl = 0.5 * (mean.square() + std.square() - 1 - 2 * std.log()).mean()
     loss = reconstruction + config.kl_weight * kl
     losses = {
@@ -81,7 +86,7 @@ def vae_losses(
     if config.equivariance_weight:
         part = slice(0, max(1, len(images) // 2))  # half the batch at a quarter of the pixels: an eighth of the cost
         small = vae.decode(F.avg_pool2d(mean[part], 2)).sample.float()
-        equivariance = reconstruction_loss(small, F.avg_pool2d(images[part], 2), 0.0)
+        equivariance = reconstruction_loss(small, F.avg_pool2d(images[part], 2), 0.0, config.chroma_weight)
         loss = loss + config.equivariance_weight * equivariance
         losses["equivariance"] = equivariance.detach()
     return {"loss": loss, **losses}
@@ -95,9 +100,10 @@ def make_vae(config: TrainVaeConfig, directory: Path) -> dict[str, Any]:
     crops = load_crops(config.shards, config.view_height, config.view_width)
     train, held_out = split_by_identity(crops, config.seed, config.max_images)
     logger.info("%d images to train on, %d held out; %.2f M parameters", len(train), len(held_out), _millions(vae))
-    optimizer = torch.optim.AdamW(
-        vae.parameters(), config.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4, fused=True
+    trained = (
+        [*vae.post_quant_conv.parameters(), *vae.decoder.parameters()] if config.freeze_encoder else vae.parameters()
     )
+    optimizer = torch.optim.AdamW(trained, config.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
     run = Run(directory, "train-vae", config.steps, vae, optimizer)
     start_quality = measure_vae(vae, held_out, device) if config.init_from and run.step == 0 else None
     vae.train()
@@ -116,7 +122,8 @@ def make_vae(config: TrainVaeConfig, directory: Path) -> dict[str, Any]:
         optimizer.step()
         run.finished_step(losses, rate, log_every=50, checkpoint_every=config.checkpoint_every)
     vae.eval()
-    vae.register_to_config(scaling_factor=measure_scaling_factor(vae, train, device, config.seed))
+    if not config.freeze_encoder:
+        vae.register_to_config(scaling_factor=measure_scaling_factor(vae, train, device, config.seed))
     quality = measure_vae(vae, held_out, device)
     run.write({"step": run.step, "held_out": quality, "scaling_factor": vae.config.scaling_factor})
     vae.save_pretrained(directory, safe_serialization=True)
@@ -163,13 +170,15 @@ def reconstruct(vae: AutoencoderKL, pixels: Tensor, device: torch.device) -> Ten
 
 
 def measure_vae(vae: AutoencoderKL, held_out: Crops, device: torch.device) -> dict[str, float]:
-    """Mean PSNR (dB, of 8-bit pictures) and SSIM (Gaussian window, sigma 1.5) of reconstructions."""
+    """Mean PSNR (dB, of 8-bit pictures), SSIM (sigma 1.5), and root mean square error of colour less brightness."""
     pixels = held_out.pixels[np.linspace(0, len(held_out) - 1, min(MEASURED_IMAGES, len(held_out))).astype(int)]
     truth, copy = pixels.float() / 255, reconstruct(vae, pixels, device)
     squared = (truth - copy).square().flatten(1).mean(1)
     psnr = (-10 * torch.log10(squared.clamp_min(1e-10))).mean()
     ssim = structural_similarity_index_measure(copy, truth, data_range=1.0)
-    return {"psnr": round(float(psnr), 3), "ssim": round(float(ssim), 5)}
+    chroma = [(image - image.mean(1, keepdim=True)) for image in (truth, copy)]
+    chroma_error = (chroma[0] - chroma[1]).square().mean().sqrt()
+    return {"psnr": round(float(psnr), 3), "ssim": round(float(ssim), 5), "chroma_error": round(float(chroma_error), 5)}
 
 
 @torch.inference_mode()
