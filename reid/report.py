@@ -194,7 +194,9 @@ def facts(material: Material) -> list[dict[str, str]]:
         images = images[images["status"] == "ok"]
         train = images[(images["split"] == "train") & (images["pid"] > 0)]
         told.append(("Training split", f"{len(train):,} images, {train['pid'].nunique():,} people"))
-        query, gallery = (int((images["split"] == split).sum()) for split in ("query", "gallery"))
+        query, gallery = (
+            int((images["split"].eq(split) & images["pid"].ge(0)).sum()) for split in ("query", "gallery")
+        )
         told.append(("Test", f"{query:,} queries, {gallery:,} gallery images"))
         told.append(("Cameras", str(images.loc[images["camid"] > 0, "camid"].nunique())))
     results = material.results

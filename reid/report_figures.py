@@ -162,7 +162,10 @@ def loss_chart(
             steps, losses, smooth = _thinned(np.asarray(steps, float), np.asarray(losses, float))
             if len(steps) > 30:
                 axes.plot(steps, losses, color=shade, linewidth=0.7, alpha=0.3)
-            axes.plot(steps, smooth if len(steps) > 30 else losses, color=shade, linewidth=1.7)
+            few = len(steps) < 4
+            axes.plot(
+                steps, smooth if len(steps) > 30 else losses, color=shade, linewidth=1.7, marker="o" if few else None
+            )
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.set_xlabel("optimisation step")

@@ -32,7 +32,6 @@ logger = logging.getLogger(__name__)
 MOST_RANK = 20
 ROWS_PER_SET = 3
 SHEET_HEIGHT = 900
-RETRIEVALS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +152,7 @@ def pictures_section(material: Material) -> dict[str, Any]:
         for s in material.sets
         if (s.directory / "contact_sheet.png").is_file()
     ]
+    counts = [synthetic_counts(s.directory, s.title) for s in material.sets]
     return {
         "overlays": overlays,
         "overlays_missing": overlays_missing,
@@ -160,7 +160,8 @@ def pictures_section(material: Material) -> dict[str, Any]:
         "has_truth": any(row["has_truth"] for s in showcases for row in s["rows"]),
         "contact_sheets": sheets,
         "flagged": flagged_pictures(material.sets),
-        "counts": [synthetic_counts(s.directory, s.title) for s in material.sets],
+        "counts": counts,
+        "flagged_count": sum(row["flagged"] != "0" for row in counts),
     } | retrieval_section(material, images)
 
 
@@ -221,8 +222,8 @@ def retrieval_section(material: Material, images: SourceImages | None) -> dict[s
         if pair is not None:
             lead = (
                 f"Queries of the {fraction} % benchmark, ranked by both networks (draw {pair[0].draw}, seed "
-                f"{pair[0].seed}). Chosen by rule, not by eye: the two people whose query gains most average "
-                "precision, one in the middle, and the one that loses most."
+                f"{pair[0].seed}). Chosen by rule, not by eye: the query that gains most average precision, "
+                "the next of another person, the one in the middle, and the one that loses most."
             )
             found = retrievals(pair[0], pair[1], images, material)
             return {
@@ -246,16 +247,14 @@ def _run_pair(runs: Sequence[Run], baseline: str, arm: str | None) -> tuple[Run,
 
 
 def retrievals(before: Run, after: Run, images: SourceImages, material: Material) -> list[dict[str, Any]]:
-    """A few queries with both ranked lists: most gained, middle, most lost; each another person."""
+    """A few queries with both ranked lists: from the top, the middle and the bottom of the changes."""
     tables = [per_query(run).set_index("query") for run in (before, after)]
     ranked = [
         pd.read_parquet(run.directory / "ranked.parquet").sort_values(["query", "rank"]) for run in (before, after)
     ]
     change = (tables[1]["ap"] - tables[0]["ap"]).dropna().rename("change").reset_index()
     change["pid"] = change["query"].map(tables[0]["pid"])
-    change = (
-        change.sort_values(["change", "query"], ascending=[False, True]).drop_duplicates("pid").reset_index(drop=True)
-    )
+    change = change.sort_values(["change", "query"], ascending=[False, True], ignore_index=True)
     shown = []
     for why, query in chosen_queries(change):
         lines = [
@@ -267,21 +266,24 @@ def retrievals(before: Run, after: Run, images: SourceImages, material: Material
 
 
 def chosen_queries(change: pd.DataFrame) -> list[tuple[str, str]]:
-    """Which queries to show, from a table sorted by falling `change`: two from the top, the middle, the bottom."""
-    last = len(change) - 1
-    places = dict.fromkeys([0, min(1, last), last // 2, last][:RETRIEVALS]) if last >= 0 else {}
-    chosen = []
-    for place in places:
-        value = 100 * float(change.at[place, "change"])
-        name = (
-            "Gains most"
-            if place in (0, 1) and value > 0
-            else "Loses most"
-            if place == last and value < 0
-            else "In the middle"
-        )
-        chosen.append((f"{name}: AP {points(value)} points", str(change.at[place, "query"])))
-    return chosen
+    """Which queries to show, from ``query, pid, change`` sorted by falling change.
+
+    The one that gains most, the next best of another person, the one in the middle, the one that loses most.
+    """
+    if change.empty:
+        return []
+    last, others = len(change) - 1, change.index[change["pid"] != change["pid"].iloc[0]]
+    names = {last // 2: "In the middle", last: "At the bottom", 0: "At the top"}
+    if len(others):
+        names.setdefault(int(others[0]), "At the top, another person")
+    if change["change"].iloc[-1] < 0:
+        names[last] = "Loses most"
+    if change["change"].iloc[0] > 0:
+        names[0] = "Gains most"
+    return [
+        (f"{names[place]}: AP {points(100 * change['change'].iloc[place])} points", str(change["query"].iloc[place]))
+        for place in sorted(names)
+    ]
 
 
 def _ranked_line(

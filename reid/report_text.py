@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from reid.benchmark import arm_rank
 from reid.benchmark_tables import PAPER_FRACTIONS, PAPER_NOTE, PAPER_TABLE_4
 from reid.report_data import Gain, points
 
@@ -90,13 +91,14 @@ def enumeration(parts: Sequence[str]) -> str:
 
 def result_lead(results: pd.DataFrame, baseline: str) -> str:
     """What was compared with what."""
-    arms, fractions = results["arm"].nunique(), sorted(results["fraction"].unique())
+    fractions = sorted(results["fraction"].unique())
     shares = enumeration([f"{fraction} %" for fraction in fractions])
-    others = "" if arms == 1 else f" and {arms - 1} other{'s' if arms > 2 else ''}"
+    others = sorted(set(results["arm"]) - {baseline}, key=arm_rank)
+    compared = f" beside {enumeration([f'“{name}”' for name in others])}" if others else ""
     return (
-        f"The same re-identification network, trained on {shares} of the real training images: “{baseline}” alone"
-        f"{others}, {len(results)} run{'s' if len(results) != 1 else ''} in all, tested on the complete query and "
-        "gallery splits, with junk left out and same-camera matches not counted."
+        f"The same re-identification network, trained on {shares} of the real training images: “{baseline}”{compared}"
+        f", {len(results)} run{'s' if len(results) != 1 else ''} in all, tested on the complete query and gallery "
+        "splits, with junk left out and same-camera matches not counted."
     )
 
 

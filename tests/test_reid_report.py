@@ -482,13 +482,15 @@ def test_identity_gains_are_differences_of_mean_ap(inputs: dict[str, object]) ->
 
 
 def test_shown_queries_are_chosen_by_rule_and_named_for_what_they_are() -> None:
-    change = pd.DataFrame({"query": list("abcde"), "change": [0.5, 0.2, 0.0, 0.0, -0.3]})
+    rows = {"query": list("abcdefg"), "pid": [1, 1, 2, 3, 4, 4, 1], "change": [0.5, 0.4, 0.2, 0.0, 0.0, -0.1, -0.3]}
+    change = pd.DataFrame(rows)
     assert chosen_queries(change) == [
-        ("Gains most: AP +50.0 points", "a"), ("Gains most: AP +20.0 points", "b"),
-        ("In the middle: AP ±0.0 points", "c"), ("Loses most: AP −30.0 points", "e"),
+        ("Gains most: AP +50.0 points", "a"), ("At the top, another person: AP +20.0 points", "c"),
+        ("In the middle: AP ±0.0 points", "d"), ("Loses most: AP −30.0 points", "g"),
     ]  # fmt: skip
     assert chosen_queries(change.head(0)) == []
     assert chosen_queries(change.head(1)) == [("Gains most: AP +50.0 points", "a")]
+    assert chosen_queries(change.tail(1).reset_index(drop=True)) == [("Loses most: AP −30.0 points", "g")]
 
 
 def test_arms_keep_their_colours_whatever_else_is_shown() -> None:
