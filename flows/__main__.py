@@ -69,7 +69,7 @@ def regenerate_and_print(config: RegenerateConfig) -> int:
 def prepare_prefect(store: Path) -> None:
     """Prefect's settings for a run of its own, less those that the environment has; before Prefect is imported."""
     defaults = {
-        "PREFECT_HOME": str(store.absolute().parent / "prefect"),
+        "PREFECT_HOME": str(store.absolute() / "prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_API_HOST": "127.0.0.1",
@@ -80,6 +80,7 @@ def prepare_prefect(store: Path) -> None:
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+    Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)  # Prefect makes the last folder only
 
 
 if __name__ == "__main__":

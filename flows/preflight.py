@@ -22,7 +22,7 @@ def check(config: RegenerateConfig) -> None:
 
     Raises: InputError: no data, a missing pose file, a root of another layout, missing weights, GPUs on a CPU.
     """
-    problems = [*data_problems(config), *weight_problems(config)]
+    problems = [*data_problems(config), *weight_problems(config), *folder_problems(config)]
     if config.gpus > 1 and config.device == "cpu":
         problems.append(f"gpus {config.gpus} with device 'cpu': leave one of the two out")
     if problems:
@@ -58,6 +58,17 @@ def layout_problem(root: Path, layout: str) -> str | None:
     except DatasetLayoutError as error:
         return f"--root {error}"
     return f"--root {root} has no files in {', '.join(empty)}; {market1501.EXPECTED}" if empty else None
+
+
+def folder_problems(config: RegenerateConfig) -> list[str]:
+    """Which of the folders that are written to cannot be."""
+    problems = []
+    for flag, folder in (("--store", config.store), ("--output", config.output_folder())):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            problems.append(f"{flag} {folder} cannot be made ({error.strerror}); name a folder that can be written to")
+    return problems
 
 
 def weight_problems(config: RegenerateConfig) -> list[str]:

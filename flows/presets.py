@@ -68,7 +68,6 @@ def smoke() -> RegenerateConfig:
             image_encoder=TrainImageEncoderSettings(
                 height=64, width=32, hidden_size=32, layers=1, heads=2, steps=1, identities_per_batch=2
             ),
-            generator=training,
         ),
         shards=ShardSettings(images_per_shard=10),
         encode=EncodeSettings(token_height=64, token_width=32, batch_size=8, **view),

@@ -1,0 +1,188 @@
+"""The whole pipeline under Prefect on the smoke preset, twice; what Prefect itself needs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from datasets.artifacts import MANIFEST, verify
+from flows.output import StageOutput
+
+pytestmark = pytest.mark.timeout(900)  # whichever test comes first waits for the run of all stages
+
+
+def regenerate(repository: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """``python -m flows regenerate --preset smoke`` with a store and a Prefect of its own."""
+    command = [
+        sys.executable, "-m", "flows", "regenerate", "--preset", "smoke", "--store", str(folder / "store"),
+        "--output", str(folder / "smoke"), "--device", "cpu", *arguments,
+    ]  # fmt: skip
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    return subprocess.run(command, cwd=repository, env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def first_run(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """The smoke preset, run once: its folder and what it printed."""
+    folder = tmp_path_factory.mktemp("smoke")
+    result = regenerate(Path(__file__).resolve().parent.parent, folder)
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-6000:]
+    return folder, result
+
+
+def manifests(folder: Path) -> dict[str, float]:
+    return {str(path): path.stat().st_mtime_ns for path in (folder / "store").glob(f"*/*/{MANIFEST}")}
+
+
+def test_smoke_ends_with_the_table_and_the_reports_path(first_run):
+    folder, result = first_run
+    *table, empty, last = result.stdout.rstrip().splitlines()
+    assert last == f"report: {folder / 'smoke' / 'report.html'}" and not empty
+    text = "\n".join(table)
+    assert "Rank-1" in text and "mAP" in text and "real+synthetic" in text
+    assert "<html" in (folder / "smoke" / "report.html").read_text().lower()
+
+
+def test_progress_and_the_commands_lines_reach_the_screen(first_run):
+    _, result = first_run
+    assert re.search(r"progress [\w .%/+-]+: \d+/\d+", result.stderr)
+    assert "1 made, 0 already complete" in result.stderr
+
+
+def test_every_artifact_of_the_run_is_what_its_manifest_says(first_run):
+    folder, _ = first_run
+    finished = [Path(path).parent for path in manifests(folder)]
+    assert len(finished) > 12
+    assert [damage for directory in finished for damage in verify(directory)] == []
+    assert not list((folder / "store").glob("*/*.partial"))
+
+
+def test_nothing_is_pickled(first_run):
+    folder, _ = first_run
+    names = {path.suffix for path in folder.rglob("*") if path.is_file()}
+    assert not names & {".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt"}
+    for result in (folder / "store" / "prefect" / "storage").glob("*"):
+        json.loads(result.read_text())
+
+
+def test_a_second_run_recomputes_nothing_and_says_the_same(first_run, repository):
+    folder, first = first_run
+    before = manifests(folder)
+    report = (folder / "smoke" / "report.html").read_bytes()
+    started = time.monotonic()
+    second = regenerate(repository, folder)
+    assert second.returncode == 0
+    assert time.monotonic() - started < 60
+    assert manifests(folder) == before
+    assert (folder / "smoke" / "report.html").read_bytes() == report
+    assert second.stdout.splitlines()[-1] == first.stdout.splitlines()[-1]
+    assert "made, " not in second.stderr
+
+
+def test_the_installed_versions_give_a_prefect_server():
+    """FastAPI 0.155 and later fail right here; see docs/dependencies.md."""
+    code = "import prefect.server.api.server as server; server.create_app(ephemeral=True); print('ok')"
+    environment = {**os.environ, "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert result.stdout.strip().endswith("ok"), result.stderr
+
+
+def test_a_commands_lines_keep_their_level_and_lose_their_own_clock(caplog):
+    output = StageOutput("datasets index", logging.getLogger("test"))
+    with caplog.at_level(logging.INFO):
+        output("14:02:03 WARNING datasets.index: 2 files are truncated")
+        output("a traceback's line: no prefix")
+    assert [(record.levelname, record.message) for record in caplog.records] == [
+        ("WARNING", "2 files are truncated"),
+        ("INFO", "a traceback's line: no prefix"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "line", ["progress encode: 64/640 images, 20.1 images/s, ETA 0:28", "progress train 20 %: 5/80 steps, 1.0 steps/s"]
+)
+def test_progress_lines_update_one_progress_artifact(monkeypatch, line):
+    import prefect.artifacts
+
+    calls: list[tuple[str, float]] = []
+    monkeypatch.setattr(
+        prefect.artifacts, "create_progress_artifact", lambda progress, **_: calls.append(("new", progress)) or "id"
+    )
+    monkeypatch.setattr(
+        prefect.artifacts, "update_progress_artifact", lambda artifact, progress: calls.append((artifact, progress))
+    )
+    output = StageOutput("datasets encode", logging.getLogger("test"))
+    output(line)
+    output(line)  # too soon after the first
+    output.finish()
+    assert [name for name, _ in calls] == ["new", "id"]
+    assert 0 < calls[0][1] < 100 and calls[1][1] == 100
+
+
+@pytest.mark.slow
+def test_a_server_schedules_the_runs_of_a_deployment(tmp_path, repository):
+    """SQLAlchemy 2.1 makes schedules that are active and create nothing; see docs/dependencies.md."""
+    port = "4391"
+    environment = {
+        **os.environ, "PREFECT_HOME": str(tmp_path), "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1", "IMAGPOSE_HOME": str(repository),
+        "IMAGPOSE_SCHEDULES": "true", "MARKET1501_ROOT": "/data", "MARKET1501_POSES": "/data/poses.csv",
+        "DEEPFASHION_ROOT": "/data", "DEEPFASHION_POSES": "/data/poses.csv",
+    }  # fmt: skip
+    prefect = str(Path(sys.executable).with_name("prefect"))
+
+    def call(*arguments: str) -> None:
+        command = [prefect, *arguments]
+        result = subprocess.run(
+            command, cwd=repository, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
+        )
+        assert result.returncode == 0, result.stdout + result.stderr
+
+    with (tmp_path / "server.log").open("w") as log:
+        server = subprocess.Popen(
+            [prefect, "server", "start", "--no-ui", "--host", "127.0.0.1", "--port", port],
+            env=environment,
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        wait_until_healthy(environment["PREFECT_API_URL"])
+        for pool in ("cpu", "gpu"):
+            call("work-pool", "create", pool, "--type", "process", "--overwrite")
+        call("--no-prompt", "deploy", "--all")
+        deadline = time.monotonic() + 90
+        while not scheduled_runs(environment["PREFECT_API_URL"]):
+            assert time.monotonic() < deadline, "the schedules are active but no run was created"
+            time.sleep(2)
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
+
+
+def scheduled_runs(url: str) -> int:
+    import httpx
+
+    wanted = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
+    return httpx.post(f"{url}/flow_runs/count", json=wanted, timeout=30).json()
+
+
+def wait_until_healthy(url: str, seconds: float = 90) -> None:
+    import httpx
+
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            if httpx.get(f"{url}/health").status_code == 200:
+                return
+        except httpx.HTTPError:
+            pass
+        time.sleep(1)
+    raise TimeoutError(f"{url} did not answer in {seconds} s")
