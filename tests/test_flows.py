@@ -174,7 +174,7 @@ def scheduled_runs(url: str) -> int:
     return httpx.post(f"{url}/flow_runs/count", json=wanted, timeout=30).json()
 
 
-def wait_until_healthy(url: str, seconds: float = 90) -> None:
+def wait_until_healthy(url: str, seconds: float = 180) -> None:
     import httpx
 
     deadline = time.monotonic() + seconds
