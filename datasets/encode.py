@@ -11,6 +11,7 @@ import io
 import json
 import logging
 import tarfile
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -179,12 +180,14 @@ def make_encoded(config: EncodeConfig, directory: Path) -> dict[str, Any]:
     progress = Progress(
         logger, "encode", sum(counts.values()), "images", done=sum(counts[shard.name] for shard in done)
     )  # fmt: skip
-    todo = [shard for shard in shards if shard not in done]
-    with _threads(encoder.device) as threads:
-        for finished in [
-            threads.submit(_encode_shard, shard, directory / shard.name, encoder, progress) for shard in todo
-        ]:
-            finished.result()
+    with _threads(encoder.device) as (threads, stop):
+        futures = [
+            threads.submit(_encode_shard, shard, directory / shard.name, encoder, progress, stop)
+            for shard in shards
+            if shard not in done
+        ]
+        for future in futures:
+            future.result()
     index = _index(config, encoder, counts, directory)
     write_text_atomically(directory / "index.json", json.dumps(index, indent=1) + "\n")
     return {
@@ -193,15 +196,19 @@ def make_encoded(config: EncodeConfig, directory: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _threads(device: torch.device) -> Iterator[ThreadPoolExecutor]:
-    """As many shards at a time as torch may use cores, one core each: several cores on one small picture only wait."""
-    count = torch.get_num_threads()
+def _threads(device: torch.device) -> Iterator[tuple[ThreadPoolExecutor, threading.Event]]:
+    """As many shards at a time as torch may use cores, one core each: several cores on one small picture only wait.
+
+    The event is set when the work fails or is stopped, so that nobody waits for shards in hand.
+    """
+    count, stop = torch.get_num_threads(), threading.Event()
     pool = ThreadPoolExecutor(count if device.type == "cpu" else 1)
     if device.type == "cpu":
         torch.set_num_threads(1)
     try:
-        yield pool
+        yield pool, stop
     finally:
+        stop.set()
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(count)
 
@@ -211,11 +218,15 @@ def _count(shard: Path) -> int:
         return sum(item.name.endswith(".json") for item in tar)
 
 
-def _encode_shard(shard: Path, target: Path, encoder: FeatureEncoder, progress: Progress) -> None:
+def _encode_shard(
+    shard: Path, target: Path, encoder: FeatureEncoder, progress: Progress, stop: threading.Event
+) -> None:
     temporary = target.with_name(f".{target.name}.tmp")
     with tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar:
         remaining = read_samples(shard)
         while samples := list(islice(remaining, encoder.config.batch_size)):
+            if stop.is_set():
+                return
             images, facts = zip(*(_decode(shard, key, members) for key, members in samples), strict=True)
             latents, tokens = encoder(list(images))
             for row, (key, _) in enumerate(samples):

@@ -128,9 +128,11 @@ def test_an_interrupted_encoding_goes_on_by_shard_to_the_same_bytes(
         original(shard, *rest)
 
     monkeypatch.setattr(encode, "_encode_shard", stop_at_second)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     with pytest.raises(KeyboardInterrupt):
         build(config_of(shards, models), make_encoded, output=output)
-    assert [path.name for path in partial_directory(output).glob("*.tar")] == [begun[0]]
+    assert begun[0] in [path.name for path in partial_directory(output).glob("*.tar")]
+    assert not (partial_directory(output) / begun[1]).exists()
     build(config_of(shards, models), make_encoded, output=output)
     assert begun.count(begun[0]) == 1
     names = sorted(path.name for path in encoded.iterdir() if path.name != "manifest.json")
