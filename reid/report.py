@@ -21,6 +21,7 @@ import pandas as pd
 from datasets.artifacts import manifest_of
 from reid import report_text
 from reid.config import ReportConfig
+from reid.report_cards import read_card
 from reid.report_data import (
     Arms,
     Gain,
@@ -63,6 +64,15 @@ class Material:
     def runs(self) -> list[Run]:
         """The re-ID runs."""
         return read_runs(self.config.runs)
+
+    @cached_property
+    def runs_by_fraction(self) -> dict[int, list[Run]]:
+        """The runs of the headline's protocol."""
+        groups: dict[int, list[Run]] = {}
+        for run in self.runs:
+            if run.protocol == self.protocol:
+                groups.setdefault(run.fraction, []).append(run)
+        return dict(sorted(groups.items()))
 
     @cached_property
     def benchmark_config(self) -> dict[str, Any]:
@@ -169,7 +179,7 @@ def page_context(material: Material) -> dict[str, Any]:
         "papers": report_text.papers(results),
         "costs": costs(material.manifests),
         "protocol": report_text.protocol(results, material.baseline, material.benchmark_config),
-        "cards": model_cards(config.model_cards),
+        "cards": [read_card(path) for path in config.model_cards],
         "commands": config.commands,
         "resolved": json.dumps(config.resolved, indent=2, ensure_ascii=False) if config.resolved else "",
         "versions": sorted(manifest_of(config.benchmark).get("versions", {}).items()),
@@ -204,20 +214,6 @@ def facts(material: Material) -> list[dict[str, str]]:
     told.append(("Draws × seeds", f"{results['draw'].nunique()} × {results['seed'].nunique()}"))
     told.append(("Runs", str(len(results))))
     return [{"name": name, "value": value} for name, value in told]
-
-
-def model_cards(files: list[Path]) -> list[dict[str, str]]:
-    """Cards of the starting models: first heading as title, the text as it is, without YAML front matter."""
-    cards = []
-    for path in files:
-        text = Path(path).read_text(encoding="utf-8", errors="replace").strip()
-        if text.startswith("---\n") and "\n---" in text[4:]:
-            text = text[4:].split("\n---", 1)[1].strip()
-        heading = next(
-            (line.lstrip("# ") for line in text.splitlines() if line.startswith("#")), Path(path).parent.name
-        )
-        cards.append({"title": heading, "text": text})
-    return cards
 
 
 def _templates(*, escape: bool) -> jinja2.Environment:

@@ -156,6 +156,15 @@ def read_statistics(directory: Path) -> pd.DataFrame:
     return pd.read_parquet(Path(directory) / "statistics.parquet")
 
 
+def per_query(run: Run) -> pd.DataFrame:
+    """A run's matched queries: ``query, pid, first_rank, ap``; empty if the run has no such file."""
+    path = run.directory / "per_query.parquet"
+    if not path.is_file():
+        return pd.DataFrame(columns=["query", "pid", "first_rank", "ap"])
+    table = pd.read_parquet(path, columns=["query", "pid", "first_rank", "ap"])
+    return table[table["first_rank"] > 0]
+
+
 def read_log(directory: Path, names: Sequence[str] = ("train_log.jsonl", "log.jsonl")) -> pd.DataFrame:
     """Steps and losses of a training; empty if there is no log. Damaged lines (a killed run's last) are left out."""
     rows = []

@@ -22,6 +22,7 @@ from datasets.errors import ArtifactError
 from reid.benchmark import make_benchmark
 from reid.config import BenchmarkConfig, ReportConfig
 from reid.report import make_report, markdown_cell
+from reid.report_cards import read_card
 from reid.report_data import (
     Arms,
     Gain,
@@ -35,7 +36,8 @@ from reid.report_data import (
     with_ancestors,
 )
 from reid.report_figures import Line, Point, fraction_chart
-from reid.report_sections import chosen_queries, identity_gains
+from reid.report_retrieval import chosen_queries
+from reid.report_sections import identity_gains
 from reid.report_text import enumeration, headline
 
 EVIL = "<script>alert(1)</script>"
@@ -505,3 +507,20 @@ def test_a_chart_escapes_the_names_of_arms() -> None:
 
 def test_markdown_cells_cannot_break_the_table_or_become_html() -> None:
     assert markdown_cell("a|b\n<b> [x](y)") == "a\\|b &lt;b&gt; \\[x\\](y)"
+
+
+def test_a_model_card_becomes_safe_html(tmp_path: Path) -> None:
+    card = tmp_path / "README.md"
+    card.write_text(
+        f"---\nlicense: x\n---\n# Tiny {EVIL}\n\nSees `a<b>` and **bold**,\ntwice [here](javascript:x).\n\n"
+        "| | |\n|---|---|\n| Data | 3 < 4 |\n\n- one\n  more\n- two\n\n```\npip <i>\n\n# no heading\n```\n"
+    )
+    found = read_card(card)
+    assert found["title"] == f"Tiny {EVIL}"
+    assert found["text"].split("\n", 3)[:3] == [
+        "<p>Sees <code>a&lt;b&gt;</code> and <b>bold</b>, twice here.</p>",
+        '<div class="scroll"><table class="card-table"><tbody><tr><td>Data</td><td>3 &lt; 4</td></tr>'
+        "</tbody></table></div>",
+        "<ul><li>one",
+    ]
+    assert found["text"].endswith("<li>two</li></ul>\n<pre>pip &lt;i&gt;\n\n# no heading</pre>")
