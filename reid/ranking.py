@@ -23,7 +23,8 @@ import numpy as np
 from datasets.errors import InputError
 
 JUNK, DISTRACTOR = -1, 0
-CHUNK_BYTES = 64 * 2**20
+CHUNK_BYTES = 32 * 2**20
+BLOCK_ROWS = 512
 
 
 class FeatureError(InputError):
@@ -92,21 +93,25 @@ class Ranking:
         }
 
 
-def normalised(features: np.ndarray) -> np.ndarray:
-    """Features at length 1, (N, D) float32; a zero feature stays zero.
+def normalised(features: np.ndarray, kept: np.ndarray | None = None) -> np.ndarray:
+    """A copy of the features at length 1, (N, D) float32; a zero feature stays zero.
 
+    Args: kept: (N,) bool, to take only these rows; in one copy, for a gallery is large.
     Raises: FeatureError: if a feature is not finite (its rows are named).
     """
-    features = np.asarray(features, dtype=np.float32)
     if features.ndim != 2:
         raise FeatureError(f"features have shape {features.shape}; expected (images, dimensions)")
-    bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
+    taken = features.copy() if kept is None else features[kept]
+    features = taken.astype(np.float32, copy=False)
+    blocks = [features[start : start + BLOCK_ROWS] for start in range(0, len(features), BLOCK_ROWS)]
+    bad = np.flatnonzero(np.concatenate([~np.isfinite(block).all(axis=1) for block in blocks] or [np.empty(0, bool)]))
     if len(bad):
         raise FeatureError(
             f"{len(bad)} of {len(features)} features are not finite (first: row {bad[0]}); the network has diverged"
         )
-    lengths = np.linalg.norm(features, axis=1, keepdims=True)
-    return features / np.maximum(lengths, np.finfo(np.float32).tiny)
+    for block in blocks:
+        block /= np.maximum(np.linalg.norm(block, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    return features
 
 
 def rank_features(
@@ -126,8 +131,9 @@ def rank_features(
     Raises: FeatureError: features not finite, of unequal widths, or not as many as labels.
     """
     kept = gallery.pids != JUNK
-    gallery_features = normalised(np.asarray(gallery_features)[kept])
-    query_features = normalised(query_features)
+    if len(kept) != len(gallery_features):
+        raise FeatureError(f"{len(gallery_features)} gallery features but {len(gallery)} gallery labels")
+    gallery_features, query_features = normalised(gallery_features, kept), normalised(query_features)
     gallery = Labels(pids=gallery.pids[kept], camids=gallery.camids[kept])
     if query_features.shape[1] != gallery_features.shape[1]:
         raise FeatureError(
