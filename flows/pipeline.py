@@ -253,7 +253,7 @@ def model_cards(models: Models) -> list[Path]:
     """The cards of built-in models in use: what they have seen belongs in the report."""
     built_in = PROJECT / "imagpose" / "builtin"
     used = any(path is not None and path.is_relative_to(built_in) for path in (models.vae, models.generator))
-    return sorted(built_in.glob("*.md")) if used else []
+    return sorted(built_in.rglob("README.md")) if used else []
 
 
 def regenerate_command(config: RegenerateConfig) -> str:
