@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,10 @@ from imagpose.modeling.denoiser import COMPONENTS, IMAGPose
 from imagpose.modeling.feature_conditioning import FeatureConditioning
 from imagpose.modeling.pose_encoder import PoseEncoder
 from imagpose.modeling.unet import IMAGPoseUNet
-from imagpose.pipeline import IMAGPosePipeline
+from imagpose.pipeline import IMAGPosePipeline, load_pipeline
 
 STATE = "training_state.safetensors"
+FROZEN_FILES = ("config.json", "preprocessor_config.json")
 PREVIOUS_STATE = "training_state.previous.safetensors"
 
 
@@ -50,9 +52,18 @@ class Generator:
         )  # fmt: skip
 
 
-def save_generator(folder: Path, generator: Generator) -> None:
-    """Write a diffusers folder that `IMAGPosePipeline.from_pretrained` opens."""
+def save_generator(folder: Path, generator: Generator, copied: Mapping[str, Path] | None = None) -> None:
+    """Write a diffusers folder that `IMAGPosePipeline.from_pretrained` opens.
+
+    Args: copied: frozen parts ('vae', 'image_encoder') to take over byte for byte from these folders.
+    """
     generator.pipeline().save_pretrained(folder, safe_serialization=True)
+    for name, source in (copied or {}).items():
+        shutil.rmtree(folder / name)
+        (folder / name).mkdir()
+        for file in sorted(Path(source).iterdir()):
+            if file.suffix == ".safetensors" or file.name in FROZEN_FILES:
+                shutil.copyfile(file, folder / name / file.name)
 
 
 def load_generator(folder: Path, device: str | torch.device = "cpu") -> Generator:
@@ -60,10 +71,7 @@ def load_generator(folder: Path, device: str | torch.device = "cpu") -> Generato
 
     Raises: WeightsError: the folder is not a generator, or its weights cannot be used.
     """
-    folder = Path(folder)
-    if not (folder / "model_index.json").is_file():
-        raise WeightsError(f"{folder} is not a generator (no model_index.json); give a folder made by 'imagpose train'")
-    pipeline = _opened(IMAGPosePipeline, folder).to(device)
+    pipeline = load_pipeline(Path(folder), torch.device(device))
     config = pipeline.config
     return Generator(
         model=pipeline.denoiser, vae=pipeline.vae, scheduler=pipeline.scheduler, image_encoder=pipeline.image_encoder,

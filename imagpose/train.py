@@ -14,8 +14,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,7 @@ def make_generator(config: TrainConfig, directory: Path) -> dict[str, Any]:
     summary = trainer.run()
     if accelerator.is_main_process:
         trainer.use_average()
-        save_generator(directory, frozen.generator(trainer.model.cpu(), trainer.scheduler))
+        save_generator(directory, frozen.generator(trainer.model.cpu(), trainer.scheduler), frozen.folders)
         delete_states(directory)
     accelerator.wait_for_everyone()
     return {**counts, **summary, "parameters": sum(p.numel() for p in trainer.model.parameters())}
@@ -102,6 +102,8 @@ class FrozenParts:
     image_encoder: nn.Module
     view_size: tuple[int, int]
     token_size: tuple[int, int]
+    folders: Mapping[str, Path] = field(default_factory=dict)
+    """Where they were read from."""
 
     @classmethod
     def of(cls, config: TrainConfig) -> FrozenParts:
@@ -123,6 +125,7 @@ class FrozenParts:
             image_encoder=AutoModel.from_pretrained(settings["image_encoder"], local_files_only=True).eval(),
             view_size=(settings["view_height"], settings["view_width"]),
             token_size=(settings["token_height"], settings["token_width"]),
+            folders={name: Path(settings[name]) for name in ("vae", "image_encoder")},
         )
 
     def generator(self, model: IMAGPose, scheduler: DDIMScheduler) -> Generator:
@@ -346,7 +349,7 @@ class Trainer:
 
     def _sample(self) -> None:
         if self.accelerator.is_main_process:
-            with self._averaged(), nullcontext():
+            with self._averaged():
                 self.model.eval()
                 pipeline = self.frozen.generator(self.model, self.scheduler).pipeline()
                 save_samples(pipeline, self.source, self.config, self.directory / f"samples-{self.step:06d}.png")

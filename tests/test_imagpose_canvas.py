@@ -1,0 +1,121 @@
+"""Training canvases: distinct views, no copy across the mask, whole-canvas mirroring."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from datasets.skeleton import draw_skeleton, flip_keypoints
+from imagpose.canvas import EMPTY, CanvasPlan, canvas_counts, make_batch, plan_batch, plan_canvas
+from imagpose.config import TrainConfig
+from imagpose.view_grid import unpack_views
+
+CONFIG = TrainConfig(encoded=Path("nowhere"))
+
+
+class RandomImages:
+    """In the place of `EncodedImages`: people with 1, 2, 3, 4 and 9 images, each image of its own constant value."""
+
+    view_size, latent_shape, token_shape = (32, 16), (4, 8, 4), (5, 20)
+
+    def __init__(self, counts: tuple[int, ...] = (1, 2, 3, 4, 9)) -> None:
+        self.pids = np.repeat(np.arange(len(counts)), counts)
+        self.keys = [f"image{i}" for i in range(len(self.pids))]
+        self.by_pid = {pid: np.flatnonzero(self.pids == pid).tolist() for pid in range(len(counts))}
+        draws = np.random.default_rng(0)
+        self.joints = draws.random((len(self.keys), 18, 3)).astype(np.float32) * np.array([15, 31, 1], np.float32)
+
+    def _values(self, indices, mirrored) -> Tensor:
+        return torch.as_tensor(np.asarray(indices) + 1.0 + 1000 * np.asarray(mirrored), dtype=torch.float32)
+
+    def latents(self, indices, mirrored) -> Tensor:
+        return self._values(indices, mirrored)[:, None, None, None].expand(-1, *self.latent_shape).clone()
+
+    def tokens(self, indices, mirrored) -> Tensor:
+        return self._values(indices, mirrored)[:, None, None].expand(-1, *self.token_shape).clone()
+
+    def keypoints(self, index: int, mirrored: bool = False) -> np.ndarray:
+        return flip_keypoints(self.joints[index], 16) if mirrored else self.joints[index]
+
+
+def plans_of(images: list[int], count: int = 400, **fields) -> list[CanvasPlan]:
+    rng = np.random.default_rng(0)
+    return [plan_canvas(images, CONFIG.model_copy(update=fields), rng) for _ in range(count)]
+
+
+def masked(plan: CanvasPlan) -> list[int]:
+    return [slot for slot, seen in zip(plan.slots, plan.visible, strict=True) if slot != EMPTY and not seen]
+
+
+def shown(plan: CanvasPlan) -> list[int]:
+    return [slot for slot, seen in zip(plan.slots, plan.visible, strict=True) if seen]
+
+
+def test_four_distinct_views_are_taken_where_a_person_has_them() -> None:
+    for plan in plans_of(list(range(9))):
+        assert len(set(plan.slots)) == 4 and EMPTY not in plan.slots
+
+
+def test_one_to_four_views_are_masked_uniformly() -> None:
+    counts = Counter(len(masked(plan)) for plan in plans_of(list(range(9)), 4000))
+    assert sorted(counts) == [1, 2, 3, 4]
+    assert all(abs(count - 1000) < 120 for count in counts.values())
+
+
+def test_the_reference_is_a_visible_view_or_a_fifth_image_or_nothing() -> None:
+    for plan in plans_of(list(range(6))):
+        if shown(plan):
+            assert plan.reference in shown(plan)
+        else:
+            assert plan.reference != EMPTY and plan.reference not in plan.slots
+    alone = [plan for plan in plans_of(list(range(4))) if not shown(plan)]
+    assert alone and all(plan.reference == EMPTY and not plan.keep_image and not plan.keep_texture for plan in alone)
+
+
+@pytest.mark.parametrize("images", [2, 3])
+def test_few_images_leave_empty_slots_and_never_a_copy(images: int) -> None:
+    for plan in plans_of(list(range(images))):
+        filled = [slot for slot in plan.slots if slot != EMPTY]
+        assert sorted(filled) == list(range(images))
+        assert shown(plan) and masked(plan)
+        assert not any(seen for slot, seen in zip(plan.slots, plan.visible, strict=True) if slot == EMPTY)
+
+
+def test_a_person_with_one_image_trains_reconstruction() -> None:
+    for plan in plans_of([7], 20):
+        assert masked(plan) == [7] and shown(plan) == [] and plan.reference == 7
+
+
+def test_conditions_are_dropped_in_the_configured_shares() -> None:
+    plans = plans_of(list(range(9)), 4000, drop_image_tokens=0.1, drop_texture_tokens=0.2, drop_both=0.3)
+    counts = Counter((plan.keep_image, plan.keep_texture) for plan in plans)
+    shares = {kept: count / 4000 for kept, count in counts.items()}
+    expected = {(False, True): 0.1, (True, False): 0.2, (False, False): 0.3, (True, True): 0.4}
+    assert shares == pytest.approx(expected, abs=0.03)
+
+
+def test_a_mirrored_canvas_mirrors_views_reference_and_skeletons_together() -> None:
+    source = RandomImages()
+    plan = CanvasPlan(slots=(10, 11, EMPTY, 12), visible=(True, False, False, False), reference=10, mirrored=True)
+    batch = make_batch(source, [plan], visible_weight=0.25)
+    assert unpack_views(batch.latents)[0, :, 0, 0, 0].tolist() == [1011, 1012, 0, 1013]
+    assert batch.image_tokens.unique().tolist() == [1011] and batch.source_latents.unique().tolist() == [1011]
+    assert unpack_views(batch.mask)[0, :, 0, 0, 0].tolist() == [1, 0, 0, 0]
+    assert unpack_views(batch.loss_weights)[0, :, 0, 0, 0].tolist() == [0.25, 1, 0, 1]
+    drawn = (unpack_views(batch.skeletons)[0] * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    assert np.array_equal(drawn[1], draw_skeleton(flip_keypoints(source.joints[11], 16), 32, 16))
+    assert drawn[2].max() == 0
+
+
+def test_a_batch_is_a_function_of_seed_and_step() -> None:
+    source = RandomImages()
+    assert plan_batch(source, CONFIG, 5) == plan_batch(source, CONFIG, 5)
+    assert plan_batch(source, CONFIG, 5) != plan_batch(source, CONFIG, 6)
+    assert plan_batch(source, CONFIG, 5) != plan_batch(source, CONFIG.model_copy(update={"seed": 1}), 5)
+
+
+def test_people_are_counted_by_how_they_train() -> None:
+    assert list(canvas_counts(RandomImages()).values()) == [19, 5, 2, 2, 1]
