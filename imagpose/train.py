@@ -112,7 +112,9 @@ class FrozenParts:
         Raises: WeightsError: they are gone, or are not the ones any more.
         """
         from transformers import AutoModel
+        from transformers.utils import logging as transformers_logging
 
+        transformers_logging.disable_progress_bar()  # its bar for two small files would tear the log lines apart
         made = manifest_of(config.encoded, "encode")
         index = json.loads((config.encoded / "index.json").read_text())
         settings = made["config"]
