@@ -47,28 +47,77 @@ def run_command(
     environment: Mapping[str, str] | None = None,
     grace_seconds: float = GRACE_SECONDS,
 ) -> None:
-    """Run a command to its end; every line it writes goes to `log` and to `on_line`.
+    """Run one command to its end; see `run_commands`."""
+    run_commands([(command, log)], on_line, environment=environment, grace_seconds=grace_seconds)
+
+
+def run_commands(
+    commands: Sequence[tuple[Sequence[str], Path]],
+    on_line: Callable[[str], None],
+    *,
+    environment: Mapping[str, str] | None = None,
+    grace_seconds: float = GRACE_SECONDS,
+) -> None:
+    """Run commands side by side, all to their end; every line one writes goes to its log and to `on_line`.
 
     Args:
-        command: program and arguments; relative paths in them count from the project's root.
-        log: receives standard output and error; its folder is made.
+        commands: program and arguments (relative paths count from the project's root), and the log file that receives
+            standard output and error; its folder is made.
         on_line: called for each line, without the line end.
         environment: variables set on top of this process's.
-        grace_seconds: between SIGTERM and SIGKILL when the call is interrupted.
-    Raises: CommandError: exit code other than 0.
+        grace_seconds: between SIGTERM and SIGKILL when the call is interrupted, or another of the commands failed.
+    Raises: CommandError: one ended with an exit code other than 0; the others were stopped.
     """
-    log.parent.mkdir(parents=True, exist_ok=True)
-    last_lines: deque[str] = deque(maxlen=LAST_LINES)
-    with log.open("wb") as output:
-        process = _start(command, output.fileno(), environment)
+    running: list[_Running] = []
     try:
-        for line in _lines_until_end(process, log):
-            last_lines.append(line)
-            on_line(line)
+        for command, log in commands:
+            running.append(_Running(command, log, environment))
+        while not _all_ended(running, on_line):
+            time.sleep(POLL_SECONDS)
     finally:
-        end_tree(process, grace_seconds)
-    if process.returncode != 0:
-        raise CommandError(command, process.returncode, last_lines, log)
+        for child in running:
+            _signal_group(child.process.pid, signal.SIGTERM)  # all at once, so that they stop side by side
+        for child in running:
+            end_tree(child.process, grace_seconds)
+            child.file.close()
+    for child in running:
+        if child.failed:
+            raise CommandError(child.command, child.process.returncode, child.last_lines, child.log)
+
+
+def _all_ended(running: Sequence[_Running], on_line: Callable[[str], None]) -> bool:
+    """Hand on what was written; whether there is nothing more to wait for: all ended, or one failed."""
+    ended = []
+    for child in running:
+        ended.append(
+            child.process.poll() is not None
+        )  # asked before reading, so that nothing written earlier is missed
+        child.failed = child.process.returncode not in (None, 0)
+        for line in child.new_lines(at_end=ended[-1]):
+            child.last_lines.append(line)
+            on_line(line)
+    return all(ended) or any(child.failed for child in running)
+
+
+class _Running:
+    """A started command and the place up to which its log was read."""
+
+    def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str] | None) -> None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("wb") as output:
+            self.process = _start(command, output.fileno(), environment)
+        self.command, self.log, self.file = command, log, log.open("rb")
+        self.last_lines: deque[str] = deque(maxlen=LAST_LINES)
+        self.failed = False
+        self._rest = b""
+
+    def new_lines(self, *, at_end: bool) -> Iterator[str]:
+        """Lines written since the last call; `at_end` also the last one if it has no line end."""
+        *whole, self._rest = (self._rest + self.file.read()).split(b"\n")
+        if at_end and self._rest:
+            whole, self._rest = [*whole, self._rest], b""
+        for line in whole:
+            yield line.decode(errors="replace").rstrip("\r")
 
 
 def _start(command: Sequence[str], output: int, environment: Mapping[str, str] | None) -> subprocess.Popen[bytes]:
@@ -83,23 +132,6 @@ def _start(command: Sequence[str], output: int, environment: Mapping[str, str] |
         stderr=subprocess.STDOUT,
         start_new_session=True,
     )
-
-
-def _lines_until_end(process: subprocess.Popen[bytes], log: Path) -> Iterator[str]:
-    """The log's lines as they are written; ends with the process."""
-    rest = b""
-    with log.open("rb") as file:
-        while True:
-            ended = process.poll() is not None  # asked before reading, so that nothing written earlier is missed
-            *whole, rest = (rest + file.read()).split(b"\n")
-            for line in whole:
-                yield line.decode(errors="replace").rstrip("\r")
-            if ended:
-                break
-            if not whole:
-                time.sleep(POLL_SECONDS)
-    if rest:
-        yield rest.decode(errors="replace")
 
 
 def end_tree(process: subprocess.Popen[bytes], grace_seconds: float = GRACE_SECONDS) -> None:

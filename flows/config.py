@@ -154,7 +154,7 @@ class RegenerateConfig(Config):
     gpus: Annotated[int, Role.RUNTIME] = Field(1, ge=1)
     """GPUs of this machine that generator training is spread over, by torchrun."""
     workers: Annotated[int, Role.RUNTIME] = Field(2, ge=1)
-    """Processes or threads that render, check and decode images."""
+    """Processes or threads that render, check and decode images, and on a CPU train and sample small networks."""
 
     @model_validator(mode="before")
     @classmethod

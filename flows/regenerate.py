@@ -31,11 +31,13 @@ from flows.stages import copy_result, run_stages, stage_name
 
 
 @task(task_run_name="{name}", cache_policy=NO_CACHE, result_serializer="json")
-def make_artifacts(name: str, configs: list[StageConfig], store: Path, gpus: int = 1) -> dict[str, Any]:
+def make_artifacts(
+    name: str, configs: list[StageConfig], store: Path, gpus: int = 1, workers: int = 1
+) -> dict[str, Any]:
     """The finished artifacts of one stage, made where they are missing: `folders` in order, `made` how many."""
     logger = get_run_logger()
     output = StageOutput(name, logger)
-    result = run_stages(configs, store, gpus=gpus, on_line=output)
+    result = run_stages(configs, store, gpus=gpus, workers=workers, on_line=output)
     output.finish()
     logger.info("%s: %s", name, result)
     return {"folders": [str(folder) for folder in result.folders], "made": result.made}
@@ -56,7 +58,7 @@ def regenerate(config: RegenerateConfig) -> dict[str, str]:
         if not configs:
             return []
         name = stage_name(configs[0])
-        result = make_artifacts(name, list(configs), config.store, config.gpus)
+        result = make_artifacts(name, list(configs), config.store, config.gpus, config.workers)
         counts.append({"stage": name, "artifacts": len(configs), "made": result["made"]})
         return [Path(folder) for folder in result["folders"]]
 

@@ -6,6 +6,7 @@ Nothing heavy starts for a complete artifact: `artifact_directory` reads manifes
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import sys
 import time
@@ -14,12 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datasets.artifacts import StageConfig, artifact_directory, artifact_key, is_complete, json_sha256, manifest_of
-from flows.commands import run_command
+from flows.commands import run_commands
 
 logger = logging.getLogger(__name__)
 
 TORCHRUN_STAGES = frozenset({("imagpose", "train")})
 """Stages whose command spreads over GPUs."""
+SIDE_BY_SIDE_STAGES = frozenset({("imagpose", "train"), ("imagpose", "synthesize"), ("reid", "train")})
+"""Stages whose artifacts are made by several processes at once where there is no GPU.
+
+Small networks gain little from a second thread: on two cores one process took 17 canvases a second with two threads and
+12 with one, so two processes of one thread make 24 (docs/model.md)."""
 
 
 @dataclass(frozen=True)
@@ -37,14 +43,23 @@ class StageResult:
 
 
 def run_stages(
-    configs: Sequence[StageConfig], store: Path, *, gpus: int = 1, on_line: Callable[[str], None] = logger.info
+    configs: Sequence[StageConfig],
+    store: Path,
+    *,
+    gpus: int = 1,
+    workers: int = 1,
+    on_line: Callable[[str], None] = logger.info,
 ) -> StageResult:
-    """The finished artifacts of `configs`, all of one stage; what is missing is made by one child process.
+    """The finished artifacts of `configs`, all of one stage; what is missing is made by child processes.
+
+    One process makes them all, so that libraries and models are loaded once; on a CPU `workers` processes share them
+    where that is faster (`SIDE_BY_SIDE_STAGES`).
 
     Args:
         configs: settings of one stage's artifacts.
         store: the store's root.
         gpus: GPUs that training is spread over.
+        workers: processes that work side by side on a CPU.
         on_line: called with each line that the command writes.
     Raises: CommandError: the stage's command failed. ArtifactError: an input is no finished artifact.
     """
@@ -52,17 +67,29 @@ def run_stages(
     folders = [artifact_directory(config, store) for config in configs]
     missing = {folder: config for folder, config in zip(folders, configs, strict=True) if not is_complete(folder)}
     if missing:
-        _run_command(list(missing.values()), store, gpus, on_line)
+        _run(list(missing.values()), store, gpus, workers, on_line)
     for folder in missing:
         manifest_of(folder)  # the command said yes; see that it is there
     return StageResult(folders, len(missing))
 
 
-def _run_command(configs: list[StageConfig], store: Path, gpus: int, on_line: Callable[[str], None]) -> None:
+def _run(configs: list[StageConfig], store: Path, gpus: int, workers: int, on_line: Callable[[str], None]) -> None:
     files = [write_config(config, store) for config in configs]
-    digest = json_sha256([str(file) for file in files])[:8]
-    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{stage_name(configs[0]).replace(' ', '-')}-{digest}.log"
-    run_command(stage_command(configs[0], files, store, gpus), store / "logs" / name, on_line)
+    count = min(workers, len(configs)) if runs_side_by_side(configs[0]) else 1
+    commands = []
+    for share in (files[start::count] for start in range(count)):
+        digest = json_sha256([str(file) for file in share])[:8]
+        name = f"{time.strftime('%Y%m%d-%H%M%S')}-{stage_name(configs[0]).replace(' ', '-')}-{digest}.log"
+        commands.append((stage_command(configs[0], share, store, gpus), store / "logs" / name))
+    threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count))} if count > 1 else {}
+    run_commands(commands, on_line, environment=threads)
+
+
+def runs_side_by_side(config: StageConfig) -> bool:
+    """Whether a stage's artifacts are made by several processes: small networks on a CPU."""
+    device = getattr(config, "device", None)
+    on_cpu = device == "cpu" or (device == "auto" and not Path("/dev/nvidiactl").exists())  # torch stays unimported
+    return on_cpu and (config.package, config.stage) in SIDE_BY_SIDE_STAGES
 
 
 def stage_name(config: StageConfig) -> str:

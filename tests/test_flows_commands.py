@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.commands import CommandError, run_command
+from flows.commands import CommandError, run_command, run_commands
 
 TRAINER = """
 import os, pathlib, signal, subprocess, sys, time
@@ -113,3 +113,28 @@ def test_the_trainer_saves_and_ends_when_its_caller_is_killed_outright(tmp_path,
     assert (tmp_path / "checkpoint").exists()
     for pid in loaders:  # a fake's loaders have no parent-death signal; torch's have
         os.kill(pid, signal.SIGKILL)
+
+
+def test_commands_run_side_by_side_and_one_that_fails_stops_the_others(tmp_path: Path) -> None:
+    waits_for_the_other = "import pathlib, sys, time; here, there = map(pathlib.Path, sys.argv[1:]); here.touch()\n"
+    waits_for_the_other += "while not there.exists(): time.sleep(0.01)\nprint('met', here.name)"
+    first, second = tmp_path / "first", tmp_path / "second"
+    lines: list[str] = []
+    run_commands(
+        [
+            ([sys.executable, "-c", waits_for_the_other, str(first), str(second)], tmp_path / "1.log"),
+            ([sys.executable, "-c", waits_for_the_other, str(second), str(first)], tmp_path / "2.log"),
+        ],
+        lines.append,
+    )
+    assert sorted(lines) == ["met first", "met second"]
+    started = time.monotonic()
+    with pytest.raises(CommandError, match="exit code 3"):
+        run_commands(
+            [
+                ([sys.executable, "-c", "import time; time.sleep(60)"], tmp_path / "3.log"),
+                ([sys.executable, "-c", "raise SystemExit(3)"], tmp_path / "4.log"),
+            ],
+            lines.append,
+        )
+    assert time.monotonic() - started < 20

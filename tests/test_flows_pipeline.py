@@ -136,13 +136,14 @@ def test_a_second_regeneration_asks_for_the_same_artifacts(tmp_path, models):
 def test_several_artifacts_are_made_by_one_command_and_complete_ones_are_left_alone(tmp_path, monkeypatch):
     started: list[list[str]] = []
 
-    def fake_command(command, log, on_line):
+    def fake_commands(commands, on_line, environment):
+        ((command, _log),) = commands
         started.append(command)
         for file in [word for before, word in itertools.pairwise(command) if before == "--config"]:
             config = MiniatureConfig.model_validate_json(Path(file).read_text())
             finish(artifact_directory(config, tmp_path), config)
 
-    monkeypatch.setattr(stages, "run_command", fake_command)
+    monkeypatch.setattr(stages, "run_commands", fake_commands)
     configs = [MiniatureConfig(seed=seed) for seed in (1, 2)]
     assert run_stages(configs[:1], tmp_path).made == 1
     result = run_stages(configs, tmp_path)
@@ -150,6 +151,26 @@ def test_several_artifacts_are_made_by_one_command_and_complete_ones_are_left_al
     assert str(run_stages(configs, tmp_path)) == "2 already complete"
     assert len(started) == 2
     assert started[0][:4] == [sys.executable, "-m", "datasets", "miniature"]
+
+
+def test_small_networks_are_trained_side_by_side_on_a_cpu_and_in_one_process_on_a_gpu(tmp_path, monkeypatch):
+    calls = []
+
+    def fake_commands(commands, on_line, environment):
+        calls.append((len(commands), environment))
+        for command, _log in commands:
+            for file in [word for before, word in itertools.pairwise(command) if before == "--config"]:
+                config = GeneratorConfig.model_validate_json(Path(file).read_text())
+                finish(artifact_directory(config, tmp_path / "store"), config)
+
+    encoded = tmp_path / "encoded"
+    finish(encoded, MiniatureConfig())
+    monkeypatch.setattr(stages, "run_commands", fake_commands)
+    monkeypatch.setattr(stages.os, "cpu_count", lambda: 4)
+    for device in ("cpu", "cuda"):
+        configs = [GeneratorConfig(encoded=encoded, seed=len(calls) * 9 + seed, device=device) for seed in range(3)]
+        assert run_stages(configs, tmp_path / "store", workers=2).made == 3
+    assert calls == [(2, {"OMP_NUM_THREADS": "2"}), (1, {})]
 
 
 def test_a_failing_command_stops_the_stage_with_its_own_words(tmp_path):
