@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 KEY_LENGTH = 16
+SECONDS_TO_JOIN = 300.0
 RECORDED_VERSIONS = (
     "torch",
     "diffusers",
@@ -254,6 +255,9 @@ def build(
     if _is_reusable(directory, key):
         logger.info("%s: already complete at %s", config.stage, directory)
         return directory
+    if int(os.environ.get("RANK", "0")) > 0:  # a further process of a torchrun: the first one keeps the books
+        _join(directory, key, lambda folder: make(config, folder))
+        return directory
     with _only_writer(directory):
         if _is_reusable(directory, key):  # made by another process while this one came here
             return directory
@@ -278,6 +282,17 @@ def _disk_full_explained(directory: Path) -> Iterator[None]:
         raise InputError(
             f"no space left while making {directory} ({error.strerror}); free some and run again, it goes on from there"
         ) from error
+
+
+def _join(directory: Path, key: str, work: Callable[[Path], object]) -> None:
+    """Work along in the working folder that the first process of a torchrun has opened."""
+    note = partial_directory(directory) / ".key"
+    deadline = time.monotonic() + SECONDS_TO_JOIN
+    while not (note.is_file() and note.read_text() == key):
+        if time.monotonic() > deadline:
+            raise ArtifactError(f"the first process has not opened {note.parent} within {SECONDS_TO_JOIN:.0f} s")
+        time.sleep(0.1)
+    work(note.parent)
 
 
 def _working_folder(directory: Path, key: str) -> Path:
