@@ -42,8 +42,9 @@ def demo() -> RegenerateConfig:
         image_encoder=BUILT_IN / "image_encoder",
         generator=BUILT_IN,
         shards=ShardSettings(images_per_shard=100),
-        train=_tiny_training(steps=80),
-        synthesize=SynthesizeSettings(steps=12, images_per_shard=100),
+        train=_tiny_training(steps=160),
+        # Few DDIM steps and light guidance: what the small base does best (docs/tiny-models.md).
+        synthesize=SynthesizeSettings(sampler="ddim", steps=6, guidance=1.5, images_per_shard=100),
         reid=ReidSettings(**tiny_recipe(steps=200)),
     )
 
@@ -87,8 +88,11 @@ def market_small() -> RegenerateConfig:
             "miniature": None,
             "identities": 40,
             "pretrain": PretrainConfig(
-                vae=TrainVaeSettings(steps=300, learning_rate=3e-4, max_images=2000),
-                generator=_tiny_training(steps=300),
+                # The decoder alone: the latents, and with them the built-in generator, stay valid.
+                vae=TrainVaeSettings(
+                    steps=600, learning_rate=1e-3, max_images=4000, freeze_encoder=True, chroma_weight=1.0
+                ),
+                generator=_tiny_training(steps=700),
             ),
             "shards": ShardSettings(images_per_shard=500),
         }
@@ -133,7 +137,7 @@ def preset_values(name: str) -> dict[str, Any]:
 def _tiny_training(steps: int) -> TrainSettings:
     """Fine-tuning of the built-in generator: few steps, so a rate well below the one it was trained with."""
     return TrainSettings(
-        steps=steps, batch_size=8, learning_rate=2e-4, warmup_steps=min(20, steps // 4), ema_decay=0.98
+        steps=steps, batch_size=8, learning_rate=3e-4, warmup_steps=min(20, steps // 4), ema_decay=0.99
     )
 
 
