@@ -50,7 +50,7 @@ demo: $(STAMP)
 	$(BIN)/python -m flows regenerate --preset demo $(DEMO_ARGS)
 
 test: $(STAMP)
-	HF_HUB_OFFLINE=1 DO_NOT_TRACK=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
+	HF_HUB_OFFLINE=1 DO_NOT_TRACK=1 $(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST_ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
