@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import resource
 import subprocess
 import sys
 import time
@@ -77,10 +78,11 @@ def test_a_second_run_recomputes_nothing_and_says_the_same(first_run, repository
     folder, first = first_run
     before = manifests(folder)
     report = (folder / "smoke" / "report.html").read_bytes()
-    started = time.monotonic()
+    before_cpu = resource.getrusage(resource.RUSAGE_CHILDREN)
     second = regenerate(repository, folder)
+    after_cpu = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert second.returncode == 0
-    assert time.monotonic() - started < 60
+    assert after_cpu.ru_utime - before_cpu.ru_utime < 60  # processor seconds: the clock's depend on who else works here
     assert manifests(folder) == before
     assert (folder / "smoke" / "report.html").read_bytes() == report
     assert second.stdout.splitlines()[-1] == first.stdout.splitlines()[-1]
