@@ -27,6 +27,7 @@ from flows.config import RegenerateConfig
 from flows.output import StageOutput
 from flows.pipeline import Regeneration, regenerate_with
 from flows.preflight import check
+from flows.server import temporary_server
 from flows.stages import copy_result, run_stages, stage_name
 
 
@@ -94,7 +95,8 @@ def run_embedded(config: RegenerateConfig) -> dict[str, str]:
         for handler in logging.getLogger(name).handlers:
             handler.addFilter(_without_our_traceback)
     try:
-        with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        log = config.store.absolute() / "logs" / "prefect-server.log"
+        with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}), temporary_server(log):
             return regenerate(config)
     finally:
         logging.getLogger("prefect").setLevel(logging.WARNING)  # the table shall be the last thing on the screen

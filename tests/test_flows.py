@@ -52,6 +52,13 @@ def test_smoke_ends_with_the_table_and_the_reports_path(first_run):
     assert "<html" in (folder / "smoke" / "report.html").read_text().lower()
 
 
+def test_nothing_follows_the_report_on_the_screen_and_nothing_went_wrong(first_run):
+    _, result = first_run
+    *_, said_last = result.stderr.rstrip().splitlines()
+    assert "Stopping temporary server" in said_last
+    assert "Traceback" not in result.stderr and "Error" not in result.stderr
+
+
 def test_progress_and_the_commands_lines_reach_the_screen(first_run):
     _, result = first_run
     assert re.search(r"progress [\w .%/+-]+: \d+/\d+", result.stderr)
