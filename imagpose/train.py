@@ -273,8 +273,10 @@ class Trainer:
                     sys.exit(TERMINATED)
                 if due or self.step % config.sample_every == 0:
                     self._sample()
-                progress.update(config.batch_size * 4, f"step {self.step}, loss {log.last:.4f}")
-        log.write()
+                loss = f", loss {log.last:.4f}" if log.rows else ""
+                progress.update(config.batch_size * 4, f"step {self.step}{loss}")
+        if self.accelerator.is_main_process:
+            log.write()
         seconds = time.monotonic() - started
         canvases = (self.step - first) * config.batch_size
         return {
