@@ -32,7 +32,7 @@ TERMINATED = 128 + signal.SIGTERM
 class Command:
     """A command of a package: what it does, its config class and its function, both as ``module:name``.
 
-    The function of a stage is ``make(config, directory) -> summary``; any other command's is ``run(config) -> int | None``
+    The function of a stage is ``make(config, directory) -> summary``, any other command's ``run(config) -> int | None``
     (an exit code). Names, not objects, so that ``--help`` and complete artifacts never import torch.
     """
 
@@ -58,7 +58,8 @@ def main(package: str, commands: Mapping[str, Command], argv: Sequence[str] | No
         print(f"python -m {package}: unknown command '{name}'; known: {', '.join(commands)}", file=sys.stderr)
         return BAD_INPUT
     logging.basicConfig(
-        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S"
+        level=logging.INFO, stream=sys.stderr, datefmt="%H:%M:%S",
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
     for noisy in ("httpx", "fontTools", "matplotlib", "PIL"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -144,13 +145,14 @@ def parse_config(
     from pydantic_settings.exceptions import SettingsError
 
     # No environment variable may set a field: what a run was made from must stand in its command or its file.
-    def sources(cls, settings_cls, init_settings, **_others):  # noqa: ANN001, ANN202, ANN003
+    def sources(cls, settings_cls, init_settings, **_others):
         return (init_settings,)
 
     namespace = {
         "__doc__": config_class.__doc__,
         "model_config": SettingsConfigDict(
-            cli_prog_name=program, cli_kebab_case=True, cli_implicit_flags=True, cli_hide_none_type=True, cli_avoid_json=False,
+            cli_prog_name=program, cli_kebab_case=True, cli_implicit_flags=True, cli_hide_none_type=True,
+            cli_avoid_json=False,
             cli_exit_on_error=False,
         ),
         "settings_customise_sources": classmethod(sources),

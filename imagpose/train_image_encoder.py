@@ -66,7 +66,7 @@ class IdentityTraining(nn.Module):
 
 
 def contrastive_loss(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Supervised contrastive loss (L_out) of (B, D) features, and how often the nearest other image is of its person."""
+    """Supervised contrastive loss (L_out) of (B, D) features, and how often the nearest other image is its person's."""
     features = F.normalize(features, dim=1)
     others = ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
     similarity = (COSINE_SCALE * features @ features.T).masked_fill(~others, -torch.inf)
