@@ -58,7 +58,9 @@ def main(package: str, commands: Mapping[str, Command], argv: Sequence[str] | No
         print(f"python -m {package}: unknown command '{name}'; known: {', '.join(commands)}", file=sys.stderr)
         return BAD_INPUT
     logging.basicConfig(
-        level=logging.INFO, stream=sys.stderr, datefmt="%H:%M:%S",
+        level=logging.INFO,
+        stream=sys.stderr,
+        datefmt="%H:%M:%S",
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
     for noisy in ("httpx", "fontTools", "matplotlib", "PIL"):
@@ -151,7 +153,10 @@ def parse_config(
     namespace = {
         "__doc__": config_class.__doc__,
         "model_config": SettingsConfigDict(
-            cli_prog_name=program, cli_kebab_case=True, cli_implicit_flags=True, cli_hide_none_type=True,
+            cli_prog_name=program,
+            cli_kebab_case=True,
+            cli_implicit_flags=True,
+            cli_hide_none_type=True,
             cli_avoid_json=False,
             cli_exit_on_error=False,
         ),
