@@ -69,6 +69,11 @@ def remarks(results: pd.DataFrame, arm: str, baseline: str) -> list[str]:
         )
     elif draws < 5:
         told.append(f"{draws} draws of the subset: enough to see a spread, few for a firm interval.")
+    if "synthetic" in arm and "real-pretrained" not in set(results["arm"]):
+        told.append(
+            "Not controlled for: a generator whose base has seen other people brings something of them along. "
+            "Arm “real-pretrained” would tell how much of a gain that is; it was not run."
+        )
     if "steps" in pair:
         steps = pair.groupby(["fraction", "arm"])["steps"].mean().unstack()
         if {arm, baseline} <= set(steps.columns) and (abs(steps[arm] - steps[baseline]) > 0.5).any():
