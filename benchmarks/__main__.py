@@ -2,7 +2,7 @@
 
 import sys
 
-BENCHMARKS = {"ranking": "benchmarks.ranking"}
+BENCHMARKS = {"ranking": "benchmarks.ranking", "shards": "benchmarks.shards"}
 
 
 def main() -> int:
