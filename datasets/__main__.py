@@ -8,7 +8,7 @@ COMMANDS = {
     "miniature": Command(
         summary="render a small data set of walking people in a real one's layout",
         config="datasets.config:MiniatureConfig",
-        run="datasets.miniature:write_miniature",
+        run="datasets.miniature:make_miniature",
     ),
     "index": Command(
         summary="list and check a data set's images",

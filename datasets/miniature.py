@@ -15,6 +15,7 @@ import itertools
 import json
 import logging
 import multiprocessing
+import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -35,11 +36,20 @@ from datasets.miniature_plan import (
     plan_deepfashion,
     plan_market,
 )
+from datasets.processes import end_with_parent
 
 logger = logging.getLogger(__name__)
 
 TRUTH_FILE = "truth.parquet"
 _CHUNK = 64
+
+
+def make_miniature(config: MiniatureLike, directory: Path) -> dict[str, int]:
+    """The stage: `write_miniature` in an artifact's working folder, cleared of what an interrupted run left there."""
+    for name in (*MARKET_FOLDERS.values(), "img"):
+        if (directory / name).exists():
+            shutil.rmtree(directory / name)
+    return write_miniature(config, directory)
 
 
 def write_miniature(config: MiniatureLike, directory: Path) -> dict[str, int]:
@@ -121,6 +131,7 @@ def _draw_chunk(pictures: Sequence[Picture], directory: Path) -> np.ndarray:
 
 
 def _start_worker() -> None:
+    end_with_parent()
     cv2.setNumThreads(1)  # processes share the cores already
 
 

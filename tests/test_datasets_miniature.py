@@ -344,3 +344,13 @@ def test_bad_config_is_refused_before_any_work(changes, message, tmp_path):
 def test_a_directory_that_holds_a_data_set_is_refused(market):
     with pytest.raises(ValueError, match="already holds 'bounding_box_train'"):
         miniature.write_miniature(make_config(), market)
+
+
+def test_stage_goes_on_where_it_was_killed(tmp_path: Path) -> None:
+    config = make_config()
+    left = tmp_path / "bounding_box_train" / "0099_c1s1_000001_00.jpg"
+    left.parent.mkdir()
+    left.write_bytes(b"half")
+    miniature.make_miniature(config, tmp_path)
+    assert not left.exists()
+    assert len(list(tmp_path.glob("bounding_box_*/*.jpg"))) > 10
