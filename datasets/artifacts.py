@@ -264,8 +264,10 @@ def build(
         started = time.time()
         with _disk_full_explained(directory):
             partial = _working_folder(directory, key)
-            summary = make(config, partial)
-            _write_manifest(config, partial, key, inputs, summary, started)
+            if not is_complete(partial):  # else it was killed between the manifest and the renaming
+                summary = make(config, partial)
+                _write_manifest(config, partial, key, inputs, summary, started)
+            (partial / ".key").unlink()
             os.replace(partial, directory)
     logger.info("%s: done in %.1f s: %s", config.stage, time.time() - started, directory)
     return directory
@@ -299,6 +301,8 @@ def _working_folder(directory: Path, key: str) -> Path:
     """The working folder, emptied if what lies in it was begun under other settings (an explicit `output`)."""
     partial = partial_directory(directory)
     note = partial / ".key"
+    if is_complete(partial) and manifest_of(partial).get("key") == key:
+        note.write_text(key)  # the last deed before the renaming is to remove it
     if partial.exists() and (not note.is_file() or note.read_text() != key):
         shutil.rmtree(partial)
     partial.mkdir(parents=True, exist_ok=True)
@@ -319,11 +323,12 @@ def _is_reusable(directory: Path, key: str) -> bool:
 def _write_manifest(
     config: StageConfig, directory: Path, key: str, inputs: dict[str, Any], summary: dict[str, Any], started: float
 ) -> None:
-    (directory / ".key").unlink()
+    for path in directory.rglob(".*.tmp"):  # half-written before a kill, and not needed again
+        path.unlink()
     files = [
         {"name": str(path.relative_to(directory)), "size": path.stat().st_size, "sha256": file_sha256(path)}
         for path in sorted(directory.rglob("*"))
-        if path.is_file()
+        if path.is_file() and path not in (directory / ".key", directory / MANIFEST)
     ]
     manifest = {
         "stage": config.stage,

@@ -5,9 +5,11 @@ import shutil
 
 import pytest
 
+from datasets import artifacts
 from datasets.__main__ import COMMANDS
+from datasets.artifacts import build
 from datasets.command_line import main
-from datasets.config import IndexConfig, SelectSubsetsConfig
+from datasets.config import IndexConfig, MiniatureConfig, SelectSubsetsConfig
 from tests.small_sets import make, market_root
 
 
@@ -66,3 +68,31 @@ def test_a_store_in_the_making_is_no_damage_and_an_empty_one_is_refused(store, t
             folder.mkdir()
         assert verify(folder) == 2
         assert str(folder) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("killed_in", ["file_sha256", "os.replace"])
+def test_killed_while_the_manifest_is_written_nothing_is_made_again(tmp_path, monkeypatch, killed_in):
+    calls = []
+
+    def make(config, directory):
+        calls.append([path.name for path in directory.iterdir()])
+        (directory / "unit").write_text("made once")
+        (directory / ".half.tmp").write_text("left by a kill")
+        return {}
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    config = MiniatureConfig()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        real = artifacts.os.replace
+        if killed_in == "file_sha256":
+            patch.setattr(artifacts, "file_sha256", killed)
+        else:
+            patch.setattr(artifacts.os, "replace", lambda a, b: killed() if a.is_dir() else real(a, b))
+        build(config, make, store=tmp_path)
+    folder = build(config, make, store=tmp_path)
+    assert artifacts.verify(folder) == []
+    assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "unit"]
+    assert len(calls) == 1 or "unit" in calls[1]
+    assert len(calls) == (2 if killed_in == "file_sha256" else 1)
