@@ -180,6 +180,8 @@ class RegenerateConfig(Config):
     def _consistent(self) -> RegenerateConfig:
         if "real-then-synthetic" in self.arms and "real" not in self.arms:
             raise ValueError("arm 'real-then-synthetic' goes on from arm 'real', which is not among the arms")
+        if self.fractions == [100] and "real" not in self.arms:
+            raise ValueError("fractions 100: nothing is synthesised for the full set, so arms must hold 'real'")
         # Rules between a stage's fields, by the stage's own class; the folders are found later.
         complete(TrainConfig, self.train, encoded=Path())
         complete(SynthesizeConfig, self.synthesize, generator=Path(), encoded=Path())

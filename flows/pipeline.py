@@ -238,7 +238,7 @@ def _report(
         synthetic=list(synthetic.values()),
         images=images.index,
         poses=images.poses,
-        model_cards=model_cards(models),
+        model_cards=model_cards(config, models),
         preset=config.preset,
         resolved=config.resolved(),
         commands=[regenerate_command(config)],
@@ -249,10 +249,11 @@ def _distinct(paths: Iterable[Path]) -> list[Path]:
     return list(dict.fromkeys(paths))
 
 
-def model_cards(models: Models) -> list[Path]:
-    """The cards of built-in models in use: what they have seen belongs in the report."""
+def model_cards(config: RegenerateConfig, models: Models) -> list[Path]:
+    """The cards of built-in models in use, or gone on from: what they have seen belongs in the report."""
     built_in = PROJECT / "imagpose" / "builtin"
-    used = any(path is not None and path.is_relative_to(built_in) for path in (models.vae, models.generator))
+    paths = (models.vae, models.image_encoder, models.generator, config.vae, config.image_encoder, config.generator)
+    used = any(path is not None and path.absolute().is_relative_to(built_in) for path in paths)
     return sorted(built_in.rglob("README.md")) if used else []
 
 

@@ -9,7 +9,7 @@ from datasets.artifacts import Role
 from datasets.config import WriteShardsConfig
 from flows.__main__ import main
 from flows.config import PRESETS, RegenerateConfig, complete, settings_of
-from flows.pipeline import regenerate_command
+from flows.pipeline import Models, model_cards, regenerate_command
 from flows.preflight import data_problems, weight_problems
 from flows.presets import PRESET_FUNCTIONS
 from imagpose.config import TrainConfig
@@ -42,6 +42,18 @@ def test_settings_keep_defaults_bounds_explanations_and_roles():
     assert Role.RUNTIME in every.metadata
     with pytest.raises(ValidationError):
         settings(steps=0)
+
+
+def test_only_the_full_set_without_the_real_arm_is_refused_for_it_would_run_nothing():
+    with pytest.raises(ValidationError, match="arms must hold 'real'"):
+        RegenerateConfig(preset="demo", fractions=[100], arms=["real+synthetic"])
+
+
+def test_the_cards_of_built_in_models_are_quoted_also_where_training_went_on_from_them(tmp_path):
+    config = RegenerateConfig(preset="market-small", root=tmp_path, poses=[tmp_path / "poses.csv"])
+    adapted = Models(vae=tmp_path / "vae", image_encoder=tmp_path / "encoder", generator=tmp_path / "generator")
+    assert model_cards(config, adapted)
+    assert not model_cards(config.model_copy(update={"vae": None, "image_encoder": None, "generator": None}), adapted)
 
 
 def test_settings_refuse_to_leave_out_a_field_that_is_not_there():
