@@ -15,6 +15,8 @@ DOWNLOADS = {
     "dinov2-base": "hf download facebook/dinov2-base --local-dir {folder}",
 }
 """Command that gets published weights, by the name of the folder they are expected in."""
+FEWEST_OTHERS = 4
+"""People whom the trainings of the frozen models need: some to learn from, some to be measured on."""
 
 
 def check(config: RegenerateConfig) -> None:
@@ -37,7 +39,8 @@ def data_problems(config: RegenerateConfig) -> list[str]:
         ]
     if config.root is None:
         return ["--poses without --root: the rendered data set has keypoints of its own"] if config.poses else []
-    problems = [layout_problem(config.root, config.layout)]
+    problems = [layout_problem(config.root, config.layout) or slice_problem(config)]
+    problems += [csv_problem(path) for path in config.poses if path.is_file()]
     if not config.poses:
         problems.append("--poses is missing: give the keypoint CSV file of the images in --root")
     problems += [
@@ -58,6 +61,41 @@ def layout_problem(root: Path, layout: str) -> str | None:
     except DatasetLayoutError as error:
         return f"--root {error}"
     return f"--root {root} has no files in {', '.join(empty)}; {market1501.EXPECTED}" if empty else None
+
+
+def slice_problem(config: RegenerateConfig) -> str | None:
+    """Why a slice cannot be cut from Market-1501, or leaves nobody to pretrain on; looks at names only."""
+    from datasets import market1501
+    from datasets.index import open_source
+
+    if config.identities is None or config.layout != "market1501" or config.root is None:
+        return None
+    with open_source(config.root, config.layout) as source:
+        names = (entry.path.rpartition("/")[2] for entry in source.entries(market1501.MARKER))
+        people = {parsed["pid"] for name in names if (parsed := market1501.parse_name(name)) and parsed["pid"] > 0}
+    if config.identities > len(people):
+        return f"--identities {config.identities} is more than the {len(people)} training identities of {config.root}"
+    pretrained_outside = config.pretrain is not None and config.pretrain.population is None
+    if pretrained_outside and len(people) - config.identities < FEWEST_OTHERS:
+        return (
+            f"--identities {config.identities} of {len(people)} leaves fewer than {FEWEST_OTHERS} people to pretrain "
+            "the models on; give fewer, or 'null' for all without pretraining"
+        )
+    return None
+
+
+def csv_problem(path: Path) -> str | None:
+    """Why a file is no published keypoint CSV, by its first line, or None."""
+    from datasets.pose_csv import HEADER
+
+    try:
+        with path.open("rb") as file:
+            first = file.readline(200).decode("utf-8-sig", "replace")
+    except OSError as error:
+        return f"--poses {path} cannot be read ({error.strerror})"
+    if first.strip(" \t\r\n,").replace(" ", "") == HEADER:
+        return None
+    return f"--poses {path} does not begin with the header '{HEADER}'; give the published keypoint CSV"
 
 
 def folder_problems(config: RegenerateConfig) -> list[str]:

@@ -121,6 +121,20 @@ def test_a_missing_pose_file_is_refused(tmp_path, capsys):
     assert "/no/poses.csv is not a file" in error and error.count("\n") == 1
 
 
+@pytest.mark.parametrize(("identities", "said"), [(7, "than the 6 training"), (3, "fewer than 4"), (None, "")])
+def test_a_slice_that_the_set_does_not_hold_and_a_csv_without_skeletons_are_refused(tmp_path, identities, said):
+    for folder in ("bounding_box_train", "bounding_box_test", "query"):
+        (tmp_path / folder).mkdir()
+        for pid in range(1, 7):
+            (tmp_path / folder / f"{pid:04d}_c1s1_000451_03.jpg").touch()
+    csv = tmp_path / "poses.csv"
+    csv.write_text("hello\n")
+    config = RegenerateConfig(preset="market-small", root=tmp_path, poses=[csv], identities=identities)
+    problems = data_problems(config)
+    assert [problem for problem in problems if "header" in problem]
+    assert len(problems) == 1 + bool(said) and said in problems[0]
+
+
 @pytest.mark.parametrize("preset", ["market", "deepfashion-256", "deepfashion-512"])
 def test_missing_weights_are_named_with_the_command_that_gets_them(preset, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
