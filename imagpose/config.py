@@ -257,7 +257,7 @@ class TrainConfig(StageConfig):
     """Steps between checkpoints; a stop by SIGTERM saves one too."""
     log_every: Annotated[int, Role.RUNTIME] = Field(20, ge=1)
     """Steps between lines of train_log.jsonl."""
-    precision: Annotated[Literal["no", "bf16"], Role.RUNTIME] = "no"
+    precision: Literal["no", "bf16"] = "no"
     """Mixed precision, by accelerate."""
     compile: Annotated[bool, Role.RUNTIME] = False
     """torch.compile the denoiser: worth its start-up on long runs only."""
@@ -360,7 +360,7 @@ class SynthesizeConfig(StageConfig):
     """Canvases kept as source -> poses -> images rows for the report."""
     batch_size: Annotated[int, Role.RUNTIME] = Field(16, ge=1)
     """Canvases at a time."""
-    precision: Annotated[Literal["no", "bf16"], Role.RUNTIME] = "no"
+    precision: Literal["no", "bf16"] = "no"
     """Arithmetic of the denoiser."""
     compile: Annotated[bool, Role.RUNTIME] = False
     """torch.compile the denoiser: worth its start-up for thousands of images on a GPU only."""

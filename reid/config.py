@@ -163,7 +163,7 @@ class TrainConfig(StageConfig):
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the network's forward and backward pass; bfloat16 through autocast, for GPUs."""
 
-    max_rank: Annotated[int, Role.RUNTIME] = Field(10, ge=1)
+    max_rank: int = Field(10, ge=1)
     """Gallery images per query in `ranked.parquet`."""
     device: Device = "auto"
     """'auto' (GPU when there is one), 'cpu', 'cuda', 'cuda:1'."""
