@@ -170,6 +170,21 @@ def synthetic_keys(folder: Path) -> set[str]:
     return set(table.key[table.status == "ok"])
 
 
+def refuse_leak(folder: Path, subset: Collection[str]) -> None:
+    """Raises: InputError: a synthetic set's sources or poses lie outside the subset; one that names none is trusted."""
+    path = Path(folder) / "synthetic.parquet"
+    if not path.is_file():
+        return  # `synthetic_keys` says so
+    named = [name for name in ("source_keys", "target_pose_key") if name in pq.read_schema(path).names]
+    table = pq.read_table(path, columns=named).to_pydict()
+    used = {key for keys in table.get("source_keys", []) for key in keys} | set(table.get("target_pose_key", []))
+    if outside := sorted(used - set(subset)):
+        raise InputError(
+            f"{folder} was made from {len(outside)} images outside the subset ({outside[0]}), which protocol "
+            "'leak-free' forbids; give the set of this fraction and draw"
+        )
+
+
 def join_training_sets(real: ImageSet, synthetic: Sequence[ImageSet]) -> TrainingSet:
     """One label map over real and synthetic images.
 

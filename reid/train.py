@@ -25,7 +25,7 @@ from datasets.artifacts import manifest_of
 from datasets.errors import ArtifactError, WeightsError
 from datasets.progress import Progress
 from reid.config import TrainConfig, run_name
-from reid.data import TrainingSet, augment, join_training_sets, read_images, subset_keys, synthetic_keys
+from reid.data import TrainingSet, augment, join_training_sets, read_images, refuse_leak, subset_keys, synthetic_keys
 from reid.features import choose_device, evaluate, write_metrics
 from reid.losses import CentreLoss, batch_hard_triplet_loss, identity_loss
 from reid.model import ReidNetwork, assemble_network, seeded_backbone
@@ -72,9 +72,13 @@ def read_training_set(config: TrainConfig) -> TrainingSet:
     size = (config.network.height, config.network.width)
     keys = None if config.subsets is None else subset_keys(config.subsets, config.fraction, config.draw)
     real = read_images(config.shards, "train", size, keys=keys, workers=config.workers)
+    if keys is not None and config.protocol == "leak-free":
+        for folder in config.synthetic:
+            refuse_leak(folder, keys)
     synthetic = [
-        read_images(folder, "synthetic", size, keys=synthetic_keys(folder), workers=config.workers)
+        read_images(folder, "synthetic", size, keys=usable, workers=config.workers)
         for folder in config.synthetic
+        if (usable := synthetic_keys(folder))  # a subset as large as the full set is topped up with nothing
     ]
     training_set = join_training_sets(real, synthetic)
     logger.info(

@@ -1,6 +1,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -8,7 +9,7 @@ from torch.nn import functional
 
 from datasets.errors import InputError, WeightsError
 from reid.config import AugmentationConfig, BatchConfig, LossConfig, NetworkConfig, ScheduleConfig
-from reid.data import ImageSet, augment, erase, flip_and_crop, join_training_sets, normalise
+from reid.data import ImageSet, augment, erase, flip_and_crop, join_training_sets, normalise, refuse_leak
 from reid.losses import CentreLoss, batch_hard_triplet_loss, identity_loss
 from reid.model import assemble_network, seeded_backbone
 from reid.sampler import IdentitySampler
@@ -290,3 +291,13 @@ def test_weights_that_cannot_be_had_are_an_error_and_never_random(monkeypatch):
 def test_an_unknown_backbone_is_refused():
     with pytest.raises(InputError, match="'resnet5O' is unknown to timm"):
         seeded_backbone(TINY.model_copy(update={"backbone": "resnet5O"}), 0)
+
+
+def test_a_synthetic_set_of_another_subset_is_refused_and_one_without_provenance_is_not(tmp_path):
+    table = pd.DataFrame({"key": ["s"], "source_keys": [["a", "b"]], "target_pose_key": ["c"], "status": ["ok"]})
+    table.to_parquet(tmp_path / "synthetic.parquet")
+    refuse_leak(tmp_path, {"a", "b", "c", "d"})
+    with pytest.raises(InputError, match="1 images outside the subset"):
+        refuse_leak(tmp_path, {"a", "b"})
+    table[["key", "status"]].to_parquet(tmp_path / "synthetic.parquet")
+    refuse_leak(tmp_path, {"a"})
