@@ -149,7 +149,7 @@ class RegenerateConfig(Config):
     """Where artifacts are kept and found again."""
     output: Annotated[Path | None, Role.RUNTIME] = None
     """Folder that the report is copied to; runs/PRESET if not given."""
-    device: Annotated[str, Role.RUNTIME] = "auto"
+    device: Annotated[str, Role.RUNTIME] = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     """'auto' (GPU when there is one), 'cpu', 'cuda', 'cuda:1'."""
     gpus: Annotated[int, Role.RUNTIME] = Field(1, ge=1)
     """GPUs of this machine that generator training is spread over, by torchrun."""

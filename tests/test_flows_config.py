@@ -159,3 +159,9 @@ def test_the_report_can_name_the_command_that_made_it(tmp_path):
     assert regenerate_command(config) == (
         "python -m flows regenerate --preset market-small --root Market --poses a.csv --identities 40"
     )
+
+
+def test_an_unknown_device_is_refused_before_any_work():
+    with pytest.raises(ValidationError, match="device"):
+        RegenerateConfig(preset="demo", device="foo")
+    assert RegenerateConfig(preset="demo", device="cuda:1").device == "cuda:1"
