@@ -79,9 +79,11 @@ class StageConfig(Config):
     """Settings of one stage whose result is an artifact."""
 
     stage: ClassVar[str]
-    """Folder below the store, and the command's name."""
+    """Folder below the store, and the command's name unless `command` says another."""
     package: ClassVar[str]
     """The package whose command makes it: ``python -m {package} {stage}``."""
+    command: ClassVar[str | None] = None
+    """The command's name where two packages use the same word for stages of different names."""
     stage_version: ClassVar[int] = 1
     """Raised when the stage's code starts to give another result for the same settings."""
 

@@ -89,12 +89,12 @@ def runs_side_by_side(config: StageConfig) -> bool:
     """Whether a stage's artifacts are made by several processes: small networks on a CPU."""
     device = getattr(config, "device", None)
     on_cpu = device == "cpu" or (device == "auto" and not Path("/dev/nvidiactl").exists())  # torch stays unimported
-    return on_cpu and (config.package, config.stage) in SIDE_BY_SIDE_STAGES
+    return on_cpu and (config.package, config.command or config.stage) in SIDE_BY_SIDE_STAGES
 
 
 def stage_name(config: StageConfig) -> str:
     """What a person calls the stage: package and command."""
-    return f"{config.package} {config.stage}"
+    return f"{config.package} {config.command or config.stage}"
 
 
 def write_config(config: StageConfig, store: Path) -> Path:
@@ -111,9 +111,10 @@ def stage_command(config: StageConfig, files: Sequence[Path], store: Path, gpus:
     torchrun, not `accelerate launch`: it hands SIGTERM on to the trainers, so that they save and stop.
     """
     launcher = [sys.executable]
-    if gpus > 1 and (config.package, config.stage) in TORCHRUN_STAGES:
+    name = config.command or config.stage
+    if gpus > 1 and (config.package, name) in TORCHRUN_STAGES:
         launcher += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(gpus)]
-    command = [*launcher, "-m", config.package, config.stage, "--store", str(store)]
+    command = [*launcher, "-m", config.package, name, "--store", str(store)]
     for file in files:
         command += ["--config", str(file)]
     return command

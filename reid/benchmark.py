@@ -13,7 +13,7 @@ import pandas as pd
 from datasets.artifacts import manifest_of, write_text_atomically
 from datasets.errors import ArtifactError, InputError
 from reid.benchmark_tables import markdown, plain_table
-from reid.config import BenchmarkConfig
+from reid.config import BenchmarkConfig, TrainConfig
 from reid.statistics import METRICS, gains, per_query_metrics, statistics
 
 logger = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ def read_results(runs: Sequence[Path]) -> pd.DataFrame:
     """
     rows = []
     for run in runs:
-        manifest = manifest_of(run, "train")
+        manifest = manifest_of(run, TrainConfig.stage)
         path = Path(run) / "metrics.json"
         if "arm" not in manifest["config"] or not path.is_file():
             raise ArtifactError(f"{run} is no re-ID run; give folders of finished 'python -m reid train'")

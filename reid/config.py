@@ -126,8 +126,9 @@ class ScheduleConfig(Config):
 class TrainConfig(StageConfig):
     """One re-ID run: train on a subset (with or without synthetic images), test on query and gallery."""
 
-    stage: ClassVar[str] = "train"
+    stage: ClassVar[str] = "train-reid"
     package: ClassVar[str] = "reid"
+    command: ClassVar[str | None] = "train"
 
     shards: Artifact
     """Image shards (`datasets write-shards`) that hold the training split."""
@@ -184,8 +185,9 @@ class TrainConfig(StageConfig):
 class EvaluateConfig(StageConfig):
     """Test a trained run's network on the query and gallery splits of any shards."""
 
-    stage: ClassVar[str] = "evaluate"
+    stage: ClassVar[str] = "evaluate-reid"
     package: ClassVar[str] = "reid"
+    command: ClassVar[str | None] = "evaluate"
 
     run: Artifact
     """The finished run."""

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from datasets.artifacts import manifest_of
 from datasets.errors import ArtifactError, WeightsError
-from reid.config import EvaluateConfig, NetworkConfig
+from reid.config import EvaluateConfig, NetworkConfig, TrainConfig
 from reid.data import read_images
 from reid.features import choose_device, evaluate, write_metrics
 from reid.model import ReidNetwork, assemble_network, seeded_backbone
@@ -32,7 +32,7 @@ def load_network(run: Path) -> tuple[ReidNetwork, NetworkConfig]:
 
     Raises: ArtifactError: `run` is no re-ID run. WeightsError: its weights are damaged.
     """
-    settings = manifest_of(run, "train")["config"].get("network")
+    settings = manifest_of(run, TrainConfig.stage)["config"].get("network")
     path = Path(run) / "model.safetensors"
     if settings is None or not path.is_file():
         raise ArtifactError(f"{run} is no re-ID run; give the folder of a finished 'python -m reid train'")

@@ -19,6 +19,7 @@ import pandas as pd
 from datasets.artifacts import is_complete, manifest_of
 from datasets.errors import ArtifactError
 from reid.benchmark import arm_rank
+from reid.config import TrainConfig
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +93,7 @@ def read_runs(directories: Iterable[Path]) -> list[Run]:
     """The runs, sorted by protocol, fraction, arm, draw and seed."""
     runs = []
     for directory in directories:
-        manifest = manifest_of(directory, "train")
+        manifest = manifest_of(directory, TrainConfig.stage)
         if manifest["config"].get("arm") is None:
             raise ArtifactError(f"{directory} is no re-ID run (its config names no arm); give folders of 'reid train'")
         config = manifest["config"]
@@ -237,9 +238,8 @@ def costs(manifests: Iterable[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _stage_title(manifest: dict[str, Any]) -> str:
-    if manifest["stage"] != "train":
-        return manifest["stage"]
-    return "train (re-ID)" if "arm" in manifest["config"] else "train (generator)"
+    titles = {"train": "train (generator)", TrainConfig.stage: "train (re-ID)"}
+    return titles.get(manifest["stage"], manifest["stage"])
 
 
 def spoken_seconds(seconds: float) -> str:

@@ -149,7 +149,7 @@ def make_runs(root: Path, index: Path, arms: tuple[str, ...] = ARMS) -> list[Pat
             config = {"arm": arm, "fraction": fraction, "draw": 0, "seed": 0, "protocol": "leak-free"}
             metrics = metrics_of(first) | config | {"synthetic_images": 80 * number}
             (folder / "metrics.json").write_text(json.dumps(metrics))
-            folders.append(finished(folder, "train", config, seconds=30.0))
+            folders.append(finished(folder, "train-reid", config, seconds=30.0))
     return folders
 
 
@@ -384,7 +384,7 @@ def test_a_table_without_a_synthetic_arm_claims_no_gain(tmp_path: Path) -> None:
 def test_an_artifact_of_another_stage_is_refused(inputs: dict[str, object], tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="expected 'benchmark'"):
         report_of({"benchmark": inputs["images"]}, tmp_path)
-    with pytest.raises(ArtifactError, match="no re-ID run"):
+    with pytest.raises(ArtifactError, match="expected 'train-reid'"):
         report_of(inputs, tmp_path, runs=inputs["generators"])
 
 
