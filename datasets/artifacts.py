@@ -36,6 +36,12 @@ from datasets.errors import ArtifactBusyError, ArtifactError, InputError
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
+LOGS = "logs"
+"""Folder of an artifact for what differs from run to run (times, progress pictures): verified, but not counted in its
+content hash, so that an equal retraining re-does nothing downstream."""
+SCRATCH = ".scratch"
+"""Folder of an unfinished artifact for what is needed only to go on after an interruption (training states); `build`
+deletes it once the manifest is written."""
 KEY_LENGTH = 16
 SECONDS_TO_JOIN = 300.0
 RECORDED_VERSIONS = (
@@ -269,6 +275,7 @@ def build(
             if not is_complete(partial):  # else it was killed between the manifest and the renaming
                 summary = make(config, partial)
                 _write_manifest(config, partial, key, inputs, summary, started)
+            shutil.rmtree(partial / SCRATCH, ignore_errors=True)
             (partial / ".key").unlink()
             os.replace(partial, directory)
     logger.info("%s: done in %.1f s: %s", config.stage, time.time() - started, directory)
@@ -331,12 +338,14 @@ def _write_manifest(
         {"name": str(path.relative_to(directory)), "size": path.stat().st_size, "sha256": file_sha256(path)}
         for path in sorted(directory.rglob("*"))
         if path.is_file() and path not in (directory / ".key", directory / MANIFEST)
+        if path.relative_to(directory).parts[0] != SCRATCH
     ]
+    counted = [file for file in files if not file["name"].startswith(f"{LOGS}/")]
     manifest = {
         "stage": config.stage,
         "stage_version": config.stage_version,
         "key": key,
-        "content_sha256": json_sha256([[file["name"], file["sha256"]] for file in files]),
+        "content_sha256": json_sha256([[file["name"], file["sha256"]] for file in counted]),
         "summary": summary,
         "config": config.model_dump(mode="json"),
         "inputs": inputs,

@@ -198,8 +198,9 @@ class NoiseConfig(Config):
 class TrainConfig(StageConfig):
     """The IMAGPose denoiser, from nothing, from an earlier generator or from a Stable Diffusion UNet."""
 
-    stage: ClassVar[str] = "train"
+    stage: ClassVar[str] = "train-imagpose"
     package: ClassVar[str] = "imagpose"
+    command: ClassVar[str | None] = "train"
 
     encoded: Artifact
     """Encoded images (latents, tokens, keypoints); the training split is used."""

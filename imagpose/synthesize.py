@@ -28,7 +28,7 @@ from datasets.errors import InputError
 from datasets.progress import Progress
 from datasets.shards import write_tar
 from imagpose.canvas_layout import CanvasRequest, SourceFeatures
-from imagpose.config import SynthesizeConfig
+from imagpose.config import SynthesizeConfig, TrainConfig
 from imagpose.image_checks import check_image
 from imagpose.pipeline import IMAGPosePipeline, load_pipeline
 from imagpose.plan import cut_shards, make_plan
@@ -57,7 +57,7 @@ def make_synthetic(config: SynthesizeConfig, directory: Path) -> dict[str, Any]:
 
     Raises: InputError: a subset that does not exist, or a generator that does not fit the encoded images.
     """
-    manifest_of(config.generator, "train")
+    manifest_of(config.generator, TrainConfig.stage)
     images = EncodedImages(config.encoded, _subset_keys(config))
     plan = plan_for(config, images)
     _write_table(plan, PLAN_SCHEMA, directory / PLAN_FILE)

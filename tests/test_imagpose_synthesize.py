@@ -35,7 +35,7 @@ SUBSET = ["0001_c1s1_000000_01", "0001_c2s1_000001_01", "0002_c1s1_000000_01", "
 class _Stage(StageConfig):
     """A stand-in for another stage's config."""
 
-    stage: ClassVar[str] = "train"
+    stage: ClassVar[str] = "train-imagpose"
     package: ClassVar[str] = "tests"
 
 
@@ -278,7 +278,7 @@ def test_a_fraction_that_does_not_exist_and_a_folder_of_another_stage_are_refuse
 ) -> None:
     with pytest.raises(InputError, match="no fraction 60 % of draw 0; fractions: 40"):
         make_synthetic(config_of(inputs, fraction=60), tmp_path)
-    with pytest.raises(ArtifactError, match="expected 'train'"):
+    with pytest.raises(ArtifactError, match="expected 'train-imagpose'"):
         make_synthetic(config_of(inputs | {"generator": inputs["encoded"]}), tmp_path)
 
 
