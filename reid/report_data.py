@@ -166,7 +166,7 @@ def per_query(run: Run) -> pd.DataFrame:
     return table[table["first_rank"] > 0]
 
 
-def read_log(directory: Path, names: Sequence[str] = ("train_log.jsonl", "log.jsonl")) -> pd.DataFrame:
+def read_log(directory: Path, names: Sequence[str] = ("logs/train.jsonl", "log.jsonl")) -> pd.DataFrame:
     """Steps and losses of a training; empty if there is no log. Damaged lines (a killed run's last) are left out."""
     rows = []
     for name in names:
@@ -238,7 +238,7 @@ def costs(manifests: Iterable[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _stage_title(manifest: dict[str, Any]) -> str:
-    titles = {"train": "train (generator)", TrainConfig.stage: "train (re-ID)"}
+    titles = {"train-imagpose": "train (generator)", TrainConfig.stage: "train (re-ID)"}
     return titles.get(manifest["stage"], manifest["stage"])
 
 

@@ -180,8 +180,9 @@ def make_generators(root: Path) -> list[Path]:
         folder.mkdir()
         losses = 0.5 / np.arange(1, 400) ** 0.2
         rows = [{"step": int(s), "loss": float(v), "seconds": 1.0} for s, v in enumerate(losses, 1)]
-        (folder / "train_log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        folders.append(finished(folder, "train", {"fraction": fraction, "draw": 0, "encoded": "x"}, seconds=60.0))
+        (folder / "logs").mkdir()
+        (folder / "logs" / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        folders.append(finished(folder, "train-imagpose", {"fraction": fraction, "draw": 0, "encoded": "x"}, seconds=60.0))
     return folders
 
 
