@@ -22,16 +22,9 @@ from transformers import Dinov2Config, Dinov2Model
 
 from datasets.encode import PIXEL_STATISTICS, load_image_encoder, pick_device
 from datasets.errors import InputError
+from datasets.training_run import Run, cosine_rate, set_rate, step_generator
 from imagpose.config import TrainImageEncoderConfig
-from imagpose.frozen_training import (
-    Crops,
-    Run,
-    cosine_rate,
-    load_crops,
-    set_rate,
-    split_by_identity,
-    step_generator,
-)
+from imagpose.frozen_training import Crops, load_crops, split_by_identity
 
 logger = logging.getLogger(__name__)
 

@@ -23,16 +23,9 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from datasets.encode import load_vae, pick_device
 from datasets.errors import InputError
+from datasets.training_run import Run, cosine_rate, set_rate, step_generator
 from imagpose.config import TrainVaeConfig
-from imagpose.frozen_training import (
-    Crops,
-    Run,
-    cosine_rate,
-    load_crops,
-    set_rate,
-    split_by_identity,
-    step_generator,
-)
+from imagpose.frozen_training import Crops, load_crops, split_by_identity
 
 logger = logging.getLogger(__name__)
 
