@@ -2,7 +2,12 @@
 
 import sys
 
-BENCHMARKS = {"ranking": "benchmarks.ranking", "shards": "benchmarks.shards"}
+BENCHMARKS = {
+    "ranking": "benchmarks.ranking",
+    "reranking": "benchmarks.reranking",
+    "sampling": "benchmarks.sampling",
+    "shards": "benchmarks.shards",
+}
 
 
 def main() -> int:
