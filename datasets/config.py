@@ -11,6 +11,8 @@ from datasets.artifacts import Artifact, Config, ModelFolder, Role, SourceFile, 
 
 Percent = Annotated[int, Field(gt=0, le=100)]
 """A share in percent, as everywhere in this project: 20, not 0.2."""
+Coordinates = Literal["image", "deepfashion", "deepfashion-256", "deepfashion-176"]
+"""Frames that a keypoint file's coordinates can be in."""
 
 
 class MiniatureConfig(StageConfig):
@@ -78,8 +80,58 @@ class ImportPosesConfig(StageConfig):
     """The image index that the poses belong to."""
     csv: list[SourceFile] = Field(min_length=1)
     """One or several CSV files; a later file may not repeat an image of an earlier one."""
-    coordinates: Literal["image", "deepfashion-256"] = "image"
-    """What the coordinates are pixels of: the indexed image, or DeepFashion's 256x256 originals."""
+    coordinates: Coordinates = "image"
+    """What the coordinates are pixels of: the indexed image, DeepFashion's 256x256 originals ('deepfashion-256'), its
+    176x256 crops ('deepfashion-176'), or 'deepfashion': one of the last two, told from each file's values."""
+
+
+class TrainPoseConfig(StageConfig):
+    """The small pose network, trained on crops of people whose skeletons are known."""
+
+    stage: ClassVar[str] = "train-pose"
+    package: ClassVar[str] = "datasets"
+
+    images: list[Artifact] = Field(min_length=1)
+    """Image indexes; the training splits' people are used."""
+    poses: list[Artifact] = Field(min_length=1)
+    """Skeletons of each index, in the same order."""
+    shares: list[Annotated[float, Field(gt=0)]] = []
+    """How often each index is drawn from, in any unit; equally if empty."""
+    missing_weight: list[Annotated[float, Field(ge=0, le=1)]] = []
+    """What a joint counts that the skeletons lack, per index: 1 (if empty) where it is surely invisible, less where a
+    detector may have overlooked it."""
+    height: int = Field(128, ge=32, multiple_of=16)
+    """Height in pixels at which the network sees a crop."""
+    width: int = Field(64, ge=16, multiple_of=16)
+    """Width in pixels at which the network sees a crop."""
+    steps: int = Field(20000, ge=1)
+    """Optimiser steps."""
+    batch_size: int = Field(64, ge=1)
+    """Crops a step."""
+    learning_rate: float = Field(2e-3, gt=0)
+    """Learning rate of AdamW, constant until its fall."""
+    falling_percent: int = Field(25, ge=0, le=100)
+    """Last percent of the steps in which the learning rate falls to a hundredth."""
+    average_decay: float = Field(0.999, ge=0, lt=1)
+    """Decay a step of the running mean of the weights, which is what is saved."""
+    precision: Literal["float32", "bf16"] = "bf16"
+    """Arithmetic of the convolutions in training."""
+    seed: int = Field(0, ge=0)
+    """First weights, drawn crops, their changes and the held-out identities."""
+    measure_every: Annotated[int, Role.RUNTIME] = Field(1000, ge=1)
+    """Steps between measurements on held-out identities; the network measured last lies in the working folder."""
+    checkpoint_every: Annotated[int, Role.RUNTIME] = Field(250, ge=1)
+    """Steps between checkpoints to go on from."""
+    device: Annotated[str, Role.RUNTIME] = "auto"
+    """'auto' (GPU when there is one), 'cpu', 'cuda', 'cuda:1'."""
+
+    @model_validator(mode="after")
+    def _one_entry_per_index(self) -> TrainPoseConfig:
+        for name in ("poses", "shares", "missing_weight"):
+            values = getattr(self, name)
+            if len(values) != len(self.images) and (values or name == "poses"):
+                raise ValueError(f"{name} has {len(values)} entries for {len(self.images)} indexes; give one for each")
+        return self
 
 
 class ExportPosesConfig(Config):
@@ -121,6 +173,7 @@ class WriteShardsConfig(StageConfig):
 
     stage: ClassVar[str] = "write-shards"
     package: ClassVar[str] = "datasets"
+    stage_version: ClassVar[int] = 2
 
     images: Artifact
     """The image index."""
@@ -129,7 +182,7 @@ class WriteShardsConfig(StageConfig):
     splits: list[Literal["train", "query", "gallery"]] = ["train"]
     """Splits to write."""
     images_per_shard: int = Field(1000, ge=1)
-    """A shard is closed at the first identity that reaches this number."""
+    """Mean number; a shard has half to twice as many, as identities are never cut and hashes of their pids close it."""
     root: Annotated[Path | None, Role.RUNTIME] = None
     """Where the data set lies now, if it has moved since it was indexed; every image is compared with the index."""
 

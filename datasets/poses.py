@@ -22,6 +22,7 @@ from datasets.errors import InputError
 from datasets.index import read_index
 from datasets.pose_csv import PoseRow, read_pose_csv, write_pose_csv
 from datasets.skeleton import JOINT_COUNT, missing_keypoints, present_joints
+from datasets.views import frame_of, from_deepfashion, is_of_another_frame
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,8 @@ SCHEMA = pa.schema(
 )
 MAX_OUTSIDE_PERCENT = 5.0
 """More rows than this outside their images mean that the coordinates are of another frame."""
+NO_ROW = (None, "image")
+NO_JOINTS = np.empty((0, 3), np.float32)
 
 
 def make_imported_poses(config: ImportPosesConfig, directory: Path) -> dict[str, object]:
@@ -47,77 +50,96 @@ def make_imported_poses(config: ImportPosesConfig, directory: Path) -> dict[str,
         images, or has coordinates of another frame.
     """
     images = read_index(config.images)
-    rows = _read_files(config.csv)
-    found = [_fit(rows.get(image.key), image.width, image.height, config.coordinates) for image in images.itertuples()]
+    files = _read_files(config.csv)
+    layout = manifest_of(config.images, "index")["config"]["layout"]
+    sizes = (int(images["width"].median()), int(images["height"].median())) if len(images) else (0, 0)
+    frames = {file: _frame(file, rows, config, layout, sizes) for file, rows in files.items()}
+    placed = {key: (row, frames[file]) for file, rows in files.items() for key, row in rows.items()}
+    found = [_fit(*placed.get(image.key, NO_ROW), image.width, image.height) for image in images.itertuples()]
     statuses = Counter(row.status for row in found)
     if statuses["missing"] == len(images):
         raise InputError(f"{config.csv[0]} has no row for any of the {len(images)} images; is it of another data set?")
     _refuse_another_frame(statuses, len(images), config)
     write_poses(images["key"].tolist(), found, "published", directory)
     known = set(images["key"])
-    bad = {key: row.error for key, row in rows.items() if key in known and row.status not in ("ok", "no-person")}
+    bad = {key: row.error for key, (row, _) in placed.items() if key in known and row.status not in ("ok", "no-person")}
     return {
         "images": len(images),
         "statuses": dict(sorted(statuses.items())),
-        "rows_of_other_images": sum(key not in known for key in rows),
+        "coordinates": {file.name: frame for file, frame in frames.items()},
+        "rows_of_other_images": sum(key not in known for key in placed),
         "bad_rows": dict(sorted(bad.items())[:20]),
     }
 
 
-def _read_files(files: list[Path]) -> dict[str, PoseRow]:
-    rows: dict[str, PoseRow] = {}
+def _read_files(files: list[Path]) -> dict[Path, dict[str, PoseRow]]:
+    found: dict[Path, dict[str, PoseRow]] = {}
+    seen: set[str] = set()
     for file in files:
-        more = read_pose_csv(file)
-        repeated = sorted(rows.keys() & more.keys())
+        rows = read_pose_csv(file)
+        repeated = sorted(rows.keys() & seen)
         if repeated:
             raise InputError(f"{file} repeats {len(repeated)} images of an earlier file, first {repeated[0]}; give one")
-        rows.update(more)
-    return rows
+        seen |= rows.keys()
+        found[file] = rows
+    return found
 
 
-def _fit(row: PoseRow | None, width: int, height: int, coordinates: str) -> PoseRow:
+def _frame(file: Path, rows: dict[str, PoseRow], config: ImportPosesConfig, layout: str, size: tuple[int, int]) -> str:
+    """What a file's coordinates are pixels of: as the config says, checked against the values, or told from them.
+
+    Raises: InputError: the values contradict the config, do not tell, or are of DeepFashion for another data set.
+    """
+    asked = config.coordinates
+    if layout != "deepfashion":
+        if asked != "image":
+            raise InputError(f"coordinates '{asked}' are of DeepFashion, but {config.images} has layout '{layout}'")
+        return asked
+    joints = np.concatenate([row.keypoints[present_joints(row.keypoints)] for row in rows.values()] or [NO_JOINTS])
+    told = frame_of(joints[:, 0])
+    if asked == "image":
+        if is_of_another_frame(joints, told, *size):
+            raise InputError(
+                f"{file} has coordinates of DeepFashion's 256x256 originals or 176x256 crops, the images are mostly "
+                f"{size[0]}x{size[1]}: give --coordinates deepfashion"
+            )
+        return asked
+    if asked == "deepfashion":
+        if told is None:
+            raise InputError(
+                f"{file}: its joints do not tell whether they are pixels of the 256x256 originals or of 176x256 crops; "
+                "say it with --coordinates deepfashion-256 or deepfashion-176"
+            )
+        logger.info("%s: coordinates are %s", file, told)
+        return told
+    if told not in (None, asked):
+        raise InputError(f"{file} has coordinates '{told}', not '{asked}': its joints' x say so; give that one")
+    return asked
+
+
+def _fit(row: PoseRow | None, frame: str, width: int, height: int) -> PoseRow:
     """A file's row as skeleton of an image of this size."""
     if row is None:
         return PoseRow("missing", "the files have no row for it", missing_keypoints())
     if row.status != "ok":
         return row
-    keypoints = row.keypoints
-    if coordinates == "deepfashion-256":
-        keypoints = from_deepfashion_256(keypoints, width, height)
+    if frame != "image":
+        keypoints = from_deepfashion(row.keypoints, frame, width, height)
         return PoseRow("ok" if present_joints(keypoints).any() else "no-person", "", keypoints)
-    there = present_joints(keypoints)
-    x, y = keypoints[there, 0], keypoints[there, 1]
+    there = present_joints(row.keypoints)
+    x, y = row.keypoints[there, 0], row.keypoints[there, 1]
     if x.min() < 0 or y.min() < 0 or x.max() >= width or y.max() >= height:
         reason = f"a joint lies outside the {width}x{height} image"
         return PoseRow("out-of-image", reason, missing_keypoints())
     return row
 
 
-def from_deepfashion_256(keypoints: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Keypoints of DeepFashion's 256x256 original as those of an image of the same shot in another size.
-
-    Columns 40 to 215 of the square are the picture proper; a square image keeps its margins, any other is the picture
-    proper at its own size. Joints outside it become missing.
-    """
-    moved = keypoints.copy()
-    if width == height:
-        moved[:, :2] = (moved[:, :2] + 0.5) * (width / 256) - 0.5
-    else:
-        moved[:, 0] = (moved[:, 0] - 40 + 0.5) * (width / 176) - 0.5
-        moved[:, 1] = (moved[:, 1] + 0.5) * (height / 256) - 0.5
-    x, y = moved[:, 0], moved[:, 1]
-    with np.errstate(invalid="ignore"):
-        inside = present_joints(moved) & (x >= -0.5) & (y >= -0.5) & (x <= width - 0.5) & (y <= height - 0.5)
-    moved[~inside] = missing_keypoints()[0]
-    return moved
-
-
 def _refuse_another_frame(statuses: Counter[str], total: int, config: ImportPosesConfig) -> None:
     outside = statuses["out-of-image"]
     if outside * 100 > MAX_OUTSIDE_PERCENT * total:
         raise InputError(
-            f"{outside} of {total} skeletons of {config.csv[0]} lie outside their images; "
-            "files with coordinates of DeepFashion's 256x256 originals need --coordinates deepfashion-256"
+            f"{outside} of {total} skeletons of {config.csv[0]} lie outside their images; is it of another data set? "
+            "DeepFashion's files, in pixels of its 256x256 originals or 176x256 crops, need --coordinates deepfashion"
         )
 
 

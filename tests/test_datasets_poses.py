@@ -12,8 +12,9 @@ from datasets.config import ImportPosesConfig, IndexConfig
 from datasets.errors import InputError
 from datasets.pairs import deepfashion_groups, has_torso, market1501_groups, ordered_pairs
 from datasets.pose_csv import HEADER, format_pose_row, parse_pose_line, read_pose_csv, write_pose_csv
-from datasets.poses import from_deepfashion_256, read_poses
+from datasets.poses import read_poses
 from datasets.skeleton import missing_keypoints, present_joints
+from datasets.views import from_deepfashion
 from tests.small_sets import make, market_files, pose_csv, write_files
 
 PUBLISHED = (
@@ -123,21 +124,21 @@ def test_coordinates_of_another_frame_are_noticed_and_its_option_is_named(tmp_pa
     files = market_files()
     file = pose_csv(tmp_path, files)
     file.write_text(file.read_text().replace("[", "[2").replace("[2-1", "[-1"))
-    with pytest.raises(InputError, match=r"lie outside their images.*deepfashion-256"):
+    with pytest.raises(InputError, match=r"lie outside their images.*coordinates deepfashion"):
         import_poses(tmp_path, files, file)
 
 
 def test_deepfashion_squares_become_crops_and_high_resolution_images():
     square = missing_keypoints()
     square[0], square[1], square[2] = (40, 0, 1), (215, 255, 1), (20, 100, 1)
-    cropped = from_deepfashion_256(square, 176, 256)
+    cropped = from_deepfashion(square, "deepfashion-256", 176, 256)
     np.testing.assert_allclose(cropped[:2, :2], [[0, 0], [175, 255]], atol=1e-5)
     assert not present_joints(cropped)[2]  # in the margin that the crop takes away
-    large = from_deepfashion_256(square, 750, 1101)
+    large = from_deepfashion(square, "deepfashion-256", 750, 1101)
     np.testing.assert_allclose(
         large[:2, :2], [[0.5 * 750 / 176 - 0.5, 0.5 * 1101 / 256 - 0.5], [747.37, 1098.35]], atol=0.01
     )
-    np.testing.assert_array_equal(from_deepfashion_256(square, 256, 256), square)
+    np.testing.assert_array_equal(from_deepfashion(square, "deepfashion-256", 256, 256), square)
 
 
 def test_pairs_are_ordered_within_groups_and_need_shoulders_and_hips():
