@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +12,9 @@ from PIL import Image
 from torch import Tensor
 
 from datasets.artifacts import manifest_of
-from datasets.encoded import read_samples
 from datasets.errors import ArtifactError, InputError
+from datasets.tars import read_samples
+from datasets.views import open_picture
 
 HELD_OUT_PERCENT = 4
 """Share of the identities that no step trains on; the printed figures are measured on them."""
@@ -48,7 +48,7 @@ def load_crops(shards: Path, height: int, width: int) -> Crops:
             facts = json.loads(members["json"])
             if facts["pid"] <= 0:
                 continue
-            pixels.append(_decode(path, key, members["jpg"], height, width))
+            pixels.append(_decode(path, key, facts, members["jpg"], height, width))
             pids.append(facts["pid"])
             camids.append(facts["camid"])
     if not pids:
@@ -56,10 +56,10 @@ def load_crops(shards: Path, height: int, width: int) -> Crops:
     return Crops(torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous(), np.array(pids), np.array(camids))
 
 
-def _decode(path: Path, key: str, jpeg: bytes, height: int, width: int) -> np.ndarray:
+def _decode(path: Path, key: str, facts: dict, jpeg: bytes, height: int, width: int) -> np.ndarray:
     try:
-        image = Image.open(io.BytesIO(jpeg)).convert("RGB")
-    except OSError as error:
+        image = open_picture(jpeg, facts)
+    except (OSError, ValueError) as error:
         raise ArtifactError(f"{path}: sample '{key}' cannot be read ({error}); write the shards again") from error
     if image.size != (width, height):
         image = image.resize((width, height), Image.Resampling.BICUBIC)

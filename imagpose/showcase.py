@@ -18,7 +18,9 @@ import numpy as np
 from PIL import Image
 
 from datasets.artifacts import manifest_of, write_text_atomically
-from datasets.encoded import EncodedImages, read_samples
+from datasets.encoded import EncodedImages
+from datasets.tars import read_samples
+from datasets.views import open_picture
 from imagpose.canvas_layout import CanvasRequest
 from imagpose.config import SynthesizeConfig
 from imagpose.contact_sheet import SheetRow, save_contact_sheet, skeleton_picture
@@ -68,12 +70,12 @@ class RealPictures:
         for tar in tars:
             for key, members in read_samples(tar):
                 if key in keys:
-                    self._pictures[key] = self._fit(members["jpg"])
+                    self._pictures[key] = self._fit(members)
 
-    def _fit(self, data: bytes) -> np.ndarray:
+    def _fit(self, members: dict[str, bytes]) -> np.ndarray:
         height, width = self.size
-        with Image.open(io.BytesIO(data)) as image:
-            return np.asarray(image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC))
+        picture = open_picture(members["jpg"], json.loads(members["json"]))
+        return np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC))
 
     def __getitem__(self, key: str) -> np.ndarray:
         if key not in self._pictures:

@@ -8,7 +8,6 @@ Legend: N images, B batch, H, W pixels of the network's input.
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import tarfile
@@ -26,6 +25,7 @@ from torch import Tensor
 from datasets.artifacts import manifest_of
 from datasets.errors import DatasetLayoutError, InputError
 from datasets.progress import Progress
+from datasets.views import open_picture
 from reid.config import AugmentationConfig
 from reid.ranking import Labels
 
@@ -97,10 +97,9 @@ def iterate_samples(tar: Path) -> Iterator[tuple[dict, bytes]]:
         raise DatasetLayoutError(f"{tar}: sample {incomplete[0]} lacks its .jpg or its .json; write the shards again")
 
 
-def decode(data: bytes, height: int, width: int) -> np.ndarray:
-    """An image file's bytes as (3, H, W) uint8, resized without keeping its proportions (BoT: bilinear)."""
-    with Image.open(io.BytesIO(data)) as image:
-        rgb = image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
+def decode(facts: dict, data: bytes, height: int, width: int) -> np.ndarray:
+    """A sample's picture as (3, H, W) uint8, resized without keeping its proportions (BoT: bilinear)."""
+    rgb = open_picture(data, facts).resize((width, height), Image.Resampling.BILINEAR)
     return np.array(rgb).transpose(2, 0, 1)
 
 
@@ -135,7 +134,7 @@ def read_images(
     pixels = torch.empty((len(chosen), 3, *size), dtype=torch.uint8)
     progress = Progress(logger, f"{label} {split}", len(chosen), "images")
     with ThreadPoolExecutor(workers) as pool:
-        for i, image in enumerate(pool.map(lambda item: decode(item[1], *size), chosen)):
+        for i, image in enumerate(pool.map(lambda item: decode(*item, *size), chosen)):
             pixels[i] = torch.from_numpy(image)
             progress.update()
     metas = [meta for meta, _ in chosen]
