@@ -23,9 +23,9 @@ from imagpose.modeling.pose_encoder import PoseEncoder
 from imagpose.modeling.unet import IMAGPoseUNet
 from imagpose.pipeline import IMAGPosePipeline, load_pipeline
 
-STATE = "training_state.safetensors"
+STATE = "state-{step:08d}.safetensors"
+"""Name of a training state; states lie in the scratch folder of the unfinished artifact."""
 FROZEN_FILES = ("config.json", "preprocessor_config.json")
-PREVIOUS_STATE = "training_state.previous.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,21 +115,31 @@ def _opened(kind: Any, folder: Path) -> Any:
 
 
 def save_state(
-    folder: Path, step: int, model: nn.Module, average: Sequence[Tensor], optimizer: torch.optim.Optimizer
+    folder: Path, step: int, model: nn.Module, average: Sequence[Tensor], optimizer: torch.optim.Optimizer, keep: int
 ) -> None:
-    """Write weights, averaged weights and optimiser after `step` steps; the state before it is kept as well."""
+    """Write weights, averaged weights and optimiser after `step` steps, and delete all but the newest `keep` states.
+
+    Args: folder: of the states; made if it is not there.
+    """
     names = [name for name, _ in model.named_parameters()]
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     tensors |= {f"average.{name}": tensor for name, tensor in zip(names, average, strict=bool(average))}
     for number, moments in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{names[number]}.{kind}": tensor for kind, tensor in moments.items()}
-    temporary = folder / f".{STATE}.tmp"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / STATE.format(step=step)
+    temporary = folder / f".{path.name}.tmp"
     save_file({key: tensor.detach().contiguous() for key, tensor in tensors.items()}, temporary, {"step": str(step)})
     with temporary.open("rb") as file:
         os.fsync(file.fileno())
-    if (folder / STATE).exists():
-        os.replace(folder / STATE, folder / PREVIOUS_STATE)
-    os.replace(temporary, folder / STATE)
+    os.replace(temporary, path)
+    for old in states(folder)[keep:]:
+        old.unlink()
+
+
+def states(folder: Path) -> list[Path]:
+    """The training states in a folder, newest first."""
+    return sorted(folder.glob("state-*.safetensors"), reverse=True)
 
 
 def load_state(folder: Path, model: nn.Module, average: Sequence[Tensor], optimizer: torch.optim.Optimizer) -> int:
@@ -137,9 +147,8 @@ def load_state(folder: Path, model: nn.Module, average: Sequence[Tensor], optimi
 
     Raises: WeightsError: states exist, but none can be used.
     """
-    paths = [path for name in (STATE, PREVIOUS_STATE) if (path := folder / name).is_file()]
     reasons = []
-    for path in paths:
+    for path in states(folder):
         try:
             with safe_open(path, "pt") as file:
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
@@ -149,7 +158,7 @@ def load_state(folder: Path, model: nn.Module, average: Sequence[Tensor], optimi
         except (SafetensorError, OSError, KeyError, RuntimeError, ValueError) as error:
             reasons.append(f"{path}: {error}")
     if reasons:
-        raise WeightsError(f"no checkpoint can be read ({'; '.join(reasons)}); delete {folder} to start anew")
+        raise WeightsError(f"no checkpoint can be read ({'; '.join(reasons)}); delete {folder.parent} to start anew")
     return 0
 
 
@@ -172,9 +181,3 @@ def _put_back(
         if f"{name}.step" in moments
     }
     optimizer.load_state_dict(state)
-
-
-def delete_states(folder: Path) -> None:
-    """Remove the training states, once the generator itself is saved."""
-    for name in (STATE, PREVIOUS_STATE, f".{STATE}.tmp"):
-        (folder / name).unlink(missing_ok=True)

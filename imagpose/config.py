@@ -248,16 +248,26 @@ class TrainConfig(StageConfig):
     """Decay of the averaged weights that are saved, after their own warm-up; 0: no average."""
     seed: int = Field(0, ge=0)
     """Initialisation, canvases and noise."""
-    sample_steps: int = Field(12, ge=1)
+    validation_identities: int = Field(0, ge=0)
+    """People kept out of training, whom validation loss and pictures are about; 0: train on everybody."""
+    validation_every: Annotated[int, Role.RUNTIME] = Field(500, ge=1)
+    """Steps between validations; one is always made at the end."""
+    sample_steps: Annotated[int, Role.RUNTIME] = Field(12, ge=1)
     """Sampler steps of the progress pictures."""
-    sample_guidance: float = Field(2.0, ge=0)
+    sample_guidance: Annotated[float, Role.RUNTIME] = Field(2.0, ge=0)
     """Guidance scale of the progress pictures."""
     sample_every: Annotated[int, Role.RUNTIME] = Field(2000, ge=1)
     """Steps between progress pictures; one is always made at the end."""
     checkpoint_every: Annotated[int, Role.RUNTIME] = Field(500, ge=1)
     """Steps between checkpoints; a stop by SIGTERM saves one too."""
+    keep_checkpoints: Annotated[int, Role.RUNTIME] = Field(2, ge=1)
+    """Checkpoints kept while training; a damaged newest one falls back to the one before it."""
     log_every: Annotated[int, Role.RUNTIME] = Field(20, ge=1)
-    """Steps between lines of train_log.jsonl."""
+    """Steps between lines of logs/train.jsonl."""
+    tensorboard: Annotated[bool, Role.RUNTIME] = True
+    """Also write logs/tensorboard."""
+    gradient_accumulation: Annotated[int, Role.RUNTIME] = Field(1, ge=1)
+    """Parts in which a process computes its share of the batch: less memory, the same gradient."""
     precision: Literal["no", "bf16"] = "no"
     """Mixed precision, by accelerate."""
     compile: Annotated[bool, Role.RUNTIME] = False

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from datasets.skeleton import present_joints
 from imagpose.canvas import ViewSource
 from imagpose.canvas_layout import CanvasRequest, SourceFeatures
 from imagpose.config import TrainConfig
-from imagpose.contact_sheet import SheetRow, save_contact_sheet, skeleton_picture
+from imagpose.contact_sheet import SheetRow, contact_sheet, skeleton_picture
 from imagpose.pipeline import IMAGPosePipeline
 
 ROWS = 6
@@ -29,14 +30,15 @@ def sample_people(source: ViewSource, seed: int) -> list[list[int]]:
     return [rng.permutation(people[i])[: TARGETS + 1].tolist() for i in chosen]
 
 
-def save_samples(pipeline: IMAGPosePipeline, source: ViewSource, config: TrainConfig, path: Path) -> None:
-    """Sample a few canvases and write them as one picture; nothing if nobody has two images with a pose.
+def save_samples(pipeline: IMAGPosePipeline, source: ViewSource, config: TrainConfig, path: Path) -> np.ndarray | None:
+    """Sample a few canvases and write them as one picture; None if nobody has two images with a pose.
 
     A row: source, skeletons, generated views, the real images of those poses.
+    Returns: the sheet, (H, W, 3) uint8.
     """
     people = sample_people(source, config.seed)
     if not people:
-        return
+        return None
     plain = np.zeros(1, dtype=bool)
     requests = [
         CanvasRequest(
@@ -60,4 +62,7 @@ def save_samples(pipeline: IMAGPosePipeline, source: ViewSource, config: TrainCo
         real = pipeline.decode_views(source.latents([first, *targets], np.zeros(1, dtype=bool)))
         skeletons = [skeleton_picture(source.keypoints(image), source.view_size) for image in targets]
         rows.append(SheetRow(sources=real[:1], skeletons=skeletons, generated=[*images[: len(targets)], *real[1:]]))
-    save_contact_sheet(rows, path)
+    sheet = contact_sheet(rows)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(sheet).save(path)
+    return sheet

@@ -15,19 +15,11 @@ from diffusers import AutoencoderKL
 from safetensors.torch import load_file
 
 from imagpose.canvas import CanvasPlan, make_batch
-from imagpose.checkpoint import STATE, load_denoiser, load_generator, save_generator
+from imagpose.checkpoint import load_denoiser, load_generator, save_generator, states
 from imagpose.config import ModelConfig, TrainConfig, paper, recommended
-from imagpose.train import (
-    LOG,
-    DivergedError,
-    FrozenParts,
-    Trainer,
-    initial_denoiser,
-    learning_rate_at,
-    loss_sum,
-    noise_of_step,
-    total_weight,
-)
+from imagpose.objective import learning_rate_at, loss_sum, noise_of_step, total_weight
+from imagpose.train import DivergedError, Trainer
+from imagpose.training_inputs import FrozenParts, initial_denoiser
 from tests.test_imagpose_canvas import RandomImages
 
 MODEL = ModelConfig(
@@ -60,7 +52,8 @@ def trainer(folder: Path, frozen: FrozenParts, **fields) -> Trainer:
 
 
 def losses(folder: Path) -> list[tuple[int, float]]:
-    return [(row["step"], row["loss"]) for row in map(json.loads, (folder / LOG).read_text().splitlines())]
+    lines = (folder / "logs" / "train.jsonl").read_text().splitlines()
+    return [(row["step"], row["loss"]) for row in map(json.loads, lines)]
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +98,8 @@ def test_a_run_killed_between_checkpoints_repeats_the_lost_steps(tmp_path, froze
     monkeypatch.setattr(first, "_train_step", killed_in_step_eleven)
     with pytest.raises(KeyboardInterrupt):
         first.run()
-    (tmp_path / STATE).write_bytes(b"cut off")  # the newest checkpoint is damaged: the one before it serves
+    newest, _ = states(tmp_path / ".scratch")
+    newest.write_bytes(b"cut off")  # damaged: the one before it serves
     second = trainer(tmp_path, frozen)
     assert second.step == 4
     second.run()
@@ -127,7 +121,7 @@ def test_two_halves_of_a_batch_add_up_to_the_whole(frozen, tmp_path) -> None:
         return loss_sum(run.model, run.scheduler, run.weights, batch, noise[which], timesteps[which])
 
     torch.testing.assert_close(part(slice(0, 4, 2)) + part(slice(1, 4, 2)), part(slice(None)), rtol=1e-4, atol=1e-4)
-    assert total_weight(plans, run.config, cells=32) == pytest.approx(32 * (3 + 1 + 1 + 1 + 0.1 * 5))
+    assert total_weight(plans, 0.1, cells=32) == pytest.approx(32 * (3 + 1 + 1 + 1 + 0.1 * 5))
 
 
 def test_timesteps_of_a_batch_cover_the_whole_range() -> None:
@@ -156,7 +150,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_its_step(tmp_path, frozen,
     monkeypatch.setattr(run, "_train_step", lambda rate: train_step(rate) * (torch.nan if run.step == 6 else 1))
     with pytest.raises(DivergedError, match="not finite at step 7"):
         run.run()
-    assert not (tmp_path / STATE).exists()
+    assert not (tmp_path / ".scratch").exists()
 
 
 def test_a_saved_generator_opens_again_and_can_be_gone_on_from(tmp_path, frozen, undisturbed) -> None:
