@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from datasets.artifacts import Artifact, Config, ModelFolder, Role, SourceFile, SourceTree, StageConfig
+from datasets.image_encoders import EncoderFolder, how_to_get
 
 Percent = Annotated[int, Field(gt=0, le=100)]
 """A share in percent, as everywhere in this project: 20, not 0.2."""
@@ -197,8 +198,9 @@ class EncodeConfig(StageConfig):
     """Image shards."""
     vae: ModelFolder
     """Folder of a diffusers AutoencoderKL."""
-    image_encoder: ModelFolder
-    """Folder of a transformers Dinov2Model or CLIPVisionModel."""
+    image_encoder: EncoderFolder
+    """Folder of a transformers Dinov2Model or CLIPVisionModel, or a name: dinov2-base, dinov2-large, dinov2-giant,
+    clip-base, clip-huge, clip-bigg (then in ``weights/NAME``)."""
     view_height: int = Field(128, ge=16)
     """Height of a view in pixels; images are resized to it."""
     view_width: int = Field(64, ge=16)
@@ -216,9 +218,10 @@ class EncodeConfig(StageConfig):
 
     @model_validator(mode="after")
     def _folders_exist(self) -> EncodeConfig:
-        for name in ("vae", "image_encoder"):
-            if not (getattr(self, name) / "config.json").is_file():
-                raise ValueError(f"{name} {getattr(self, name)} holds no config.json; give the folder of a saved model")
+        how = {"vae": "give the folder of a saved model", "image_encoder": how_to_get(self.image_encoder)}
+        for name, folder in (("vae", self.vae), ("image_encoder", self.image_encoder)):
+            if not (folder / "config.json").is_file():
+                raise ValueError(f"{name} {folder} holds no config.json; {how[name]}")
         return self
 
 

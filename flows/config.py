@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, Field, create_model, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, create_model, field_validator, model_validator
 
 from datasets.artifacts import Config, Role, StageConfig, json_sha256
 from datasets.config import (
@@ -25,6 +25,7 @@ from datasets.config import (
     SelectSubsetsConfig,
     WriteShardsConfig,
 )
+from datasets.image_encoders import folder_of
 from flows.commands import PROJECT
 from imagpose.config import SynthesizeConfig, TrainConfig, TrainImageEncoderConfig, TrainVaeConfig
 from reid.config import BenchmarkConfig
@@ -121,8 +122,9 @@ class RegenerateConfig(Config):
 
     vae: Path | None = None
     """Folder of the AutoencoderKL; not given: `pretrain.vae` makes one from nothing."""
-    image_encoder: Path | None = None
-    """Folder of the Dinov2Model or CLIPVisionModel; not given: `pretrain.image_encoder` makes one from nothing."""
+    image_encoder: Annotated[Path, BeforeValidator(folder_of)] | None = None
+    """Folder of the Dinov2Model or CLIPVisionModel, or a name of the paper's Table 3 (dinov2-large) that then lies in
+    ``weights``; not given: `pretrain.image_encoder` makes one from nothing."""
     generator: Path | None = None
     """Generator, or Stable Diffusion pipeline, that training starts from; not given: from nothing."""
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from datasets.errors import DatasetLayoutError, InputError
+from datasets.image_encoders import NAMED_ENCODERS
 from flows.config import RegenerateConfig
 
 DOWNLOADS = {
     "stable-diffusion-v1-5": "hf download stable-diffusion-v1-5/stable-diffusion-v1-5 --local-dir {folder}",
-    "dinov2-base": "hf download facebook/dinov2-base --local-dir {folder}",
+    **{name: encoder.download(Path("{folder}")) for name, encoder in NAMED_ENCODERS.items()},
 }
 """Command that gets published weights, by the name of the folder they are expected in."""
 FEWEST_OTHERS = 4
