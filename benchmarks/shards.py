@@ -38,13 +38,13 @@ from benchmarks.machine import machine
 from benchmarks.market_images import MARKET, Size, generate_images
 from datasets.artifacts import build, file_sha256, verify
 from datasets.config import ImportPosesConfig, IndexConfig, WriteShardsConfig
-from datasets.encoded import read_samples
 from datasets.errors import InputError
 from datasets.index import make_index, open_images, read_index
 from datasets.pose_csv import write_pose_csv
 from datasets.poses import make_imported_poses, read_poses
 from datasets.shards import make_shards, plan_shards, read_shard_index
 from datasets.sources import ImageSource
+from datasets.tars import read_samples
 
 SPLITS = ("train", "query", "gallery")
 

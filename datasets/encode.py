@@ -2,7 +2,7 @@
 
 A view is encoded alone, never as part of a canvas: a VAE's GroupNorm would let neighbours change it
 (IMAGPose's released code does). The image encoder sees the whole person, resized, without a centre crop.
-The unit of resuming is the shard.
+The unit of resuming, and of taking over from an earlier artifact, is the shard.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 import io
 import json
 import logging
-import tarfile
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -23,12 +23,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from datasets.artifacts import manifest_of, model_sha256, write_text_atomically
+from datasets.artifacts import describe_config, json_sha256, model_sha256, write_text_atomically
 from datasets.config import EncodeConfig
-from datasets.encoded import keypoints_from_json, keypoints_to_json, read_samples
+from datasets.encoded import keypoints_from_json, keypoints_to_json
 from datasets.errors import ArtifactError, InputError, WeightsError
 from datasets.progress import Progress
-from datasets.skeleton import scale_keypoints
+from datasets.reuse import INDEX_FILE, copy_checked, earlier_artifacts
+from datasets.shards import read_shard_index
+from datasets.tars import read_samples, write_tar
+from datasets.views import keypoints_in_view, open_picture
 
 logger = logging.getLogger(__name__)
 
@@ -106,6 +109,15 @@ def view_pixels(images: list[Image.Image], height: int, width: int) -> torch.Ten
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 255
 
 
+def image_tokens(encoder: Any, pixels: torch.Tensor) -> torch.Tensor:
+    """The encoder's last hidden state, (B, N, D), of (B, 3, H, W) RGB in [0, 1], normalised as it was trained with."""
+    kind = type(encoder).__name__
+    mean, std = (torch.tensor(value, device=pixels.device).view(1, 3, 1, 1) for value in PIXEL_STATISTICS[kind])
+    # Dinov2 fits its position table to the picture by itself, CLIP only when told to.
+    options = {"interpolate_pos_encoding": True} if kind == "CLIPVisionModel" else {}
+    return encoder(((pixels - mean) / std).to(encoder.dtype), **options).last_hidden_state
+
+
 class FeatureEncoder:
     """The two frozen models and how an image is shown to each of them."""
 
@@ -115,8 +127,6 @@ class FeatureEncoder:
         self.vae = load_vae(config.vae).to(self.device, memory_format=torch.channels_last)
         self.image_encoder = load_image_encoder(config.image_encoder).to(self.device)
         self.scaling_factor = float(self.vae.config.scaling_factor)
-        mean, std = PIXEL_STATISTICS[type(self.image_encoder).__name__]
-        self._mean, self._std = (torch.tensor(value, device=self.device).view(1, 3, 1, 1) for value in (mean, std))
         self._check_sizes()
 
     def _check_sizes(self) -> None:
@@ -153,9 +163,7 @@ class FeatureEncoder:
         return self.vae.encode(pixels).latent_dist.mean * self.scaling_factor
 
     def _tokens(self, pixels: torch.Tensor) -> torch.Tensor:
-        # Dinov2 fits its position table to the picture by itself, CLIP only when told to.
-        options = {"interpolate_pos_encoding": True} if type(self.image_encoder).__name__ == "CLIPVisionModel" else {}
-        return self.image_encoder((pixels - self._mean) / self._std, **options).last_hidden_state
+        return image_tokens(self.image_encoder, pixels)
 
     def _faces(self, pixels: torch.Tensor) -> torch.Tensor:
         pixels = pixels.to(self.device)
@@ -169,30 +177,53 @@ class FeatureEncoder:
 
 
 def make_encoded(config: EncodeConfig, directory: Path) -> dict[str, Any]:
-    """Encode all shards; shards that a former, interrupted run finished are kept."""
-    manifest_of(config.shards, "write-shards")
-    shards = sorted(config.shards.glob("*.tar"))
+    """Encode all shards but those that an interrupted run finished or an earlier artifact beside this one holds."""
+    shards = read_shard_index(config.shards)["shards"]
     if not shards:
-        raise ArtifactError(f"{config.shards} holds no shard (*.tar); run write-shards again")
+        raise ArtifactError(f"{config.shards} holds no shard; run write-shards again")
+    fingerprints = _fingerprints(config, shards)
     encoder = FeatureEncoder(config)
-    done = [shard for shard in shards if (directory / shard.name).is_file()]
-    counts = {shard.name: _count(shard) for shard in shards}
+    how = _provided(directory, fingerprints)
     progress = Progress(
-        logger, "encode", sum(counts.values()), "images", done=sum(counts[shard.name] for shard in done)
+        logger, "encode", sum(shard["samples"] for shard in shards), "images",
+        done=sum(shard["samples"] for shard in shards if shard["name"] in how),
     )  # fmt: skip
     with _threads(encoder.device) as (threads, stop):
         futures = [
-            threads.submit(_encode_shard, shard, directory / shard.name, encoder, progress, stop)
-            for shard in shards
-            if shard not in done
+            threads.submit(_encode_shard, config.shards / name, directory / name, encoder, progress, stop)
+            for name in fingerprints
+            if name not in how
         ]
         for future in futures:
             future.result()
-    index = _index(config, encoder, counts, directory)
-    write_text_atomically(directory / "index.json", json.dumps(index, indent=1) + "\n")
-    return {
-        key: index[key] for key in ("samples", "latent_shape", "token_shape", "view_size", "mirrored", "scaling_factor")
+    counts = Counter(how.get(name, "encoded") for name in fingerprints)
+    index = _index(config, encoder, shards, fingerprints, directory)
+    write_text_atomically(directory / INDEX_FILE, json.dumps(index, indent=1) + "\n")
+    facts = ("samples", "latent_shape", "token_shape", "view_size", "mirrored", "scaling_factor")
+    return {key: index[key] for key in facts} | {f"shards_{way}": counts[way] for way in ("encoded", "kept", "reused")}
+
+
+def _fingerprints(config: EncodeConfig, shards: list[dict[str, Any]]) -> dict[str, str]:
+    """What each encoded shard is made of, by its name: equal fingerprint, equal features."""
+    settings = {name: value for name, value in describe_config(config).items() if name != "shards"}
+    return {shard["name"]: json_sha256([config.stage_version, settings, shard["sha256"]]) for shard in shards}
+
+
+def _provided(directory: Path, fingerprints: dict[str, str]) -> dict[str, str]:
+    """Shards that need no encoding, and why: 'kept' from an interrupted run, or 'reused' from an earlier artifact."""
+    earlier = {
+        file["fingerprint"]: artifact / file["name"]
+        for artifact, index in earlier_artifacts(directory, EncodeConfig.stage)
+        for file in index["files"]
+        if "fingerprint" in file  # artifacts of the stage's first version have none
     }
+    how = {}
+    for name, fingerprint in fingerprints.items():
+        if (directory / name).is_file():
+            how[name] = "kept"
+        elif fingerprint in earlier and copy_checked(earlier[fingerprint], directory / name):
+            how[name] = "reused"
+    return how
 
 
 @contextmanager
@@ -213,44 +244,49 @@ def _threads(device: torch.device) -> Iterator[tuple[ThreadPoolExecutor, threadi
         torch.set_num_threads(count)
 
 
-def _count(shard: Path) -> int:
-    with tarfile.open(shard) as tar:
-        return sum(item.name.endswith(".json") for item in tar)
+class _StoppedError(Exception):
+    """Another shard failed, or the work was stopped: this one is given up."""
 
 
 def _encode_shard(
     shard: Path, target: Path, encoder: FeatureEncoder, progress: Progress, stop: threading.Event
 ) -> None:
     temporary = target.with_name(f".{target.name}.tmp")
-    with tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar:
-        remaining = read_samples(shard)
-        while samples := list(islice(remaining, encoder.config.batch_size)):
-            if stop.is_set():
-                return
-            images, facts = zip(*(_decode(shard, key, members) for key, members in samples), strict=True)
-            latents, tokens = encoder(list(images))
-            for row, (key, _) in enumerate(samples):
-                view = _in_view(facts[row], images[row].size, encoder.config)
-                _add(tar, f"{key}.json", json.dumps(view, separators=(",", ":")).encode())
-                _add(tar, f"{key}.latent.npy", _npy(latents[row]))
-                _add(tar, f"{key}.tokens.npy", _npy(tokens[row]))
-            progress.update(len(samples))
+    write_tar(temporary, _members(shard, encoder, progress, stop))
     temporary.replace(target)
+
+
+def _members(
+    shard: Path, encoder: FeatureEncoder, progress: Progress, stop: threading.Event
+) -> Iterator[tuple[str, bytes]]:
+    remaining = read_samples(shard)
+    while samples := list(islice(remaining, encoder.config.batch_size)):
+        if stop.is_set():
+            raise _StoppedError
+        images, facts = zip(*(_decode(shard, key, members) for key, members in samples), strict=True)
+        latents, tokens = encoder(list(images))
+        for row, (key, _) in enumerate(samples):
+            view = _in_view(facts[row], encoder.config)
+            yield f"{key}.json", json.dumps(view, separators=(",", ":")).encode()
+            yield f"{key}.latent.npy", _npy(latents[row])
+            yield f"{key}.tokens.npy", _npy(tokens[row])
+        progress.update(len(samples))
 
 
 def _decode(shard: Path, key: str, members: dict[str, bytes]) -> tuple[Image.Image, dict[str, Any]]:
     try:
-        return Image.open(io.BytesIO(members["jpg"])).convert("RGB"), json.loads(members["json"])
+        facts = json.loads(members["json"])
+        return open_picture(members["jpg"], facts), facts
     except (KeyError, OSError, ValueError) as error:
         raise ArtifactError(f"{shard}: sample '{key}' cannot be read ({error}); write the shards again") from error
 
 
-def _in_view(facts: dict[str, Any], size: tuple[int, int], config: EncodeConfig) -> dict[str, Any]:
-    """A sample's facts with its keypoints moved from the image's pixels to the view's."""
-    keypoints = scale_keypoints(
-        keypoints_from_json(facts["keypoints"]), (size[1], size[0]), (config.view_height, config.view_width)
-    )
-    return {**facts, "keypoints": keypoints_to_json(keypoints), "view": [config.view_height, config.view_width]}
+def _in_view(facts: dict[str, Any], config: EncodeConfig) -> dict[str, Any]:
+    """A sample's facts with its keypoints moved from the image's pixels to the view's, as its picture is."""
+    view = [config.view_height, config.view_width]
+    keypoints = keypoints_in_view(keypoints_from_json(facts["keypoints"]), facts, view)
+    kept = {name: value for name, value in facts.items() if name != "crop"}  # the view is of the picture alone
+    return {**kept, "keypoints": keypoints_to_json(keypoints), "view": view}
 
 
 def _npy(array: np.ndarray) -> bytes:
@@ -259,28 +295,24 @@ def _npy(array: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
-    item = tarfile.TarInfo(name)  # date, owner and mode are fixed: equal content, equal bytes
-    item.size, item.mode = len(content), 0o644
-    tar.addfile(item, io.BytesIO(content))
-
-
-def _first_sample(directory: Path, names: Iterator[str]) -> dict[str, bytes]:
-    for name in names:
-        for _, members in read_samples(directory / name):
-            return members
-    raise ArtifactError("the image shards hold no image; run write-shards again")
-
-
-def _index(config: EncodeConfig, encoder: FeatureEncoder, counts: dict[str, int], directory: Path) -> dict[str, Any]:
-    first = _first_sample(directory, iter(counts))
+def _index(
+    config: EncodeConfig,
+    encoder: FeatureEncoder,
+    shards: list[dict[str, Any]],
+    fingerprints: dict[str, str],
+    directory: Path,
+) -> dict[str, Any]:
+    _, first = next(read_samples(directory / shards[0]["name"]))
     shapes = {
         name: list(np.load(io.BytesIO(first[f"{name}.npy"]), allow_pickle=False).shape[1:])
         for name in ("latent", "tokens")
     }
     return {
-        "files": [{"name": name, "split": name.rpartition("-")[0], "samples": count} for name, count in counts.items()],
-        "samples": sum(counts.values()),
+        "files": [
+            {**{name: shard[name] for name in ("name", "split", "samples")}, "fingerprint": fingerprints[shard["name"]]}
+            for shard in shards
+        ],
+        "samples": sum(shard["samples"] for shard in shards),
         "latent_shape": shapes["latent"],
         "token_shape": shapes["tokens"],
         "view_size": [config.view_height, config.view_width],

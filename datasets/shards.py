@@ -1,9 +1,12 @@
 """Image shards: WebDataset tars that are byte-identical for equal input.
 
 A sample is ``key.jpg`` (the source's bytes, never re-encoded) and ``key.json``. Samples are sorted by identity and key;
-an identity never spans two shards, so a reader of any shard sees whole persons. Owner, date and mode of the members are
-fixed. A shard appears under its name only when it is whole; an interrupted run goes on with the next one, and a shard
-that an earlier artifact beside this one already holds is copied from there.
+an identity never spans two shards, so a reader of any shard sees whole persons. A shard appears under its name only
+when it is whole; an interrupted run goes on with the next one, and a shard that an earlier artifact beside this one
+already holds is copied from there.
+
+Where a shard ends is decided by the identities themselves (`ends_shard`), not by counting from the first: images that
+are added, changed or removed in the middle leave the shards around them as they were.
 """
 
 from __future__ import annotations
@@ -12,31 +15,32 @@ import hashlib
 import json
 import logging
 import math
-import os
-import shutil
-import tarfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from datasets.artifacts import file_sha256, is_complete, json_sha256, manifest_of, write_text_atomically
+from datasets.artifacts import file_sha256, json_sha256, manifest_of, write_text_atomically
 from datasets.config import WriteShardsConfig
-from datasets.errors import ArtifactError, InputError
+from datasets.errors import InputError
 from datasets.index import open_images, read_index
 from datasets.poses import read_poses
 from datasets.progress import Progress
+from datasets.reuse import INDEX_FILE, copy_checked, earlier_artifacts, read_index_file
 from datasets.skeleton import missing_keypoints
 from datasets.sources import ImageSource, UnreadableFileError
+from datasets.tars import LONGEST_NAME, write_tar
+from datasets.views import picture_box
 
 logger = logging.getLogger(__name__)
 
-INDEX_FILE = "index.json"
 CARD_FILE = "README.md"
-BLOCK = tarfile.BLOCKSIZE
+LONGEST_KEY = LONGEST_NAME - len(".tokens.npy")
+"""Bytes of a key, so that every member that `encode` makes of a sample has a name that fits a tar's header."""
 AGAIN = "delete the index's folder and index again"
 SAMPLE_FIELDS = ("key", "pid", "camid", "split", "role", "width", "height")
 
@@ -60,9 +64,14 @@ def make_shards(config: WriteShardsConfig, directory: Path) -> dict[str, object]
         ArtifactError: an input is of another stage.
     """
     images = _join(read_index(config.images), read_poses(config.poses), config)
+    images = _with_crops(images, manifest_of(config.images, "index")["config"]["layout"])
     plans = [plan for split in config.splits for plan in plan_shards(images, split, config.images_per_shard)]
     _remove_strangers(directory, {plan.name for plan in plans})
-    earlier = _earlier_shards(directory)
+    earlier = {
+        shard["fingerprint"]: artifact / shard["name"]
+        for artifact, index in earlier_artifacts(directory, config.stage)
+        for shard in index["shards"]
+    }
     progress = Progress(logger, "write-shards", len(images), "images")
     counts: Counter[str] = Counter()
     with open_images(config.images, config.root) as source:
@@ -71,6 +80,7 @@ def make_shards(config: WriteShardsConfig, directory: Path) -> dict[str, object]
             progress.update(len(plan.images))
     summary = _write_index(plans, directory)
     _write_card(config, summary, directory)
+    summary["cropped_images"] = int(images["crop"].notna().sum())
     return {**summary, **{f"shards_{how}": counts[how] for how in ("written", "kept", "reused")}}
 
 
@@ -80,6 +90,9 @@ def _join(images: pd.DataFrame, poses: pd.DataFrame, config: WriteShardsConfig) 
     for split in config.splits:
         if not (images["split"] == split).any():
             raise InputError(f"{config.images} has no usable image in split '{split}'; leave it out of 'splits'")
+    for key in images["key"]:
+        if len(key.encode()) > LONGEST_KEY:
+            raise InputError(f"key '{key}' is longer than the {LONGEST_KEY} bytes that a tar holds; use shorter paths")
     by_key = dict(zip(poses["key"], poses["keypoints"], strict=True))
     keypoints = [by_key.get(key) for key in images["key"]]
     absent = sum(found is None for found in keypoints)
@@ -89,16 +102,25 @@ def _join(images: pd.DataFrame, poses: pd.DataFrame, config: WriteShardsConfig) 
     return images.assign(keypoints=keypoints)
 
 
+def _with_crops(images: pd.DataFrame, layout: str) -> pd.DataFrame:
+    """The rows with the part of each image that is the picture, None where that is all of it."""
+    boxes = [picture_box(layout, row.width, row.height) for row in images[["width", "height"]].itertuples()]
+    return images.assign(crop=pd.Series(boxes, index=images.index, dtype=object))
+
+
 def plan_shards(images: pd.DataFrame, split: str, images_per_shard: int) -> list[ShardPlan]:
-    """Cut a split, sorted by identity and key, after each identity with which a shard reaches `images_per_shard`."""
+    """Cut a split, sorted by identity and key, after the identities that `ends_shard` names.
+
+    A shard has at least half of `images_per_shard` images (the last one may have fewer), about that many on average,
+    and is closed by any identity with which it reaches twice as many.
+    """
     rows = images[images["split"] == split].sort_values(["pid", "key"], ignore_index=True)
-    if rows.empty:
-        return []
-    pids = rows["pid"].to_numpy()
-    ends = np.append(np.flatnonzero(pids[1:] != pids[:-1]) + 1, len(pids))
-    plans, start = [], 0
-    for end in ends:
-        if end - start >= images_per_shard or end == len(pids):
+    plans, start, end = [], 0, 0
+    for pid, count in rows.groupby("pid", sort=True).size().items():
+        end += count
+        size = end - start
+        full = size >= 2 * images_per_shard
+        if full or end == len(rows) or (2 * size >= images_per_shard and ends_shard(pid, count, images_per_shard)):
             part = rows.iloc[start:end]
             part = part.assign(json=[sample_json(row) for row in part.itertuples()])
             fingerprint = json_sha256(part[["sha256", "json"]].to_numpy().tolist())
@@ -107,9 +129,21 @@ def plan_shards(images: pd.DataFrame, split: str, images_per_shard: int) -> list
     return plans
 
 
+def ends_shard(pid: int, images: int, images_per_shard: int) -> bool:
+    """Whether an identity may close a shard, by a hash of its pid: one in `images_per_shard` / 2 images does.
+
+    That follows from the identity alone, so the cuts behind a change fall where they fell before; only the least and
+    largest sizes can carry a change over into the next shard.
+    """
+    lot = int.from_bytes(hashlib.sha256(str(pid).encode()).digest()[:8], "big") / 2**64
+    return lot < 2 * images / images_per_shard
+
+
 def sample_json(row: object) -> str:
     """A sample's JSON: identity fields and 18 x [x, y, score] in pixels of the image, null for a missing joint."""
     sample = {name: getattr(row, name) for name in SAMPLE_FIELDS}
+    if getattr(row, "crop", None) is not None:
+        sample["crop"] = list(row.crop)
     sample["keypoints"] = [
         [None, None, 0.0] if math.isnan(joint[0]) else joint
         for joint in row.keypoints.astype(np.float64).round(3).tolist()
@@ -131,27 +165,12 @@ def _provide(plan: ShardPlan, directory: Path, source: ImageSource, earlier: dic
     target = directory / plan.name
     if target.is_file():
         return "kept"
-    temporary = target.with_name(f".{plan.name}.tmp")
-    temporary.unlink(missing_ok=True)
-    if plan.fingerprint in earlier and _copy_checked(earlier[plan.fingerprint], temporary):
-        temporary.replace(target)
+    if plan.fingerprint in earlier and copy_checked(earlier[plan.fingerprint], target):
         return "reused"
+    temporary = target.with_name(f".{plan.name}.tmp")
     write_tar(temporary, _members(plan, source))
     temporary.replace(target)
     return "written"
-
-
-def _copy_checked(existing: Path, target: Path) -> bool:
-    """Copy an earlier artifact's shard, after checking it against its manifest; False if it is damaged.
-
-    A copy and not a hard link: damage to one artifact must not reach another.
-    """
-    try:
-        listed = {file["name"]: file["sha256"] for file in manifest_of(existing.parent, "write-shards")["files"]}
-        shutil.copyfile(existing, target)
-    except (OSError, ArtifactError):
-        return False
-    return file_sha256(target) == listed.get(existing.name)
 
 
 def _members(plan: ShardPlan, source: ImageSource) -> Iterator[tuple[str, bytes]]:
@@ -166,21 +185,6 @@ def _members(plan: ShardPlan, source: ImageSource) -> Iterator[tuple[str, bytes]
         yield f"{row.key}.json", row.json.encode()
 
 
-def write_tar(path: Path, members: Iterator[tuple[str, bytes]]) -> None:
-    """Write a tar whose bytes depend on names and contents alone, and wait until the disk has it."""
-    with path.open("wb", buffering=1 << 20) as file:
-        for name, content in members:
-            header = tarfile.TarInfo(name)
-            header.size = len(content)
-            file.write(header.tobuf(tarfile.USTAR_FORMAT, "ascii", "strict"))
-            file.write(content)
-            file.write(bytes(-len(content) % BLOCK))
-        file.write(bytes(2 * BLOCK))
-        file.write(bytes(-file.tell() % tarfile.RECORDSIZE))
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def _remove_strangers(directory: Path, wanted: set[str]) -> None:
     """Delete half-written files and shards that the plan does not know."""
     for path in directory.iterdir():
@@ -188,29 +192,12 @@ def _remove_strangers(directory: Path, wanted: set[str]) -> None:
             path.unlink()
 
 
-def _earlier_shards(directory: Path) -> dict[str, Path]:
-    """Shards of finished artifacts in the same store, by fingerprint."""
-    found = {}
-    for artifact in sorted(directory.parent.iterdir()):
-        if artifact != directory and artifact.is_dir() and is_complete(artifact):
-            try:
-                index = read_shard_index(artifact)
-            except ArtifactError:
-                continue
-            found.update({shard["fingerprint"]: artifact / shard["name"] for shard in index["shards"]})
-    return found
-
-
-def read_shard_index(directory: Path) -> dict[str, object]:
+def read_shard_index(directory: Path) -> dict[str, Any]:
     """The ``index.json`` of a write-shards artifact.
 
     Raises: ArtifactError: if it is not one, or damaged.
     """
-    manifest_of(directory, "write-shards")
-    try:
-        return json.loads((Path(directory) / INDEX_FILE).read_text())
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"{directory}/{INDEX_FILE} cannot be read ({error}); run 'verify' on it") from None
+    return read_index_file(directory, WriteShardsConfig.stage)
 
 
 def _write_index(plans: list[ShardPlan], directory: Path) -> dict[str, object]:
@@ -252,8 +239,9 @@ CARD = """# Image shards ({name} layout)
 
 {shards} WebDataset tars, sorted by identity; no identity spans two tars. A sample is `KEY.jpg` (the source's own bytes)
 and `KEY.json`: key, pid (-1 junk, 0 distractor), camid, split, role, width, height and `keypoints`, 18 x [x, y, score]
-in pixels of the image, OpenPose/COCO-18 order, `[null, null, 0.0]` for a missing joint. `index.json` lists the tars
-with counts and SHA-256, `manifest.json` what they were made from.
+in pixels of the image, OpenPose/COCO-18 order, `[null, null, 0.0]` for a missing joint; `crop`, if there, is the part
+[left, top, right, bottom] of the image that is the picture (DeepFashion's square originals have margins). `index.json`
+lists the tars with counts and SHA-256, `manifest.json` what they were made from.
 
 ```python
 import webdataset

@@ -15,10 +15,11 @@ from datasets import encode
 from datasets.artifacts import build, partial_directory
 from datasets.config import EncodeConfig, ImportPosesConfig, IndexConfig, WriteShardsConfig
 from datasets.encode import load_image_encoder, load_vae, make_encoded, view_pixels
-from datasets.encoded import EncodedImages, keypoints_from_json, keypoints_to_json, read_samples
+from datasets.encoded import EncodedImages, keypoints_from_json, keypoints_to_json
 from datasets.errors import ArtifactError, InputError, WeightsError
 from datasets.shards import make_shards
 from datasets.skeleton import flip_keypoints
+from datasets.tars import read_samples
 from tests.small_sets import make, market_files, pose_csv, write_files
 
 HEIGHT, WIDTH = 48, 24

@@ -30,12 +30,13 @@ SPLITS = ["train", "query", "gallery"]
 
 
 def prepare(
-    folder: Path, files: dict[str, bytes], *, images_per_shard: int = 10, splits: list[str] = SPLITS
-) -> WriteShardsConfig:
-    """Index and poses of `files`, and the config that shards them."""
+    folder: Path, files: dict[str, bytes], *, images_per_shard: int = 10, splits: list[str] = SPLITS,
+    posed: dict[str, bytes] | None = None,
+) -> WriteShardsConfig:  # fmt: skip
+    """Index and poses of `files`, and the config that shards them; `posed`: more files that have poses."""
     store = folder / "store"
     index = make(IndexConfig(root=write_files(folder / "set", files), workers=1), store)
-    poses = make(ImportPosesConfig(images=index, csv=[pose_csv(folder, files)]), store)
+    poses = make(ImportPosesConfig(images=index, csv=[pose_csv(folder, posed or files)]), store)
     return WriteShardsConfig(images=index, poses=poses, splits=splits, images_per_shard=images_per_shard)
 
 
@@ -73,7 +74,7 @@ def test_an_identity_never_spans_two_shards_and_every_image_is_in_exactly_one(tm
     config = prepare(tmp_path, market_files(identities=11, images=4))
     directory = make(config, tmp_path / "store")
     shards = read_shard_index(directory)["shards"]
-    assert [shard["samples"] for shard in shards if shard["split"] == "train"] == [12, 12, 12, 8]
+    assert [shard["samples"] for shard in shards if shard["split"] == "train"] == [8, 16, 8, 8, 4]
     where: dict[tuple[str, int], set[str]] = {}
     keys = []
     for shard in shards:
@@ -141,17 +142,37 @@ def test_a_split_without_images_is_refused(tmp_path):
         _join(images[images["split"] != "query"], read_poses(config.poses), config)
 
 
-def test_adding_an_image_writes_only_the_shard_it_touches(tmp_path):
-    files = market_files(identities=12, images=4)
-    make(prepare(tmp_path, files, splits=["train"]), tmp_path / "store")
-    files["bounding_box_train/0013_c6s1_009999_01.jpg"] = jpeg(4242)  # of the last identity
-    directory = make(prepare(tmp_path, files, splits=["train"]), tmp_path / "store")
-    summary = manifest_of(directory)["summary"]
-    assert (summary["shards_reused"], summary["shards_written"]) == (3, 1)
-    fresh = make(prepare(tmp_path / "fresh", {**files}, splits=["train"]), tmp_path / "fresh" / "store")
-    assert {n: c for n, c in contents(fresh).items() if n.endswith(".tar")} == {
-        n: c for n, c in contents(directory).items() if n.endswith(".tar")
-    }
+def _without(files: dict[str, bytes], pid: int, images: int | None = None) -> dict[str, bytes]:
+    """The files less some images (or all) of one training identity."""
+    gone = [name for name in sorted(files) if name.startswith(f"bounding_box_train/{pid:04d}_")][:images]
+    return {name: content for name, content in files.items() if name not in gone}
+
+
+MIDDLE = 22
+CHANGES = {
+    "an image is added": lambda files: {**files, f"bounding_box_train/{MIDDLE:04d}_c6s1_009999_01.jpg": jpeg(4242)},
+    "an image is removed": lambda files: _without(files, MIDDLE, 1),
+    "an image is changed": lambda files: {**files, f"bounding_box_train/{MIDDLE:04d}_c1s1_000000_01.jpg": jpeg(4242)},
+    "an identity is added": lambda files: {**files, "bounding_box_train/0022_c6s1_009999_01.jpg": jpeg(4242)},
+    "an identity is removed": lambda files: _without(files, MIDDLE),
+}
+"""What happens to one of 40 identities in the middle of a set."""
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_in_the_middle_writes_only_the_shard_it_touches(tmp_path, change):
+    files = market_files(identities=40, images=4)
+    if change == "an identity is added":
+        files = _without(files, MIDDLE)
+    changed = CHANGES[change](files)
+    first = make(prepare(tmp_path, files, splits=["train"], posed=files | changed), tmp_path / "store")
+    assert manifest_of(first)["summary"]["shards_written"] >= 16
+    shutil.rmtree(tmp_path / "set")
+    config = prepare(tmp_path, changed, splits=["train"], posed=files | changed)
+    second = make(config, tmp_path / "store")
+    summary = manifest_of(second)["summary"]
+    assert (summary["shards_written"], summary["shards_reused"]) == (1, summary["shards"] - 1)
+    assert contents(second) == contents(make(config, tmp_path / "fresh"))
 
 
 def test_a_damaged_shard_of_an_earlier_artifact_is_not_reused(tmp_path):
@@ -161,8 +182,20 @@ def test_a_damaged_shard_of_an_earlier_artifact_is_not_reused(tmp_path):
     good = contents(first)
     (first / "train-00000.tar").write_bytes(b"damaged")
     second = make(config.model_copy(update={"splits": ["train", "query"]}), tmp_path / "store")
-    assert manifest_of(second)["summary"]["shards_reused"] == 3
+    assert manifest_of(second)["summary"]["shards_reused"] == 4
     assert (second / "train-00000.tar").read_bytes() == good["train-00000.tar"]
+
+
+def test_a_key_that_no_tar_can_hold_is_refused_before_work(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / f"{'x' * 90}.jpg").write_bytes(jpeg(1))
+    (tmp_path / "set.csv").write_text(f"path,pid,camid,split\npictures/{'x' * 90}.jpg,1,1,train\n")
+    index = make(IndexConfig(root=tmp_path / "set.csv", layout="table", workers=1), tmp_path / "store")
+    poses = make(
+        ImportPosesConfig(images=index, csv=[pose_csv(tmp_path, {f"{'x' * 90}.jpg": b""})]), tmp_path / "store"
+    )
+    with pytest.raises(InputError, match="longer than the 89 bytes"):
+        make(WriteShardsConfig(images=index, poses=poses), tmp_path / "store")
 
 
 NURSERY = """
@@ -230,7 +263,7 @@ def test_an_interrupted_run_keeps_its_finished_shards_and_clears_what_was_half_w
     monkeypatch.setattr(shards, "write_tar", real)
     directory = make(config, tmp_path / "store")
     summary = manifest_of(directory)["summary"]
-    assert (summary["shards_kept"], summary["shards_written"]) == (2, 2)
+    assert (summary["shards_kept"], summary["shards_written"]) == (2, 3)
     assert contents(directory) == contents(make(config, tmp_path / "other"))
 
 
@@ -238,8 +271,6 @@ def test_a_full_disk_is_told_in_one_line_and_the_next_run_goes_on(tmp_path, monk
     config = prepare(tmp_path, market_files(identities=12, images=4), splits=["train"])
     (tmp_path / "config.json").write_text(config.model_dump_json())
     flags = ["write-shards", "--config", str(tmp_path / "config.json"), "--store", str(tmp_path / "store")]
-    from datasets import shards
-
     real, calls = os.fsync, []
 
     def full_at_the_second(descriptor):
@@ -248,7 +279,7 @@ def test_a_full_disk_is_told_in_one_line_and_the_next_run_goes_on(tmp_path, monk
             raise OSError(errno.ENOSPC, "No space left on device")
         real(descriptor)
 
-    monkeypatch.setattr(shards.os, "fsync", full_at_the_second)
+    monkeypatch.setattr("datasets.tars.os.fsync", full_at_the_second)
     assert main("datasets", COMMANDS, flags) == 2
     assert "no space left while making" in capsys.readouterr().err
     assert not is_complete(artifact_directory(config, tmp_path / "store"))
@@ -273,11 +304,37 @@ def test_a_second_writer_is_refused_while_the_first_one_works(tmp_path, monkeypa
     assert is_complete(make(config, tmp_path / "store"))
 
 
-def test_a_plan_cuts_after_the_identity_that_fills_a_shard():
-    keypoints = [np.full((18, 3), np.nan, np.float32)] * 9
-    rows = pd.DataFrame({"key": list("abcdefghi"), "pid": [5, 1, 1, 2, 3, 3, 3, 3, 4], "split": "train", "camid": 1})
-    rows = rows.assign(role="person", width=1, height=1, sha256="", keypoints=keypoints)
-    plans = plan_shards(rows, "train", 3)
-    assert ["".join(plan.images["key"]) for plan in plans] == ["bcd", "efgh", "ia"]
-    assert [plan.name for plan in plans] == ["train-00000.tar", "train-00001.tar", "train-00002.tar"]
-    assert json.loads(sample_json(next(plans[0].images.itertuples())))["keypoints"][0] == [None, None, 0.0]
+def rows_of(counts: dict[int, int]) -> pd.DataFrame:
+    """Rows of a split with so many images per pid, in no order."""
+    names = [(pid, f"{pid}_{image}") for pid, count in counts.items() for image in range(count)]
+    rows = pd.DataFrame(names, columns=["pid", "key"])
+    rows = rows.assign(split="train", camid=1, role="person", width=1, height=1, sha256="", crop=None)
+    rows = rows.assign(keypoints=[np.full((18, 3), np.nan, np.float32)] * len(rows))
+    return rows.sample(frac=1, random_state=0, ignore_index=True)
+
+
+def fingerprints(counts: dict[int, int]) -> set[str]:
+    return {plan.fingerprint for plan in plan_shards(rows_of(counts), "train", 40)}
+
+
+def test_shards_have_half_to_twice_the_wanted_size_and_whole_identities_in_order():
+    rng = np.random.default_rng(0)
+    counts = dict(zip(range(1, 301), rng.integers(1, 9, 300).tolist(), strict=True))
+    plans = plan_shards(rows_of(counts), "train", 40)
+    sizes = [len(plan.images) for plan in plans]
+    assert all(20 <= size < 80 + 8 for size in sizes[:-1]) and 28 <= np.mean(sizes) <= 52
+    assert [plan.name for plan in plans] == [f"train-{i:05d}.tar" for i in range(len(plans))]
+    found = [pid for plan in plans for pid in plan.images["pid"].drop_duplicates()]
+    assert found == sorted(counts)
+    nobody = next(plans[0].images.itertuples())
+    assert json.loads(sample_json(nobody))["keypoints"][0] == [None, None, 0.0]
+
+
+def test_a_changed_or_new_person_makes_nearly_always_one_shard_anew_and_never_many():
+    rng = np.random.default_rng(0)
+    counts = {int(pid): int(count) for pid, count in zip(range(2, 602, 2), rng.integers(1, 9, 300), strict=True)}
+    known = fingerprints(counts)
+    people = rng.permutation(300)[:20]
+    more = [len(fingerprints({**counts, 2 * int(p) + 2: counts[2 * int(p) + 2] + 1}) - known) for p in people]
+    new = [len(fingerprints({**counts, 2 * int(p) + 3: 5}) - known) for p in people]
+    assert len(known) > 25 and np.mean(more + new) < 1.5 and max(more + new) <= 4
