@@ -20,6 +20,11 @@ COMMANDS = {
         config="datasets.config:ImportPosesConfig",
         run="datasets.poses:make_imported_poses",
     ),
+    "train-pose": Command(
+        summary="train the small pose network",
+        config="datasets.config:TrainPoseConfig",
+        run="datasets.tiny_pose.training:make_pose_network",
+    ),
     "export-poses": Command(
         summary="write poses in the published CSV format",
         config="datasets.config:ExportPosesConfig",

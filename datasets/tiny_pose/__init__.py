@@ -1,0 +1,1 @@
+"""The built-in pose network of this project: a small one of OpenPose's kind for crops of one person."""
