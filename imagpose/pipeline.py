@@ -18,11 +18,11 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, DiffusionPipeline, UniPCMultistepScheduler
 from diffusers.utils import BaseOutput
 from diffusers.utils import logging as diffusers_logging
-from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
+from datasets.encode import image_tokens, view_pixels
 from datasets.errors import InputError, WeightsError
 from imagpose.canvas_layout import Canvases, CanvasRequest, Source, SourceFeatures, check_request, lay_out
 from imagpose.condition_cache import cached_conditions
@@ -34,7 +34,6 @@ from imagpose.view_grid import unpack_views
 
 SAMPLERS = {"ddim": DDIMScheduler, "unipc": UniPCMultistepScheduler}
 """Solvers; all take the noise schedule that is saved with the model."""
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass
@@ -188,14 +187,10 @@ class IMAGPosePipeline(DiffusionPipeline):
 
     def _encode_one(self, source: Any) -> SourceFeatures:
         image = source.image.convert("RGB")
-        pixels = _pixels(image).to(self.device, self.vae.dtype)
+        pixels = view_pixels([image], image.height, image.width).to(self.device, self.vae.dtype)
         latents = self.vae.encode(pixels * 2 - 1).latent_dist.mean * self.vae.config.scaling_factor
         height, width = self.config.token_height or image.height, self.config.token_width or image.width
-        if (height, width) != (image.height, image.width):
-            image = image.resize((width, height), Image.Resampling.BICUBIC)
-        mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
-        seen = ((_pixels(image) - mean) / std).to(self.device, self.image_encoder.dtype)
-        tokens = self.image_encoder(seen).last_hidden_state
+        tokens = image_tokens(self.image_encoder, view_pixels([image], height, width).to(self.device))
         return SourceFeatures(latents=latents[0].float(), tokens=tokens[0].float(), keypoints=source.keypoints)
 
     def lay_out(self, requests: Sequence[CanvasRequest], features: list[list[SourceFeatures]]) -> Canvases:
@@ -275,11 +270,6 @@ class IMAGPosePipeline(DiffusionPipeline):
             image_u8 = ((pixels / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
             pictures.append(image_u8.permute(0, 2, 3, 1).cpu().numpy())
         return np.concatenate(pictures)
-
-
-def _pixels(image: Image.Image) -> Tensor:
-    """RGB picture to (1, 3, H, W) float32 in [0, 1]."""
-    return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)[None].float() / 255
 
 
 def _noise_level(scheduler: Any, timestep: Tensor) -> tuple[Tensor, Tensor]:
