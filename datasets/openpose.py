@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from datasets.openpose_weights import load_network
-from datasets.pose_decoding import Decoding, decode_people
+from datasets.pose_decoding import Decoding, decode_people, smoothing_matrix
 from datasets.skeleton import JOINT_COUNT, scale_keypoints
 
 logger = logging.getLogger(__name__)
@@ -77,24 +77,30 @@ class OpenPose:
         for size, numbers in by_size.items():
             for first in range(0, len(numbers), self.batch_size):
                 batch = numbers[first : first + self.batch_size]
-                heatmaps, pafs = self.maps([images[number] for number in batch])
-                found = decode_people(heatmaps, pafs, self.decoding)
+                heatmaps, smoothed, pafs = self.maps([images[number] for number in batch])
+                found = decode_people(heatmaps, pafs, self.decoding, smoothed=smoothed)
                 for number, persons in zip(batch, found, strict=True):
                     people[number] = scale_keypoints(persons, heatmaps.shape[2:], size).astype(np.float32)
         return people
 
     @torch.inference_mode()
-    def maps(self, images: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Heatmaps (B, 18, map_height, width) and fields (B, 38, ...) of images of one size, averaged over scales."""
+    def maps(self, images: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Maps of images of one size, averaged over the scales.
+
+        Returns: heatmaps (B, 18, map_height, width), the same smoothed, and fields (B, 38, map_height, width).
+        """
         size = images[0].shape[:2]
         grid = (self.map_height, max(1, round(size[1] * self.map_height / size[0])))
-        heatmaps, pafs = 0, 0
+        sigma, share = self.decoding.smoothing_sigma, 1 / len(self.scales)
+        heatmaps, smoothed, pafs = 0, 0, 0
         for scale in self.scales:
             inner, pixels = network_input(images, scale)
             field, heat = self.network(pixels.to(self.device, self.dtype, memory_format=torch.channels_last))
-            heatmaps = heatmaps + enlarge(heat[:, :JOINT_COUNT], inner, grid) / len(self.scales)
-            pafs = pafs + enlarge(field, inner, grid) / len(self.scales)
-        return heatmaps, pafs
+            heat = heat[:, :JOINT_COUNT]
+            heatmaps = heatmaps + enlarge(heat, inner, grid) * share
+            smoothed = smoothed + enlarge(heat, inner, grid, sigma) * share
+            pafs = pafs + enlarge(field, inner, grid) * share
+        return heatmaps, smoothed, pafs
 
 
 def load_openpose(weights: Path | None = None, weights_sha256: str | None = None, **options) -> OpenPose:
@@ -134,26 +140,31 @@ def network_input(images: Sequence[np.ndarray], scale: float) -> tuple[Size, tor
     return inner, torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 256 - 0.5
 
 
-def enlarge(maps: torch.Tensor, inner: Size, grid: Size) -> torch.Tensor:
+def enlarge(maps: torch.Tensor, inner: Size, grid: Size, sigma: float = 0.0) -> torch.Tensor:
     """Network outputs (B, C, h, w) at the cells of `grid`, padding cut away; (B, C, *grid) float32.
 
-    `inner` is the (height, width) of the image proper in the network's input.
+    Args:
+        inner: (height, width) of the image proper in the network's input.
+        sigma: of a Gaussian filter that follows, in cells of the grid; 0 for none.
     """
+    method = _method(grid, inner)
     rows, columns = (
-        enlarging_matrix(maps.shape[2 + axis], inner[axis], grid[axis], _method(grid, inner)).to(maps.device)
+        enlarging_matrix(maps.shape[2 + axis], inner[axis], grid[axis], method, sigma).to(maps.device)
         for axis in (0, 1)
     )
-    return rows @ maps.float() @ columns.T
+    return rows @ (maps.float() @ columns.T)
 
 
 @functools.lru_cache(maxsize=64)
-def enlarging_matrix(cells: int, inner: int, target: int, method: int) -> torch.Tensor:
-    """(target, cells): what enlarging by 8, cutting at `inner` and resizing to `target` does along one axis.
+def enlarging_matrix(cells: int, inner: int, target: int, method: int, sigma: float) -> torch.Tensor:
+    """(target, cells): enlarging by 8, cutting at `inner`, resizing to `target` and smoothing, along one axis.
 
-    Both steps of the usual decoder are linear and separable, so a picture of the identity shows them.
+    All steps of the usual decoder are linear and separable, so a picture of the identity shows them.
     """
     enlarged = cv2.resize(np.eye(cells, dtype=np.float64), (cells, cells * STRIDE), interpolation=cv2.INTER_LANCZOS4)
-    return torch.from_numpy(cv2.resize(enlarged[:inner], (cells, target), interpolation=method).astype(np.float32))
+    resized = cv2.resize(enlarged[:inner], (cells, target), interpolation=method).reshape(target, cells)
+    matrix = torch.from_numpy(resized.astype(np.float32))
+    return smoothing_matrix(target, sigma) @ matrix if sigma > 0 else matrix
 
 
 def _method(target: Size, source: Size) -> int:

@@ -81,13 +81,19 @@ class Connections:
 
 @torch.inference_mode()
 def decode_people(
-    heatmaps: torch.Tensor | np.ndarray, pafs: torch.Tensor | np.ndarray, decoding: Decoding | None = None
+    heatmaps: torch.Tensor | np.ndarray,
+    pafs: torch.Tensor | np.ndarray,
+    decoding: Decoding | None = None,
+    *,
+    smoothed: torch.Tensor | None = None,
 ) -> list[np.ndarray]:
     """The people that each image's maps show.
 
     Args:
         heatmaps: (B, 18 or 19, h, w) float; a 19th channel is background and not used.
         pafs: (B, 38, h, w) float, channels in OpenPose's order.
+        smoothed: the first 18 heatmaps already smoothed, by whoever gets them cheaper (smoothing and enlarging are one
+            matrix product); else it is done here.
     Returns: B arrays (P, 18, 3) float32 of x, y in cells and the heatmap's value, missing (NaN, NaN, 0), most certain
         person first; P may be 0.
     """
@@ -95,7 +101,10 @@ def decode_people(
     heatmaps, pafs = (torch.as_tensor(maps).float() for maps in (heatmaps, pafs))
     if heatmaps.ndim != 4 or heatmaps.shape[1] < JOINT_COUNT or pafs.shape != (len(heatmaps), 38, *heatmaps.shape[2:]):
         raise ValueError(f"maps of shapes {tuple(heatmaps.shape)}, {tuple(pafs.shape)}; (B, 18+, h, w), (B, 38, h, w)")
-    peaks = find_peaks(heatmaps[:, :JOINT_COUNT], decoding)
+    heatmaps = heatmaps[:, :JOINT_COUNT]
+    if smoothed is None:
+        smoothed = smooth(heatmaps, decoding.smoothing_sigma)
+    peaks = find_peaks(heatmaps, smoothed, decoding.peak_threshold)
     connections = connect_peaks(peaks, pafs, decoding)
     return assemble_people(peaks, connections, len(heatmaps), decoding)
 
@@ -106,33 +115,37 @@ def smoothing_matrix(length: int, sigma: float) -> torch.Tensor:
     return torch.from_numpy(gaussian_filter1d(np.eye(length), sigma, axis=0).astype(np.float32))
 
 
-def find_peaks(heatmaps: torch.Tensor, decoding: Decoding) -> Peaks:
+def smooth(maps: torch.Tensor, sigma: float) -> torch.Tensor:
+    """Maps (B, C, h, w) filtered with a Gaussian of `sigma` cells; 0 leaves them as they are."""
+    if sigma <= 0:
+        return maps
+    rows, columns = (smoothing_matrix(side, sigma).to(maps.device) for side in maps.shape[2:])
+    return rows @ maps @ columns.T
+
+
+def find_peaks(heatmaps: torch.Tensor, smoothed: torch.Tensor, threshold: float) -> Peaks:
     """Local maxima (four neighbours) of the smoothed heatmaps above the threshold; (B, 18, h, w), any device."""
-    smooth = heatmaps
-    if decoding.smoothing_sigma > 0:
-        rows, columns = (smoothing_matrix(side, decoding.smoothing_sigma).to(heatmaps.device)
-                         for side in heatmaps.shape[2:])  # fmt: skip
-        smooth = rows @ heatmaps @ columns.T
     height, width = heatmaps.shape[2:]
-    found = torch.nonzero(smooth > decoding.peak_threshold)  # few cells; only they look at their neighbours
-    image, joint, y, x = found.unbind(1)
-    here = smooth[image, joint, y, x]
-    flat = smooth.reshape(-1)
-    place = ((image * JOINT_COUNT + joint) * height + y) * width + x
+    # Of equal neighbours the first is the peak; beyond the border there is nothing.
+    top = smoothed > threshold
+    top[..., 1:] &= smoothed[..., 1:] > smoothed[..., :-1]
+    top[..., :-1] &= smoothed[..., :-1] >= smoothed[..., 1:]
+    top[..., 1:, :] &= smoothed[..., 1:, :] > smoothed[..., :-1, :]
+    top[..., :-1, :] &= smoothed[..., :-1, :] >= smoothed[..., 1:, :]
+    place = torch.nonzero(top.reshape(-1)).squeeze(1)
+    x, y = place % width, place // width % height
+    flat = smoothed.reshape(-1)
+    here = flat[place]
 
     def neighbour(step: int, exists: torch.Tensor) -> torch.Tensor:
-        return torch.where(exists, flat[(place + step).clamp(0, len(flat) - 1)], 0)  # beyond the border is 0
+        return torch.where(exists, flat[(place + step).clamp(0, len(flat) - 1)], 0)
 
-    left, right = neighbour(-1, x > 0), neighbour(1, x < width - 1)
-    above, below = neighbour(-width, y > 0), neighbour(width, y < height - 1)
-    # Of equal neighbours the first is the peak.
-    keep = (here > left) & (here >= right) & (here > above) & (here >= below)
-    offset_x = _vertex(left, here, right)[keep]
-    offset_y = _vertex(above, here, below)[keep]
-    image, joint, y, x = (part[keep] for part in (image, joint, y, x))
-    score = heatmaps[image, joint, y, x]
+    offset_x = _vertex(neighbour(-1, x > 0), here, neighbour(1, x < width - 1))
+    offset_y = _vertex(neighbour(-width, y > 0), here, neighbour(width, y < height - 1))
+    plane = place // (height * width)
+    score = heatmaps[plane // JOINT_COUNT, plane % JOINT_COUNT, y, x]
     refined = torch.stack([x + offset_x, y + offset_y], -1)
-    columns = (image, joint, torch.stack([x, y], -1), refined, score)
+    columns = (plane // JOINT_COUNT, plane % JOINT_COUNT, torch.stack([x, y], -1), refined, score)
     return _strongest(Peaks(*(column.cpu().numpy() for column in columns)))
 
 
