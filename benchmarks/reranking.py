@@ -139,7 +139,8 @@ def main() -> int:
         result["full_side_by_side"] = {name: float(f"{value:.4g}") for name, value in whole.items()}
         result["full_ratio"] = round(whole["torchreid_seconds"] / whole["seconds"], 1)
         print(f"full size: torchreid {whole['torchreid_seconds']:.1f} CPU s, "
-              f"{whole['torchreid_extra_peak_mb']:.0f} MB; ours on its matrix {whole['seconds']:.1f} s; ratio {result['full_ratio']}x; "
+              f"{whole['torchreid_extra_peak_mb']:.0f} MB; ours on its matrix {whole['seconds']:.1f} s; "
+              f"ratio {result['full_ratio']}x; "
               f"{100 * whole['share_beyond_1e-5']:.4f} % of the results differ by more than 1e-5")  # fmt: skip
     print(json.dumps({**result, "checks": checks, "machine": machine("numpy", "scipy", "torchreid")}))
     return 0 if all(checks.values()) else 1

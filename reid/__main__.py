@@ -15,6 +15,11 @@ COMMANDS = {
         config="reid.config:EvaluateConfig",
         run="reid.evaluate:make_evaluation",
     ),
+    "check-identity": Command(
+        summary="Score generated images against their identities; say which to keep.",
+        config="reid.config:CheckIdentityConfig",
+        run="reid.identity_check:make_identity_check",
+    ),
     "benchmark": Command(
         summary="Put finished runs into one table with intervals.",
         config="reid.config:BenchmarkConfig",

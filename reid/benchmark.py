@@ -13,15 +13,15 @@ import pandas as pd
 from datasets.artifacts import manifest_of, write_text_atomically
 from datasets.errors import ArtifactError, InputError
 from reid.benchmark_tables import markdown, plain_table
-from reid.config import BenchmarkConfig, TrainConfig
+from reid.config import ARMS, BenchmarkConfig, TrainConfig
 from reid.statistics import METRICS, gains, per_query_metrics, statistics
 
 logger = logging.getLogger(__name__)
 
 RUN_KEYS = ["protocol", "fraction", "arm", "draw", "seed"]
-ARM_ORDER = ("real", "real-long", "real-pretrained", "reconstruction", "real-then-synthetic", "real+synthetic")
 COLUMNS = [
-    *("protocol", "fraction", "draw", "seed", "arm", "images", "synthetic_images", "identities", "steps"),
+    *("protocol", "fraction", "draw", "seed", "arm", "images", "synthetic_images", "provenance", "identities"),
+    *("steps", "steps_before"),
     *METRICS,
     *("queries", "unmatched_queries", "gallery", "distractors", "junk"),
     *("backbone", "weights", "height", "width", "parameters", "batch_identities", "batch_images", "batch_synthetic"),
@@ -37,11 +37,14 @@ def make_benchmark(config: BenchmarkConfig, directory: Path) -> dict[str, Any]:
         tuple(row[key] for key in RUN_KEYS): per_query_metrics(pd.read_parquet(Path(run) / "per_query.parquet"))
         for run, row in zip(results.folder, results.to_dict("records"), strict=True)
     }
-    gained = gains(
-        results, per_query, config.baseline,
-        confidence=config.confidence, resamples=config.resamples, seed=config.seed,
+    gained = pd.concat(
+        gains(
+            results, per_query, baseline,
+            confidence=config.confidence, resamples=config.resamples, seed=config.seed,
+        )
+        for baseline in dict.fromkeys([config.baseline, *config.controls])
     )  # fmt: skip
-    results = results[COLUMNS]
+    results = results[[*COLUMNS, *(name for name in results if name.startswith("reranked_"))]]
     results.to_parquet(directory / "results.parquet", index=False)
     results.to_csv(directory / "results.csv", index=False)
     table.to_parquet(directory / "statistics.parquet", index=False)
@@ -88,4 +91,4 @@ def read_results(runs: Sequence[Path]) -> pd.DataFrame:
 
 def arm_rank(arm: str) -> tuple[int, str]:
     """Sorts the known arms first, in the order in which they are argued."""
-    return (ARM_ORDER.index(arm) if arm in ARM_ORDER else len(ARM_ORDER), arm)
+    return ([*ARMS, arm].index(arm), arm)

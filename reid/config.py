@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from datasets.artifacts import Artifact, Config, Role, SourceFile, StageConfig
+from datasets.artifacts import Artifact, Config, Role, SourceFile, SourceTree, StageConfig
 
 Percent = Annotated[int, Field(gt=0, le=100)]
 """A share in percent, as everywhere in this project: 20, not 0.2."""
@@ -68,6 +68,8 @@ class BatchConfig(Config):
     none given ('null'): real and synthetic images of an identity are one pool."""
     fill_with_synthetic: bool = False
     """Fill up an identity that has too few real images with its synthetic ones before repeating real ones."""
+    cameras: Literal["any", "spread"] = "any"
+    """'any': K images of an identity at random, as BoT; 'spread': of as many cameras as it has, real and synthetic."""
 
     @model_validator(mode="after")
     def _keeps_a_real_image(self) -> BatchConfig:
@@ -106,7 +108,10 @@ class ScheduleConfig(Config):
     """Length of the schedule (`SOLVER.MAX_EPOCHS`). An epoch is one pass of the sampler over the real images."""
     steps: int | None = Field(None, ge=1)
     """Optimisation steps in all, over which the epochs of the schedule are stretched, so that every subset gets equally
-    many; if not given, the native number (fewer images, fewer steps: 5,880 at 20 %, 21,960 at 100 % of Market-1501)."""
+    many; if not given, the native number (fewer images, fewer steps: 5,880 at 20 %, 21,960 at 100 % of Market-1501).
+    Synthetic images never change the number: an epoch is counted as if all K images of an identity were real."""
+    times: float = Field(1.0, gt=0)
+    """How many times as many steps (given or native) are taken; the schedule is stretched over them."""
     learning_rate: float = Field(3.5e-4, gt=0)
     """Adam rate after warm-up (`SOLVER.BASE_LR`)."""
     weight_decay: float = Field(5e-4, ge=0)
@@ -134,6 +139,20 @@ class RerankConfig(Config):
     """Share of the original distance (lambda); the rest is the Jaccard distance."""
 
 
+ARMS = {
+    "real": "The subset alone.",
+    "real-long": "Real images alone with more optimisation steps: what longer training gives for nothing.",
+    "cheap-augmentation": "Real images, long, with colour jitter, erasing and wider crops: what costs no generator.",
+    "real-pretrained": "Real images, long, from a network trained on the people whom the generator's base has seen.",
+    "reconstruction": "The subset and its images regenerated in their own pose: another look, no new pose.",
+    "real-then-synthetic": "Trained on the subset first, then on from there with synthetic images (PIDM's schedule).",
+    "real+checked": "As real+synthetic, with those images only that `check-identity` has kept.",
+    "real+synthetic": "Real and synthetic images mixed from the first step.",
+}
+"""The known arms, in the order in which they are argued. 'Long' arms and all with synthetic images take equally many
+steps (`flows`), so that real-long is their fair comparison."""
+
+
 class TrainConfig(StageConfig):
     """One re-ID run: train on a subset (with or without synthetic images), test on query and gallery."""
 
@@ -141,22 +160,30 @@ class TrainConfig(StageConfig):
     package: ClassVar[str] = "reid"
     command: ClassVar[str | None] = "train"
 
-    shards: Artifact
-    """Image shards (`datasets write-shards`) that hold the training split."""
-    test_shards: Artifact
-    """Image shards that hold the query and gallery splits; may be the same folder."""
+    shards: SourceTree
+    """Image shards (`datasets write-shards`) with the training split, or a folder of images (`reid/folders.py`)."""
+    test_shards: SourceTree
+    """Image shards or a folder that holds the query and gallery splits; may be the same one."""
     subsets: Artifact | None = None
     """`datasets select-subsets`: which training images `fraction` and `draw` allow; all images if not given."""
     fraction: Percent = 100
     """Percent of the real training images."""
     draw: int = Field(0, ge=0)
     """Which draw of the subset."""
-    synthetic: list[Artifact] = []
-    """Sets of generated images (`imagpose synthesize`) to train on as well, under the same labels."""
+    synthetic: list[SourceTree] = []
+    """Sets of generated images to train on as well, under the same labels: `imagpose synthesize`, or any folder of
+    images that tells their identities (`reid/folders.py`)."""
+    identity_check: list[Artifact] = []
+    """`reid check-identity` of each synthetic set, in the same order; only images that it kept are used."""
+    synthetic_images: int | None = Field(None, ge=1)
+    """Use only so many synthetic images, those of identities with the fewest images (then: one camera) first."""
+    synthetic_camera: Literal["source", "pose", "own"] = "source"
+    """Whose camera a synthetic image counts as, for `batch.cameras`: its source's (whose background it shows), its
+    pose image's, or a camera of its own."""
     protocol: Literal["leak-free", "paper"] = "leak-free"
     """What the generator had seen; a label that the table carries."""
     arm: str = Field("real", pattern=r"^[\w+.-]+$")
-    """Name of the run's arm in the table: real, real-long, real+synthetic, real-then-synthetic, reconstruction..."""
+    """Name of the run's arm in the table, for example one of `ARMS`."""
     seed: int = Field(0, ge=0)
     """Network initialisation, sampling and augmentation."""
     start_from: Artifact | None = None
@@ -174,7 +201,11 @@ class TrainConfig(StageConfig):
     """Length and learning rate."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the network's forward and backward pass; bfloat16 through autocast, for GPUs."""
+    processes: int = Field(1, ge=1)
+    """Processes (GPUs) that a batch is spread over, under torchrun (`reid/distributed.py`)."""
 
+    rerank: RerankConfig | None = None
+    """Also test with k-reciprocal re-ranking; its figures stand beside the headline's and never replace them."""
     max_rank: int = Field(10, ge=1)
     """Gallery images per query in `ranked.parquet`."""
     device: Device = "auto"
@@ -185,11 +216,21 @@ class TrainConfig(StageConfig):
     """How often a checkpoint is written that an interrupted run goes on from."""
     compile: Annotated[bool, Role.RUNTIME] = False
     """torch.compile the network; pays on a GPU and long runs only."""
+    channels_last: Annotated[bool, Role.RUNTIME] = True
+    """Lay images and weights out channels-last on a GPU, where convolutions of bfloat16 are faster that way."""
 
     @model_validator(mode="after")
     def _subset_is_named(self) -> TrainConfig:
         if self.subsets is None and self.fraction != 100:
             raise ValueError(f"fraction {self.fraction} needs 'subsets', the list that says which images these are")
+        return self
+
+    @model_validator(mode="after")
+    def _a_check_for_each_set(self) -> TrainConfig:
+        if self.identity_check and len(self.identity_check) != len(self.synthetic):
+            raise ValueError(
+                f"{len(self.identity_check)} identity checks for {len(self.synthetic)} synthetic sets: give one each"
+            )
         return self
 
 
@@ -200,12 +241,56 @@ class EvaluateConfig(StageConfig):
     package: ClassVar[str] = "reid"
     command: ClassVar[str | None] = "evaluate"
 
-    run: Artifact
-    """The finished run."""
-    test_shards: Artifact
-    """Image shards that hold query and gallery splits."""
+    run: Artifact | None = None
+    """The finished run; or give `features`."""
+    test_shards: SourceTree | None = None
+    """Image shards or a folder that holds query and gallery splits; needed with `run`."""
+    features: SourceFile | None = None
+    """Instead of a network: a Parquet file with ``key, split (query or gallery), pid, camid, feature`` (numbers)."""
+    rerank: RerankConfig | None = None
+    """Also test with k-reciprocal re-ranking."""
     max_rank: int = Field(10, ge=1)
     """Gallery images per query in `ranked.parquet`."""
+    device: Device = "auto"
+    """'auto' (GPU when there is one), 'cpu', 'cuda'."""
+    workers: Annotated[int, Role.RUNTIME] = Field(2, ge=1)
+    """Threads that decode images."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> EvaluateConfig:
+        if (self.run is None) == (self.features is None) or (self.run is None) != (self.test_shards is None):
+            raise ValueError("give either 'run' and 'test_shards', or 'features' alone")
+        return self
+
+
+class CheckIdentityConfig(StageConfig):
+    """Does each synthetic image show the person it is named after, as a network sees it that may judge?
+
+    The score is the cosine between the image's feature and the mean of its person's real images' features.
+    """
+
+    stage: ClassVar[str] = "check-identity"
+    package: ClassVar[str] = "reid"
+
+    run: Artifact
+    """The network that judges: a finished run on this subset without synthetic images (arm real)."""
+    synthetic: SourceTree
+    """The set of generated images."""
+    shards: SourceTree
+    """Where the real images lie that the network was trained on."""
+    subsets: Artifact | None = None
+    """Which of them `fraction` and `draw` allow; all if not given."""
+    fraction: Percent = 100
+    """Percent of the real training images; the run's own."""
+    draw: int = Field(0, ge=0)
+    """Which draw of the subset; the run's own."""
+    nearest: bool = True
+    """Refuse an image that is nearer to another person's mean than to its own."""
+    min_score: float | None = Field(None, ge=-1, le=1)
+    """Refuse an image of a smaller score. No default: scores of a small network trained on few images are not those
+    of a large one; the summary gives the kept share at several thresholds, and the scores of real images."""
+    keep: Percent = 100
+    """Of the images that pass, keep only so many percent, those of the highest scores."""
     device: Device = "auto"
     """'auto' (GPU when there is one), 'cpu', 'cuda'."""
     workers: Annotated[int, Role.RUNTIME] = Field(2, ge=1)
@@ -222,6 +307,8 @@ class BenchmarkConfig(StageConfig):
     """Finished runs (`reid train`); protocol, fraction, draw, seed and arm are read from each."""
     baseline: str = "real"
     """The arm that gains are counted from."""
+    controls: list[str] = ["real-long"]
+    """Further arms that gains are counted from where they were run: of equal steps, for example."""
     resamples: int = Field(2000, ge=100)
     """Bootstrap resamples of the test identities."""
     confidence: float = Field(0.95, gt=0.5, lt=1)

@@ -1,4 +1,4 @@
-"""Images for re-ID: read once from shards, kept in memory as bytes at the network's size, augmented a batch at a time.
+"""Images for re-ID: read once from shards or folders, kept in memory at the network's size, augmented by the batch.
 
 At 256x128 Market-1501's training split takes 1.3 GB and a 64x32 slice a few MB, so no image is decoded twice and
 augmentation is tensor arithmetic on whole batches, on whatever device the images lie.
@@ -11,22 +11,22 @@ from __future__ import annotations
 import json
 import logging
 import tarfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 from PIL import Image
 from torch import Tensor
 
-from datasets.artifacts import manifest_of
-from datasets.errors import DatasetLayoutError, InputError
+from datasets.artifacts import is_complete, manifest_of
+from datasets.errors import DatasetLayoutError
 from datasets.progress import Progress
 from datasets.views import open_picture
 from reid.config import AugmentationConfig
+from reid.folders import iterate_folder
 from reid.ranking import Labels
 
 logger = logging.getLogger(__name__)
@@ -56,29 +56,6 @@ class ImageSet:
     def labels(self) -> Labels:
         """Identities and cameras, as the evaluator wants them."""
         return Labels(pids=self.pids, camids=self.camids)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingSet:
-    """Real images followed by synthetic ones, under one label map made from the real ones."""
-
-    images: ImageSet
-    labels: np.ndarray
-    """(N,) class of each image, 0 .. identities - 1 in the order of the pids."""
-    is_synthetic: np.ndarray
-    """(N,) bool."""
-    pids: list[int]
-    """pid of each class."""
-
-    @property
-    def real_count(self) -> int:
-        """Number of real images."""
-        return int((~self.is_synthetic).sum())
-
-    @property
-    def synthetic_count(self) -> int:
-        """Number of synthetic images."""
-        return int(self.is_synthetic.sum())
 
 
 def iterate_samples(tar: Path) -> Iterator[tuple[dict, bytes]]:
@@ -112,21 +89,25 @@ def read_images(
     workers: int = 2,
     label: str = "reading",
 ) -> ImageSet:
-    """The images of a split's shards, in the order of their keys.
+    """The images of a split, in the order of their keys.
 
     Args:
-        folder: artifact with ``{split}-00000.tar`` ...
+        folder: artifact with ``{split}-00000.tar`` ..., or a plain folder (`reid.folders`).
         size: (height, width) of the network's input.
         keys: only these images; each must be there.
         workers: threads that decode.
-    Raises: DatasetLayoutError: no shard of the split, or a wanted key is missing.
+    Raises: DatasetLayoutError: no shard or file of the split, a wanted key is missing, or an image is damaged.
     """
-    manifest_of(folder)
-    tars = sorted(Path(folder).glob(f"{split}-[0-9]*.tar"))
-    if not tars:
-        raise DatasetLayoutError(f"{folder} holds no {split}-*.tar; write shards with the split '{split}'")
     wanted = None if keys is None else set(keys)
-    chosen = [item for tar in tars for item in iterate_samples(tar) if wanted is None or item[0]["key"] in wanted]
+    tars = sorted(Path(folder).glob(f"{split}-[0-9]*.tar"))
+    if tars:
+        manifest_of(folder)
+        samples = (item for tar in tars for item in iterate_samples(tar))
+    elif is_complete(folder):
+        raise DatasetLayoutError(f"{folder} holds no {split}-*.tar; write shards with the split '{split}'")
+    else:
+        samples = iterate_folder(folder, split)
+    chosen = [item for item in samples if wanted is None or item[0]["key"] in wanted]
     if wanted is not None and len(chosen) < len(wanted):
         missing = sorted(wanted - {meta["key"] for meta, _ in chosen})
         raise DatasetLayoutError(f"{folder}: {len(missing)} of the wanted {split} images are not there ({missing[0]})")
@@ -143,72 +124,6 @@ def read_images(
         pixels=pixels,
         pids=np.array([meta["pid"] for meta in metas], dtype=np.int64),
         camids=np.array([meta["camid"] for meta in metas], dtype=np.int64),
-    )
-
-
-def subset_keys(subsets: Path, fraction: int, draw: int) -> set[str]:
-    """The training images that a fraction of a draw allows.
-
-    Raises: InputError: if the list has no such fraction and draw.
-    """
-    manifest_of(subsets, "select-subsets")
-    table = pq.read_table(Path(subsets) / "subsets.parquet", columns=["draw", "fraction", "key"]).to_pandas()
-    keys = set(table.key[(table.draw == draw) & (table.fraction == fraction)])
-    if not keys:
-        known = sorted({(int(d), int(f)) for d, f in zip(table.draw, table.fraction, strict=True)})
-        raise InputError(f"{subsets} has no subset of {fraction} % in draw {draw}; (draw, fraction) known: {known}")
-    return keys
-
-
-def synthetic_keys(folder: Path) -> set[str]:
-    """The usable images of a synthetic set: status 'ok' in its table."""
-    path = Path(folder) / "synthetic.parquet"
-    if not path.is_file():
-        raise DatasetLayoutError(f"{folder} holds no synthetic.parquet; give the artifact of 'imagpose synthesize'")
-    table = pq.read_table(path, columns=["key", "status"]).to_pandas()
-    return set(table.key[table.status == "ok"])
-
-
-def refuse_leak(folder: Path, subset: Collection[str]) -> None:
-    """Raises: InputError: a synthetic set's sources or poses lie outside the subset; one that names none is trusted."""
-    path = Path(folder) / "synthetic.parquet"
-    if not path.is_file():
-        return  # `synthetic_keys` says so
-    named = [name for name in ("source_keys", "target_pose_key") if name in pq.read_schema(path).names]
-    table = pq.read_table(path, columns=named).to_pydict()
-    used = {key for keys in table.get("source_keys", []) for key in keys} | set(table.get("target_pose_key", []))
-    if outside := sorted(used - set(subset)):
-        raise InputError(
-            f"{folder} was made from {len(outside)} images outside the subset ({outside[0]}), which protocol "
-            "'leak-free' forbids; give the set of this fraction and draw"
-        )
-
-
-def join_training_sets(real: ImageSet, synthetic: Sequence[ImageSet]) -> TrainingSet:
-    """One label map over real and synthetic images.
-
-    Raises: InputError: if a synthetic image shows a person who has no real image here, or there are fewer than two
-    people.
-    """
-    kept = np.flatnonzero(real.pids > 0)
-    pids = np.unique(real.pids[kept])
-    if len(pids) < 2:
-        raise InputError(f"the training images show {len(pids)} identities; at least 2 are needed to tell them apart")
-    parts = [select(real, kept), *synthetic]
-    joined = ImageSet(
-        keys=[key for part in parts for key in part.keys],
-        pixels=torch.cat([part.pixels for part in parts]),
-        pids=np.concatenate([part.pids for part in parts]),
-        camids=np.concatenate([part.camids for part in parts]),
-    )
-    strangers = sorted(set(joined.pids.tolist()) - set(pids.tolist()))
-    if strangers:
-        raise InputError(f"synthetic images show pid {strangers[0]}, who has no real image in this subset (leak?)")
-    return TrainingSet(
-        images=joined,
-        labels=np.searchsorted(pids, joined.pids),
-        is_synthetic=np.arange(len(joined)) >= len(kept),
-        pids=pids.tolist(),
     )
 
 

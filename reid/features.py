@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,21 @@ from torch import Tensor
 
 from datasets.artifacts import write_text_atomically
 from datasets.progress import Progress
+from reid.config import RerankConfig
 from reid.data import ImageSet, normalise
 from reid.model import ReidNetwork
-from reid.ranking import JUNK, Labels, MatchIndex, Ranking, distance_rows, nearest, normalised, rank_features
+from reid.ranking import (
+    JUNK,
+    Labels,
+    MatchIndex,
+    Ranking,
+    distance_rows,
+    nearest,
+    normalised,
+    rank_distances,
+    rank_features,
+)
+from reid.reranking import rerank_features
 
 logger = logging.getLogger(__name__)
 
@@ -44,15 +57,41 @@ def extract_features(
 
 
 def evaluate(
-    network: ReidNetwork, query: ImageSet, gallery: ImageSet, device: torch.device, directory: Path, max_rank: int
+    network: ReidNetwork, query: ImageSet, gallery: ImageSet, device: torch.device, directory: Path,
+    max_rank: int, rerank: RerankConfig | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Rank the gallery for each query by the network's features; see `evaluate_features`."""
+    found = [
+        Features(keys=images.keys, values=extract_features(network, images.pixels, device, label=label),
+                 labels=images.labels)
+        for images, label in ((query, "query features"), (gallery, "gallery features"))
+    ]  # fmt: skip
+    return evaluate_features(*found, directory, max_rank, rerank)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Features:
+    """Features of the images of a split."""
+
+    keys: list[str]
+    values: np.ndarray
+    """(N, D)."""
+    labels: Labels
+
+
+def evaluate_features(
+    query: Features, gallery: Features, directory: Path, max_rank: int, rerank: RerankConfig | None = None
 ) -> dict[str, Any]:
-    """Rank the gallery for each query; write ``per_query.parquet`` and ``ranked.parquet``; return the figures."""
-    query_features = extract_features(network, query.pixels, device, label="query features")
-    gallery_features = extract_features(network, gallery.pixels, device, label="gallery features")
-    ranking = rank_features(query_features, gallery_features, query.labels, gallery.labels)
+    """Rank the gallery for each query; write ``per_query.parquet`` and ``ranked.parquet``; return the figures.
+
+    With `rerank` also ``per_query_reranked.parquet``, and figures whose names begin with ``reranked_``.
+    """
+    ranking = rank_features(query.values, gallery.values, query.labels, gallery.labels)
     summary = ranking.summary() | gallery_counts(gallery.labels)
     write_per_query(directory / "per_query.parquet", query, ranking)
-    table = ranked_lists(query_features, gallery_features, query, gallery, max_rank)
+    if rerank is not None:
+        summary |= _evaluate_reranked(query, gallery, directory, rerank)
+    table = ranked_lists(query, gallery, max_rank)
     table.to_parquet(directory / "ranked.parquet", index=False)
     logger.info(
         "Rank-1 %.1f %%, mAP %.1f %%, mINP %.1f %% over %d queries (%d without a match), %d gallery images, %d junk",
@@ -62,34 +101,42 @@ def evaluate(
     return summary
 
 
+def _evaluate_reranked(query: Features, gallery: Features, directory: Path, config: RerankConfig) -> dict[str, float]:
+    kept = gallery.labels.pids != JUNK  # junk must not be anybody's neighbour
+    labels = Labels(pids=gallery.labels.pids[kept], camids=gallery.labels.camids[kept])
+    ranking = rank_distances(rerank_features(query.values, gallery.values[kept], config), query.labels, labels)
+    write_per_query(directory / "per_query_reranked.parquet", query, ranking)
+    names = ("rank1", "rank5", "rank10", "map", "map_trapezoid", "minp")
+    return {f"reranked_{name}": ranking.summary()[name] for name in names}
+
+
 def gallery_counts(gallery: Labels) -> dict[str, int]:
     """How many gallery images are ranked, and how many of what kind."""
     junk = int((gallery.pids == JUNK).sum())
     return {"gallery": len(gallery) - junk, "distractors": int((gallery.pids == 0).sum()), "junk": junk}
 
 
-def write_per_query(path: Path, query: ImageSet, ranking: Ranking) -> None:
+def write_per_query(path: Path, query: Features, ranking: Ranking) -> None:
     """One row per query: ``query, pid, camid, matches, first_rank, last_rank, ap, ap_trapezoid, inp``."""
-    columns = {"query": query.keys, "pid": query.pids, "camid": query.camids}
+    columns = {"query": query.keys, "pid": query.labels.pids, "camid": query.labels.camids}
     for name in ("matches", "first_rank", "last_rank", "ap", "ap_trapezoid", "inp"):
         columns[name] = getattr(ranking, name)
     pd.DataFrame(columns).to_parquet(path, index=False)
 
 
-def ranked_lists(
-    query_features: np.ndarray, gallery_features: np.ndarray, query: ImageSet, gallery: ImageSet, count: int
-) -> pd.DataFrame:
+def ranked_lists(query: Features, gallery: Features, count: int) -> pd.DataFrame:
     """The `count` nearest valid gallery images of each query: ``query, rank, gallery, pid, camid, right, cosine``."""
-    kept = np.flatnonzero(gallery.pids != JUNK)
-    labels = Labels(pids=gallery.pids[kept], camids=gallery.camids[kept])
+    kept = np.flatnonzero(gallery.labels.pids != JUNK)
+    labels = Labels(pids=gallery.labels.pids[kept], camids=gallery.labels.camids[kept])
     index = MatchIndex(labels)
-    distances = distance_rows(normalised(query_features), normalised(gallery_features[kept]))
+    distances = distance_rows(normalised(query.values), normalised(gallery.values[kept]))
+    pids, camids = query.labels.pids.tolist(), query.labels.camids.tolist()
     rows: list[tuple] = []
     for i, row in enumerate(distances):
-        same_person, match = index.of(int(query.pids[i]), int(query.camids[i]))
+        same_person, match = index.of(pids[i], camids[i])
         for rank, position in enumerate(nearest(row, same_person, match, count), start=1):
             image, pid = kept[position], int(labels.pids[position])
-            right = pid == int(query.pids[i])
+            right = pid == pids[i]
             cosine = -float(row[position])
             rows.append((query.keys[i], rank, gallery.keys[image], pid, int(labels.camids[position]), right, cosine))
     return pd.DataFrame(rows, columns=["query", "rank", "gallery", "pid", "camid", "right", "cosine"])

@@ -49,6 +49,10 @@ class ReidNetwork(nn.Module):
         features = self.backbone(images)
         return features, self.classifier(self.neck(features))
 
+    def head_parameters(self) -> list[nn.Parameter]:
+        """What neck and classifier learn."""
+        return [*self.neck.parameters(), *self.classifier.parameters()]
+
     def embed(self, images: Tensor) -> Tensor:
         """Test features (B, D): after the neck."""
         return self.neck(self.backbone(images))

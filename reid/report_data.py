@@ -136,6 +136,8 @@ def read_gains(directory: Path) -> list[Gain]:
     The interval is the one over draws where there are several, else the bootstrap over test identities.
     """
     table = pd.read_parquet(Path(directory) / "gains.parquet")
+    if len(table):
+        table = table[table["baseline"] == manifest_of(directory, "benchmark")["config"]["baseline"]]
     gains = []
     for row in table[table["metric"].isin(["map", "rank1"])].to_dict("records") if len(table) else ():
         over_draws = row["unit"] == "draw" and np.isfinite(row["draw_low"])

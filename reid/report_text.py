@@ -215,4 +215,6 @@ ARMS = {
     "real-then-synthetic": "Trained on the real images, then further on both (PIDM’s schedule).",
     "reconstruction": "Generated images that keep their source’s pose: noise and style without new poses.",
     "real-pretrained": "The network is first trained on the other people that the generator’s base has seen.",
+    "cheap-augmentation": "Real images, as many steps as real-long, with colour jitter, erasing and wider crops.",
+    "real+checked": "As real+synthetic, with only those generated images that the identity check has kept.",
 }

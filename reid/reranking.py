@@ -1,8 +1,8 @@
 """k-reciprocal re-ranking (Zhong et al. 2017, https://arxiv.org/abs/1701.08398), sparse and in chunks.
 
 Each image is described by its k-reciprocal neighbours, weighted by exp(-distance) and averaged over its `k2` nearest;
-the re-ranked distance is (1 - weight) x the Jaccard distance of two descriptions + weight x the original distance, which
-is the squared Euclidean one of unit features over its row's maximum, as in the authors' Python code. (torchreid's
+the re-ranked distance is (1 - weight) x the Jaccard distance of two descriptions + weight x the original one, which is
+the squared Euclidean one of unit features over its row's maximum, as in the authors' Python code. (torchreid's
 function squares what it is given: it equals this one when fed plain Euclidean distances.)
 
 The descriptions have some hundred entries of the N x N that public code fills, so they are kept sparse, and distances

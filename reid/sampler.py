@@ -11,6 +11,8 @@ import numpy as np
 
 from reid.config import BatchConfig
 
+REAL_ONLY = {"synthetic": 0, "fill_with_synthetic": False, "cameras": "any"}
+
 
 class IdentitySampler:
     """Batches of positions in a training set, grouped by identity.
@@ -20,9 +22,19 @@ class IdentitySampler:
         is_synthetic: (N,) bool.
         config: P, K and the quota. With fewer than P classes, P is the number of classes.
         seed: first part of each epoch's seed.
+        camids: (N,) cameras, for `BatchConfig.cameras` 'spread'.
     """
 
-    def __init__(self, labels: np.ndarray, is_synthetic: np.ndarray, config: BatchConfig, seed: int) -> None:
+    def __init__(
+        self,
+        labels: np.ndarray,
+        is_synthetic: np.ndarray,
+        config: BatchConfig,
+        seed: int,
+        camids: np.ndarray | None = None,
+    ) -> None:
+        if config.cameras == "spread" and camids is None:
+            raise ValueError("batch.cameras 'spread' needs the cameras of the images")
         pooled = config.synthetic is None
         classes = np.unique(labels[~is_synthetic])
         counts_as_real = np.ones_like(is_synthetic) if pooled else ~is_synthetic
@@ -32,6 +44,7 @@ class IdentitySampler:
         self.images = config.images
         self.quota = 0 if pooled else config.synthetic
         self.fill_with_synthetic = config.fill_with_synthetic
+        self.camids = camids if config.cameras == "spread" else None
         self.seed = seed
 
     def epoch(self, number: int) -> list[np.ndarray]:
@@ -57,13 +70,35 @@ class IdentitySampler:
         needed = self.images - quota
         if len(real) < needed:
             real = rng.choice(real, needed, replace=True)
-        real = rng.permutation(real)
+        real = self._spread(rng.permutation(real))
         count = len(real) // needed
-        extra = _cycle(synthetic, count * quota, rng)
+        extra = self._spread(_cycle(synthetic, count * quota, rng))
         return [
             np.concatenate([real[g * needed : (g + 1) * needed], extra[g * quota : (g + 1) * quota]])
             for g in range(count)
         ]
+
+    def _spread(self, images: np.ndarray) -> np.ndarray:
+        """An identity's shuffled images, reordered so that neighbours come from different cameras where they can."""
+        if self.camids is None:
+            return images
+        camids, turns = self.camids[images], np.empty(len(images), dtype=np.int64)
+        for camid in np.unique(camids):
+            turns[camids == camid] = np.arange((camids == camid).sum())
+        return images[np.argsort(turns, kind="stable")]
+
+
+def native_steps(
+    labels: np.ndarray, is_synthetic: np.ndarray, config: BatchConfig, seed: int, epochs: int
+) -> list[int]:
+    """Steps of each of BoT's epochs on the real images alone, whatever else a batch holds.
+
+    So an arm with synthetic images takes as many steps as the arm without them.
+    """
+    real = IdentitySampler(
+        labels[~is_synthetic], np.zeros((~is_synthetic).sum(), dtype=bool), config.model_copy(update=REAL_ONLY), seed
+    )
+    return [len(real.epoch(number)) for number in range(epochs)]
 
 
 def _cycle(items: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:

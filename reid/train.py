@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,15 +23,17 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from datasets.artifacts import manifest_of
-from datasets.errors import ArtifactError, WeightsError
+from datasets.errors import ArtifactError, InputError, WeightsError
 from datasets.progress import Progress
 from reid.config import TrainConfig, run_name
-from reid.data import TrainingSet, augment, join_training_sets, read_images, refuse_leak, subset_keys, synthetic_keys
-from reid.features import choose_device, evaluate, write_metrics
+from reid.data import augment, read_images
+from reid.distributed import Processes
+from reid.features import evaluate, write_metrics
 from reid.losses import CentreLoss, batch_hard_triplet_loss, identity_loss
 from reid.model import ReidNetwork, assemble_network, seeded_backbone
-from reid.sampler import IdentitySampler
+from reid.sampler import IdentitySampler, native_steps
 from reid.schedule import rate_factor, stretched_epoch
+from reid.training_set import TrainingSet, has_provenance, read_synthetic_table, read_training_set
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +42,7 @@ LOG_ROWS = 100
 CHECKPOINT = "checkpoint.safetensors"
 MODEL = "model.safetensors"
 LOG = "log.jsonl"
+METRICS = "metrics.json"
 
 
 class DivergedError(RuntimeError):
@@ -48,44 +52,28 @@ class DivergedError(RuntimeError):
 def make_run(config: TrainConfig, directory: Path) -> dict[str, Any]:
     """Train, test, write ``model.safetensors, metrics.json, per_query.parquet, ranked.parquet, log.jsonl``."""
     logger.info("run: %s", run_name(config))
-    device = choose_device(config.device)
+    processes = Processes(config.processes, config.device)
+    device = processes.device
     backbone = seeded_backbone(config.network, config.seed)  # first: it is what may lack its weights
     training_set = read_training_set(config)
     size = (config.network.height, config.network.width)
     query, gallery = (read_images(config.test_shards, s, size, workers=config.workers) for s in ("query", "gallery"))
+    if not (query.pids > 0).any():
+        raise InputError(f"{config.test_shards} has no query image of a person; nothing could be tested")
     network = assemble_network(backbone, config.network, len(training_set.pids), config.seed)
     if config.start_from is not None:
         start_from_run(network, config.start_from)
-    trainer = Trainer(config, network.to(device), training_set, device)
+    trainer = Trainer(config, network, training_set, processes)
     started = time.monotonic()
     trainer.run(directory)
     training_seconds = time.monotonic() - started
+    if not processes.first:
+        return {}
     save_network(network, directory / MODEL)
-    metrics = evaluate(network, query, gallery, device, directory, config.max_rank) | trainer.facts()
+    metrics = evaluate(network, query, gallery, device, directory, config.max_rank, config.rerank) | trainer.facts()
     write_metrics(directory, metrics)
     (directory / CHECKPOINT).unlink(missing_ok=True)
     return metrics | {"training_seconds": round(training_seconds, 2), "device": str(device)}
-
-
-def read_training_set(config: TrainConfig) -> TrainingSet:
-    """The subset's real images and the usable images of each synthetic set."""
-    size = (config.network.height, config.network.width)
-    keys = None if config.subsets is None else subset_keys(config.subsets, config.fraction, config.draw)
-    real = read_images(config.shards, "train", size, keys=keys, workers=config.workers)
-    if keys is not None and config.protocol == "leak-free":
-        for folder in config.synthetic:
-            refuse_leak(folder, keys)
-    synthetic = [
-        read_images(folder, "synthetic", size, keys=usable, workers=config.workers)
-        for folder in config.synthetic
-        if (usable := synthetic_keys(folder))  # a subset as large as the full set is topped up with nothing
-    ]
-    training_set = join_training_sets(real, synthetic)
-    logger.info(
-        "training on %d real and %d synthetic images of %d identities",
-        training_set.real_count, training_set.synthetic_count, len(training_set.pids),
-    )  # fmt: skip
-    return training_set
 
 
 def start_from_run(network: ReidNetwork, run: Path) -> None:
@@ -93,8 +81,9 @@ def start_from_run(network: ReidNetwork, run: Path) -> None:
 
     Raises: WeightsError: if the other network is of another architecture.
     """
-    if manifest_of(run)["config"].get("arm") is None or not (run / MODEL).is_file():
-        raise ArtifactError(f"start_from {run} is no re-ID run; give the folder of a finished 'reid train'")
+    manifest_of(run, TrainConfig.stage)
+    if not (run / MODEL).is_file():
+        raise ArtifactError(f"start_from {run} holds no {MODEL}; delete the run and make it again")
     with safe_open(run / MODEL, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     if tensors["classifier.weight"].shape != network.classifier.weight.shape:
@@ -137,18 +126,24 @@ class Trainer:
 
     Args:
         config: the run.
-        network: on `device` already.
+        network: moved to the processes' device.
         training_set: real and synthetic images; moved to a GPU whole, as bytes.
+        processes: who trains together.
     """
 
     def __init__(
-        self, config: TrainConfig, network: ReidNetwork, training_set: TrainingSet, device: torch.device
+        self, config: TrainConfig, network: ReidNetwork, training_set: TrainingSet, processes: Processes
     ) -> None:
-        self.config, self.network, self.device, self.training_set = config, network, device, training_set
+        device = processes.device
+        network.backbone = processes.prepare(network.backbone)
+        self.layout = torch.channels_last if config.channels_last and device.type == "cuda" else torch.contiguous_format
+        self.config, self.training_set, self.device, self.processes = config, training_set, device, processes
+        self.network = network.to(device, memory_format=self.layout)
         self.pixels = training_set.images.pixels.to(device)
         self.labels = torch.from_numpy(training_set.labels).to(device)
         self.is_synthetic = torch.from_numpy(training_set.is_synthetic).to(device)
-        self.sampler = IdentitySampler(training_set.labels, training_set.is_synthetic, config.batch, config.seed)
+        labels, is_synthetic, camids = training_set.labels, training_set.is_synthetic, training_set.images.camids
+        self.sampler = IdentitySampler(labels, is_synthetic, config.batch, config.seed, camids)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.centre_loss = CentreLoss(len(training_set.pids), network.width).to(device)
@@ -156,27 +151,26 @@ class Trainer:
         rate, decay = config.schedule.learning_rate, config.schedule.weight_decay
         self.optimizer = torch.optim.Adam(trained, lr=rate, weight_decay=decay)  # coupled L2, as BoT's Adam
         self.centre_optimizer = torch.optim.SGD(self.centre_loss.parameters(), lr=config.loss.centre_learning_rate)
-        self.forward = torch.compile(network) if config.compile else network
-        self.epoch_lengths = self._epoch_lengths()
-        self.steps = config.schedule.steps or sum(self.epoch_lengths)
+        self.backbone = torch.compile(network.backbone) if config.compile else network.backbone
+        epochs = config.schedule.epochs if config.schedule.steps is None else 1
+        self.native = native_steps(labels, is_synthetic, config.batch, config.seed, epochs)
+        self.steps = max(1, round(config.schedule.times * (config.schedule.steps or sum(self.native))))
         self.step = 0
-
-    def _epoch_lengths(self) -> list[int]:
-        """Steps of each native epoch; one epoch's if the schedule is stretched over a number of steps."""
-        epochs = self.config.schedule.epochs if self.config.schedule.steps is None else 1
-        return [len(self.sampler.epoch(number)) for number in range(epochs)]
 
     def facts(self) -> dict[str, Any]:
         """What the table says about a run beside its figures."""
         config, batch = self.config, self.config.batch
         synthetic = self.training_set.synthetic_count
+        before = 0 if config.start_from is None else json.loads((config.start_from / METRICS).read_text())["steps"]
         return {
             **{name: getattr(config, name) for name in ("protocol", "fraction", "draw", "seed", "arm")},
             "images": self.training_set.real_count,
             "synthetic_images": synthetic,
+            "provenance": self._provenance(),
             "identities": len(self.training_set.pids),
-            "steps": self.steps,
-            "steps_per_epoch": self.epoch_lengths[0],
+            "steps": self.steps + before,
+            "steps_before": before,
+            "steps_per_epoch": self.native[0],
             "batch_identities": self.sampler.identities,
             "batch_images": batch.images,
             "batch_synthetic": batch.synthetic if synthetic else 0,
@@ -186,6 +180,11 @@ class Trainer:
             "height": config.network.height,
             "width": config.network.width,
         }
+
+    def _provenance(self) -> str:
+        """Whether the synthetic images say what they were made from; '' without any."""
+        tables = [read_synthetic_table(folder) for folder in self.config.synthetic]
+        return "" if not tables else "stated" if all(map(has_provenance, tables)) else "unknown"
 
     def _weights_in_words(self) -> str:
         if self.config.start_from is not None:
@@ -199,13 +198,15 @@ class Trainer:
         self.network.train()
         every = max(1, self.steps // LOG_ROWS)
         means, saved_at = RunningMeans(), time.monotonic()
+        first = self.processes.first
         progress = Progress(logger, f"training {self.config.arm}", self.steps, "steps", done=self.step)
-        with (directory / LOG).open("a", encoding="utf-8") as log:
+        with (directory / LOG if first else Path(os.devnull)).open("a", encoding="utf-8") as log:
             for epoch, positions in self._batches():
                 rate = self._set_rate(epoch)
                 means.add(self.train_step(positions))
                 self.step += 1
-                progress.update()
+                if first:
+                    progress.update()
                 if self.step % every and self.step < self.steps:
                     continue
                 row = {"step": self.step, "epoch": epoch, "learning_rate": rate} | means.take()
@@ -214,20 +215,27 @@ class Trainer:
                 log.write(json.dumps(row) + "\n")
                 log.flush()
                 # Checkpoints lie on the log's rows only, so that a resumed run's means are the same.
-                if time.monotonic() - saved_at > self.config.checkpoint_seconds and self.step < self.steps:
+                due = time.monotonic() - saved_at > self.config.checkpoint_seconds
+                if first and due and self.step < self.steps:
                     self.save(directory)
                     saved_at = time.monotonic()
 
     def _batches(self) -> Iterator[tuple[int, np.ndarray]]:
         """(epoch of the schedule from 1, positions in the training set) of each step from `self.step` on."""
-        schedule, at, number = self.config.schedule, 0, 0
+        at, number = 0, 0
         while at < self.steps:
             batches = self.sampler.epoch(number)
             for positions in batches[max(0, self.step - at) : self.steps - at]:
-                stretched = schedule.steps is not None
-                yield stretched_epoch(schedule, self.step, self.steps) if stretched else number + 1, positions
+                yield self._epoch(), positions
             at += len(batches)
             number += 1
+
+    def _epoch(self) -> int:
+        """Epoch of the schedule, from 1, in which the next step lies."""
+        schedule = self.config.schedule
+        if schedule.steps is None and schedule.times == 1:
+            return int(np.searchsorted(np.cumsum(self.native), self.step, side="right")) + 1
+        return stretched_epoch(schedule, self.step, self.steps)
 
     def _set_rate(self, epoch: int) -> float:
         rate = self.config.schedule.learning_rate * rate_factor(self.config.schedule, epoch)
@@ -240,13 +248,17 @@ class Trainer:
         generator = torch.Generator().manual_seed(self.config.seed * 2**32 + self.step)
         index = torch.from_numpy(positions).to(self.device)
         images = augment(self.pixels[index], self.config.augmentation, generator)
+        share = images[self.processes.share(len(images))].contiguous(memory_format=self.layout)
         labels, is_synthetic = self.labels[index], self.is_synthetic[index]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
-            features, logits = self.forward(images)
+            features = self.processes.gather(self.backbone(share), len(images))
+            logits = self.network.classifier(self.network.neck(features))
         loss, parts = self._loss(features.float(), logits.float(), labels, is_synthetic)
         self.optimizer.zero_grad(set_to_none=True)
         self.centre_optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        own = list(self.network.backbone.parameters())
+        self.processes.add_gradients(own, [*self.network.head_parameters(), *self.centre_loss.parameters()])
         self.optimizer.step()
         if self.config.loss.centre_weight:
             self.centre_loss.centres.grad /= self.config.loss.centre_weight  # BoT: the centres learn at full rate
@@ -291,8 +303,9 @@ class Trainer:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
             self._restore(tensors)
             logger.info("going on from step %d of %d", self.step, self.steps)
+        self.processes.wait()  # nobody may read a checkpoint that the first has written since
         log = directory / LOG
-        if log.is_file():
+        if self.processes.first and log.is_file():
             rows = [line for line in log.read_text().splitlines() if _step_of(line) <= self.step]
             log.write_text("".join(f"{row}\n" for row in rows))
 
