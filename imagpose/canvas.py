@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from datasets.loader import starting_images
 from datasets.skeleton import draw_skeleton
 from imagpose.config import TrainConfig
 from imagpose.view_grid import VIEWS, pack_views, view_map
@@ -90,6 +91,10 @@ class CanvasBatch:
         """The same on another device."""
         return CanvasBatch(**{name: tensor.to(device, non_blocking=True) for name, tensor in vars(self).items()})
 
+    def pin_memory(self) -> CanvasBatch:
+        """The same in page-locked memory, from which a GPU copies while it computes."""
+        return CanvasBatch(**{name: tensor.pin_memory() for name, tensor in vars(self).items()})
+
 
 def plan_canvas(images: Sequence[int], config: TrainConfig, rng: np.random.Generator) -> CanvasPlan:
     """Draw a canvas of one person.
@@ -136,10 +141,10 @@ def _kept_conditions(config: TrainConfig, rng: np.random.Generator) -> tuple[boo
 def plan_batch(source: ViewSource, config: TrainConfig, step: int) -> list[CanvasPlan]:
     """The canvases of one step: a function of seed and step, so a resumed run goes on exactly.
 
-    A canvas starts from a random image, so people count by their number of images.
+    Every image starts one canvas an epoch (`datasets.loader`), so people count by their number of images.
     """
     rng = np.random.default_rng([config.seed, step])
-    first = rng.integers(len(source.keys), size=config.batch_size)
+    first = starting_images(len(source.keys), config.seed, step * config.batch_size, config.batch_size)
     return [plan_canvas(source.by_pid[int(source.pids[image])], config, rng) for image in first]
 
 

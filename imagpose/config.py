@@ -268,6 +268,8 @@ class TrainConfig(StageConfig):
     """Also write logs/tensorboard."""
     gradient_accumulation: Annotated[int, Role.RUNTIME] = Field(1, ge=1)
     """Parts in which a process computes its share of the batch: less memory, the same gradient."""
+    workers: Annotated[int, Role.RUNTIME] = Field(0, ge=0)
+    """Processes (for each of torchrun's) that read and lay out batches ahead; 0: none. A GPU wants 2 to 4."""
     precision: Literal["no", "bf16"] = "no"
     """Mixed precision, by accelerate."""
     compile: Annotated[bool, Role.RUNTIME] = False

@@ -23,12 +23,14 @@ from torch import Tensor
 
 from datasets.artifacts import SCRATCH
 from datasets.errors import InputError
-from imagpose.canvas import ViewSource, canvas_counts, make_batch, plan_batch
+from datasets.loader import stream_steps
+from imagpose.canvas import ViewSource, canvas_counts
 from imagpose.checkpoint import load_state, save_generator, save_state
 from imagpose.config import TrainConfig
 from imagpose.noise import noise_scheduler, timestep_weights
-from imagpose.objective import learning_rate_at, loss_sum, noise_of_step, total_weight
+from imagpose.objective import learning_rate_at, loss_sum, noise_of_step
 from imagpose.stop_request import stop_on_sigterm
+from imagpose.training_batches import StepBatch, StepReader
 from imagpose.training_inputs import FrozenParts, check_view_size, hold_out, initial_denoiser, read_training_images
 from imagpose.training_log import TrainingLog, TrainingProgress, peak_memory_mib
 from imagpose.training_samples import save_samples
@@ -89,7 +91,6 @@ class Trainer:
         channels, *cells = self.source.latent_shape
         stride = self.source.view_size[0] // cells[0]
         self.canvas_shape = (channels, 2 * cells[0], 2 * cells[1])
-        self.cells = cells[0] * cells[1]
         self.scheduler = noise_scheduler(config.noise)
         self.weights = timestep_weights(config.noise, self.scheduler).to(self.device)
         self.model = initial_denoiser(config, channels, self.source.token_shape[1], stride).to(self.device).train()
@@ -124,7 +125,7 @@ class Trainer:
             device=self.device,
         )  # fmt: skip
         progress = TrainingProgress(config.steps, config.batch_size, first, self.device)
-        self.pending = []
+        self.pending, self.batches = [], self._batches()
         with stop_on_sigterm() as stop:
             while self.step < config.steps:
                 rate = learning_rate_at(config, self.step)
@@ -153,20 +154,27 @@ class Trainer:
             "peak_memory_mib": round(peak_memory_mib(self.device), 1),
         }
 
+    def _batches(self) -> Iterator[StepBatch]:
+        """This process's share of every remaining step."""
+        processes = self.accelerator.num_processes
+        reader = StepReader(
+            source=self.source, config=self.config, process=self.accelerator.process_index, processes=processes
+        )
+        steps = range(self.step, self.config.steps)
+        return stream_steps(reader, steps, self.config.workers, pinned=self.device.type == "cuda")
+
     def _train_step(self, rate: float) -> Tensor:
         """One step; returns loss and gradient norm, (2,), not yet waited for."""
         config, processes = self.config, self.accelerator.num_processes
-        plans = plan_batch(self.source, config, self.step)
+        work = next(self.batches)
         noise, timesteps = noise_of_step(config, self.step, self.canvas_shape, len(self.weights))
         # every process divides by the whole batch's weight; DDP then averages over processes, hence the factor
-        scale = processes / max(total_weight(plans, config.visible_weight, self.cells), 1e-9)
-        mine = torch.arange(self.accelerator.process_index, len(plans), processes)
-        parts = mine.tensor_split(config.gradient_accumulation)
+        scale = processes / max(work.total_weight, 1e-9)
         loss = torch.zeros((), device=self.device)
-        for number, part in enumerate(parts, 1):
-            batch = make_batch(self.source, [plans[i] for i in part], config.visible_weight).to(self.device)
+        for number, (part, canvases) in enumerate(work.parts, 1):
+            batch = canvases.to(self.device)
             # the processes exchange gradients once a step, with the last part's
-            with nullcontext() if number == len(parts) else self.accelerator.no_sync(self.wrapped):
+            with nullcontext() if number == len(work.parts) else self.accelerator.no_sync(self.wrapped):
                 with self.accelerator.autocast():
                     total = loss_sum(
                         self.network, self.scheduler, self.weights, batch, noise[part].to(self.device),

@@ -28,11 +28,10 @@ def read_training_images(config: TrainConfig) -> EncodedImages:
     """The encoded images of the training split, or of one subset of it."""
     if config.subset is not None and config.fraction is not None:
         return EncodedImages(config.encoded, read_subset(config.subset, config.fraction, config.draw))
-    images = EncodedImages(config.encoded)
-    train = [key for key, split in zip(images.keys, images.splits, strict=True) if split == "train"]
-    if not train:
+    images = EncodedImages(config.encoded, split="train")
+    if not len(images):
         raise InputError(f"{config.encoded} holds no training images; encode shards of the training split")
-    return images if len(train) == len(images) else EncodedImages(config.encoded, train)
+    return images
 
 
 class SomePeople:
