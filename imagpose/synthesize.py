@@ -23,10 +23,10 @@ import pyarrow.parquet as pq
 
 from datasets.artifacts import manifest_of, model_sha256
 from datasets.encode import pick_device
-from datasets.encoded import EncodedImages, keypoints_to_json, read_samples
+from datasets.encoded import EncodedImages, keypoints_to_json
 from datasets.errors import InputError
 from datasets.progress import Progress
-from datasets.shards import write_tar
+from datasets.tars import read_samples, write_tar
 from imagpose.canvas_layout import CanvasRequest, SourceFeatures
 from imagpose.config import SynthesizeConfig, TrainConfig
 from imagpose.image_checks import check_image

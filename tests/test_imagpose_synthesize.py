@@ -16,9 +16,9 @@ import pytest
 from PIL import Image
 
 from datasets.artifacts import StageConfig, build, file_sha256, verify
-from datasets.encoded import EncodedImages, keypoints_to_json, read_samples
+from datasets.encoded import EncodedImages, keypoints_to_json
 from datasets.errors import ArtifactError, InputError
-from datasets.shards import write_tar
+from datasets.tars import read_samples, write_tar
 from imagpose.config import SynthesizeConfig
 from imagpose.image_checks import check_image
 from imagpose.plan import FACINGS, check_leak_free, cut_shards, facing, is_synthetic_key, make_plan
