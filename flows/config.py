@@ -28,11 +28,12 @@ from datasets.config import (
 from datasets.image_encoders import folder_of
 from flows.commands import PROJECT
 from imagpose.config import SynthesizeConfig, TrainConfig, TrainImageEncoderConfig, TrainVaeConfig
-from reid.config import BenchmarkConfig
+from reid.config import ARMS, BenchmarkConfig, CheckIdentityConfig
 from reid.config import TrainConfig as ReidTrainConfig
 
 Stage = TypeVar("Stage", bound=StageConfig)
-Arm = Literal["real", "real+synthetic", "real-then-synthetic"]
+Arm = Literal[tuple(ARMS)]  # type: ignore[valid-type]
+ArmName = Annotated[str, Field(pattern=r"^[\w+.-]+$")]
 PRESETS = ("demo", "smoke", "market-small", "market", "deepfashion-256", "deepfashion-512")
 
 
@@ -73,7 +74,11 @@ SynthesizeSettings = settings_of(
 ReidSettings = settings_of(
     ReidTrainConfig, "ReidSettings",
     without=("shards", "test_shards", "subsets", "fraction", "draw", "synthetic", "protocol", "arm", "seed",
-             "start_from", "device", "workers"),
+             "identity_check", "start_from", "processes", "device", "workers"),
+)  # fmt: skip
+CheckIdentitySettings = settings_of(
+    CheckIdentityConfig, "CheckIdentitySettings",
+    without=("run", "synthetic", "shards", "subsets", "fraction", "draw", "device", "workers"),
 )  # fmt: skip
 BenchmarkSettings = settings_of(BenchmarkConfig, "BenchmarkSettings", without=("runs",))
 
@@ -113,12 +118,20 @@ class RegenerateConfig(Config):
     """Independent draws of the subsets; the unit that intervals are computed from."""
     seeds: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1)
     """Seeds of the re-ID runs on each subset."""
-    arms: list[Literal["real", "real+synthetic", "real-then-synthetic"]] = Field(
-        ["real", "real+synthetic"], min_length=1
-    )
-    """What the re-ID networks are trained on; 'real-then-synthetic' goes on from the 'real' run (PIDM's schedule)."""
+    arms: list[Arm] = Field(["real", "real+synthetic"], min_length=1)
+    """What the re-ID networks are trained on (docs/benchmark.md explains each)."""
+    long: float | None = Field(None, ge=1)
+    """How many times the steps of arm 'real' all other arms take in all, so that they are compared at equal steps. Not
+    given: 2 where 'real-long' or 'real-then-synthetic' is among the arms, else 1 (equal to 'real')."""
+    synthetic: Annotated[dict[ArmName, Path], Role.RUNTIME] = {}
+    """Images of other generators as further arms, ``NAME=PATH``: a set of `imagpose synthesize`, or a folder of images
+    that tells their identities (`reid/folders.py`). ``{fraction}`` and ``{draw}`` in a path stand for the subset's."""
     protocol: Literal["leak-free", "paper"] = "leak-free"
     """'leak-free': the generator sees the subset only; 'paper': it is trained on the full training split."""
+
+    continue_training: Literal["scratch", "warm-start"] = "scratch"
+    """Where generators start when the data have changed: 'scratch': where the first ones did; 'warm-start': from the
+    newest generator of the same settings, if all images that it has seen are among those of the new one."""
 
     vae: Path | None = None
     """Folder of the AutoencoderKL; not given: `pretrain.vae` makes one from nothing."""
@@ -144,6 +157,8 @@ class RegenerateConfig(Config):
     """The synthetic images of each subset."""
     reid: ReidSettings = ReidSettings()
     """The re-ID networks."""
+    check_identity: CheckIdentitySettings = CheckIdentitySettings()
+    """Which synthetic images arm 'real+checked' keeps."""
     benchmark: BenchmarkSettings = BenchmarkSettings()
     """The table."""
 
@@ -155,6 +170,14 @@ class RegenerateConfig(Config):
     """'auto' (GPU when there is one), 'cpu', 'cuda', 'cuda:1'."""
     gpus: Annotated[int, Role.RUNTIME] = Field(1, ge=1)
     """GPUs of this machine that generator training is spread over, by torchrun."""
+    nodes: Annotated[int, Role.RUNTIME] = Field(1, ge=1)
+    """Machines that generator training is spread over, `gpus` on each; each runs the command that the log shows."""
+    rendezvous: Annotated[str, Role.RUNTIME] = Field("", pattern=r"^$|^[\w.-]+:\d+$")
+    """HOST:PORT of one of these machines, where their processes meet; needed with more than one."""
+    grace_seconds: Annotated[float, Role.RUNTIME] = Field(8, gt=0, le=25)
+    """Time that a cancelled command has for saving before it is killed. Prefect's worker waits for 30 s in all."""
+    stage_hours: Annotated[float | None, Role.RUNTIME] = Field(None, gt=0)
+    """Time after which a stage is stopped and fails (what it has done is kept); no limit if not given."""
     workers: Annotated[int, Role.RUNTIME] = Field(2, ge=1)
     """Processes or threads that render, check and decode images, and on a CPU train and sample small networks."""
 
@@ -180,15 +203,55 @@ class RegenerateConfig(Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> RegenerateConfig:
-        if "real-then-synthetic" in self.arms and "real" not in self.arms:
-            raise ValueError("arm 'real-then-synthetic' goes on from arm 'real', which is not among the arms")
+        for arm in ("real-then-synthetic", "real+checked"):
+            if arm in self.arms and "real" not in self.arms:
+                raise ValueError(f"arm '{arm}' goes on from arm 'real', which is not among the arms")
+        self._check_lengths()
+        self._check_other_people()
         if self.fractions == [100] and "real" not in self.arms:
             raise ValueError("fractions 100: nothing is synthesised for the full set, so arms must hold 'real'")
+        if self.nodes > 1 and not self.rendezvous:
+            raise ValueError(f"nodes {self.nodes} need a rendezvous: give HOST:PORT of one of them")
         # Rules between a stage's fields, by the stage's own class; the folders are found later.
         complete(TrainConfig, self.train, encoded=Path())
         complete(SynthesizeConfig, self.synthesize, generator=Path(), encoded=Path())
         complete(ReidTrainConfig, self.reid, shards=Path(), test_shards=Path())
         return self
+
+    def _check_lengths(self) -> None:
+        if len(set(self.arms)) < len(self.arms):
+            raise ValueError("arms must be distinct")
+        if taken := sorted(set(self.synthetic) & set(ARMS)):
+            raise ValueError(
+                f"synthetic {taken[0]}=...: '{taken[0]}' is an arm of ours; give the generator another name"
+            )
+        for arm in ("real-long", "real-then-synthetic"):
+            if arm in self.arms and self.steps_ratio() == 1:
+                raise ValueError(f"long 1 makes arm '{arm}' as long as 'real'; give a larger one")
+
+    def _check_other_people(self) -> None:
+        known = self.pretrain is not None and (self.pretrain.population is not None or self.identities is not None)
+        if "real-pretrained" in self.arms and not known:
+            raise ValueError(
+                "arm 'real-pretrained' needs the people whom the generator's base has seen: give a slice "
+                "(identities) or a population (pretrain.population) to pretrain on"
+            )
+
+    def steps_ratio(self) -> float:
+        """How many times the steps of arm 'real' the other arms take."""
+        if self.long is not None:
+            return self.long
+        return 2.0 if {"real-long", "real-then-synthetic"} & set(self.arms) else 1.0
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: Any, handler: Any) -> dict[str, Any]:
+        """The schema that Prefect checks a submission against and makes its form of, without default values.
+
+        The form would submit them, as if they had been given, and so undo the preset.
+        """
+        schema = handler.resolve_ref_schema(handler(core_schema))
+        _drop_defaults(schema, handler, [])
+        return schema
 
     def output_folder(self) -> Path:
         """Where the report is copied to."""
@@ -204,6 +267,21 @@ class RegenerateConfig(Config):
             if path is not None and path.is_relative_to(PROJECT):
                 values[name] = str(path.relative_to(PROJECT))
         return values
+
+
+def _drop_defaults(schema: Any, handler: Any, above: list[Any]) -> None:
+    """Remove ``default`` from the properties of a JSON schema and of those it refers to."""
+    if isinstance(schema, list):
+        for item in schema:
+            _drop_defaults(item, handler, above)
+    elif isinstance(schema, dict):
+        if "$ref" in schema and (found := handler.resolve_ref_schema(schema)) not in above:
+            _drop_defaults(found, handler, [*above, found])
+        for name, item in schema.items():
+            if name == "properties":
+                for field in item.values():
+                    field.pop("default", None)
+            _drop_defaults(item, handler, above)
 
 
 def _runtime_fields(config: BaseModel) -> dict[str, Any]:

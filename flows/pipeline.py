@@ -8,11 +8,10 @@ images -> index -> poses -> subsets -> shards -> encoded -> generator (a subset)
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from datasets.artifacts import StageConfig
 from datasets.config import (
     EncodeConfig,
     ImportPosesConfig,
@@ -22,16 +21,13 @@ from datasets.config import (
     WriteShardsConfig,
 )
 from flows.commands import PROJECT
-from flows.config import RegenerateConfig, complete
+from flows.config import RegenerateConfig, SynthesizeSettings, complete
+from flows.reid_arms import OF_RECONSTRUCTIONS, OF_SYNTHETIC, ReidInputs, Run, Unit, train_arms
 from imagpose.config import SynthesizeConfig, TrainConfig, TrainImageEncoderConfig, TrainVaeConfig
 from reid.config import BenchmarkConfig, ReportConfig
-from reid.config import TrainConfig as ReidTrainConfig
 
 logger = logging.getLogger(__name__)
 
-Run = Callable[[Sequence[StageConfig]], list[Path]]
-Unit = tuple[int, int]
-"""A subset: (fraction in percent, draw)."""
 EVERYTHING = 100
 
 
@@ -52,6 +48,8 @@ class Models:
     vae: Path
     image_encoder: Path
     generator: Path | None
+    others: Path | None = None
+    """Training shards of the people whom the base was trained on here."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,9 @@ def regenerate_with(config: RegenerateConfig, run: Run) -> Regeneration:
     encoded = encode(config, images.shards, models, run)
     generators = train_generators(config, encoded, subsets, models, run)
     synthetic = synthesize(config, encoded, subsets, generators, run)
-    runs = train_reid(config, images.shards, test_shards, subsets, synthetic, run)
+    reconstructions = reconstruct(config, encoded, subsets, generators, run)
+    inputs = ReidInputs(images.shards, test_shards, subsets, synthetic, reconstructions, models.others)
+    runs = train_arms(config, inputs, units(config), run)
     (benchmark,) = run([complete(BenchmarkConfig, config.benchmark, runs=runs)])
     (report,) = run([_report(config, images, benchmark, runs, generators, synthetic, models)])
     return Regeneration(report, benchmark, runs, synthetic, generators)
@@ -136,7 +136,7 @@ def pretrain(config: RegenerateConfig, csv: list[Path], root: Path, run: Run) ->
         encoded = encode(config, others.shards, models, run)
         (generator,) = run([complete(TrainConfig, first.generator, encoded=encoded, init_from=generator,
                                      device=config.device)])  # fmt: skip
-    return Models(vae, image_encoder, generator)
+    return Models(vae, image_encoder, generator, others.shards)
 
 
 def _other_people(config: RegenerateConfig, csv: list[Path], root: Path, run: Run) -> Images | None:
@@ -182,49 +182,38 @@ def train_generators(
 
 
 def _needs_synthesis(config: RegenerateConfig) -> bool:
-    return any(arm != "real" for arm in config.arms)
+    return bool({*OF_SYNTHETIC, OF_RECONSTRUCTIONS} & set(config.arms))
 
 
 def synthesize(
     config: RegenerateConfig, encoded: Path, subsets: Path, generators: Mapping[Unit, Path], run: Run
 ) -> dict[Unit, Path]:
-    """The synthetic images of each subset."""
+    """The synthetic images of each subset, where an arm trains on them."""
+    if not set(OF_SYNTHETIC) & set(config.arms):
+        return {}
+    return _synthesize(config, config.synthesize, encoded, subsets, generators, run)
+
+
+def reconstruct(
+    config: RegenerateConfig, encoded: Path, subsets: Path, generators: Mapping[Unit, Path], run: Run
+) -> dict[Unit, Path]:
+    """As many images as `synthesize` makes, each in its source's own pose, where that control is asked for."""
+    if OF_RECONSTRUCTIONS not in config.arms:
+        return {}
+    settings = config.synthesize.model_copy(update={"pose_policy": "reconstruction"})
+    return _synthesize(config, settings, encoded, subsets, generators, run)
+
+
+def _synthesize(
+    config: RegenerateConfig, settings: SynthesizeSettings, encoded: Path, subsets: Path,  # type: ignore[valid-type]
+    generators: Mapping[Unit, Path], run: Run,
+) -> dict[Unit, Path]:  # fmt: skip
     folders = run([
-        complete(SynthesizeConfig, config.synthesize, generator=generator, encoded=encoded, subset=subsets,
+        complete(SynthesizeConfig, settings, generator=generator, encoded=encoded, subset=subsets,
                  fraction=fraction, draw=draw, device=config.device)
         for (fraction, draw), generator in generators.items()
     ])  # fmt: skip
     return dict(zip(generators, folders, strict=True))
-
-
-def train_reid(
-    config: RegenerateConfig, shards: Path, test_shards: Path, subsets: Path, synthetic: Mapping[Unit, Path], run: Run
-) -> list[Path]:
-    """The re-ID runs: fraction x draw x arm x seed. Arms that go on from another run come after it."""
-
-    def one_run(unit: Unit, arm: str, seed: int, start_from: Path | None = None) -> ReidTrainConfig:
-        return complete(
-            ReidTrainConfig, config.reid, shards=shards, test_shards=test_shards, subsets=subsets, fraction=unit[0],
-            draw=unit[1], synthetic=[] if arm == "real" else [synthetic[unit]], protocol=config.protocol, arm=arm,
-            seed=seed, start_from=start_from, device=config.device, workers=config.workers,
-        )  # fmt: skip
-
-    first = [
-        (unit, arm, seed)
-        for unit in units(config)
-        for arm in config.arms
-        for seed in config.seeds
-        if arm == "real" or (arm == "real+synthetic" and unit in synthetic)
-    ]
-    folders = dict(zip(first, run([one_run(*key) for key in first]), strict=True))
-    second = [
-        (unit, "real-then-synthetic", seed)
-        for unit in units(config)
-        for seed in config.seeds
-        if "real-then-synthetic" in config.arms and unit in synthetic
-    ]
-    fine_tuned = run([one_run(*key, start_from=folders[key[0], "real", key[2]]) for key in second])
-    return [*folders.values(), *fine_tuned]
 
 
 def _report(

@@ -367,6 +367,13 @@ def tiny_recipe(steps: int = 200, *, height: int = 64, width: int = 32) -> dict[
     }
 
 
+def cheap_augmentation(config: AugmentationConfig) -> AugmentationConfig:
+    """What costs nothing: colour jitter, random erasing at BoT's rate and crops from twice the padding."""
+    return config.model_copy(
+        update={"colour_jitter": 0.3, "erasing": max(config.erasing, 0.5), "padding": 2 * config.padding}
+    )
+
+
 def run_name(config: TrainConfig) -> str:
     """A short human name of a run, for logs and progress: ``leak-free 20 % draw 0 seed 0 real``."""
     return f"{config.protocol} {config.fraction} % draw {config.draw} seed {config.seed} {config.arm}"

@@ -1,0 +1,146 @@
+"""The re-ID runs of a regeneration: which arm trains on what, for how long, and from where.
+
+Arm `real` takes the recipe's own steps. Every other arm takes `long` times as many *in all*, so that they are compared
+at equal steps, and `real-long` tells what the longer training gives by itself. An arm that goes on from another run
+counts that run's steps too: `real-then-synthetic` adds what is left. Pretraining on other people comes on top and is
+reported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from datasets.artifacts import StageConfig
+from flows.config import RegenerateConfig, ReidSettings, complete
+from reid.config import CheckIdentityConfig, TrainConfig, cheap_augmentation
+
+Run = Callable[[Sequence[StageConfig]], list[Path]]
+Unit = tuple[int, int]
+"""A subset: (fraction in percent, draw)."""
+
+OF_SYNTHETIC = ("real+synthetic", "real-then-synthetic", "real+checked")
+"""Arms that train on the generator's images."""
+OF_RECONSTRUCTIONS = "reconstruction"
+PRETRAINING = "pretraining"
+"""Arm of the runs on other people that `real-pretrained` goes on from; not in the table."""
+
+
+@dataclass(frozen=True)
+class ReidInputs:
+    """What the runs are made from."""
+
+    shards: Path
+    test_shards: Path
+    subsets: Path
+    synthetic: Mapping[Unit, Path] = field(default_factory=dict)
+    reconstructions: Mapping[Unit, Path] = field(default_factory=dict)
+    others: Path | None = None
+    """Training shards of the people whom the generator's base has seen."""
+
+
+def train_arms(config: RegenerateConfig, inputs: ReidInputs, units: Sequence[Unit], run: Run) -> list[Path]:
+    """All runs of the table, arm by arm: first those that need no other run, then those that go on from one.
+
+    Args:
+        units: the subsets.
+        run: makes what is missing of several artifacts of one stage; returns their folders in order.
+    """
+    maker = _RunMaker(config, inputs)
+    cells = [(unit, arm, seed) for unit in units for arm in _arms(config) for seed in config.seeds]
+    cells = [cell for cell in cells if maker.possible(cell[0], cell[1])]
+    first = [cell for cell in cells if cell[1] not in ("real-then-synthetic", "real-pretrained", "real+checked")]
+    pretrainings = config.seeds if any(arm == "real-pretrained" for _, arm, _ in cells) else []
+    made = run([maker.make(*cell) for cell in first] + [maker.pretraining(seed) for seed in pretrainings])
+    folders = dict(zip(first, made, strict=False))
+    pretrained = dict(zip(pretrainings, made[len(first) :], strict=True))
+    checks = _check_identities(config, inputs, [cell for cell in cells if cell[1] == "real+checked"], folders, run)
+    second = [cell for cell in cells if cell not in folders]
+    later: list[TrainConfig] = []
+    for unit, arm, seed in second:
+        start = {"real-then-synthetic": folders.get((unit, "real", seed)), "real-pretrained": pretrained.get(seed)}
+        later.append(maker.make(unit, arm, seed, start_from=start.get(arm), check=checks.get((unit, seed))))
+    folders.update(zip(second, run(later), strict=True))
+    return [folders[cell] for cell in cells]
+
+
+def _arms(config: RegenerateConfig) -> list[str]:
+    return [*config.arms, *config.synthetic]
+
+
+def _check_identities(
+    config: RegenerateConfig, inputs: ReidInputs, cells: Sequence[tuple[Unit, str, int]],
+    folders: Mapping[tuple[Unit, str, int], Path], run: Run,
+) -> dict[tuple[Unit, int], Path]:  # fmt: skip
+    """The check of each subset's synthetic images by the `real` run of the same seed."""
+    wanted = [(unit, seed) for unit, _, seed in cells]
+    checks = [
+        complete(
+            CheckIdentityConfig, config.check_identity, run=folders[unit, "real", seed],
+            synthetic=inputs.synthetic[unit], shards=inputs.shards, subsets=inputs.subsets, fraction=unit[0],
+            draw=unit[1], device=config.device, workers=config.workers,
+        )
+        for unit, seed in wanted
+    ]  # fmt: skip
+    return dict(zip(wanted, run(checks), strict=True))
+
+
+@dataclass(frozen=True)
+class _RunMaker:
+    """Puts the settings of single runs together."""
+
+    config: RegenerateConfig
+    inputs: ReidInputs
+
+    def possible(self, unit: Unit, arm: str) -> bool:
+        """Whether the arm has something to train on: nothing is synthesised for the full training split."""
+        if arm in OF_SYNTHETIC:
+            return unit in self.inputs.synthetic
+        return arm != OF_RECONSTRUCTIONS or unit in self.inputs.reconstructions
+
+    def make(
+        self, unit: Unit, arm: str, seed: int, *, start_from: Path | None = None, check: Path | None = None
+    ) -> TrainConfig:
+        """The run of one cell of the table."""
+        return self._complete(
+            self.settings(arm), shards=self.inputs.shards, subsets=self.inputs.subsets, fraction=unit[0], draw=unit[1],
+            synthetic=self._synthetic(unit, arm), arm=arm, seed=seed, start_from=start_from,
+            identity_check=[] if check is None else [check],
+        )  # fmt: skip
+
+    def pretraining(self, seed: int) -> TrainConfig:
+        """A run on the people whom the generator's base has seen, with the recipe's own steps."""
+        return self._complete(self.config.reid, shards=self.inputs.others, arm=PRETRAINING, seed=seed)
+
+    def settings(self, arm: str) -> ReidSettings:  # type: ignore[valid-type]
+        """The recipe with the arm's number of steps and augmentation."""
+        recipe, longer = self.config.reid, self.config.steps_ratio()
+        share = {"real": 1.0, "real-then-synthetic": longer - 1}.get(arm, longer)
+        schedule = recipe.schedule.model_copy(update={"times": recipe.schedule.times * share})
+        changes: dict[str, Any] = {"schedule": schedule}
+        if arm == "cheap-augmentation":
+            changes["augmentation"] = cheap_augmentation(recipe.augmentation)
+        return recipe.model_copy(update=changes)
+
+    def _synthetic(self, unit: Unit, arm: str) -> list[Path]:
+        if arm in OF_SYNTHETIC:
+            return [self.inputs.synthetic[unit]]
+        if arm == OF_RECONSTRUCTIONS:
+            return [self.inputs.reconstructions[unit]]
+        foreign = self.config.synthetic.get(arm)
+        return [] if foreign is None else [foreign_folder(foreign, unit)]
+
+    def _complete(self, settings: Any, **inputs: Any) -> TrainConfig:
+        config = self.config
+        return complete(
+            TrainConfig, settings, test_shards=self.inputs.test_shards, protocol=config.protocol, device=config.device,
+            workers=config.workers, **inputs,
+        )  # fmt: skip
+
+
+def foreign_folder(path: Path, unit: Unit) -> Path:
+    """Another generator's images for a subset: ``{fraction}`` and ``{draw}`` in the path stand for its numbers."""
+    text = str(path).replace("{fraction}", str(unit[0])).replace("{draw}", str(unit[1]))
+    return Path(text).absolute()
