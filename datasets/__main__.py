@@ -20,6 +20,11 @@ COMMANDS = {
         config="datasets.config:ImportPosesConfig",
         run="datasets.poses:make_imported_poses",
     ),
+    "extract-poses": Command(
+        summary="find the skeletons of an index's images",
+        config="datasets.config:ExtractPosesConfig",
+        run="datasets.extract_poses:make_extracted_poses",
+    ),
     "train-pose": Command(
         summary="train the small pose network",
         config="datasets.config:TrainPoseConfig",

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from datasets.artifacts import Artifact, Config, ModelFolder, Role, SourceFile, SourceTree, StageConfig
+from datasets.artifacts import (
+    Artifact,
+    Config,
+    ModelFolder,
+    Role,
+    SourceFile,
+    SourceTree,
+    StageConfig,
+    json_sha256,
+)  # fmt: skip
 from datasets.image_encoders import EncoderFolder, how_to_get
 
 Percent = Annotated[int, Field(gt=0, le=100)]
@@ -69,6 +78,14 @@ class IndexConfig(StageConfig):
     @classmethod
     def _absolute(cls, root: Path) -> Path:
         return root.absolute()  # later stages read the images from wherever they are started
+
+    def further_inputs(self) -> dict[str, object]:
+        """What the result depends on besides the fields: the files that a table lists (a folder counts by its own)."""
+        if self.layout != "table" or not self.root.is_file():
+            return {}
+        from datasets.table import listed_files
+
+        return {"listed_files": json_sha256(listed_files(self.root))}
 
 
 class ImportPosesConfig(StageConfig):
@@ -133,6 +150,41 @@ class TrainPoseConfig(StageConfig):
             if len(values) != len(self.images) and (values or name == "poses"):
                 raise ValueError(f"{name} has {len(values)} entries for {len(self.images)} indexes; give one for each")
         return self
+
+
+TINY_POSE_WEIGHTS = Path(__file__).parent / "builtin" / "openpose_tiny" / "weights.safetensors"
+"""The pose network that comes with the package."""
+
+
+class ExtractPosesConfig(StageConfig):
+    """Skeletons of an index's images, found by a network."""
+
+    stage: ClassVar[str] = "extract-poses"
+    package: ClassVar[str] = "datasets"
+
+    images: Artifact
+    """The image index."""
+    backend: Literal["openpose-tiny", "openpose"]
+    """'openpose' is CMU's network with its published weights; 'openpose-tiny' a small one for crops of one person."""
+    weights: SourceFile | None = None
+    """Weights' file; not given: those in the package (openpose-tiny), or those published, from the hub (openpose)."""
+    weights_sha256: str | None = Field(None, pattern="^[0-9a-fA-F]{64}$")
+    """What `weights` must hash to, if they are not the published ones of openpose."""
+    scales: list[Annotated[float, Field(gt=0, le=4)]] = Field([0.5], min_length=1)
+    """Of openpose: heights of the network's input, in 368 rows; maps are averaged over them."""
+    splits: list[Literal["train", "query", "gallery"]] = ["train", "query", "gallery"]
+    """Splits to look at; images of others get status 'missing'."""
+    device: Annotated[str, Role.RUNTIME] = "auto"
+    """'auto' (GPU when there is one), 'cpu', 'cuda', 'cuda:1'."""
+    workers: Annotated[int, Role.RUNTIME] = Field(2, ge=1)
+    """Processes; several GPUs ('cuda' or 'auto') are given to them in turn."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _built_in_weights(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("backend") == "openpose-tiny" and not given.get("weights"):
+            return {**given, "weights": TINY_POSE_WEIGHTS}  # so that their content counts in the key
+        return given
 
 
 class ExportPosesConfig(Config):

@@ -145,6 +145,11 @@ def _refuse_another_frame(statuses: Counter[str], total: int, config: ImportPose
 
 def write_poses(keys: list[str], rows: list[PoseRow], backend: str, directory: Path) -> None:
     """Write a pose artifact's table; equal rows give equal bytes."""
+    write_pose_table(pose_table(keys, rows, backend), directory / POSES_FILE)
+
+
+def pose_table(keys: list[str], rows: list[PoseRow], backend: str) -> pa.Table:
+    """Skeletons as rows of a pose artifact."""
     flat = np.stack([row.keypoints for row in rows]).astype(np.float32).reshape(-1)
     columns = [
         pa.array(keys, pa.string()),
@@ -153,7 +158,14 @@ def write_poses(keys: list[str], rows: list[PoseRow], backend: str, directory: P
         pa.array([row.status for row in rows], pa.string()),
         pa.array([row.error for row in rows], pa.string()),
     ]
-    pq.write_table(pa.table(columns, schema=SCHEMA), directory / POSES_FILE, compression="zstd")
+    return pa.table(columns, schema=SCHEMA)
+
+
+def write_pose_table(table: pa.Table, path: Path) -> None:
+    """Write a table of skeletons; the file appears only when it is whole, and equal rows give equal bytes."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    pq.write_table(table.combine_chunks(), temporary, compression="zstd")
+    temporary.replace(path)
 
 
 def read_poses(directory: Path) -> pd.DataFrame:

@@ -13,13 +13,10 @@ from torch import Tensor
 from datasets.artifacts import file_sha256
 from datasets.skeleton import missing_keypoints, scale_keypoints
 from datasets.tiny_pose.decoding import decode_person
-from datasets.tiny_pose.network import WEIGHTS_FILE, TinyPoseNetwork, load_network
+from datasets.tiny_pose.network import TinyPoseNetwork, load_network
 from datasets.tiny_pose.targets import to_pixels
 
-BUILT_IN = Path(__file__).parents[1] / "builtin" / "openpose_tiny"
-"""The network that comes with the package."""
-
-DEFAULT_THRESHOLD = 0.25
+MIN_SCORE = 0.25
 """A joint whose peak is lower counts as absent."""
 
 
@@ -39,23 +36,23 @@ class TinyPoseEstimator:
 
     def __init__(
         self,
-        folder: Path = BUILT_IN,
+        weights: Path,
         *,
         device: str | torch.device = "cpu",
         batch_size: int = 64,
-        threshold: float = DEFAULT_THRESHOLD,
+        min_score: float = MIN_SCORE,
     ) -> None:
         """Load a network.
 
         Args:
-            folder: of a saved network; the built-in one by default.
+            weights: ``weights.safetensors`` of a saved network, config.json beside it.
             batch_size: crops at a time.
-            threshold: a joint with a lower score is left out.
-        Raises: WeightsError: the folder holds no network.
+            min_score: a joint with a lower score is left out.
+        Raises: WeightsError: there is no network.
         """
-        self.network = load_network(folder).to(device)
-        self.weights_sha256 = file_sha256(Path(folder) / WEIGHTS_FILE)
-        self.batch_size, self.threshold = batch_size, threshold
+        self.network = load_network(weights).to(device)
+        self.weights_sha256 = file_sha256(weights)
+        self.batch_size, self.min_score = batch_size, min_score
 
     def estimate(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Skeletons, (1, 18, 3) for each image or (0, 18, 3) where no joint is found; see `PoseEstimator`."""
@@ -66,7 +63,7 @@ class TinyPoseEstimator:
             heat, fields = maps_of(self.network, np.stack([_resized(image, *size) for image in batch]))
             people = decode_person(heat.cpu(), fields.cpu())
             people[..., :2] = to_pixels(people[..., :2])
-            people[people[..., 2] < self.threshold] = missing_keypoints()[0]
+            people[people[..., 2] < self.min_score] = missing_keypoints()[0]
             for image, keypoints in zip(batch, people, strict=True):
                 person = scale_keypoints(keypoints, size, image.shape[:2])
                 found.append(person[None] if (person[:, 2] > 0).any() else np.empty((0, 18, 3), np.float32))

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from pydantic import Field, ValidationError
+from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -133,23 +133,30 @@ def read_facts(folder: Path) -> dict[str, Any]:
     return json.loads((folder / CONFIG_FILE).read_text())["training"]
 
 
-def load_network(folder: Path) -> TinyPoseNetwork:
-    """A network for inference from a folder that `save_network` wrote; float32, channels last.
+def load_network(weights: Path) -> TinyPoseNetwork:
+    """A network for inference from the ``weights.safetensors`` that `save_network` wrote; float32, channels last.
 
+    Its config.json must lie beside it.
     Raises: WeightsError: files missing, truncated or of another network.
     """
-    folder = Path(folder)
+    weights = Path(weights)
+    beside = weights.with_name(CONFIG_FILE)
+    for file in (weights, beside):
+        if not file.is_file():
+            raise WeightsError(f"{file} is not a file; give the {WEIGHTS_FILE} in a folder that train-pose made")
     try:
-        config = NetworkConfig.model_validate(json.loads((folder / CONFIG_FILE).read_text())["network"])
-        tensors = load_file(folder / WEIGHTS_FILE)
-    except FileNotFoundError as error:
-        raise WeightsError(f"{error.filename or folder} does not exist; give the folder of train-pose") from None
-    except (OSError, ValueError, KeyError, TypeError, ValidationError, SafetensorError) as error:
-        raise WeightsError(f"{folder} does not hold a network of train-pose ({error}); train it again") from None
+        config = NetworkConfig.model_validate(json.loads(beside.read_text())["network"])
+        tensors = load_file(weights)
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        reason = str(error).splitlines()[0]
+        raise WeightsError(
+            f"{weights} is no network of train-pose ({reason}); train it again or copy it anew"
+        ) from None
     network = TinyPoseNetwork(config).eval().requires_grad_(False)
     _fold(network)
     try:
         network.load_state_dict({name: value.float() for name, value in tensors.items()}, strict=True)
     except RuntimeError as error:
-        raise WeightsError(f"{folder}: the weights are of another network ({error})") from None
+        reason = " ".join(str(error).split())[:200]
+        raise WeightsError(f"{weights} holds the weights of another network ({reason})") from None
     return network.to(memory_format=torch.channels_last)

@@ -70,7 +70,7 @@ def read_pixels(source: ImageSource, path: str, height: int, width: int) -> np.n
         content = source.read(path)
     except UnreadableFileError as error:
         raise InputError(f"{path} of {source.root} cannot be read any more ({error}); index again") from None
-    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB)
+    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
     if pixels is None:
         raise InputError(f"{path} of {source.root} is no image any more; index again")
     if pixels.shape[:2] != (height, width):

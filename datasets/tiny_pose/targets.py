@@ -12,13 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from datasets.pose_decoding import PAF_CHANNELS, PAF_LIMBS
+
 STRIDE = 4
 """Pixels of the network's input per cell of a map, each way."""
 
-FIELD_LIMBS = (
-    (1, 8), (8, 9), (9, 10), (1, 11), (11, 12), (12, 13), (1, 2), (2, 3), (3, 4), (2, 16),
-    (1, 5), (5, 6), (6, 7), (5, 17), (1, 0), (0, 14), (0, 15), (14, 16), (15, 17),
-)  # fmt: skip
+FIELD_LIMBS = tuple(limb for _, limb in sorted(zip(PAF_CHANNELS, PAF_LIMBS, strict=True)))
 """Pairs of joints in the order of the fields' channels, that of OpenPose's COCO model."""
 FIELD_COUNT = 2 * len(FIELD_LIMBS)
 
