@@ -93,6 +93,10 @@ class StageConfig(Config):
     stage_version: ClassVar[int] = 1
     """Raised when the stage's code starts to give another result for the same settings."""
 
+    def further_inputs(self) -> dict[str, object]:
+        """What else the result depends on, as it counts in the key; nothing for most stages."""
+        return {}
+
 
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, as lower-case hex."""
@@ -205,6 +209,8 @@ def describe_config(config: BaseModel, prefix: str = "", inputs: dict[str, Any] 
         if role is not Role.RUNTIME:
             path = f"{prefix}.{name}" if prefix else name
             described[name] = _describe(getattr(config, name), role, path, inputs)
+    if isinstance(config, StageConfig):
+        described.update(config.further_inputs())
     return described
 
 

@@ -11,10 +11,12 @@ import io
 import warnings
 from dataclasses import dataclass
 
-from PIL import Image
+from PIL import ExifTags, Image
 
 MAX_PIXELS = 64_000_000
 """Larger images are taken for decompression bombs; DeepFashion's largest have under one million pixels."""
+TURNED = range(2, 9)
+"""EXIF orientations other than upright (1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +24,7 @@ class ImageCheck:
     """What the check found."""
 
     status: str
-    """'ok', 'empty', 'unreadable', 'truncated', 'not-jpeg', 'not-rgb', 'bomb' (or a source's own)."""
+    """'ok', 'empty', 'unreadable', 'truncated', 'not-jpeg', 'not-rgb', 'rotated', 'bomb' (or a source's own)."""
     error: str
     """One sentence, empty if ok."""
     width: int = 0
@@ -58,4 +60,15 @@ def _check_opened(image: Image.Image) -> tuple[str, str]:
         image.load()
     except Exception as error:
         return "truncated", f"cannot be decoded to its end: {error}"
+    orientation = _orientation(image)
+    if orientation in TURNED:
+        # Some readers turn it and some do not, so nobody could say which picture a keypoint belongs to.
+        return "rotated", f"its EXIF orientation {orientation} asks readers to turn it; save it upright"
     return "ok", ""
+
+
+def _orientation(image: Image.Image) -> object:
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # broken metadata of a whole picture; what it holds is no matter
+        return None

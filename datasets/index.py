@@ -6,11 +6,13 @@ decodes every file in several processes, sets apart what cannot be used, and wri
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,9 +20,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from datasets import deepfashion, market1501, table
-from datasets.artifacts import manifest_of
+from datasets.artifacts import installed_versions, is_complete, manifest_of, verify
 from datasets.config import IndexConfig
-from datasets.errors import DatasetLayoutError, InputError
+from datasets.errors import ArtifactError, DatasetLayoutError, InputError
 from datasets.image_check import ImageCheck, check_image
 from datasets.processes import end_with_parent
 from datasets.progress import Progress
@@ -38,6 +40,8 @@ SCHEMA = pa.schema(
     ]
 )  # fmt: skip
 CHUNK = 256
+OF_THE_BYTES = ("ok", "unreadable", "truncated", "not-jpeg", "not-rgb", "rotated", "bomb", "duplicate")
+"""Statuses of files that were read and decoded as far as it went."""
 
 
 def make_index(config: IndexConfig, directory: Path) -> dict[str, object]:
@@ -48,20 +52,22 @@ def make_index(config: IndexConfig, directory: Path) -> dict[str, object]:
         InputError: more files than `max_error_percent` cannot be used, or the slice is larger than the set.
     """
     with open_source(config.root, config.layout) as source:
-        rows, ignored = LAYOUTS[config.layout].list_images(source)
+        listing = LAYOUTS[config.layout].list_images(source)
         unsafe = source.unsafe_names()
         prefix = source.prefix
     if unsafe:
         logger.warning(
             "%s: %d names lead outside the archive and are never read: %s", config.root, len(unsafe), unsafe[:3]
         )
-    rows = [row for row, wanted in zip(rows, _in_slice(rows, config), strict=True) if wanted]
-    _check_files(rows, config, prefix)
+    rows = [row for row, wanted in zip(listing.rows, _in_slice(listing.rows, config), strict=True) if wanted]
+    known = earlier_checks(directory, config)
+    decoded = _check_files(rows, config, prefix, known)
     _set_duplicates_apart(rows)
     images = pd.DataFrame(rows, columns=SCHEMA.names).sort_values(["split", "path"], ignore_index=True)
     _refuse_too_many_errors(images, len(unsafe), config)
     write_index(images, directory)
-    summary = {**summarise(images), "ignored": ignored[:20], "unsafe_names": unsafe[:20], "prefix": prefix}
+    summary = {**summarise(images), **listing.notes, "ignored": listing.ignored[:20], "unsafe_names": unsafe[:20],
+               "prefix": prefix, "files_decoded": decoded}  # fmt: skip
     if config.layout == "market1501" and config.identities is None:
         summary["deviations"] = _deviations(images)
     return summary
@@ -143,47 +149,84 @@ def _sampled_others(rows: list[dict[str, object]], share: float, seed: int) -> s
     return positions
 
 
-def _check_files(rows: list[dict[str, object]], config: IndexConfig, prefix: str) -> None:
-    """Fill in size, hash and status of every row that has no status yet."""
+def earlier_checks(directory: Path, config: IndexConfig) -> dict[str, ImageCheck]:
+    """What earlier indexes of the same root in the store found out, by SHA-256 of a file's bytes.
+
+    Whether bytes are a whole picture depends on nothing but them and the decoder, so every file is still read and
+    hashed, and only bytes that no earlier index has seen are decoded. An index made by another decoder does not count.
+    """
+    known: dict[str, ImageCheck] = {}
+    versions = installed_versions()
+    for artifact in sorted(path for path in directory.parent.glob("*") if path != directory and is_complete(path)):
+        try:
+            manifest = manifest_of(artifact, config.stage)
+            same = (manifest["stage_version"], manifest["config"]["root"], manifest["versions"]["pillow"])
+            if same != (config.stage_version, str(config.root), versions["pillow"]) or verify(artifact):
+                continue
+            rows = read_index(artifact, usable=False)
+        except (ArtifactError, KeyError, TypeError, OSError, pa.ArrowException):
+            continue
+        looked_at = rows[rows["sha256"].ne("") & rows["status"].isin(OF_THE_BYTES)]
+        for row in looked_at.itertuples():
+            told = (
+                ("ok", "") if row.status == "duplicate" else (row.status, row.error)
+            )  # of others, it was decoded whole
+            known[row.sha256] = ImageCheck(*told, row.width, row.height, row.sha256)
+    return known
+
+
+def _check_files(rows: list[dict[str, object]], config: IndexConfig, prefix: str, known: dict[str, ImageCheck]) -> int:
+    """Fill in size, hash and status of every row that has no status yet; returns how many had to be decoded."""
     waiting = [row for row in rows if not row["status"]]
     paths = [row["path"] for row in waiting]
     progress = Progress(logger, "index", len(waiting), "images")
-    for row, check in zip(waiting, _checks(paths, config, prefix), strict=True):
+    decoded = 0
+    for row, check in zip(waiting, _checks(paths, config, prefix, known), strict=True):
+        decoded += bool(check.sha256) and check.sha256 not in known
         row.update(status=check.status, error=check.error, width=check.width, height=check.height, sha256=check.sha256)
         progress.update()
     for row in rows:
         row.setdefault("width", 0)
         row.setdefault("height", 0)
         row.setdefault("sha256", "")
+    return decoded
 
 
-def _checks(paths: list[str], config: IndexConfig, prefix: str) -> Iterator[ImageCheck]:
+def _checks(paths: list[str], config: IndexConfig, prefix: str, known: dict[str, ImageCheck]) -> Iterator[ImageCheck]:
     chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
+    arguments = (config.root, config.layout, prefix, known)
     if config.workers == 1 or len(chunks) < 3:  # a pool would take longer to start than the work
-        _open_in_worker(config.root, config.layout, prefix)
+        _open_in_worker(*arguments)
         for chunk in chunks:
             yield from _check_chunk(chunk)
         return
-    arguments = (config.root, config.layout, prefix)
     with ProcessPoolExecutor(config.workers, initializer=_start_worker, initargs=arguments) as pool:
         for checks in pool.map(_check_chunk, chunks):
             yield from checks
 
 
 _worker_source: ImageSource | None = None
+_worker_known: dict[str, ImageCheck] = {}
+_worker_arguments: tuple[Any, ...] = ()
 
 
-def _open_in_worker(root: Path, layout: str, prefix: str) -> None:
-    global _worker_source
+def _open_in_worker(root: Path, layout: str, prefix: str, known: dict[str, ImageCheck]) -> None:
+    global _worker_source, _worker_known
     _worker_source = table.open_source(root) if layout == "table" else ImageSource(root, prefix)
+    _worker_known = known
 
 
-def _start_worker(root: Path, layout: str, prefix: str) -> None:
+def _start_worker(*arguments: Any) -> None:
+    global _worker_arguments
     end_with_parent()
-    _open_in_worker(root, layout, prefix)
+    _worker_arguments = arguments  # opened with the first chunk: an error in here would only break the pool
 
 
 def _check_chunk(paths: list[str]) -> list[ImageCheck]:
+    global _worker_arguments
+    if _worker_arguments:
+        _open_in_worker(*_worker_arguments)
+        _worker_arguments = ()
     return [_check_path(path) for path in paths]
 
 
@@ -192,7 +235,7 @@ def _check_path(path: str) -> ImageCheck:
         content = _worker_source.read(path)
     except UnreadableFileError as error:
         return ImageCheck(error.status, str(error))
-    return check_image(content)
+    return _worker_known.get(hashlib.sha256(content).hexdigest()) or check_image(content)
 
 
 def _set_duplicates_apart(rows: list[dict[str, object]]) -> None:
@@ -216,7 +259,8 @@ def _refuse_too_many_errors(images: pd.DataFrame, unsafe: int, config: IndexConf
     bad = images[images["status"] != "ok"]
     total = len(images) + unsafe
     if not total or len(bad) == len(images):
-        raise DatasetLayoutError(f"{config.root} holds no usable image ({_reasons(bad)})")
+        first = f"; first: {bad.iloc[0]['path']}: {bad.iloc[0]['error']}" if not bad.empty else ""
+        raise DatasetLayoutError(f"{config.root} holds no usable image ({_reasons(bad)}{first})")
     percent = 100 * (len(bad) + unsafe) / total
     if not bad.empty:
         logger.warning("%d of %d files cannot be used: %s", len(bad), len(images), _reasons(bad))

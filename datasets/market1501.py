@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 from datasets.errors import DatasetLayoutError
-from datasets.sources import ImageSource, image_record, is_ignored, printable
+from datasets.sources import ImageSource, Listing, image_record, is_ignored, printable
 
 FOLDERS = {"bounding_box_train": "train", "query": "query", "bounding_box_test": "gallery"}
 """Folder -> split."""
@@ -32,8 +32,11 @@ PUBLISHED_COUNTS = {
 }
 """Of the readme and the official lists."""
 
-_NAME = re.compile(r"(?P<pid>-1|\d{4,})_c(?P<camid>\d+)s(?P<sequence>\d+)_(?P<frame>\d+)_(?P<box>\d+)(?:\.jpg)+", re.I)
+_NAME = re.compile(
+    r"(?P<pid>-1|\d{4,10})_c(?P<camid>\d{1,10})s(?P<sequence>\d{1,10})_(?P<frame>\d{1,10})_\d{1,10}(?:\.jpg){1,2}", re.I
+)
 MAX_NUMBER = 2**31 - 1
+PROBLEM = "the name is not of the form 0002_c1s1_000451_03.jpg"
 
 
 def parse_name(name: str) -> dict[str, int | str] | None:
@@ -48,7 +51,7 @@ def parse_name(name: str) -> dict[str, int | str] | None:
     return {**numbers, "role": role}
 
 
-def list_images(source: ImageSource) -> tuple[list[dict[str, object]], list[str]]:
+def list_images(source: ImageSource) -> Listing:
     """Index rows of all files in the three folders, not yet checked, and the files that are none of the data set's.
 
     Raises: DatasetLayoutError: if a folder is missing.
@@ -64,5 +67,5 @@ def list_images(source: ImageSource) -> tuple[list[dict[str, object]], list[str]
                 continue
             name = entry.path.rpartition("/")[2]
             parsed = parse_name(name) if entry.path == f"{folder}/{name}" else None
-            rows.append(image_record(entry, split, parsed, "0002_c1s1_000451_03.jpg"))
-    return rows, ignored
+            rows.append(image_record(entry, split, parsed, PROBLEM))
+    return Listing(rows, ignored)

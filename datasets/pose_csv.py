@@ -21,7 +21,12 @@ from datasets.sources import image_key, printable
 
 HEADER = "name:keypoints_y:keypoints_x"
 MISSING = -1
+LARGEST = 1_000_000
+"""Pixels; a coordinate beyond it lies in no image, and beyond float32 it would not even be a number."""
+LONGEST_LINE = 10_000
+"""Characters; a row with four decimals has about 400."""
 _SEPARATOR = re.compile(r"[,\s]+")
+_NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[-+]?(nan|inf(inity)?)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +52,7 @@ def read_pose_csv(file: Path) -> dict[str, PoseRow]:
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise InputError(f"{file}, line {line}: not UTF-8 text; save the file as UTF-8") from None
-    lines = [line.strip(" \t\r,") for line in text.split("\n")]
+    lines = [line.strip(" \t,") for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
     if lines[0].replace(" ", "") != HEADER:
         raise InputError(f"{file} begins with '{printable(lines[0][:60])}', expected the header '{HEADER}'")
     rows: dict[str, PoseRow] = {}
@@ -65,18 +70,27 @@ def read_pose_csv(file: Path) -> dict[str, PoseRow]:
 
 def parse_pose_line(line: str) -> tuple[str | None, PoseRow]:
     """A row's image name (None if it has none) and content."""
-    name, *lists = (part.strip() for part in line.split(":"))
+    name, *lists = (part.strip() for part in line.split(":", 4))
     if not name.lower().endswith(".jpg") or "/" in name or "\\" in name:
         return None, _bad("malformed", "no image name")
+    if len(line) > LONGEST_LINE:
+        return name, _bad("malformed", f"has {len(line)} characters, more than {LONGEST_LINE}")
     if len(lists) != 2 or not all(part.startswith("[") and part.endswith("]") for part in lists):
         return name, _bad("malformed", "expected two lists in brackets, y before x")
     try:
-        y, x = ([float(item) for item in _SEPARATOR.split(part[1:-1]) if item] for part in lists)
+        y, x = ([_number(item) for item in _SEPARATOR.split(part[1:-1]) if item] for part in lists)
     except ValueError:
         return name, _bad("not-a-number", "a coordinate is not a number")
     if len(x) != JOINT_COUNT or len(y) != JOINT_COUNT:
         return name, _bad("wrong-length", f"{len(y)} y and {len(x)} x, expected {JOINT_COUNT} each")
     return name, _row(np.array(x), np.array(y))
+
+
+def _number(item: str) -> float:
+    """A coordinate as a number; Python's own reading takes '1_0' and other scripts' digits too."""
+    if not _NUMBER.fullmatch(item):
+        raise ValueError(item)
+    return float(item)
 
 
 def _row(x: np.ndarray, y: np.ndarray) -> PoseRow:
@@ -87,6 +101,8 @@ def _row(x: np.ndarray, y: np.ndarray) -> PoseRow:
         return _bad("half-missing", "a joint has only one of its coordinates")
     if missing.all():
         return PoseRow("no-person", "", missing_keypoints())
+    if max(np.abs(x).max(), np.abs(y).max()) > LARGEST:
+        return _bad("out-of-image", f"a coordinate is larger than {LARGEST}, as no image is")
     keypoints = missing_keypoints()
     keypoints[~missing] = np.stack([x[~missing], y[~missing], np.ones((~missing).sum())], -1)
     return PoseRow("ok", "", keypoints)

@@ -11,7 +11,7 @@ import stat
 import zipfile
 import zlib
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Self
 
@@ -19,6 +19,10 @@ from datasets.errors import DatasetLayoutError
 
 MAX_FILE_BYTES = 64 << 20
 """No person crop is larger; an archive member that claims or turns out to be is not read to its end."""
+BOMB_BYTES, BOMB_RATIO = 1 << 20, 50
+"""An archive member that unpacks to more bytes and to so many times its packed size is no JPEG, and is not unpacked."""
+ENCRYPTED = 1
+"""Bit of an archive member's flags."""
 
 
 class UnreadableFileError(Exception):
@@ -100,10 +104,19 @@ class ImageSource:
     def _folder_entries(self, folder: str) -> list[SourceEntry]:
         base = os.path.join(self.root, self.prefix)
         found = []
-        for parent, _, names in os.walk(os.path.join(base, folder)):
+
+        def unreadable(error: OSError) -> None:
+            if isinstance(error, FileNotFoundError):  # the wanted folder is not there, or a folder went away
+                return
+            path = os.path.relpath(error.filename, base)
+            found.append(SourceEntry(path, ("unreadable", f"the folder cannot be listed: {error.strerror}")))
+
+        for parent, folders, names in os.walk(os.path.join(base, folder), onerror=unreadable):
             inside = os.path.relpath(parent, base).replace(os.sep, "/")
-            for name in names:
-                found.append(SourceEntry(name if inside == "." else f"{inside}/{name}"))
+            links = [name for name in folders if Path(parent, name).is_symlink()]
+            for name in names + links:
+                refused = ("link", "is a link to a folder, which is not followed") if name in links else None
+                found.append(SourceEntry(name if inside == "." else f"{inside}/{name}", refused))
         return found
 
     def _archive_entries(self, folder: str) -> list[SourceEntry]:
@@ -120,6 +133,10 @@ class ImageSource:
                 refused = "link", "is a link; only plain files are read from an archive"
             elif occurrences[member.filename] > 1:
                 refused = "duplicate", "the archive holds several files of this name"
+            elif member.flag_bits & ENCRYPTED:
+                refused = "encrypted", "is encrypted; unpack the archive with its password and give the folder"
+            elif member.file_size > max(BOMB_BYTES, BOMB_RATIO * member.compress_size):
+                refused = "bomb", f"unpacks from {member.compress_size} to {member.file_size} bytes, as no JPEG does"
             found.append(SourceEntry(path, refused))
         return found
 
@@ -168,6 +185,18 @@ def is_safe_path(name: str) -> bool:
     return not (path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name[:2] or "\0" in name)
 
 
+@dataclass(frozen=True)
+class Listing:
+    """What a layout finds in a source."""
+
+    rows: list[dict[str, object]]
+    """Index rows (`image_record`), not yet checked."""
+    ignored: list[str]
+    """Files that are none of the data set's."""
+    notes: dict[str, object] = field(default_factory=dict)
+    """What else a reader of the index's summary should know."""
+
+
 IGNORED_NAMES = frozenset({"thumbs.db", "desktop.ini", ".ds_store"})
 """Left behind by desktops; listed nowhere, counted in the index's summary."""
 
@@ -190,14 +219,16 @@ def image_key(name: str) -> str:
     return name
 
 
-def image_record(entry: SourceEntry, split: str, parsed: dict[str, int | str] | None, rule: str) -> dict[str, object]:
+def image_record(
+    entry: SourceEntry, split: str, parsed: dict[str, int | str] | None, problem: str
+) -> dict[str, object]:
     """An index row before the file's bytes are looked at: status '' means still to be checked.
 
     Args:
         entry: the file.
         split: 'train', 'query' or 'gallery'.
         parsed: pid, camid, sequence, frame, role (and key) from the name; None if the name is not a proper one.
-        rule: what a proper name looks like, for the reason.
+        problem: what is wrong where `parsed` is None, in a sentence.
     """
     path = printable(entry.path)
     name = path.rpartition("/")[2]
@@ -205,7 +236,7 @@ def image_record(entry: SourceEntry, split: str, parsed: dict[str, int | str] | 
     if entry.refused is not None:
         row["status"], row["error"] = entry.refused
     elif parsed is None or path != entry.path:
-        row["status"], row["error"] = "bad-name", f"the name is not of the form {rule}"
+        row["status"], row["error"] = "bad-name", problem or "the name holds characters that cannot be shown"
     else:
         row.update(parsed)
     return row

@@ -144,6 +144,7 @@ def hostile_archive(path: Path) -> Path:
             archive.writestr("bounding_box_train/0079_c1s1_000000_01.jpg", jpeg(52))
         archive.writestr("bounding_box_train/0080_c1s1_000000_01.jpg/inner.jpg", jpeg(53))
         archive.writestr("bounding_box_train/0081_c1s1_000000_01.jpg", bytes(65 << 20), zipfile.ZIP_DEFLATED)
+        archive.writestr("bounding_box_train/0083_c1s1_000000_01.jpg", bytes(65 << 20), zipfile.ZIP_STORED)
         archive.writestr("bounding_box_train/0082_c1s1_000000_01.jpg", jpeg(54))
         archive.writestr("bounding_box_train/\x1b[2J\u202e.jpg", jpeg(55))
     content = bytearray(path.read_bytes())
@@ -160,7 +161,8 @@ def test_hostile_archive_members_are_set_apart_and_nothing_is_written(tmp_path):
     by_name = images.set_index(images["path"].str[-24:-4])["status"]
     assert by_name["/0078_c1s1_000000_01"] == "link"
     assert by_name.loc[["/0079_c1s1_000000_01"]].tolist() == ["duplicate", "duplicate"]
-    assert by_name["/0081_c1s1_000000_01"] == "too-large" and by_name["/0082_c1s1_000000_01"] == "truncated"
+    assert by_name["/0081_c1s1_000000_01"] == "bomb" and by_name["/0083_c1s1_000000_01"] == "too-large"
+    assert by_name["/0082_c1s1_000000_01"] == "truncated"
     assert (images["status"] == "unsafe-path").sum() == 3 and (images["status"] == "bad-name").sum() == 2
     assert (images["status"] == "ok").sum() == 33
     assert not images["path"].str.contains("\x1b").any() and images["key"].is_unique
