@@ -3,10 +3,12 @@
 import sys
 
 BENCHMARKS = {
+    "openpose": "benchmarks.openpose",
     "ranking": "benchmarks.ranking",
     "reranking": "benchmarks.reranking",
     "sampling": "benchmarks.sampling",
     "shards": "benchmarks.shards",
+    "training_step": "benchmarks.training_step",
 }
 
 

@@ -10,21 +10,17 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPVisionConfig, CLIPVisionModel, Dinov2Config, Dinov2Model
 
 from datasets.image_encoders import NAMED_ENCODERS
+from imagpose.check_model import stable_diffusion_unet
 from imagpose.config import ModelConfig
 from imagpose.modeling.denoiser import IMAGPose, denoiser_from_unet2d
 
 LATENT_CHANNELS, VAE_STRIDE = 4, 8
-
-
-def stable_diffusion_unet() -> UNet2DConditionModel:
-    """Stable Diffusion 1.5's UNet: diffusers' defaults are its sizes, but for the text width."""
-    return UNet2DConditionModel(cross_attention_dim=768, sample_size=64)
 
 
 def stable_diffusion_vae() -> AutoencoderKL:
@@ -52,11 +48,11 @@ def image_encoder(name: str) -> nn.Module:
     return Dinov2Model(Dinov2Config(**sizes, image_size=518, use_swiglu_ffn=named.gated))
 
 
-def canvas_inputs(view: tuple[int, int], tokens: int, token_width: int, device: str = "meta") -> dict[str, Tensor]:
-    """What the denoiser takes for one canvas of four `view` (H, W) pixels: shapes only, unless `device` is a real one."""
+def canvas_inputs(view: tuple[int, int], tokens: int, token_width: int) -> dict[str, Tensor]:
+    """What the denoiser takes for one canvas of four `view` (H, W) pixels; shapes only."""
     height, width = view
     rows, columns = height // VAE_STRIDE, width // VAE_STRIDE
-    with torch.device(device):
+    with torch.device("meta"):
         return {
             "noisy_latents": torch.zeros(1, LATENT_CHANNELS, 2 * rows, 2 * columns),
             "timesteps": torch.zeros(1, dtype=torch.long),

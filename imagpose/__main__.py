@@ -19,6 +19,10 @@ COMMANDS = {
         summary="train the IMAGPose denoiser on encoded images",
         config="imagpose.config:TrainConfig", run="imagpose.train:make_generator",
     ),
+    "check-model": Command(
+        summary="prove that the denoiser starts as the stock UNet, at Stable Diffusion's size",
+        config="imagpose.config:CheckModelConfig", run="imagpose.check_model:run_check_model",
+    ),
     "generate": Command(
         summary="my photographs and my poses to pictures",
         config="imagpose.config:GenerateConfig", run="imagpose.generate:run_generate",
@@ -26,6 +30,10 @@ COMMANDS = {
     "synthesize": Command(
         summary="synthetic images for one subset, as shards with full provenance",
         config="imagpose.config:SynthesizeConfig", run="imagpose.synthesize:make_synthetic",
+    ),
+    "evaluate": Command(
+        summary="SSIM, PSNR, LPIPS and FID on the published test pairs, in the paper's four scenarios",
+        config="imagpose.config:EvaluateConfig", run="imagpose.evaluate:make_evaluation",
     ),
 }  # fmt: skip
 

@@ -332,6 +332,19 @@ def recommended(encoded: Path, **fields: Any) -> TrainConfig:
     return TrainConfig(**{"encoded": encoded, **defaults, **fields})
 
 
+class CheckModelConfig(Config):
+    """Prove that the denoiser starts as the stock UNet, and that it can be trained, compiled, copied and saved."""
+
+    size: Literal["sd15", "tiny"] = "sd15"
+    """'sd15': Stable Diffusion 1.5's, random weights, 15 GB of memory; 'tiny': the same classes in seconds."""
+    init_from: Path | None = None
+    """A Stable Diffusion folder whose UNet to take instead."""
+    seed: int = Field(0, ge=0)
+    """Random weights and inputs."""
+    device: Device = "cpu"
+    """'cpu', 'auto' (GPU when there is one), 'cuda'."""
+
+
 class SynthesizeConfig(StageConfig):
     """Synthetic images for one subset: a plan first, then image shards with full provenance."""
 
@@ -357,7 +370,7 @@ class SynthesizeConfig(StageConfig):
     'reconstruction': the source's own pose (a control, not an augmentation)."""
     mode: Literal["T1", "T2", "T3", "IMAGPose*"] = "IMAGPose*"
     """How sources and poses share a canvas; 'IMAGPose*': one source and three target poses."""
-    sampler: Literal["unipc", "ddim"] = "unipc"
+    sampler: Literal["unipc", "dpm++", "ddim"] = "unipc"
     """Solver; the paper's is DDIM with 20 steps."""
     steps: int = Field(12, ge=1)
     """Sampler steps."""
@@ -387,6 +400,67 @@ class SynthesizeConfig(StageConfig):
         return self
 
 
+class EvaluateConfig(StageConfig):
+    """A generator on the published test pairs: SSIM, PSNR, LPIPS and FID in the paper's four scenarios."""
+
+    stage: ClassVar[str] = "evaluate-imagpose"
+    package: ClassVar[str] = "imagpose"
+    command: ClassVar[str | None] = "evaluate"
+
+    generator: ModelFolder
+    """Folder of a generator with its image encoder: the train stage's artifact, or the built-in one."""
+    shards: Artifact
+    """Image shards: query and gallery images are the test set, training images the reference of FID."""
+    pairs: SourceFile | None = None
+    """CSV file ``from,to`` of test pairs; not given: all ordered pairs by PATN's rule."""
+    limit: int | None = Field(None, ge=2)
+    """Take this many pairs, drawn by `seed`; all if not given."""
+    modes: tuple[Literal["T1", "T2", "T3", "IMAGPose*"], ...] = Field(("T1", "T2", "T3", "IMAGPose*"), min_length=1)
+    """Scenarios to run (docs/synthesis.md)."""
+    height: int | None = Field(None, ge=16)
+    """Height in pixels at which pictures are compared; the view's if not given. The paper's: 256 (DeepFashion)."""
+    width: int | None = Field(None, ge=16)
+    """Width in pixels at which pictures are compared; the view's if not given. The paper's: 176 (DeepFashion)."""
+    fid_reference: Literal["train", "targets"] = "train"
+    """What generated pictures are compared with: training images, as all papers do, or the pairs' own targets."""
+    alexnet: SourceFile | None = None
+    """AlexNet's ImageNet weights (torchvision's file), for LPIPS; no such column without."""
+    inception: SourceFile | None = None
+    """Inception's weights of the usual FID (torch-fidelity's file); no such column without."""
+    torchvision_inception: SourceFile | None = None
+    """torchvision's Inception weights, for FID as Table 1's papers measure it; no such column without."""
+    from_hub: bool = False
+    """Fetch those of the three that are not given from their publishers, checked by SHA-256."""
+    known_weights_only: bool = True
+    """Refuse other weights than the published ones; figures with others compare with nothing."""
+    sampler: Literal["unipc", "dpm++", "ddim"] = "ddim"
+    """Solver; the paper's is DDIM."""
+    steps: int = Field(20, ge=1)
+    """Sampler steps; the paper's are 20."""
+    guidance: float = Field(2.0, ge=0)
+    """Classifier-free guidance scale (Eq. 2)."""
+    seed: int = Field(0, ge=0)
+    """Which pairs, which of T1's three pictures, and the noise."""
+    bootstrap: int = Field(1000, ge=0)
+    """Draws of the bootstrap over people behind the 95 % intervals; 0: none."""
+    sheet_rows: int = Field(6, ge=0)
+    """Rows of each scenario's contact sheet."""
+    canvases_per_shard: int = Field(64, ge=1)
+    """Canvases of a file of pictures, the unit that an interrupted run loses at most."""
+    batch_size: Annotated[int, Role.RUNTIME] = Field(16, ge=1)
+    """Canvases at a time."""
+    precision: Literal["no", "bf16"] = "no"
+    """Arithmetic of the denoiser."""
+    device: Device = "auto"
+    """'auto' (GPU when there is one), 'cpu', 'cuda', 'cuda:1'."""
+
+    @model_validator(mode="after")
+    def _both_sides(self) -> EvaluateConfig:
+        if (self.height is None) != (self.width is None):
+            raise ValueError("height and width go together: give both, or neither to compare at the view's size")
+        return self
+
+
 class GenerateConfig(Config):
     """My photographs and my poses to pictures."""
 
@@ -402,7 +476,7 @@ class GenerateConfig(Config):
     """Keypoint JSON of each source, in order; sources found in `keypoints`, or left without skeleton, if not given."""
     out: Path = Path("generated")
     """Folder for the pictures."""
-    sampler: Literal["unipc", "ddim"] = "unipc"
+    sampler: Literal["unipc", "dpm++", "ddim"] = "unipc"
     """Solver; the paper's is DDIM with 20 steps."""
     steps: int = Field(12, ge=1)
     """Sampler steps."""
