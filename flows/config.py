@@ -19,7 +19,9 @@ from pydantic import BaseModel, BeforeValidator, Field, create_model, field_vali
 
 from datasets.artifacts import Config, Role, StageConfig, json_sha256
 from datasets.config import (
+    Coordinates,
     EncodeConfig,
+    ExtractPosesConfig,
     MiniatureConfig,
     Percent,
     SelectSubsetsConfig,
@@ -58,6 +60,9 @@ def complete(stage: type[Stage], settings: BaseModel, **inputs: Any) -> Stage:
 
 
 MiniatureSettings = settings_of(MiniatureConfig, "MiniatureSettings", without=("workers",))
+ExtractPosesSettings = settings_of(
+    ExtractPosesConfig, "ExtractPosesSettings", without=("images", "splits", "device", "workers")
+)
 SubsetSettings = settings_of(SelectSubsetsConfig, "SubsetSettings", without=("images", "fractions", "draws"))
 ShardSettings = settings_of(WriteShardsConfig, "ShardSettings", without=("images", "poses", "splits", "root"))
 EncodeSettings = settings_of(EncodeConfig, "EncodeSettings", without=("shards", "vae", "image_encoder", "device"))
@@ -109,7 +114,10 @@ class RegenerateConfig(Config):
     layout: Literal["market1501", "deepfashion", "table"] = "market1501"
     """How folders and names of `root` tell identity, camera and split."""
     poses: Annotated[list[Path], Role.RUNTIME] = []
-    """Published keypoint files (``name:keypoints_y:keypoints_x``) of the images in `root`."""
+    """Published keypoint files (``name:keypoints_y:keypoints_x``) of the images in `root`; used instead of
+    `extract_poses`."""
+    coordinates: Coordinates = "image"
+    """What the coordinates in `poses` are pixels of: the images in `root`, or one of DeepFashion's published frames."""
     identities: int | None = Field(None, ge=3)
     """Only so many training and test identities; the generator may then be pretrained on the others."""
     fractions: list[Percent] = [20, 40, 60, 80]
@@ -145,6 +153,8 @@ class RegenerateConfig(Config):
     """The rendered data set that stands in for `root`."""
     pretrain: PretrainConfig | None = None
     """What is trained beforehand on other people."""
+    extract_poses: ExtractPosesSettings | None = None
+    """The network that finds the skeletons; not given: `poses`, or the keypoints of the rendered people."""
     subsets: SubsetSettings = SubsetSettings()
     """Which images the subsets take."""
     shards: ShardSettings = ShardSettings()
@@ -208,6 +218,15 @@ class RegenerateConfig(Config):
                 raise ValueError(f"arm '{arm}' goes on from arm 'real', which is not among the arms")
         self._check_lengths()
         self._check_other_people()
+        if self.root is None and self.miniature is not None and self.miniature.layout != self.layout:
+            raise ValueError(
+                f"miniature.layout '{self.miniature.layout}' and layout '{self.layout}' must be the same: "
+                f"give --layout {self.miniature.layout} too"
+            )
+        if self.benchmark.baseline not in (*self.arms, "real"):
+            raise ValueError(
+                f"benchmark.baseline '{self.benchmark.baseline}' is none of the arms {', '.join(self.arms)}; name one"
+            )
         if self.fractions == [100] and "real" not in self.arms:
             raise ValueError("fractions 100: nothing is synthesised for the full set, so arms must hold 'real'")
         if self.nodes > 1 and not self.rendezvous:

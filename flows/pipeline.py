@@ -14,6 +14,7 @@ from pathlib import Path
 
 from datasets.config import (
     EncodeConfig,
+    ExtractPosesConfig,
     ImportPosesConfig,
     IndexConfig,
     MiniatureConfig,
@@ -93,12 +94,12 @@ def find_images(config: RegenerateConfig, run: Run) -> tuple[Path, list[Path]]:
         return config.root.absolute(), [path.absolute() for path in config.poses]
     assert config.miniature is not None  # flows.preflight
     (folder,) = run([complete(MiniatureConfig, config.miniature, workers=config.workers)])
-    return folder, keypoint_files(folder)
+    return folder, keypoint_files(config, folder)
 
 
-def keypoint_files(miniature: Path) -> list[Path]:
-    """The keypoint CSVs of a rendered data set."""
-    return sorted(miniature.rglob("*.csv"))
+def keypoint_files(config: RegenerateConfig, miniature: Path) -> list[Path]:
+    """The keypoint CSVs of a rendered data set; none where a network is to find the skeletons."""
+    return sorted(miniature.rglob("*.csv")) if config.extract_poses is None else []
 
 
 def prepare_images(
@@ -107,9 +108,20 @@ def prepare_images(
     """Index, poses and training shards of one population."""
     (index,) = run([IndexConfig(root=root, layout=config.layout, identities=config.identities,
                                 outside_slice=outside_slice, workers=config.workers)])  # fmt: skip
-    (poses,) = run([ImportPosesConfig(images=index, csv=csv)])
+    (poses,) = run([_poses(config, index, csv)])
     (shards,) = run([_shards(config, index, poses, ["train"])])
     return Images(index, poses, shards)
+
+
+def _poses(config: RegenerateConfig, index: Path, csv: list[Path]) -> ImportPosesConfig | ExtractPosesConfig:
+    """Skeletons from files where there are some, else from the network that the config names."""
+    if csv:
+        coordinates = "image" if config.root is None else config.coordinates  # rendered people come in their own pixels
+        return ImportPosesConfig(images=index, csv=csv, coordinates=coordinates)
+    settings = config.extract_poses
+    assert settings is not None  # flows.preflight
+    settings = settings.model_copy(update={"weights": settings.weights and settings.weights.absolute()})
+    return complete(ExtractPosesConfig, settings, images=index, device=config.device, workers=config.workers)
 
 
 def _shards(config: RegenerateConfig, index: Path, poses: Path, splits: list[str]) -> WriteShardsConfig:
@@ -145,8 +157,9 @@ def _other_people(config: RegenerateConfig, csv: list[Path], root: Path, run: Ru
         return None
     if config.pretrain.population is not None:
         (folder,) = run([complete(MiniatureConfig, config.pretrain.population, workers=config.workers)])
-        rendered = config.model_copy(update={"identities": None, "layout": config.pretrain.population.layout})
-        return prepare_images(rendered, folder, keypoint_files(folder), run)
+        layout = config.pretrain.population.layout
+        rendered = config.model_copy(update={"root": None, "identities": None, "layout": layout})
+        return prepare_images(rendered, folder, keypoint_files(config, folder), run)
     if config.identities is None:
         logger.warning("no people outside the slice: the generator starts from the given models without pretraining")
         return None

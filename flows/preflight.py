@@ -16,6 +16,8 @@ DOWNLOADS = {
     **{name: encoder.download(Path("{folder}")) for name, encoder in NAMED_ENCODERS.items()},
 }
 """Command that gets published weights, by the name of the folder they are expected in."""
+OPENPOSE_DOWNLOAD = "hf download lllyasviel/Annotators body_pose_model.pth --local-dir weights"
+"""Command that gets OpenPose's weights."""
 FEWEST_OTHERS = 4
 """People whom the trainings of the frozen models need: some to learn from, some to be measured on."""
 
@@ -36,14 +38,17 @@ def data_problems(config: RegenerateConfig) -> list[str]:
     """What is wrong with the data set and its keypoint files."""
     if config.root is None and config.miniature is None:
         return [
-            f"preset '{config.preset}' works on your data: give --root FOLDER (the unpacked data set) and --poses FILE"
+            f"preset '{config.preset}' works on your data: give --root FOLDER (the unpacked data set) and --poses FILE "
+            "(the published keypoints; without, a network finds the skeletons)"
         ]
     if config.root is None:
         return ["--poses without --root: the rendered data set has keypoints of its own"] if config.poses else []
-    problems = [layout_problem(config.root, config.layout) or slice_problem(config)]
+    problems = [layout_problem(config.root, config.layout) or split_problem(config) or slice_problem(config)]
     problems += [csv_problem(path) for path in config.poses if path.is_file()]
-    if not config.poses:
-        problems.append("--poses is missing: give the keypoint CSV file of the images in --root")
+    if not config.poses and config.extract_poses is None:
+        problems.append(
+            "--poses is missing: give the keypoint CSV file of the images in --root, or --extract-poses.backend"
+        )
     problems += [
         f"--poses {path} is not a file; give the published keypoint CSV" for path in config.poses if not path.is_file()
     ]
@@ -64,16 +69,39 @@ def layout_problem(root: Path, layout: str) -> str | None:
     return f"--root {root} has no files in {', '.join(empty)}; {market1501.EXPECTED}" if empty else None
 
 
-def slice_problem(config: RegenerateConfig) -> str | None:
-    """Why a slice cannot be cut from Market-1501, or leaves nobody to pretrain on; looks at names only."""
-    from datasets import market1501
-    from datasets.index import open_source
+SPLIT_FROM = {
+    "deepfashion": "put PATN's train.lst and test.lst, or In-shop's list_eval_partition.txt, into it",
+    "table": "the table's column 'split' must name train, query and gallery images",
+}
 
-    if config.identities is None or config.layout != "market1501" or config.root is None:
+
+def split_problem(config: RegenerateConfig) -> str | None:
+    """Why there is nothing to train on or to evaluate with, where lists or a table decide it, or None."""
+    if config.layout not in SPLIT_FROM:
         return None
+    try:
+        there = {row["split"] for row in _listed(config) if not row["status"]}
+    except DatasetLayoutError as error:
+        return f"--root {error}"
+    absent = [split for split in ("train", "query", "gallery") if split not in there]
+    return (
+        f"--root {config.root} has no {' and no '.join(absent)} images: {SPLIT_FROM[config.layout]}" if absent else None
+    )
+
+
+def _listed(config: RegenerateConfig) -> list[dict[str, object]]:
+    """Index rows of the data set, its files not looked into."""
+    from datasets.index import LAYOUTS, open_source
+
     with open_source(config.root, config.layout) as source:
-        names = (entry.path.rpartition("/")[2] for entry in source.entries(market1501.MARKER))
-        people = {parsed["pid"] for name in names if (parsed := market1501.parse_name(name)) and parsed["pid"] > 0}
+        return LAYOUTS[config.layout].list_images(source).rows
+
+
+def slice_problem(config: RegenerateConfig) -> str | None:
+    """Why a slice cannot be cut from the data set, or leaves nobody to pretrain on; looks at names only."""
+    if config.identities is None or config.root is None:
+        return None
+    people = {row["pid"] for row in _listed(config) if row["split"] == "train" and row["role"] == "person"}
     if config.identities > len(people):
         return f"--identities {config.identities} is more than the {len(people)} training identities of {config.root}"
     pretrained_outside = config.pretrain is not None and config.pretrain.population is None
@@ -112,7 +140,7 @@ def folder_problems(config: RegenerateConfig) -> list[str]:
 
 def weight_problems(config: RegenerateConfig) -> list[str]:
     """What is wrong with the models that training starts from."""
-    problems, absent = [], {}
+    problems, absent = pose_weight_problems(config), {}
     for name, marker in (("vae", "config.json"), ("image_encoder", "config.json"), ("generator", "model_index.json")):
         folder = getattr(config, name)
         if folder is None:
@@ -121,6 +149,17 @@ def weight_problems(config: RegenerateConfig) -> list[str]:
         elif not (folder / marker).is_file() or not any(folder.rglob("*.safetensors")):
             absent[name] = folder
     return problems + _missing(config, absent)
+
+
+def pose_weight_problems(config: RegenerateConfig) -> list[str]:
+    """What is wrong with the weights of the network that finds the skeletons."""
+    settings = config.extract_poses
+    if config.poses or settings is None or settings.weights is None or settings.weights.is_file():
+        return []
+    return [
+        f"--extract-poses.weights {settings.weights} is not a file; get it by '{OPENPOSE_DOWNLOAD}', or give "
+        "--poses FILE (published keypoints)"
+    ]
 
 
 def _flag(name: str) -> str:

@@ -13,6 +13,7 @@ from datasets.artifacts import Config
 from flows.commands import PROJECT
 from flows.config import (
     EncodeSettings,
+    ExtractPosesSettings,
     MiniatureSettings,
     PretrainConfig,
     RegenerateConfig,
@@ -41,6 +42,7 @@ def demo() -> RegenerateConfig:
         vae=BUILT_IN / "vae",
         image_encoder=BUILT_IN / "image_encoder",
         generator=BUILT_IN,
+        extract_poses=ExtractPosesSettings(backend="openpose-tiny"),
         shards=ShardSettings(images_per_shard=100),
         train=_tiny_training(steps=160),
         # Few DDIM steps and light guidance: what the small base does best (docs/tiny-models.md).
@@ -108,15 +110,19 @@ def market() -> RegenerateConfig:
 
 
 def deepfashion_256() -> RegenerateConfig:
-    """DeepFashion In-shop at 256x176, as views of 256x192: a side must be a multiple of 64 px."""
+    """DeepFashion In-shop at 256x176, as views of 256x192: a side must be a multiple of 64 px.
+
+    PATN's lists decide the split; they name no queries, so the re-ID part takes the first image of each outfit of the
+    test identities that are not in train (`datasets.deepfashion`), or In-shop's own partition where only that is there.
+    """
     encode = EncodeSettings(view_height=256, view_width=192, token_height=224, token_width=168)
-    return _published_weights(encode, token_patch=16, layout="deepfashion")
+    return _published_weights(encode, token_patch=16, layout="deepfashion", coordinates="deepfashion")
 
 
 def deepfashion_512() -> RegenerateConfig:
     """DeepFashion In-shop at 512x352, as views of 512x384."""
     encode = EncodeSettings(view_height=512, view_width=384, token_height=224, token_width=168)
-    return _published_weights(encode, token_patch=16, layout="deepfashion")
+    return _published_weights(encode, token_patch=16, layout="deepfashion", coordinates="deepfashion")
 
 
 PRESET_FUNCTIONS: dict[str, Callable[[], RegenerateConfig]] = {
@@ -153,6 +159,7 @@ def _published_weights(encode: EncodeSettings, token_patch: int, **fields: Any) 
         image_encoder=WEIGHTS / "dinov2-base",
         generator=WEIGHTS / "stable-diffusion-v1-5",
         draws=3,
+        extract_poses=ExtractPosesSettings(backend="openpose", weights=WEIGHTS / "body_pose_model.pth"),
         encode=encode,
         train=settings_from(TrainSettings, training),
         synthesize=SynthesizeSettings(steps=12, precision="bf16"),
