@@ -360,6 +360,7 @@ def _write_manifest(
         "seconds": round(time.time() - started, 3),
         "versions": installed_versions(),
     }
+    manifest["manifest_sha256"] = json_sha256(manifest)
     write_text_atomically(directory / MANIFEST, json.dumps(manifest, indent=1) + "\n")
 
 
@@ -389,12 +390,20 @@ def verify(directory: Path) -> list[str]:
     """Re-hash an artifact's files; returns one line for each that is missing, changed or not listed."""
     manifest = manifest_of(directory)
     listed = {file["name"]: file for file in manifest["files"]}
-    present = {str(p.relative_to(directory)) for p in directory.rglob("*") if p.is_file()} - {MANIFEST}
+    present = {str(p.relative_to(directory)) for p in directory.rglob("*") if p.is_symlink() or not p.is_dir()}
+    present -= {MANIFEST}
     damage = [f"{name}: missing" for name in sorted(listed.keys() - present)]
     damage += [f"{name}: not in the manifest" for name in sorted(present - listed.keys())]
-    damage += [
-        f"{name}: content changed"
-        for name in sorted(listed.keys() & present)
-        if file_sha256(directory / name) != listed[name]["sha256"]
-    ]
+    for name in sorted(listed.keys() & present):
+        if reason := _damage(directory / name, listed[name]):
+            damage.append(f"{name}: {reason}")
     return damage
+
+
+def _damage(path: Path, listed: dict[str, Any]) -> str | None:
+    """What is wrong with a file of an artifact, or None."""
+    if not path.is_file():  # a pipe would be waited for, a link to nowhere cannot be read
+        return "is no plain file"
+    if path.stat().st_size != listed["size"]:
+        return f"content changed: {path.stat().st_size} bytes, written were {listed['size']}"
+    return None if file_sha256(path) == listed["sha256"] else "content changed"

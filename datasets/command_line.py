@@ -120,6 +120,8 @@ def _split_own_options(arguments: Sequence[str]) -> tuple[dict[str, Any], list[s
             if not queue:
                 raise InputError(f"--{option} needs a value")
             value = queue.pop(0)
+        if not value:
+            raise InputError(f"--{option} is empty; give a path, or leave the option out")
         if option == "config":
             own["config"].append(value)
         else:
@@ -133,6 +135,8 @@ def read_config(config_class: type[BaseModel], file: Path) -> Any:
         return config_class.model_validate_json(file.read_text())
     except OSError as error:
         raise InputError(f"--config {file}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"--config {file}: is not UTF-8 text, expected a JSON file") from None
 
 
 def parse_config(
@@ -168,7 +172,18 @@ def parse_config(
         given = source()
     except SettingsError as error:
         raise InputError(f"{one_line(error).removeprefix('error parsing CLI: ')} (--help lists the fields)") from None
+    if empty := _first_empty(given):
+        raise InputError(f"--{empty.replace('_', '-')} is empty; give a value, or leave the option out")
     return config_class.model_validate(_merged(defaults or {}, given))
+
+
+def _first_empty(given: Mapping[str, Any], prefix: str = "") -> str | None:
+    """The first field given as an empty text (an empty path would mean the current folder), or None."""
+    for name, value in given.items():
+        inner = _first_empty(value, f"{prefix}{name}.") if isinstance(value, Mapping) else None
+        if inner or value == "" or (isinstance(value, list) and "" in value):
+            return inner or f"{prefix}{name}"
+    return None
 
 
 def _merged(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """`python -m datasets verify` names what is damaged and exits with 1."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -30,12 +31,16 @@ def test_a_whole_store_passes(store):
 
 
 @pytest.mark.parametrize(
-    "damage", ["bit", "truncated", "missing", "added", "manifest text", "manifest hash", "manifest list"]
-)
+    "damage",
+    [
+        "bit", "truncated", "missing", "added", "pipe instead", "added pipe", "link to nowhere", "manifest text",
+        "manifest hash", "manifest list", "manifest summary", "manifest gone", "manifest a text", "file without size",
+    ],
+)  # fmt: skip
 def test_each_kind_of_damage_is_found_and_named(store, caplog, damage):
     artifact = next((store / "index").glob("[!.]*"))
     file, manifest = artifact / "images.parquet", artifact / "manifest.json"
-    named = manifest if damage.startswith("manifest") else file
+    named = manifest if damage.startswith(("manifest", "file without")) else file
     content = file.read_bytes()
     if damage == "bit":
         file.write_bytes(content[:100] + bytes([content[100] ^ 1]) + content[101:])
@@ -52,8 +57,21 @@ def test_each_kind_of_damage_is_found_and_named(store, caplog, damage):
         changed = json.loads(manifest.read_text())
         changed["files"][0]["sha256"] = "0" * 64
         manifest.write_text(json.dumps(changed))
+    elif damage in ("pipe instead", "added pipe", "link to nowhere"):  # none of them may be waited for
+        named = file if damage == "pipe instead" else artifact / "more"
+        named.unlink(missing_ok=True)
+        named.symlink_to("nowhere") if damage == "link to nowhere" else os.mkfifo(named)
+    elif damage in ("manifest summary", "file without size"):
+        changed = json.loads(manifest.read_text())
+        if damage == "manifest summary":
+            changed["summary"]["files"] += 1
+        else:
+            del changed["files"][0]["size"]
+        manifest.write_text(json.dumps(changed))
+    elif damage == "manifest gone":
+        manifest.unlink()
     else:
-        manifest.write_text("[]")
+        manifest.write_text("[]" if damage == "manifest list" else '"text"')
     assert verify(store) == 1
     damaged = [record.getMessage() for record in caplog.records if record.getMessage().startswith("damaged")]
     assert len(damaged) == 1 and str(named) in damaged[0]
