@@ -27,7 +27,12 @@ def check(config: RegenerateConfig) -> None:
 
     Raises: InputError: no data, a missing pose file, a root of another layout, missing weights, GPUs on a CPU.
     """
-    problems = [*data_problems(config), *weight_problems(config), *folder_problems(config)]
+    problems = [
+        *data_problems(config),
+        *weight_problems(config),
+        *pose_weight_problems(config),
+        *folder_problems(config),
+    ]
     if config.gpus > 1 and config.device == "cpu":
         problems.append(f"gpus {config.gpus} with device 'cpu': leave one of the two out")
     if problems:
@@ -140,7 +145,7 @@ def folder_problems(config: RegenerateConfig) -> list[str]:
 
 def weight_problems(config: RegenerateConfig) -> list[str]:
     """What is wrong with the models that training starts from."""
-    problems, absent = pose_weight_problems(config), {}
+    problems, absent = [], {}
     for name, marker in (("vae", "config.json"), ("image_encoder", "config.json"), ("generator", "model_index.json")):
         folder = getattr(config, name)
         if folder is None:
