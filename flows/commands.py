@@ -3,7 +3,7 @@
 The child gets a session of its own, writes to a log file (never a pipe, which a dead reader would break), and its lines
 are handed on as they come. Whatever ends the caller - a cancelled flow, a timeout, Ctrl-C, a crash - ends the child's
 whole tree: SIGTERM, a grace period in which a trainer saves its checkpoint, SIGKILL. If the caller is killed outright,
-the kernel tells the child (flows/tether.py).
+a small process between the two does the same (flows/tether.py).
 """
 
 from __future__ import annotations
@@ -16,12 +16,16 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent
 LAST_LINES = 15
 POLL_SECONDS = 0.1
-GRACE_SECONDS = 60.0
+GRACE_SECONDS = 10.0
+"""Between SIGTERM and SIGKILL. A worker of Prefect's itself kills a cancelled flow after 30 s."""
+IO_ERROR = 74
+"""Exit code of a command that the world's input or output failed (EX_IOERR of sysexits.h; datasets/command_line.py)."""
 
 
 class CommandError(RuntimeError):
@@ -39,24 +43,27 @@ def describe(command: Sequence[str]) -> str:
     return " ".join(words[: words.index("--config")] if "--config" in words else words)
 
 
-def run_command(
-    command: Sequence[str],
-    log: Path,
-    on_line: Callable[[str], None],
-    *,
-    environment: Mapping[str, str] | None = None,
-    grace_seconds: float = GRACE_SECONDS,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Guard:
+    """Under what conditions commands run."""
+
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Variables set on top of this process's."""
+    grace_seconds: float = GRACE_SECONDS
+    """Between SIGTERM and SIGKILL when the call is interrupted, or another of the commands failed."""
+    still_wanted: Callable[[], None] = lambda: None
+    """Called several times a second; raises to stop the commands."""
+    keep_open: Sequence[int] = ()
+    """File descriptors that the commands inherit: locks that shall be held as long as any of their processes lives."""
+
+
+def run_command(command: Sequence[str], log: Path, on_line: Callable[[str], None], guard: Guard = Guard()) -> None:
     """Run one command to its end; see `run_commands`."""
-    run_commands([(command, log)], on_line, environment=environment, grace_seconds=grace_seconds)
+    run_commands([(command, log)], on_line, guard)
 
 
 def run_commands(
-    commands: Sequence[tuple[Sequence[str], Path]],
-    on_line: Callable[[str], None],
-    *,
-    environment: Mapping[str, str] | None = None,
-    grace_seconds: float = GRACE_SECONDS,
+    commands: Sequence[tuple[Sequence[str], Path]], on_line: Callable[[str], None], guard: Guard = Guard()
 ) -> None:
     """Run commands side by side, all to their end; every line one writes goes to its log and to `on_line`.
 
@@ -64,21 +71,21 @@ def run_commands(
         commands: program and arguments (relative paths count from the project's root), and the log file that receives
             standard output and error; its folder is made.
         on_line: called for each line, without the line end.
-        environment: variables set on top of this process's.
-        grace_seconds: between SIGTERM and SIGKILL when the call is interrupted, or another of the commands failed.
+        guard: under what conditions they run.
     Raises: CommandError: one ended with an exit code other than 0; the others were stopped.
     """
     running: list[_Running] = []
     try:
         for command, log in commands:
-            running.append(_Running(command, log, environment))
+            running.append(_Running(command, log, guard))
         while not _all_ended(running, on_line):
+            guard.still_wanted()
             time.sleep(POLL_SECONDS)
     finally:
         for child in running:
             _signal_group(child.process.pid, signal.SIGTERM)  # all at once, so that they stop side by side
         for child in running:
-            end_tree(child.process, grace_seconds)
+            end_tree(child.process, guard.grace_seconds)
             child.file.close()
     for child in running:
         if child.failed:
@@ -89,9 +96,7 @@ def _all_ended(running: Sequence[_Running], on_line: Callable[[str], None]) -> b
     """Hand on what was written; whether there is nothing more to wait for: all ended, or one failed."""
     ended = []
     for child in running:
-        ended.append(
-            child.process.poll() is not None
-        )  # asked before reading, so that nothing written earlier is missed
+        ended.append(child.process.poll() is not None)  # asked before reading: nothing written earlier is missed
         child.failed = child.process.returncode not in (None, 0)
         for line in child.new_lines(at_end=ended[-1]):
             child.last_lines.append(line)
@@ -102,10 +107,10 @@ def _all_ended(running: Sequence[_Running], on_line: Callable[[str], None]) -> b
 class _Running:
     """A started command and the place up to which its log was read."""
 
-    def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str] | None) -> None:
+    def __init__(self, command: Sequence[str], log: Path, guard: Guard) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as output:
-            self.process = _start(command, output.fileno(), environment)
+            self.process = _start(command, output.fileno(), guard)
         self.command, self.log, self.file = command, log, log.open("rb")
         self.last_lines: deque[str] = deque(maxlen=LAST_LINES)
         self.failed = False
@@ -120,18 +125,24 @@ class _Running:
             yield line.decode(errors="replace").rstrip("\r")
 
 
-def _start(command: Sequence[str], output: int, environment: Mapping[str, str] | None) -> subprocess.Popen[bytes]:
-    # -I -S: the shim needs nothing of site-packages and starts in 10 ms; what it becomes is not concerned.
-    tethered = [sys.executable, "-I", "-S", str(PROJECT / "flows" / "tether.py"), str(os.getpid()), *command]
+def _start(command: Sequence[str], output: int, guard: Guard) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        tethered,
+        [*tether(guard.grace_seconds), *command],
         cwd=PROJECT,  # so that `-m datasets` is ours wherever the flow was started
-        env={**os.environ, "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", **(environment or {})},
+        env={**os.environ, "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", **guard.environment},
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=subprocess.STDOUT,
         start_new_session=True,
+        pass_fds=guard.keep_open,
     )
+
+
+def tether(grace_seconds: float) -> list[str]:
+    """What to write before a command so that it ends with this process."""
+    # -I -S: it needs nothing of site-packages and starts in 10 ms; the command is not concerned.
+    program = [sys.executable, "-I", "-S", str(PROJECT / "flows" / "tether.py")]
+    return [*program, str(os.getpid()), str(grace_seconds)]
 
 
 def end_tree(process: subprocess.Popen[bytes], grace_seconds: float = GRACE_SECONDS) -> None:

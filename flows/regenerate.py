@@ -8,40 +8,58 @@ manifests, so a second run does nothing, and Prefect's own cache, which never lo
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from prefect import flow, task
-from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+from prefect.tasks import exponential_backoff
 
-from datasets.artifacts import StageConfig
-from flows.commands import CommandError
+from datasets.artifacts import StageConfig, json_sha256
+from flows.commands import IO_ERROR, CommandError
 from flows.config import RegenerateConfig
+from flows.locks import only_run
 from flows.output import StageOutput
-from flows.pipeline import Regeneration, regenerate_with
+from flows.pipeline import regenerate_with
 from flows.preflight import check
+from flows.publish import publish
 from flows.server import temporary_server
-from flows.stages import copy_result, run_stages, stage_name
+from flows.site import command_environment, with_data_of_the_site
+from flows.stages import Resources, describe_made, run_stages, stage_name
+from flows.watch import RunWatch
 
 
-@task(task_run_name="{name}", cache_policy=NO_CACHE, result_serializer="json")
-def make_artifacts(
-    name: str, configs: list[StageConfig], store: Path, gpus: int = 1, workers: int = 1
-) -> dict[str, Any]:
-    """The finished artifacts of one stage, made where they are missing: `folders` in order, `made` how many."""
+async def failed_to_read_or_write(task: Any, task_run: Any, state: Any) -> bool:
+    """Whether a stage failed because a disk or a network did: the only failure that another try may mend."""
+    error = await state.aresult(raise_on_failure=False)
+    return isinstance(error, OSError) or (isinstance(error, CommandError) and error.exit_code == IO_ERROR)
+
+
+@task(
+    task_run_name="{name}",
+    cache_policy=NO_CACHE,
+    result_serializer="json",
+    retries=3,
+    retry_delay_seconds=exponential_backoff(10),
+    retry_jitter_factor=0.3,
+    retry_condition_fn=failed_to_read_or_write,
+)
+def make_artifacts(name: str, configs: list[StageConfig], store: Path, resources: Resources) -> dict[str, Any]:
+    """The finished artifacts of one stage, made where they are missing: `folders` in order, `made` those that were."""
     logger = get_run_logger()
     output = StageOutput(name, logger)
-    result = run_stages(configs, store, gpus=gpus, workers=workers, on_line=output)
+    resources = replace(resources, environment=command_environment())  # here, so that no secret is a parameter
+    result = run_stages(configs, store, resources=resources, on_line=output, still_wanted=RunWatch())
     output.finish()
     logger.info("%s: %s", name, result)
-    return {"folders": [str(folder) for folder in result.folders], "made": result.made}
+    return {"folders": [str(folder) for folder in result.folders], "made": [str(folder) for folder in result.made]}
 
 
 @flow(name="regenerate", flow_run_name="{config.preset}", result_serializer="json")
@@ -52,38 +70,44 @@ def regenerate(config: RegenerateConfig) -> dict[str, str]:
         config: all settings; ``{"preset": "demo"}`` is enough, any other field overrides the preset's.
     Returns: `report`: path of report.html; `table`: path of the results table; `benchmark`: the benchmark's folder.
     """
+    config = with_data_of_the_site(config)
     check(config)
-    counts: list[dict[str, Any]] = []
+    logger = get_run_logger()
+    stages: list[dict[str, Any]] = []
+    name = f"{config.preset}, {flow_run.name} {flow_run.id}"
+    with only_run(set_lock(config), name, logger.warning, RunWatch()):
+        result = regenerate_with(config, stage_maker(config, stages))
+        return publish(config, result, stages)
+
+
+def set_lock(config: RegenerateConfig) -> Path:
+    """The file that a run locks so that no other makes the same set: same store, same place of the results."""
+    digest = json_sha256(str(config.output_folder().absolute()))[:8]
+    return config.store.absolute() / "locks" / f"{config.preset}-{digest}.lock"
+
+
+def stage_maker(
+    config: RegenerateConfig, stages: list[dict[str, Any]]
+) -> Callable[[Sequence[StageConfig]], list[Path]]:
+    """What `regenerate_with` makes artifacts by: a task for each stage; `stages` collects what they did."""
+    resources = Resources.of(config)
+    seconds = config.stage_hours and config.stage_hours * 3600
+    make = make_artifacts.with_options(timeout_seconds=seconds) if seconds else make_artifacts
 
     def run(configs: Sequence[StageConfig]) -> list[Path]:
         if not configs:
             return []
         name = stage_name(configs[0])
-        result = make_artifacts(name, list(configs), config.store, config.gpus, config.workers)
-        counts.append({"stage": name, "artifacts": len(configs), "made": result["made"]})
+        result = make(name, list(configs), config.store, resources)
+        row = {"stage": name, "artifacts": len(configs), "made": len(result["made"]), "counts": ""}
+        if not result["made"]:
+            stages.append(row)
+        for folder in result["made"]:
+            counts = "; ".join(f"{what} {count:g}" for what, count in describe_made(Path(folder)).items())
+            stages.append({**row, "made": f"{Path(folder).parent.name}/{Path(folder).name}", "counts": counts})
         return [Path(folder) for folder in result["folders"]]
 
-    return publish(config, regenerate_with(config, run), counts)
-
-
-def publish(config: RegenerateConfig, result: Regeneration, counts: list[dict[str, Any]]) -> dict[str, str]:
-    """Copy the report to its stable place and show the table in Prefect."""
-    folder = config.output_folder().absolute()
-    report = copy_result(result.report / "report.html", folder)
-    with contextlib.suppress(FileNotFoundError):
-        copy_result(result.report / "report.md", folder)
-    table = copy_result(table_file(result.benchmark), folder)
-    markdown = (result.benchmark / "results.md").read_text()
-    create_markdown_artifact(markdown, key="results", description=f"Rank-1 and mAP, preset {config.preset}")
-    create_link_artifact(report.as_uri(), key="report", link_text="report.html", description=str(report))
-    create_table_artifact(counts, key="stages", description="Artifacts of each stage, and how many this run made")
-    return {"report": str(report), "table": str(table), "benchmark": str(result.benchmark)}
-
-
-def table_file(benchmark: Path) -> Path:
-    """The table to print: plain text where the benchmark wrote it, else Markdown."""
-    plain = benchmark / "results.txt"
-    return plain if plain.is_file() else benchmark / "results.md"
+    return run
 
 
 def run_embedded(config: RegenerateConfig) -> dict[str, str]:

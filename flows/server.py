@@ -1,13 +1,14 @@
 """Prefect's temporary server for a run of its own, with its words in a file.
 
 Prefect starts one by itself when no server is configured, but lets it write to the terminal, where its complaints on
-being stopped would follow the table that a regeneration ends with.
+being stopped would follow the table that a regeneration ends with. Nor would it end with a regeneration that is killed.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,8 @@ from prefect.events.worker import EventsWorker
 from prefect.logging import get_logger
 from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL
+
+from flows.commands import tether
 
 logger = get_logger("regenerate")
 
@@ -38,6 +41,7 @@ def temporary_server(log: Path) -> Iterator[None]:
     try:
         with _output_to(log):
             server.start()
+        subprocess.Popen([*tether(5.0), "--end", str(server.server_process.pid)], start_new_session=True)
         yield
     finally:
         for worker in (APILogWorker, EventsWorker):  # what the run has said, while somebody is there to take it

@@ -10,9 +10,9 @@ from pathlib import Path
 from prefect import flow
 
 from datasets.artifacts import StageConfig
-from datasets.config import EncodeConfig, ImportPosesConfig, WriteShardsConfig
+from datasets.config import EncodeConfig, ExtractPosesConfig, ImportPosesConfig, WriteShardsConfig
 from flows.regenerate import make_artifacts
-from flows.stages import stage_name
+from flows.stages import Resources, stage_name
 from imagpose.config import SynthesizeConfig, TrainConfig
 from reid.config import BenchmarkConfig
 from reid.config import TrainConfig as ReidTrainConfig
@@ -21,12 +21,19 @@ STORE = Path("runs/store")
 
 
 def _make(configs: list[StageConfig], store: Path, gpus: int = 1) -> list[str]:
-    return make_artifacts(stage_name(configs[0]), configs, store, gpus)["folders"]
+    resources = Resources(gpus=gpus)
+    return make_artifacts(stage_name(configs[0]), configs, store, resources)["folders"]
 
 
 @flow(name="import-poses", result_serializer="json")
 def import_poses(config: ImportPosesConfig, store: Path = STORE) -> str:
     """Skeletons of an index's images from published files; returns the artifact's folder."""
+    return _make([config], store)[0]
+
+
+@flow(name="extract-poses", result_serializer="json")
+def extract_poses(config: ExtractPosesConfig, store: Path = STORE) -> str:
+    """Skeletons of an index's images, found by a network; returns the artifact's folder."""
     return _make([config], store)[0]
 
 

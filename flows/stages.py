@@ -11,11 +11,14 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from datasets.artifacts import StageConfig, artifact_directory, artifact_key, is_complete, json_sha256, manifest_of
-from flows.commands import run_commands
+from flows.commands import GRACE_SECONDS, Guard, run_commands
+from flows.config import RegenerateConfig
+from flows.locks import hold_cards
 
 logger = logging.getLogger(__name__)
 
@@ -28,73 +31,120 @@ Small networks gain little from a second thread: on two cores one process took 1
 12 with one, so two processes of one thread make 24 (docs/model.md)."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What a stage may use, and for how long; none of it changes a result."""
+
+    gpus: int = 1
+    """GPUs that training is spread over."""
+    workers: int = 1
+    """Processes that work side by side on a CPU."""
+    nodes: int = 1
+    """Machines that training is spread over, `gpus` on each."""
+    rendezvous: str = ""
+    """HOST:PORT where their processes meet."""
+    grace_seconds: float = GRACE_SECONDS
+    """Between SIGTERM and SIGKILL when a run ends early."""
+    environment: dict[str, str] = field(default_factory=dict, repr=False)
+    """Variables that the commands find in their environment; may hold secrets."""
+
+    @classmethod
+    def of(cls, config: RegenerateConfig) -> Resources:
+        """Those of a regeneration."""
+        names = ("gpus", "workers", "nodes", "rendezvous", "grace_seconds")
+        return cls(**{name: getattr(config, name) for name in names})
+
+
 @dataclass(frozen=True)
 class StageResult:
     """What `run_stages` found and made."""
 
     folders: list[Path]
     """Finished artifacts, in the order of the configs."""
-    made: int
-    """How many of them this call made; the others were complete before."""
+    made: list[Path]
+    """Those of them that this call made; the others were complete before."""
 
     def __str__(self) -> str:
-        found = len(set(self.folders)) - self.made
-        return f"{self.made} made, {found} already complete" if self.made else f"{found} already complete"
+        found = len(set(self.folders)) - len(self.made)
+        return f"{len(self.made)} made, {found} already complete" if self.made else f"{found} already complete"
 
 
 def run_stages(
     configs: Sequence[StageConfig],
     store: Path,
     *,
-    gpus: int = 1,
-    workers: int = 1,
+    resources: Resources = Resources(),
     on_line: Callable[[str], None] = logger.info,
+    still_wanted: Callable[[], None] = lambda: None,
 ) -> StageResult:
     """The finished artifacts of `configs`, all of one stage; what is missing is made by child processes.
 
-    One process makes them all, so that libraries and models are loaded once; on a CPU `workers` processes share them
+    One process makes them all, so that libraries and models are loaded once; on a CPU several processes share them
     where that is faster (`SIDE_BY_SIDE_STAGES`).
 
     Args:
         configs: settings of one stage's artifacts.
         store: the store's root.
-        gpus: GPUs that training is spread over.
-        workers: processes that work side by side on a CPU.
+        resources: what the commands may use.
         on_line: called with each line that the command writes.
+        still_wanted: called often; raises to stop the commands.
     Raises: CommandError: the stage's command failed. ArtifactError: an input is no finished artifact.
     """
     store = store.absolute()
     folders = [artifact_directory(config, store) for config in configs]
     missing = {folder: config for folder, config in zip(folders, configs, strict=True) if not is_complete(folder)}
     if missing:
-        _run(list(missing.values()), store, gpus, workers, on_line)
+        _run(list(missing.values()), store, resources, on_line, still_wanted)
     for folder in missing:
         manifest_of(folder)  # the command said yes; see that it is there
-    return StageResult(folders, len(missing))
+    return StageResult(folders, list(missing))
 
 
-def _run(configs: list[StageConfig], store: Path, gpus: int, workers: int, on_line: Callable[[str], None]) -> None:
+def _run(
+    configs: list[StageConfig], store: Path, resources: Resources, on_line: Callable[[str], None],
+    still_wanted: Callable[[], None],
+) -> None:  # fmt: skip
     files = [write_config(config, store) for config in configs]
-    count = min(workers, len(configs)) if runs_side_by_side(configs[0]) else 1
+    count = min(resources.workers, len(configs)) if runs_side_by_side(configs[0]) else 1
     commands = []
     for share in (files[start::count] for start in range(count)):
         digest = json_sha256([str(file) for file in share])[:8]
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-{stage_name(configs[0]).replace(' ', '-')}-{digest}.log"
-        commands.append((stage_command(configs[0], share, store, gpus), store / "logs" / name))
+        commands.append((stage_command(configs[0], share, store, resources), store / "logs" / name))
     threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count))} if count > 1 else {}
-    run_commands(commands, on_line, environment=threads)
+    device = getattr(configs[0], "device", "cpu")  # a stage without such a field works on the CPU
+    cards = resources.gpus if _command(configs[0]) in TORCHRUN_STAGES else 1
+    with hold_cards(device, cards, on_line, still_wanted) as (environment, locks):
+        guard = Guard(
+            environment={**threads, **resources.environment, **environment},
+            grace_seconds=resources.grace_seconds,
+            still_wanted=still_wanted,
+            keep_open=locks,
+        )
+        run_commands(commands, on_line, guard)
+
+
+def describe_made(folder: Path) -> dict[str, Any]:
+    """What a finished artifact's manifest says of the work it took: every number of its summary."""
+    manifest = manifest_of(folder)
+    counts = {name: value for name, value in manifest["summary"].items() if isinstance(value, int | float)}
+    return {"seconds": manifest["seconds"], **counts}
 
 
 def runs_side_by_side(config: StageConfig) -> bool:
     """Whether a stage's artifacts are made by several processes: small networks on a CPU."""
     device = getattr(config, "device", None)
     on_cpu = device == "cpu" or (device == "auto" and not Path("/dev/nvidiactl").exists())  # torch stays unimported
-    return on_cpu and (config.package, config.command or config.stage) in SIDE_BY_SIDE_STAGES
+    return on_cpu and _command(config) in SIDE_BY_SIDE_STAGES
 
 
 def stage_name(config: StageConfig) -> str:
     """What a person calls the stage: package and command."""
-    return f"{config.package} {config.command or config.stage}"
+    return " ".join(_command(config))
+
+
+def _command(config: StageConfig) -> tuple[str, str]:
+    return config.package, config.command or config.stage
 
 
 def write_config(config: StageConfig, store: Path) -> Path:
@@ -105,19 +155,28 @@ def write_config(config: StageConfig, store: Path) -> Path:
     return path
 
 
-def stage_command(config: StageConfig, files: Sequence[Path], store: Path, gpus: int = 1) -> list[str]:
+def stage_command(
+    config: StageConfig, files: Sequence[Path], store: Path, resources: Resources = Resources()
+) -> list[str]:
     """The command that makes the artifacts of several configs of one stage in one process.
 
     torchrun, not `accelerate launch`: it hands SIGTERM on to the trainers, so that they save and stop.
     """
-    launcher = [sys.executable]
-    name = config.command or config.stage
-    if gpus > 1 and (config.package, name) in TORCHRUN_STAGES:
-        launcher += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(gpus)]
-    command = [*launcher, "-m", config.package, name, "--store", str(store)]
+    command = [*_launcher(config, resources), "-m", *_command(config)]
+    command += ["--store", str(store)]
     for file in files:
         command += ["--config", str(file)]
     return command
+
+
+def _launcher(config: StageConfig, resources: Resources) -> list[str]:
+    if _command(config) not in TORCHRUN_STAGES or resources.gpus * resources.nodes == 1:
+        return [sys.executable]
+    where = ["--standalone"]
+    if resources.nodes > 1:
+        where = ["--nnodes", str(resources.nodes), "--rdzv-backend", "c10d", "--rdzv-endpoint", resources.rendezvous,
+                 "--rdzv-id", artifact_key(config)]  # fmt: skip
+    return [sys.executable, "-m", "torch.distributed.run", *where, "--nproc-per-node", str(resources.gpus)]
 
 
 def copy_result(source: Path, folder: Path) -> Path:

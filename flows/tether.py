@@ -1,25 +1,76 @@
-"""``python tether.py PARENT COMMAND ...``: become COMMAND, and get SIGTERM should the parent die.
+"""``python tether.py PARENT GRACE COMMAND ...``: run COMMAND, and end its whole process group should PARENT die.
+
+Stands between a flow and a command of ours, because a flow that is killed outright can end nothing itself. It leads the
+command's process group: once its parent is gone it sends the group SIGTERM, gives it GRACE seconds to save, then
+SIGKILL. ``tether.py PARENT GRACE --end PID`` does the same for one process that somebody else has started.
 
 A program of its own, because Python code between fork and exec is not safe in a process with threads, which Prefect's
-always has. Linux only; elsewhere the command simply runs, and only an orderly end of the parent stops it.
+always has; it imports next to nothing and starts in 10 ms. Linux only; elsewhere the command simply runs, and only an
+orderly end of the parent stops it.
 """
 
-import ctypes
+import contextlib
 import os
 import signal
 import sys
+import time
 
-PR_SET_PDEATHSIG = 1  # linux/prctl.h; kept across exec
+AWAKE = {signal.SIGCHLD, signal.SIGTERM}
+POLL_SECONDS = 0.5
 
 
 def main() -> None:
-    """Ask the kernel for the signal, then turn into the command."""
-    parent, command = int(sys.argv[1]), sys.argv[2:]
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-        if os.getppid() != parent:  # it died before we asked
-            sys.exit(128 + signal.SIGTERM)
-    os.execvp(command[0], command)
+    """Run the command to its end, or to its parent's."""
+    parent, grace, command = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3:]
+    if not sys.platform.startswith("linux"):
+        os.execvp(command[0], command)
+    signal.pthread_sigmask(signal.SIG_BLOCK, AWAKE)  # taken by sigtimedwait: nothing but SIGKILL ends the tether early
+    if command[0] == "--end":
+        end_with_parent(parent, grace, int(command[1]))
+    else:
+        exit_like(run(parent, grace, command))
+
+
+def run(parent: int, grace: float, command: list[str]) -> int:
+    """The command's wait status; its group is ended with the parent."""
+    child = os.posix_spawnp(command[0], command, os.environ, setsigmask=[])
+    deadline = None
+    while True:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if deadline is None and os.getppid() != parent:
+            os.killpg(0, signal.SIGTERM)
+            deadline = time.monotonic() + grace
+        if deadline is not None and (ended or time.monotonic() > deadline):
+            time.sleep(POLL_SECONDS if ended else 0)  # for what the command leaves behind
+            os.killpg(0, signal.SIGKILL)  # the tether too
+        if ended:
+            return status
+        signal.sigtimedwait(AWAKE, POLL_SECONDS)
+
+
+def exit_like(status: int) -> None:
+    """End as the command did, by the same signal where it was one."""
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        if number != signal.SIGKILL:
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
+        os.kill(os.getpid(), number)
+    os._exit(os.waitstatus_to_exitcode(status) if os.WIFEXITED(status) else 1)
+
+
+def end_with_parent(parent: int, grace: float, process: int) -> None:
+    """Wait for the end of the parent, then end `process`; nothing more if that ends first."""
+    with contextlib.suppress(ProcessLookupError):
+        while os.getppid() == parent:
+            os.kill(process, 0)
+            signal.sigtimedwait({signal.SIGCHLD}, POLL_SECONDS)
+        os.kill(process, signal.SIGTERM)
+        deadline = time.monotonic() + grace
+        while time.monotonic() < deadline:
+            os.kill(process, 0)
+            time.sleep(POLL_SECONDS)
+        os.kill(process, signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.commands import CommandError, run_command, run_commands
+from flows.commands import CommandError, Guard, run_command, run_commands
 
 TRAINER = """
 import os, pathlib, signal, subprocess, sys, time
@@ -66,7 +66,7 @@ def test_a_failure_names_the_command_its_exit_code_and_its_last_lines(tmp_path):
 
 
 def test_the_command_runs_in_a_session_of_its_own_without_standard_input(tmp_path):
-    code = "import os, sys; print(os.getsid(0) == os.getpid(), repr(sys.stdin.read()))"
+    code = "import os, sys; print(os.getsid(0) == os.getpgid(0) == os.getppid(), repr(sys.stdin.read()))"
     lines: list[str] = []
     run_command([sys.executable, "-c", code], tmp_path / "x.log", lines.append)
     assert lines == ["True ''"]
@@ -87,7 +87,7 @@ def test_an_interrupted_call_ends_the_whole_tree(tmp_path, flags):
             [sys.executable, str(script), str(tmp_path), *flags],
             tmp_path / "x.log",
             cancel_at_first_line,
-            grace_seconds=1.0,
+            Guard(grace_seconds=1.0),
         )
     assert not any(alive(pid) for pid in pids_in(tmp_path))
     assert (tmp_path / "checkpoint").exists() == (not flags)
@@ -111,8 +111,7 @@ def test_the_trainer_saves_and_ends_when_its_caller_is_killed_outright(tmp_path,
     trainer, *loaders = pids_in(tmp_path)
     assert wait_until(lambda: not alive(trainer))
     assert (tmp_path / "checkpoint").exists()
-    for pid in loaders:  # a fake's loaders have no parent-death signal; torch's have
-        os.kill(pid, signal.SIGKILL)
+    assert wait_until(lambda: not any(alive(pid) for pid in loaders))
 
 
 def test_commands_run_side_by_side_and_one_that_fails_stops_the_others(tmp_path: Path) -> None:
@@ -138,3 +137,39 @@ def test_commands_run_side_by_side_and_one_that_fails_stops_the_others(tmp_path:
             lines.append,
         )
     assert time.monotonic() - started < 20
+
+
+def test_what_stands_between_ends_as_the_command_does(tmp_path):
+    code = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    with pytest.raises(CommandError, match="exit code -9"):
+        run_command([sys.executable, "-c", code], tmp_path / "x.log", lambda line: None)
+
+
+def test_a_run_that_is_no_longer_wanted_ends_its_command(tmp_path):
+    class Suspended(Exception):
+        pass
+
+    def suspended():
+        raise Suspended
+
+    started = time.monotonic()
+    with pytest.raises(Suspended):
+        code = [sys.executable, "-c", "import time; time.sleep(60)"]
+        run_command(code, tmp_path / "x.log", lambda line: None, Guard(still_wanted=suspended))
+    assert time.monotonic() - started < 15
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux's /proc")
+def test_a_server_that_others_started_ends_with_us(tmp_path, repository):
+    code = (
+        "import subprocess, sys, time; from flows.commands import tether; "
+        "server = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], start_new_session=True); "
+        "subprocess.Popen([*tether(2.0), '--end', str(server.pid)], start_new_session=True); "
+        "print(server.pid, flush=True); time.sleep(600)"
+    )
+    caller = subprocess.Popen([sys.executable, "-c", code], cwd=repository, stdout=subprocess.PIPE, text=True)
+    server = int(caller.stdout.readline())
+    assert alive(server)
+    os.kill(caller.pid, signal.SIGKILL)
+    caller.wait()
+    assert wait_until(lambda: not alive(server))

@@ -15,7 +15,7 @@ from flows import stages
 from flows.commands import CommandError
 from flows.config import RegenerateConfig
 from flows.pipeline import regenerate_with
-from flows.stages import run_stages, stage_command
+from flows.stages import Resources, run_stages, stage_command
 from imagpose.config import SynthesizeConfig
 from imagpose.config import TrainConfig as GeneratorConfig
 from reid.config import BenchmarkConfig, ReportConfig
@@ -136,7 +136,7 @@ def test_a_second_regeneration_asks_for_the_same_artifacts(tmp_path, models):
 def test_several_artifacts_are_made_by_one_command_and_complete_ones_are_left_alone(tmp_path, monkeypatch):
     started: list[list[str]] = []
 
-    def fake_commands(commands, on_line, environment):
+    def fake_commands(commands, on_line, guard):
         ((command, _log),) = commands
         started.append(command)
         for file in [word for before, word in itertools.pairwise(command) if before == "--config"]:
@@ -145,9 +145,9 @@ def test_several_artifacts_are_made_by_one_command_and_complete_ones_are_left_al
 
     monkeypatch.setattr(stages, "run_commands", fake_commands)
     configs = [MiniatureConfig(seed=seed) for seed in (1, 2)]
-    assert run_stages(configs[:1], tmp_path).made == 1
+    assert len(run_stages(configs[:1], tmp_path).made) == 1
     result = run_stages(configs, tmp_path)
-    assert (result.made, len(result.folders)) == (1, 2)
+    assert (len(result.made), len(result.folders)) == (1, 2)
     assert str(run_stages(configs, tmp_path)) == "2 already complete"
     assert len(started) == 2
     assert started[0][:4] == [sys.executable, "-m", "datasets", "miniature"]
@@ -156,8 +156,8 @@ def test_several_artifacts_are_made_by_one_command_and_complete_ones_are_left_al
 def test_small_networks_are_trained_side_by_side_on_a_cpu_and_in_one_process_on_a_gpu(tmp_path, monkeypatch):
     calls = []
 
-    def fake_commands(commands, on_line, environment):
-        calls.append((len(commands), environment))
+    def fake_commands(commands, on_line, guard):
+        calls.append((len(commands), guard.environment))
         for command, _log in commands:
             for file in [word for before, word in itertools.pairwise(command) if before == "--config"]:
                 config = GeneratorConfig.model_validate_json(Path(file).read_text())
@@ -169,7 +169,7 @@ def test_small_networks_are_trained_side_by_side_on_a_cpu_and_in_one_process_on_
     monkeypatch.setattr(stages.os, "cpu_count", lambda: 4)
     for device in ("cpu", "cuda"):
         configs = [GeneratorConfig(encoded=encoded, seed=len(calls) * 9 + seed, device=device) for seed in range(3)]
-        assert run_stages(configs, tmp_path / "store", workers=2).made == 3
+        assert len(run_stages(configs, tmp_path / "store", resources=Resources(workers=2)).made) == 3
     assert calls == [(2, {"OMP_NUM_THREADS": "2"}), (1, {})]
 
 
@@ -183,10 +183,10 @@ def test_a_failing_command_stops_the_stage_with_its_own_words(tmp_path):
 
 def test_generator_training_spreads_over_gpus_by_torchrun(tmp_path):
     generator = GeneratorConfig(encoded=tmp_path)
-    command = stage_command(generator, [tmp_path / "a.json"], tmp_path, gpus=4)
+    command = stage_command(generator, [tmp_path / "a.json"], tmp_path, Resources(gpus=4))
     assert command[1:6] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "4"]
-    assert "torch.distributed.run" not in stage_command(generator, [tmp_path / "a.json"], tmp_path, gpus=1)
-    assert "torch.distributed.run" not in stage_command(MiniatureConfig(), [], tmp_path, gpus=4)
+    assert "torch.distributed.run" not in stage_command(generator, [tmp_path / "a.json"], tmp_path)
+    assert "torch.distributed.run" not in stage_command(MiniatureConfig(), [], tmp_path, Resources(gpus=4))
 
 
 def test_where_a_store_lies_does_not_count(tmp_path):

@@ -1,0 +1,62 @@
+"""Whether a flow run is still wanted, asked while a command works.
+
+Prefect tells a run that it was cancelled by a signal that its worker sends, and that it was suspended only when it
+starts another task. A run whose worker has died, or whose training takes days, would hear nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from datetime import UTC, datetime
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State
+from prefect.exceptions import Abort, Pause
+from prefect.runtime import flow_run
+from prefect.states import Cancelled
+
+logger = logging.getLogger(__name__)
+
+SECONDS_BETWEEN_LOOKS = 2.0
+SECONDS_FOR_THE_WORKER = 4.0
+"""That a worker has for passing a cancellation on, before the run stops by itself."""
+
+
+class RunWatch:
+    """Called often; every few seconds looks up the run's state and raises if the run shall not go on.
+
+    A server that does not answer changes nothing: the work goes on, and is found from its manifests later.
+    """
+
+    def __init__(self) -> None:
+        self.run_id = flow_run.id
+        self._next = time.monotonic() + SECONDS_BETWEEN_LOOKS
+        self._client = get_client(sync_client=True, httpx_settings={"timeout": 2.0}) if self.run_id else None
+
+    def __call__(self) -> None:
+        """Look, if it is time.
+
+        Raises: Pause: the run was suspended. Abort: it was cancelled, or somebody has declared it finished.
+        """
+        if self._client is None or time.monotonic() < self._next:
+            return
+        state = self._state()
+        self._next = time.monotonic() + SECONDS_BETWEEN_LOOKS
+        if state is None or state.is_running() or state.is_pending() or state.is_scheduled():
+            return
+        if state.is_paused():
+            raise Pause(f"the run is {state.name.lower()}: resume it and it goes on from here", state=state)
+        if state.is_cancelling():
+            if (datetime.now(UTC) - state.timestamp).total_seconds() < SECONDS_FOR_THE_WORKER:
+                return
+            state = Cancelled(message="Cancelled; no worker passed it on, so the run stopped by itself.")
+            self._client.set_flow_run_state(self.run_id, state, force=True)
+        raise Abort(f"the run is {state.name.lower()}")
+
+    def _state(self) -> State | None:
+        try:
+            return self._client.read_flow_run(self.run_id).state
+        except Exception as error:  # no answer, or one of a server that is just starting
+            logger.debug("no state of run %s: %s", self.run_id, error)
+            return None
