@@ -35,6 +35,11 @@ COMMANDS = {
         config="datasets.config:ExportPosesConfig",
         run="datasets.poses:run_export",
     ),
+    "export-pairs": Command(
+        summary="write the pairs of images of one person by PATN's rule, or compare them with a published file",
+        config="datasets.config:ExportPairsConfig",
+        run="datasets.pairs:run_export",
+    ),
     "select-subsets": Command(
         summary="choose the training images of each fraction",
         config="datasets.config:SelectSubsetsConfig",

@@ -198,6 +198,21 @@ class ExportPosesConfig(Config):
     """File to write."""
 
 
+class ExportPairsConfig(Config):
+    """Write the pairs of images of one person (DeepFashion: and outfit) by PATN's rule, in the published format."""
+
+    images: Path
+    """The image index."""
+    poses: Path
+    """Skeletons of those images; both shoulders and both hips must be there."""
+    split: Literal["train", "test"] = "test"
+    """Whose pairs; 'test' is query and gallery together."""
+    csv: Path
+    """File to write: ``from,to``."""
+    published: Path | None = None
+    """A published file of pairs to compare with; what differs is said, not fatal."""
+
+
 class SelectSubsetsConfig(StageConfig):
     """Which training images each fraction of each draw may use: nested, at least one image of each identity."""
 
