@@ -1,6 +1,13 @@
 """Encoded shards hold what the frozen models give, byte for byte again after a kill, mirrored consistently."""
 
+import errno
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,15 +19,15 @@ from PIL import Image
 from transformers import CLIPVisionConfig, CLIPVisionModel, Dinov2Config, Dinov2Model
 
 from datasets import encode
-from datasets.artifacts import build, partial_directory
+from datasets.artifacts import artifact_directory, build, is_complete, manifest_of, partial_directory
 from datasets.config import EncodeConfig, ImportPosesConfig, IndexConfig, WriteShardsConfig
 from datasets.encode import load_image_encoder, load_vae, make_encoded, view_pixels
 from datasets.encoded import EncodedImages, keypoints_from_json, keypoints_to_json
-from datasets.errors import ArtifactError, InputError, WeightsError
+from datasets.errors import ArtifactBusyError, ArtifactError, InputError, WeightsError
 from datasets.shards import make_shards
 from datasets.skeleton import flip_keypoints
 from datasets.tars import read_samples
-from tests.small_sets import make, market_files, pose_csv, write_files
+from tests.small_sets import jpeg, make, market_files, pose_csv, write_files
 
 HEIGHT, WIDTH = 48, 24
 
@@ -141,6 +148,111 @@ def test_an_interrupted_encoding_goes_on_by_shard_to_the_same_bytes(
     assert all((encoded / name).read_bytes() == (output / name).read_bytes() for name in names)
 
 
+NURSERY = """
+import os, sys
+from pathlib import Path
+from datasets.artifacts import build
+from datasets.config import EncodeConfig
+from datasets.encode import make_encoded
+import diffusers.models.autoencoders.autoencoder_kl, transformers.models.dinov2.modeling_dinov2
+config = EncodeConfig.model_validate_json(Path(sys.argv[1]).read_text())
+for store in sys.stdin:
+    pid = os.fork()
+    if pid == 0:
+        build(config, make_encoded, store=Path(store.strip()))
+        os._exit(0)
+    print(pid, flush=True)
+    os.waitpid(pid, 0)
+    print("ended", flush=True)
+"""
+"""Starts one child per line, so that the libraries are imported once for all kills."""
+
+
+def test_killed_while_encoding_and_run_again_the_set_is_byte_identical(
+    encoded: Path, shards: Path, models: Path, tmp_path: Path, repository: Path
+) -> None:
+    config = config_of(shards, models)
+    (tmp_path / "config.json").write_text(config.model_dump_json())
+    whole = {path.name: path.read_bytes() for path in encoded.iterdir() if path.name != "manifest.json"}
+    command = [sys.executable, "-c", NURSERY, str(tmp_path / "config.json")]
+    caught = Counter()
+    with subprocess.Popen(command, cwd=repository, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as nursery:
+        for wanted in (0, 1, 2):  # killed once so many shards are there
+            store = tmp_path / f"killed-{wanted}"
+            directory = artifact_directory(config, store)
+            nursery.stdin.write(f"{store}\n")
+            nursery.stdin.flush()
+            child, deadline = int(nursery.stdout.readline()), time.monotonic() + 60
+            while len(list(store.rglob("train-*.tar"))) < wanted and time.monotonic() < deadline:
+                time.sleep(0.002)
+            os.kill(child, signal.SIGKILL)
+            assert nursery.stdout.readline() == "ended\n"
+            caught[is_complete(directory)] += 1
+            assert is_complete(directory) or not directory.exists()
+            build(config, make_encoded, store=store)
+            assert {p.name: p.read_bytes() for p in directory.iterdir() if p.name != "manifest.json"} == whole
+        nursery.stdin.close()
+    assert caught[False] >= 2  # the kills really hit the work
+
+
+def test_shards_that_did_not_change_are_taken_over_from_an_earlier_artifact(models: Path, tmp_path: Path) -> None:
+    files = market_files(identities=60, images=2)
+    store, added = tmp_path / "store", "bounding_box_train/0030_c6s1_009999_01.jpg"
+    poses = pose_csv(tmp_path, {**files, added: b""})
+
+    def encode_all(files: dict[str, bytes], store: Path, **fields: object) -> Path:
+        index = make(IndexConfig(root=write_files(tmp_path / "set", files), workers=1), tmp_path / "store")
+        skeletons = make(ImportPosesConfig(images=index, csv=[poses]), tmp_path / "store")
+        shards = make(WriteShardsConfig(images=index, poses=skeletons, images_per_shard=16), tmp_path / "store")
+        return build(config_of(shards, models, **fields), make_encoded, store=store)
+
+    def counts(directory: Path) -> tuple[int, int, int]:
+        summary = manifest_of(directory)["summary"]
+        return summary["shards_encoded"], summary["shards_kept"], summary["shards_reused"]
+
+    first = encode_all(files, store)
+    shards = len(list(first.glob("*.tar")))
+    assert counts(first) == (shards, 0, 0) and shards >= 6
+    second = encode_all({**files, added: jpeg(4242)}, store)
+    assert counts(second) == (1, 0, shards - 1)
+    fresh = encode_all({**files, added: jpeg(4242)}, tmp_path / "fresh")
+    assert all((fresh / path.name).read_bytes() == path.read_bytes() for path in second.glob("*.tar"))
+    other = encode_all({**files, added: jpeg(4242)}, store, mirrored=False)
+    assert counts(other) == (shards, 0, 0)
+
+
+def test_a_full_disk_while_encoding_is_told_and_the_next_run_goes_on(
+    encoded: Path, shards: Path, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = os.fsync, []
+
+    def full_at_the_second(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    monkeypatch.setattr("datasets.tars.os.fsync", full_at_the_second)
+    with pytest.raises(InputError, match="no space left while making"):
+        build(config_of(shards, models), make_encoded, store=tmp_path)
+    directory = build(config_of(shards, models), make_encoded, store=tmp_path)
+    assert manifest_of(directory)["summary"]["shards_kept"] == 2
+    assert all((encoded / path.name).read_bytes() == path.read_bytes() for path in directory.glob("*.tar"))
+
+
+def test_two_writers_do_not_meet(shards: Path, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, config = encode.write_tar, config_of(shards, models)
+
+    def tries_again_inside(path: Path, members: Iterator[tuple[str, bytes]]) -> None:
+        with pytest.raises(ArtifactBusyError, match="another process is making"):
+            build(config, make_encoded, store=tmp_path)
+        real(path, members)
+
+    monkeypatch.setattr(encode, "write_tar", tries_again_inside)
+    assert is_complete(build(config, make_encoded, store=tmp_path))
+
+
 def test_a_reader_can_be_limited_to_some_keys_but_not_to_unknown_ones(encoded: Path) -> None:
     everything = EncodedImages(encoded)
     wanted = [everything.keys[9], everything.keys[2]]
@@ -192,5 +304,5 @@ def test_a_reader_names_a_damaged_file(shards: Path, models: Path, tmp_path: Pat
     directory = build(config_of(shards, models), make_encoded, store=tmp_path)
     tar = sorted(directory.glob("*.tar"))[0]
     tar.write_bytes(tar.read_bytes()[:3000])
-    with pytest.raises(ArtifactError, match="damaged"):
+    with pytest.raises(ArtifactError, match=r"train-00000\.tar, byte \d+"):
         EncodedImages(directory)
