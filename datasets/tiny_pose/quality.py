@@ -10,20 +10,20 @@ PCK_RADIUS = 0.05
 """Of the image's height."""
 
 
-def pose_quality(predicted: np.ndarray, known: np.ndarray, height: float, threshold: float) -> dict[str, float]:
+def pose_quality(predicted: np.ndarray, known: np.ndarray, height: float, min_scores: np.ndarray) -> dict[str, float]:
     """Figures of predicted skeletons against known ones.
 
     Args:
         predicted, known: (N, 18, 3) in pixels of images `height` pixels high.
-        threshold: a predicted joint below this score counts as absent.
+        min_scores: (18,); a predicted joint with a lower score counts as absent.
     Returns:
         'pck': share of the known joints whose prediction is present and within 5 % of the height;
-        'placed': the same share, counting joints below the threshold too;
+        'placed': the same share, counting joints with lower scores too;
         'missed': share of the known joints that the prediction lacks;
         'extra': share of the joints that the known skeletons lack which the prediction has.
     """
     there = present_joints(known)
-    found = present_joints(predicted) & (predicted[..., 2] >= threshold)
+    found = present_joints(predicted) & (predicted[..., 2] >= min_scores)
     error = np.linalg.norm(predicted[..., :2] - known[..., :2], axis=-1)
     near = error <= PCK_RADIUS * height  # False where either is NaN
     return {

@@ -24,7 +24,7 @@ from datasets.encode import pick_device
 from datasets.skeleton import present_joints
 from datasets.tiny_pose.augmentation import augment, forget_outside
 from datasets.tiny_pose.decoding import decode_person
-from datasets.tiny_pose.estimator import MIN_SCORE, maps_of
+from datasets.tiny_pose.estimator import MIN_SCORES, maps_of
 from datasets.tiny_pose.model_card import model_card
 from datasets.tiny_pose.network import NetworkConfig, TinyPoseNetwork, fold_normalisation, read_facts, save_network
 from datasets.tiny_pose.people import People, load_people, split_by_identity
@@ -194,7 +194,7 @@ def measure(
             skeletons.append(decode_person(heat.cpu(), fields.cpu()))
         predicted = np.concatenate(skeletons)
         predicted[..., :2] = to_pixels(predicted[..., :2])
-        quality = pose_quality(predicted, some.keypoints, config.height, MIN_SCORE)
+        quality = pose_quality(predicted, some.keypoints, config.height, MIN_SCORES)
         logger.info("held out of %s: %s", config.images[number], ", ".join(f"{k} {v:.4f}" for k, v in quality.items()))
         results.append(quality)
     return results
