@@ -94,12 +94,48 @@ def aligned(head: Sequence[str], rows: Sequence[Sequence[str]], left: set[str]) 
 
 def markdown(results: pd.DataFrame, table: pd.DataFrame, gained: pd.DataFrame, config: BenchmarkConfig) -> str:
     """The tables for people: results, gains, the papers."""
-    parts = [
-        "# Results", set_up(results), result_table(results, table),
-        "## Gain over " + f"`{config.baseline}`", gain_table(gained, config),
-        "## The papers' table", paper_table(), PAPER_NOTE,
-    ]  # fmt: skip
+    parts = ["# Results", set_up(results), result_table(results, table), *notes(results)]
+    for baseline in dict.fromkeys([config.baseline, *config.controls]):
+        rows = gained[gained.baseline == baseline] if len(gained) else gained
+        if len(rows) or baseline == config.baseline:
+            parts += [f"## Gain over `{baseline}`", *unequal_steps(results, baseline), gain_table(rows, baseline)]
+    parts += [gain_note(config), "## The papers' table", paper_table(), PAPER_NOTE]
     return "\n\n".join(parts) + "\n"
+
+
+def notes(results: pd.DataFrame) -> list[str]:
+    """What the table cannot say in a cell: unknown origins, earlier steps, re-ranked figures."""
+    found = []
+    if unknown := sorted(set(results.arm[results.provenance == "unknown"])):
+        found.append(
+            f"Unknown provenance: {', '.join(f'`{arm}`' for arm in unknown)}. These images do not say what they were "
+            "made from, so nothing here vouches for the protocol's name."
+        )
+    before = results[results.steps_before > 0].groupby("arm").steps_before.max()
+    if len(before):
+        told = ", ".join(f"`{arm}` up to {steps:,}" for arm, steps in before.items())
+        found.append(f"Steps include those of the run that an arm goes on from: {told}.")
+    if "reranked_map" in results and results.reranked_map.notna().any():
+        found.append("With k-reciprocal re-ranking (not comparable with the table above):\n\n" + _reranked(results))
+    return found
+
+
+def _reranked(results: pd.DataFrame) -> str:
+    means = results.groupby(["protocol", "fraction", "arm"], sort=False)[["reranked_rank1", "reranked_map"]].mean()
+    rows = [[key[0], f"{key[1]} %", key[2], *map(percent, row)] for key, *row in means.itertuples()]
+    return markdown_table(["protocol", "fraction", "arm", "Rank-1", "mAP"], rows)
+
+
+def unequal_steps(results: pd.DataFrame, baseline: str) -> list[str]:
+    """A caution where arms took more or fewer steps than the one they are compared with."""
+    steps = results.groupby(["protocol", "fraction", "arm"]).steps.mean().unstack()
+    if baseline not in steps:
+        return []
+    others = [arm for arm in steps if (steps[arm] - steps[baseline]).abs().max() > 0.5]
+    if not others:
+        return []
+    names = ", ".join(f"`{arm}`" for arm in others)
+    return [f"Not at equal steps: {names} took another number than `{baseline}`, so part of a gain may be only that."]
 
 
 def set_up(results: pd.DataFrame) -> str:
@@ -153,28 +189,34 @@ def _interval_note(table: pd.DataFrame) -> str:
     return " ".join(notes[unit] for unit in ("draw", "seed", "none") if unit in units)
 
 
-def gain_table(gained: pd.DataFrame, config: BenchmarkConfig) -> str:
+def gain_table(gained: pd.DataFrame, baseline: str) -> str:
     """Gains with both intervals, Rank-1 and mAP."""
     if gained.empty:
-        return f"No arm shares a draw and seed with `{config.baseline}`."
+        return f"No arm shares a draw and seed with `{baseline}`."
     names = {"rank1": "Rank-1", "map": "mAP"}
     rows = [
         [
             *(row.protocol, f"{row.fraction} %", row.arm, names[row.metric], percent(row.before), percent(row.after)),
             *(signed_points(row.value), f"[{signed_points(row.low)}, {signed_points(row.high)}]"),
             _runs_interval(row.draw_low, row.draw_high, row.unit),
-            *(row.pairs, percent(row.smallest_visible)),
+            *(row.pairs, percent(row.smallest_visible), percent(row.smallest_visible_runs)),
         ]
         for row in gained[gained.metric.isin(names)].itertuples()
     ]
-    head = ["protocol", "fraction", "arm", "metric", config.baseline, "arm's", "gain"]
-    head += ["interval over identities", "interval over runs", "pairs of runs", "smallest visible gain"]
-    note = (
+    head = ["protocol", "fraction", "arm", "metric", baseline, "arm's", "gain"]
+    head += ["interval over identities", "interval over runs", "pairs of runs"]
+    head += ["smallest visible gain (identities)", "(runs)"]
+    return markdown_table(head, rows)
+
+
+def gain_note(config: BenchmarkConfig) -> str:
+    """How to read the gains."""
+    return (
         f"Points. Interval over identities: paired bootstrap, {config.resamples} resamples of the test identities, "
         f"{100 * config.confidence:.0f} %; it holds for these trained networks and other test people, not for another "
-        "draw or seed. Smallest visible gain: half its width; a smaller one could not have been told from none."
+        "draw or seed. Interval over runs: Student's, over draws, or over seeds where there is one draw. Smallest "
+        "visible gain: half an interval's width; a smaller true gain could not have been told from none."
     )
-    return markdown_table(head, rows) + "\n\n" + note
 
 
 def _runs_interval(low: float, high: float, unit: str) -> str:

@@ -98,7 +98,8 @@ def gains(
         per_query: `per_query_metrics` of each run, by (protocol, fraction, arm, draw, seed).
     Returns: one row per protocol, fraction, arm and metric: ``before, after, value`` (shares); ``low, high`` of the
         bootstrap over identities; ``draw_low, draw_high`` of Student's interval over draws (or seeds; ``unit``);
-        ``smallest_visible``, the least gain whose interval would exclude zero (half the bootstrap's width).
+        ``smallest_visible`` and ``smallest_visible_runs``, the least gain whose interval over identities, or over runs,
+        would exclude zero (half its width).
     """
     rows = []
     for (protocol, fraction), group in results.groupby(["protocol", "fraction"], sort=False):
@@ -122,6 +123,7 @@ def gains(
                     | {"before": before.mean(), "after": after.mean(), "value": float(values.mean())}
                     | {"low": low, "high": high, "draw_low": draw_low, "draw_high": draw_high}
                     | {"unit": unit, "pairs": len(common), "smallest_visible": (high - low) / 2}
+                    | {"smallest_visible_runs": (draw_high - draw_low) / 2}
                 )
     return pd.DataFrame(rows)
 

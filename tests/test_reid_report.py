@@ -126,7 +126,8 @@ def metrics_of(first: np.ndarray) -> dict[str, object]:
     network = {"backbone": "tiny", "weights": "from scratch", "height": 64, "width": 32, "parameters": 9}
     batch = {"batch_identities": 4, "batch_images": 4, "batch_synthetic": 1, "identities": PEOPLE, "images": PEOPLE}
     ranks = {f"rank{k}": float((first <= k).mean()) for k in (1, 5, 10)}
-    return {**ranks, "map": ap, "map_trapezoid": ap, "minp": ap, "steps": 200, **counts, **network, **batch}
+    steps = {"steps": 200, "steps_before": 0, "provenance": "stated"}
+    return {**ranks, "map": ap, "map_trapezoid": ap, "minp": ap, **steps, **counts, **network, **batch}
 
 
 def make_runs(root: Path, index: Path, arms: tuple[str, ...] = ARMS) -> list[Path]:
