@@ -23,7 +23,9 @@ from datasets.config import (
 )
 from flows.commands import PROJECT
 from flows.config import RegenerateConfig, SynthesizeSettings, complete
+from flows.overrides import regenerate_command
 from flows.reid_arms import OF_RECONSTRUCTIONS, OF_SYNTHETIC, ReidInputs, Run, Unit, train_arms
+from flows.warm_start import starting_point
 from imagpose.config import SynthesizeConfig, TrainConfig, TrainImageEncoderConfig, TrainVaeConfig
 from reid.config import BenchmarkConfig, ReportConfig
 
@@ -184,13 +186,13 @@ def train_generators(
     """The generator of each subset; under the papers' protocol one that has seen the full training split."""
     wanted = [unit for unit in units(config) if unit[0] < EVERYTHING] if _needs_synthesis(config) else []
     common = {"encoded": encoded, "init_from": models.generator, "device": config.device}
+    parts = [{"subset": subsets, "fraction": fraction, "draw": draw} for fraction, draw in wanted]
     if config.protocol == "paper":
-        folders = run([complete(TrainConfig, config.train, **common)] if wanted else []) * len(wanted)
-    else:
-        folders = run([
-            complete(TrainConfig, config.train, subset=subsets, fraction=fraction, draw=draw, **common)
-            for fraction, draw in wanted
-        ])  # fmt: skip
+        parts = [{}] if wanted else []
+    trainings = [complete(TrainConfig, config.train, **part, **common) for part in parts]
+    if config.continue_training == "warm-start":
+        trainings = [starting_point(training, config.store.absolute()) for training in trainings]
+    folders = run(trainings) * (len(wanted) if config.protocol == "paper" else 1)
     return dict(zip(wanted, folders, strict=True))
 
 
@@ -257,14 +259,3 @@ def model_cards(config: RegenerateConfig, models: Models) -> list[Path]:
     paths = (models.vae, models.image_encoder, models.generator, config.vae, config.image_encoder, config.generator)
     used = any(path is not None and path.absolute().is_relative_to(built_in) for path in paths)
     return sorted(built_in.rglob("README.md")) if used else []
-
-
-def regenerate_command(config: RegenerateConfig) -> str:
-    """How to make all this again, where a preset says most of it."""
-    words = ["python -m flows regenerate"]
-    if config.preset != "none":
-        words.append(f"--preset {config.preset}")
-    if config.root is not None:
-        words.append(f"--root {config.root.name} --poses {','.join(path.name for path in config.poses)}")
-        words += [f"--identities {config.identities}"] if config.identities else []
-    return " ".join(words)

@@ -1,0 +1,105 @@
+"""Where the training of a generator goes on from when the data have changed (`continue_training: warm-start`).
+
+From the newest generator in the store that was trained with equal settings, on the same features of the same frozen
+models, from the same first model. Under the leak-free protocol it must have seen nothing but images that the new subset
+holds as well; else the training starts where the first one did, and says so.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from datasets.artifacts import MANIFEST, Role, describe_config, manifest_of
+from datasets.errors import InputError
+from imagpose.config import TrainConfig
+
+logger = logging.getLogger(__name__)
+
+INPUTS = ("encoded", "subset", "init_from")
+FROZEN = ("vae", "image_encoder", "view_height", "view_width", "token_height", "token_width", "mirrored")
+"""Of an encoding: what features are made with."""
+
+
+def starting_point(wanted: TrainConfig, store: Path) -> TrainConfig:
+    """`wanted`, or the same going on from an earlier generator; that one's own config if it saw the very same data.
+
+    Args:
+        wanted: the training as it would be from scratch.
+        store: where earlier generators are looked for.
+    """
+    described = describe_config(wanted)
+    earlier = [(folder, manifest) for folder, manifest in _generators(store) if _is_kin(manifest, wanted, store)]
+    for folder, manifest in earlier:  # newest first
+        before = manifest["inputs"]
+        if all(described[name] == before.get(name, {}).get("sha256") for name in ("encoded", "subset")):
+            origin = before.get("init_from")
+            logger.info("%s was trained on the same data", folder)
+            return wanted.model_copy(update={"init_from": origin and Path(origin["path"])})
+    for folder, manifest in earlier:
+        if (strangers := _images_outside(manifest, wanted)) == 0:
+            logger.info("training goes on from %s", folder)
+            return wanted.model_copy(update={"init_from": folder})
+        logger.info("%s has seen %d images that the new subset lacks: not gone on from", folder, strangers)
+    return wanted
+
+
+def _generators(store: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """Finished generators with their manifests, newest first."""
+    folders = [path.parent for path in (store / TrainConfig.stage).glob(f"*/{MANIFEST}")]
+    found = [(folder, manifest_of(folder, TrainConfig.stage)) for folder in folders]
+    return sorted(found, key=lambda pair: pair[1]["started"], reverse=True)
+
+
+def _is_kin(manifest: dict[str, Any], wanted: TrainConfig, store: Path) -> bool:
+    """Whether a generator differs from the wanted one in nothing but the images, and what that one went on from."""
+    settings = [
+        name
+        for name, field in TrainConfig.model_fields.items()
+        if name not in INPUTS and Role.RUNTIME not in field.metadata
+    ]
+    own = wanted.model_dump(mode="json")
+    if manifest["stage_version"] != wanted.stage_version or any(
+        manifest["config"].get(name) != own[name] for name in settings
+    ):
+        return False
+    first = describe_config(wanted)["init_from"]
+    return first in _origins(manifest, store) and _features(manifest["config"]["encoded"]) == _features(wanted.encoded)
+
+
+def _origins(manifest: dict[str, Any], store: Path) -> Iterator[str | None]:
+    """Fingerprints of what a generator went on from, of what that went on from, and so on."""
+    while True:
+        origin = manifest["inputs"].get("init_from")
+        yield origin and origin["sha256"]
+        folder = Path(origin["path"]) if origin else None
+        if folder is None or folder.parent != store.absolute() / TrainConfig.stage or not (folder / MANIFEST).is_file():
+            return
+        manifest = manifest_of(folder)
+
+
+def _features(encoded: Path | str) -> list[Any]:
+    """By what an encoding was made; if it is gone, something that equals nothing."""
+    try:
+        manifest = manifest_of(Path(encoded), "encode")
+    except InputError:
+        return [object()]
+    hashes = {name: item["sha256"] for name, item in manifest["inputs"].items()}
+    return [hashes.get(name, manifest["config"].get(name)) for name in FROZEN]
+
+
+def _images_outside(manifest: dict[str, Any], wanted: TrainConfig) -> int:
+    """How many images the earlier generator has seen that the new subset does not hold; none without subsets."""
+    if wanted.subset is None:
+        return 0
+    from datasets.subsets import read_subset
+
+    config = manifest["config"]
+    try:
+        seen = set(read_subset(Path(config["subset"]), config["fraction"], config["draw"]))
+    except InputError as error:
+        logger.info("what the earlier generator has seen is not known: %s", error)
+        return -1
+    return len(seen - set(read_subset(wanted.subset, wanted.fraction, wanted.draw)))
