@@ -161,7 +161,8 @@ def _make_parts(parts: list[Part], config: ExtractPosesConfig, folder: Path) -> 
         for part in waiting:
             progress.update(finder.write(part, folder))
         return
-    pick_device(config.device)  # a device that is not there is refused before any process starts
+    pick_device(config.device)  # a device that is not there is refused before any process starts, and so are
+    load_estimator(config, torch.device("cpu"))  # wrong weights: a worker's error would be a broken pool
     workers = min(config.workers, len(waiting))
     with _pool(config, workers) as pool:
         for count in pool.map(_write_part, waiting, [folder] * len(waiting)):
@@ -240,7 +241,6 @@ def _row(people: np.ndarray, size: tuple[int, int]) -> PoseRow:
     keypoints = np.asarray(main_person(people, size), np.float64)
     rounded = np.column_stack([keypoints[:, :2].round(2), keypoints[:, 2:].round(3)]).astype(np.float32)
     if not present_joints(rounded).any():
-        return PoseRow(
-            "no-person", f"no person found ({len(people)} candidates)" if len(people) else "", rounded * np.nan
-        )
+        reason = f"no person found ({len(people)} candidates)" if len(people) else ""
+        return PoseRow("no-person", reason, missing_keypoints())
     return PoseRow("ok", "", rounded)

@@ -52,8 +52,9 @@ def load_network(weights: Path | None = None, sha256: str | None = None) -> tupl
     """
     file = weights if weights is not None else download_weights()
     found = check_weights(file, sha256)
-    network = network_class()()
-    network.load_state_dict(_fitted(file, read_state(file), network))
+    with torch.device("meta"):  # first values for 52 million weights would only be overwritten
+        network = network_class()()
+    network.load_state_dict(_fitted(file, read_state(file), network), assign=True)
     return network.eval(), found
 
 
@@ -144,7 +145,7 @@ def _fitted(file: Path, state: dict[str, torch.Tensor], network: torch.nn.Module
         elif not value.isfinite().all():
             differences.append(f"{short} holds values that are not finite")
         else:
-            fitted[name] = value
+            fitted[name] = value.float()
     if not differences and len(state) > len(fitted):
         differences.append(f"{len(state) - len(fitted)} tensors too many")
     if differences:
