@@ -30,6 +30,16 @@ COMMANDS = {
         config="datasets.config:TrainPoseConfig",
         run="datasets.tiny_pose.training:make_pose_network",
     ),
+    "compare-poses": Command(
+        summary="measure one pose file by another: PCK, errors, overlays",
+        config="datasets.config:ComparePosesConfig",
+        run="datasets.compare_poses:make_comparison",
+    ),
+    "show-poses": Command(
+        summary="draw skeletons over their images on a contact sheet",
+        config="datasets.config:ShowPosesConfig",
+        run="datasets.pose_sheets:run_show_poses",
+    ),
     "export-poses": Command(
         summary="write poses in the published CSV format",
         config="datasets.config:ExportPosesConfig",

@@ -213,6 +213,55 @@ class ExportPairsConfig(Config):
     """A published file of pairs to compare with; what differs is said, not fatal."""
 
 
+class ComparePosesConfig(StageConfig):
+    """Two pose files of the same images side by side; the first one is the measure."""
+
+    stage: ClassVar[str] = "compare-poses"
+    package: ClassVar[str] = "datasets"
+
+    first: Artifact
+    """Skeletons that the others are measured by."""
+    second: Artifact
+    """Skeletons to measure."""
+    images: Artifact | None = None
+    """The image index, if it does not lie any more where `first` was made from it."""
+    splits: list[Literal["train", "query", "gallery"]] = ["train", "query", "gallery"]
+    """Splits to compare."""
+    radii_percent: list[Annotated[float, Field(gt=0, le=100)]] = Field([5.0, 2.5, 10.0], min_length=1)
+    """Radii of PCK in percent of the image's height; the first one is that of the chart and of the worst images."""
+    radii_px: list[Annotated[float, Field(gt=0)]] = [2.0, 5.0]
+    """Radii of PCK in pixels."""
+    sheet_images: int = Field(32, ge=0)
+    """Images on overlays.png, half random and half the worst; 0 for none. It shows people."""
+    seed: int = Field(0, ge=0)
+    """Which images are the random ones."""
+    root: Annotated[Path | None, Role.RUNTIME] = None
+    """Where the data set lies now, if it has moved since it was indexed."""
+
+
+class ShowPosesConfig(Config):
+    """Draw skeletons over their images on a contact sheet, to look at."""
+
+    poses: Path
+    """Skeletons."""
+    png: Path
+    """File to write; it shows people, so keep it with the data."""
+    pick: Literal["random", "worst", "no-person"] = "random"
+    """'worst': lowest mean score over all 18 joints; 'no-person': images where nobody was found."""
+    count: int = Field(32, ge=1, le=1000)
+    """Images on the sheet."""
+    splits: list[Literal["train", "query", "gallery"]] = ["train", "query", "gallery"]
+    """Splits to choose from."""
+    columns: int = Field(8, ge=1)
+    """Images a row."""
+    seed: int = Field(0, ge=0)
+    """Which images are the random ones."""
+    images: Path | None = None
+    """The image index, if it does not lie any more where the poses were made from it."""
+    root: Path | None = None
+    """Where the data set lies now, if it has moved since it was indexed."""
+
+
 class SelectSubsetsConfig(StageConfig):
     """Which training images each fraction of each draw may use: nested, at least one image of each identity."""
 
@@ -263,6 +312,8 @@ class EncodeConfig(StageConfig):
 
     shards: Artifact
     """Image shards."""
+    only: list[str] = []
+    """Names of the shards to encode, where several machines share the work; all of them if empty."""
     vae: ModelFolder
     """Folder of a diffusers AutoencoderKL."""
     image_encoder: EncoderFolder
