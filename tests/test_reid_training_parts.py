@@ -1,3 +1,4 @@
+import copy
 import json
 
 import numpy as np
@@ -8,13 +9,15 @@ from safetensors.torch import save_file
 from torch.nn import functional
 
 from datasets.errors import InputError, WeightsError
-from reid.config import AugmentationConfig, BatchConfig, LossConfig, NetworkConfig, ScheduleConfig
+from reid.config import AugmentationConfig, BatchConfig, LossConfig, NetworkConfig, ScheduleConfig, TrainConfig
 from reid.data import ImageSet, augment, erase, flip_and_crop, normalise
+from reid.distributed import Processes
 from reid.losses import CentreLoss, batch_hard_triplet_loss, identity_loss
 from reid.model import assemble_network, seeded_backbone
 from reid.sampler import IdentitySampler
 from reid.schedule import rate_factor, stretched_epoch
-from reid.training_set import join_training_sets, refuse_leak
+from reid.train import Trainer
+from reid.training_set import TrainingSet, join_training_sets, refuse_leak
 
 TINY = NetworkConfig(backbone="test_resnet.r160_in1k", weights="none", height=32, width=16)
 
@@ -292,6 +295,66 @@ def test_weights_that_cannot_be_had_are_an_error_and_never_random(monkeypatch):
 def test_an_unknown_backbone_is_refused():
     with pytest.raises(InputError, match="'resnet5O' is unknown to timm"):
         seeded_backbone(TINY.model_copy(update={"backbone": "resnet5O"}), 0)
+
+
+def test_one_optimiser_step_equals_an_independent_implementation_of_every_trick():
+    """torchreid's triplet and smoothed cross-entropy; centre loss, Adam and SGD written out."""
+    from torchreid.reid.losses import CrossEntropyLoss, TripletLoss
+
+    config = TrainConfig(
+        shards=".", test_shards=".", network=TINY, batch=BatchConfig(identities=3, images=3),
+        augmentation=AugmentationConfig(flip=0, padding=0, erasing=0), schedule=ScheduleConfig(steps=4), device="cpu",
+    )  # fmt: skip
+    pids = np.repeat(np.arange(1, 5), 4)
+    data = TrainingSet(images=image_set(pids), labels=pids - 1, is_synthetic=np.zeros(16, bool), pids=[1, 2, 3, 4])
+    trainer = Trainer(config, assemble_network(seeded_backbone(TINY, 0), TINY, 4, 0), data, Processes(1, "cpu"))
+    network, centres = copy.deepcopy(trainer.network), trainer.centre_loss.centres.detach().clone()
+    positions = trainer.sampler.epoch(0)[0]
+    rate = trainer._set_rate(1)
+    assert rate == pytest.approx(3.5e-4 * 0.109)
+    trainer.train_step(positions)
+
+    images = normalise(data.images.pixels[positions])
+    labels = torch.from_numpy(data.labels[positions])
+    centres.requires_grad_(True)
+    features, logits = network(images)
+    loss = CrossEntropyLoss(num_classes=4, eps=0.1, use_gpu=False)(logits, labels)
+    loss = loss + TripletLoss(margin=0.3)(features, labels)
+    loss = loss + 5e-4 * ((features - centres[labels]) ** 2).sum(dim=1).mean()
+    loss.backward()
+    after = dict(trainer.network.named_parameters())
+    for name, parameter in network.named_parameters():
+        if parameter.grad is None:
+            assert name == "neck.bias"  # frozen
+            continue
+        gradient = parameter.grad + 5e-4 * parameter.detach()  # coupled weight decay
+        first, second = 0.1 * gradient / (1 - 0.9), 0.001 * gradient**2 / (1 - 0.999)
+        expected = parameter.detach() - rate * first / (second.sqrt() + 1e-8)
+        # Where a gradient is all but zero, Adam's first step is its sign, which rounding decides.
+        clear = gradient.abs() > 1e-6
+        torch.testing.assert_close(after[name].detach()[clear], expected[clear], rtol=0, atol=2e-6, msg=name)
+    moved = centres.detach() - 0.5 * centres.grad / 5e-4
+    torch.testing.assert_close(trainer.centre_loss.centres.detach(), moved, rtol=1e-4, atol=1e-4)
+
+
+def test_every_epoch_of_bots_schedule_has_the_cited_rate():
+    """solver/lr_scheduler.py with BASE_LR 3.5e-4, STEPS (40, 70), WARMUP_ITERS 10, from its formula."""
+    for epoch in range(1, 121):
+        warm = 0.01 * (1 - epoch / 10) + epoch / 10 if epoch < 10 else 1.0
+        assert rate_factor(ScheduleConfig(), epoch) == pytest.approx(warm * 0.1 ** sum(epoch >= m for m in (40, 70)))
+
+
+def test_images_of_one_group_come_from_as_many_cameras_as_there_are():
+    labels, is_synthetic = training_labels([6, 6])
+    camids = np.array([1, 1, 1, 1, 2, 3] * 2)
+    spread = IdentitySampler(
+        labels, is_synthetic, BatchConfig(identities=2, images=3, synthetic=0, cameras="spread"), 0, camids
+    )
+    for number in range(5):
+        groups = np.concatenate(spread.epoch(number)).reshape(-1, 3)
+        for person in (0, 1):
+            own = [set(camids[group]) for group in groups if labels[group[0]] == person]
+            assert {1, 2, 3} in own and {1} in own  # the first group has all three cameras, the rest is camera 1
 
 
 def test_a_synthetic_set_of_another_subset_is_refused_and_one_without_provenance_is_not(tmp_path, caplog):
