@@ -4,6 +4,7 @@ import sys
 
 BENCHMARKS = {
     "openpose": "benchmarks.openpose",
+    "preset_costs": "benchmarks.preset_costs",
     "ranking": "benchmarks.ranking",
     "reranking": "benchmarks.reranking",
     "sampling": "benchmarks.sampling",

@@ -19,6 +19,10 @@ COMMANDS = {
         summary="train the IMAGPose denoiser on encoded images",
         config="imagpose.config:TrainConfig", run="imagpose.train:make_generator",
     ),
+    "ablate": Command(
+        summary="train and evaluate variants of the model (the paper's Table 2) into one table",
+        config="imagpose.config:AblateConfig", run="imagpose.ablations:make_ablation",
+    ),
     "check-model": Command(
         summary="prove that the denoiser starts as the stock UNet, at Stable Diffusion's size",
         config="imagpose.config:CheckModelConfig", run="imagpose.check_model:run_check_model",

@@ -290,6 +290,16 @@ class TrainConfig(StageConfig):
         return self
 
 
+ABLATIONS: dict[str, dict[str, bool]] = {
+    "B0": {"cross_view_attention": False, "texture_tokens": False, "masked_latents": False},
+    "B1": {"cross_view_attention": True, "texture_tokens": False, "masked_latents": False},
+    "B2": {"cross_view_attention": False, "texture_tokens": True, "masked_latents": False},
+    "B3": {"cross_view_attention": True, "texture_tokens": False, "masked_latents": True},
+    "B4": {"cross_view_attention": False, "texture_tokens": True, "masked_latents": True},
+    "full": {"cross_view_attention": True, "texture_tokens": True, "masked_latents": True},
+}
+"""The paper's Table 2 as fields of `ModelConfig`."""
+
 SD_MODEL = ModelConfig(
     channels=(320, 640, 1280, 1280), attention=(True, True, True, False), layers_per_block=2, head_width=40,
     cross_attention_dim=768, norm_groups=32, pose_channels=(16, 32, 96, 256), token_patch=16,
@@ -326,10 +336,50 @@ def recommended(encoded: Path, **fields: Any) -> TrainConfig:
     """What the project recommends at SD 1.5 size; each deviation from `paper` has its reason in docs/model.md."""
     defaults: dict[str, Any] = {
         "model": SD_MODEL, "noise": NoiseConfig(), "steps": 50_000, "batch_size": 16, "learning_rate": 5e-5,
-        "warmup_steps": 1000, "learning_rate_schedule": "constant", "ema_decay": 0.9999, "precision": "bf16",
-        "compile": True,
+        "warmup_steps": 1000, "learning_rate_schedule": "constant", "ema_decay": 0.9999, "validation_identities": 16,
+        "precision": "bf16", "compile": True,
     }  # fmt: skip
     return TrainConfig(**{"encoded": encoded, **defaults, **fields})
+
+
+class AblateConfig(StageConfig):
+    """Variants of one recipe (the paper's Table 2), each trained and evaluated the same way, in one table."""
+
+    stage: ClassVar[str] = "ablate"
+    package: ClassVar[str] = "imagpose"
+
+    train: TrainConfig
+    """The recipe; the variants change three switches of its `model` and nothing else."""
+    shards: Artifact
+    """Image shards with the test images: query and gallery."""
+    variants: tuple[Literal["B0", "B1", "B2", "B3", "B4", "full"], ...] = Field(
+        ("B0", "B1", "B2", "B3", "B4", "full"), min_length=1
+    )
+    """Which variants, in this order."""
+    pairs: SourceFile | None = None
+    """CSV file ``from,to`` of test pairs; not given: all ordered pairs by PATN's rule."""
+    limit: int | None = Field(None, ge=2)
+    """Take this many pairs; all if not given. Every variant gets the same."""
+    mode: Literal["T1", "T2", "T3", "IMAGPose*"] = "T1"
+    """Scenario; the paper's tables use T1."""
+    sampler: Literal["unipc", "dpm++", "ddim"] = "ddim"
+    """Solver; the paper's is DDIM."""
+    steps: int = Field(20, ge=1)
+    """Sampler steps; the paper's are 20."""
+    guidance: float = Field(2.0, ge=0)
+    """Classifier-free guidance scale."""
+    alexnet: SourceFile | None = None
+    """AlexNet's weights, for LPIPS; no such column without."""
+    inception: SourceFile | None = None
+    """Inception's weights, for FID; no such column without."""
+    batch_size: Annotated[int, Role.RUNTIME] = Field(16, ge=1)
+    """Canvases at a time when sampling."""
+
+    @model_validator(mode="after")
+    def _distinct(self) -> AblateConfig:
+        if len(set(self.variants)) < len(self.variants):
+            raise ValueError(f"variants {', '.join(self.variants)}: name each once")
+        return self
 
 
 class CheckModelConfig(Config):

@@ -81,7 +81,9 @@ def test_table_3s_encoders_have_names() -> None:
         EncodeConfig(shards=Path("x"), vae=Path("imagpose/builtin/vae"), image_encoder="dinov2-large")
 
 
-@pytest.mark.parametrize(("name", "millions"), [("dinov2-base", 86.6), ("dinov2-large", 304.4), ("dinov2-giant", 1136.5)])
+@pytest.mark.parametrize(
+    ("name", "millions"), [("dinov2-base", 86.6), ("dinov2-large", 304.4), ("dinov2-giant", 1136.5)]
+)
 def test_the_named_sizes_are_the_published_ones(name: str, millions: float) -> None:
     from benchmarks.full_size import image_encoder
 

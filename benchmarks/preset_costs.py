@@ -1,0 +1,139 @@
+"""Memory and time that training and synthesis cost at each preset that needs a GPU: computed, not measured.
+
+Floating-point operations and the bytes kept for the backward pass are counted on tensors without content, at the
+presets' own sizes. Seconds are those operations at `SUSTAINED` of a card's dense bfloat16 peak: an assumption, printed
+with the result. Memory is per card: weights, gradients, AdamW's moments and averaged weights in float32 (every process
+holds all of them), the bfloat16 copies of autocast, and the activations of its share of the batch; what cuDNN and the
+allocator take comes on top.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from benchmarks import full_size
+from benchmarks.machine import machine
+from flows.config import RegenerateConfig
+from flows.presets import PRESET_FUNCTIONS
+from imagpose.view_grid import VIEWS
+
+CARDS = {"A100 80 GB": 312.0, "H100 80 GB": 989.0, "RTX 4090 24 GB": 165.0}
+"""Dense bfloat16 peak with float32 accumulation in TFLOP/s, by the makers' data sheets."""
+SUSTAINED = 0.4
+ENCODER = "dinov2-base"
+PICTURES = VIEWS - 1
+GIB = 2**30
+FLOAT32_COPIES = 5
+"""Weights, gradients, two moments, averaged weights."""
+
+
+def saved_bytes(model: nn.Module, inputs: dict[str, Tensor]) -> int:
+    """Bytes that a forward pass under bfloat16 autocast keeps for the backward one, the parameters not counted."""
+    storages = {}
+    own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            storages[storage._cdata] = storage  # held, so that no other takes its address
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), torch.autocast("cpu", torch.bfloat16):
+        output = model(**inputs)
+    found = sum(storage.nbytes() for storage in storages.values())
+    del output
+    return found
+
+
+def activations(config: RegenerateConfig, view: tuple[int, int], tokens: int) -> tuple[float, float]:
+    """GiB that are kept once (bfloat16 copies of the weights), and for each canvas."""
+    width = full_size.NAMED_ENCODERS[ENCODER].width
+    with FakeTensorMode():
+        model = full_size.denoiser(config.train.model, width)
+        sizes = []
+        for canvases in (1, 2):
+            inputs = full_size.canvas_inputs(view, tokens, width, device="cpu")
+            batch = {name: value.repeat(canvases, *[1] * (value.ndim - 1)) for name, value in inputs.items()}
+            sizes.append(saved_bytes(model, batch))
+    each = sizes[1] - sizes[0]
+    return (sizes[0] - each) / GIB, each / GIB
+
+
+def costs(name: str) -> dict[str, object]:
+    """One preset's row."""
+    config = PRESET_FUNCTIONS[name]()
+    encode, train, synthesize = config.encode, config.train, config.synthesize
+    view = (encode.view_height, encode.view_width)
+    patch, width = full_size.NAMED_ENCODERS[ENCODER].patch, full_size.NAMED_ENCODERS[ENCODER].width
+    tokens = 1 + (encode.token_height // patch) * (encode.token_width // patch)
+    with torch.device("meta"):
+        model = full_size.denoiser(train.model, width)
+    inputs = full_size.canvas_inputs(view, tokens, width)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    training = full_size.training_flops(model, inputs) / 1e12
+    with torch.no_grad():
+        forward = full_size.flops(lambda: model(**inputs)) / 1e12
+    once, each = activations(config, view, tokens)
+    fixed = FLOAT32_COPIES * 4 * parameters / GIB + once
+    picture = forward * synthesize.steps * 2 / PICTURES  # twice: guidance
+    return {
+        "preset": name,
+        "view": f"{view[0]}x{view[1]}",
+        "parameters_m": round(parameters / 1e6, 1),
+        "batch": train.batch_size,
+        "tflop_per_canvas": round(training, 3),
+        "fixed_gib": round(fixed, 1),
+        "gib_per_canvas": round(each, 2),
+        "gib_one_card": round(fixed + each * train.batch_size, 1),
+        "gib_each_of_8": round(fixed + each * train.batch_size / 8, 1),
+        "gib_smallest": round(fixed + each, 1),
+        "seconds_per_step": {
+            card: round(training * train.batch_size / (peak * SUSTAINED), 3) for card, peak in CARDS.items()
+        },
+        "hours_for_all_steps": {
+            card: round(training * train.batch_size * train.steps / (peak * SUSTAINED) / 3600, 1)
+            for card, peak in CARDS.items()
+        },
+        "tflop_per_synthetic_image": round(picture, 3),
+        "synthetic_images_per_s": {card: round(peak * SUSTAINED / picture, 1) for card, peak in CARDS.items()},
+    }
+
+
+def markdown(rows: list[dict[str, object]]) -> str:
+    """The rows as tables for docs/presets.md."""
+    memory = [
+        f"| `{r['preset']}` | {r['view']} | {r['batch']} | {r['fixed_gib']} | {r['gib_per_canvas']} | "
+        f"{r['gib_one_card']} | {r['gib_each_of_8']} | {r['gib_smallest']} |"
+        for r in rows
+    ]
+    speed = [
+        f"| `{r['preset']}` | {r['tflop_per_canvas']} | "
+        + " | ".join(f"{r['seconds_per_step'][card]} s, {r['hours_for_all_steps'][card]} h" for card in CARDS)
+        + f" | {r['tflop_per_synthetic_image']} | {r['synthetic_images_per_s']['A100 80 GB']} |"
+        for r in rows
+    ]
+    return "\n".join([
+        "| preset | view | batch | fixed GiB | GiB a canvas | one card | each of 8 | one canvas at a time |",
+        "|---|---|---|---|---|---|---|---|", *memory, "",
+        "| preset | TFLOP a canvas | " + " | ".join(CARDS) + " | TFLOP a synthetic image | images/s, A100 |",
+        "|---|---|" + "---|" * len(CARDS) + "---|---|", *speed,
+    ])  # fmt: skip
+
+
+def main() -> int:
+    """Print the tables; the last line is one JSON object."""
+    names = [name for name in PRESET_FUNCTIONS if name not in ("demo", "smoke", "market-small")]
+    rows = [costs(name) for name in names]
+    print(markdown(rows))
+    print(json.dumps({"computed": True, "sustained_share": SUSTAINED, "peaks_tflops": CARDS, "presets": rows,
+                      "machine": machine("torch", "diffusers")}))  # fmt: skip
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
