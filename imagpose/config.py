@@ -386,7 +386,7 @@ class CheckModelConfig(Config):
     """Prove that the denoiser starts as the stock UNet, and that it can be trained, compiled, copied and saved."""
 
     size: Literal["sd15", "tiny"] = "sd15"
-    """'sd15': Stable Diffusion 1.5's, random weights, 15 GB of memory; 'tiny': the same classes in seconds."""
+    """'sd15': Stable Diffusion 1.5's, random weights, 9 GB of memory; 'tiny': the same classes in seconds."""
     init_from: Path | None = None
     """A Stable Diffusion folder whose UNet to take instead."""
     seed: int = Field(0, ge=0)

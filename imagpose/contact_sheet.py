@@ -1,4 +1,4 @@
-"""Contact sheets for people to look at: a PNG with one row per canvas, sources | asked skeletons | generated."""
+"""Contact sheets for people to look at: a PNG, a row per canvas, sources | asked skeletons | generated | truth."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ class SheetRow:
     sources: Sequence[np.ndarray]
     skeletons: Sequence[np.ndarray]
     generated: Sequence[np.ndarray]
+    truth: Sequence[np.ndarray] = ()
+    """Real images that a generated one would have to equal, where there are any."""
 
 
 def skeleton_picture(keypoints: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -44,8 +46,9 @@ def contact_sheet(rows: Sequence[SheetRow], scale: int = 2) -> np.ndarray:
     """
     if not rows:
         raise ValueError("a contact sheet needs at least one row")
-    groups = [[row.sources, row.skeletons, row.generated] for row in rows]
-    counts = [max(1, *(len(group[column]) for group in groups)) for column in range(3)]
+    groups = [[row.sources, row.skeletons, row.generated, row.truth] for row in rows]
+    groups = groups if any(row.truth for row in rows) else [group[:3] for group in groups]
+    counts = [max([1, *(len(group[column]) for group in groups)]) for column in range(len(groups[0]))]
     height, width = rows[0].generated[0].shape[:2]
     starts = np.cumsum([GAP, *(count * (width + GAP) - GAP + GROUP_GAP for count in counts)])
     sheet = np.full((len(rows) * (height + GAP) + GAP, int(starts[-1]) - GROUP_GAP + GAP, 3), PAPER, np.uint8)
