@@ -61,7 +61,8 @@ def train_arms(config: RegenerateConfig, inputs: ReidInputs, units: Sequence[Uni
     later: list[TrainConfig] = []
     for unit, arm, seed in second:
         start = {"real-then-synthetic": folders.get((unit, "real", seed)), "real-pretrained": pretrained.get(seed)}
-        later.append(maker.make(unit, arm, seed, start_from=start.get(arm), check=checks.get((unit, seed))))
+        check = checks[unit, seed] if arm == "real+checked" else None
+        later.append(maker.make(unit, arm, seed, start_from=start.get(arm), check=check))
     folders.update(zip(second, run(later), strict=True))
     return [folders[cell] for cell in cells]
 
