@@ -7,6 +7,7 @@ line with exit code 2, before any work; a defect of ours keeps its traceback and
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import logging
@@ -22,10 +23,17 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from datasets.artifacts import StageConfig, artifact_directory, build, is_complete
-from datasets.errors import InputError
+from datasets.errors import ArtifactBusyError, InputError
 
 BAD_INPUT = 2
 TERMINATED = 128 + signal.SIGTERM
+IO_ERROR, BUSY = 74, 75
+"""Exit codes of what may pass by itself (EX_IOERR, EX_TEMPFAIL of sysexits.h): a disk or network that failed, another
+process at work on the same artifact. A flow tries again after these, and after no other."""
+PASSING_ERRORS = frozenset(
+    {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ECONNRESET, errno.ECONNREFUSED, errno.ECONNABORTED,
+     errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENOTCONN, errno.EREMOTEIO}
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +81,12 @@ def main(package: str, commands: Mapping[str, Command], argv: Sequence[str] | No
         return run_command(f"python -m {package} {name}", commands[name], arguments)
     except (InputError, ValidationError) as error:
         print(f"python -m {package} {name}: {one_line(error)}", file=sys.stderr)
-        return BAD_INPUT
+        return BUSY if isinstance(error, ArtifactBusyError) else BAD_INPUT
+    except OSError as error:
+        if error.errno not in PASSING_ERRORS:
+            raise
+        logging.getLogger(__name__).exception("reading or writing failed")
+        return IO_ERROR
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
 

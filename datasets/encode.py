@@ -181,6 +181,9 @@ def make_encoded(config: EncodeConfig, directory: Path) -> dict[str, Any]:
     shards = read_shard_index(config.shards)["shards"]
     if not shards:
         raise ArtifactError(f"{config.shards} holds no shard; run write-shards again")
+    if unknown := set(config.only) - {shard["name"] for shard in shards}:
+        raise InputError(f"only: {config.shards} has no shard {', '.join(sorted(unknown))}")
+    shards = [shard for shard in shards if not config.only or shard["name"] in config.only]
     fingerprints = _fingerprints(config, shards)
     encoder = FeatureEncoder(config)
     how = _provided(directory, fingerprints)
@@ -205,7 +208,7 @@ def make_encoded(config: EncodeConfig, directory: Path) -> dict[str, Any]:
 
 def _fingerprints(config: EncodeConfig, shards: list[dict[str, Any]]) -> dict[str, str]:
     """What each encoded shard is made of, by its name: equal fingerprint, equal features."""
-    settings = {name: value for name, value in describe_config(config).items() if name != "shards"}
+    settings = {name: value for name, value in describe_config(config).items() if name not in ("shards", "only")}
     return {shard["name"]: json_sha256([config.stage_version, settings, shard["sha256"]]) for shard in shards}
 
 

@@ -24,8 +24,6 @@ LAST_LINES = 15
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 10.0
 """Between SIGTERM and SIGKILL. A worker of Prefect's itself kills a cancelled flow after 30 s."""
-IO_ERROR = 74
-"""Exit code of a command that the world's input or output failed (EX_IOERR of sysexits.h; datasets/command_line.py)."""
 
 
 class CommandError(RuntimeError):
@@ -86,7 +84,7 @@ def run_commands(
             _signal_group(child.process.pid, signal.SIGTERM)  # all at once, so that they stop side by side
         for child in running:
             end_tree(child.process, guard.grace_seconds)
-            child.file.close()
+            child.tail.file.close()
     for child in running:
         if child.failed:
             raise CommandError(child.command, child.process.returncode, child.last_lines, child.log)
@@ -98,10 +96,28 @@ def _all_ended(running: Sequence[_Running], on_line: Callable[[str], None]) -> b
     for child in running:
         ended.append(child.process.poll() is not None)  # asked before reading: nothing written earlier is missed
         child.failed = child.process.returncode not in (None, 0)
-        for line in child.new_lines(at_end=ended[-1]):
+        for line in child.tail.new_lines(at_end=ended[-1]):
             child.last_lines.append(line)
             on_line(line)
     return all(ended) or any(child.failed for child in running)
+
+
+class Tail:
+    """Reads a log that somebody writes, line by line."""
+
+    def __init__(self, log: Path) -> None:
+        self.file = log.open("rb")
+        self._rest = b""
+
+    def new_lines(self, *, at_end: bool) -> Iterator[str]:
+        """Lines written since the last call; `at_end` also the last one if it has no line end."""
+        if os.fstat(self.file.fileno()).st_size < self.file.tell():
+            self.file.seek(0)  # begun anew
+        *whole, self._rest = (self._rest + self.file.read()).split(b"\n")
+        if at_end and self._rest:
+            whole, self._rest = [*whole, self._rest], b""
+        for line in whole:
+            yield line.decode(errors="replace").rstrip("\r")
 
 
 class _Running:
@@ -111,18 +127,9 @@ class _Running:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as output:
             self.process = _start(command, output.fileno(), guard)
-        self.command, self.log, self.file = command, log, log.open("rb")
+        self.command, self.log, self.tail = command, log, Tail(log)
         self.last_lines: deque[str] = deque(maxlen=LAST_LINES)
         self.failed = False
-        self._rest = b""
-
-    def new_lines(self, *, at_end: bool) -> Iterator[str]:
-        """Lines written since the last call; `at_end` also the last one if it has no line end."""
-        *whole, self._rest = (self._rest + self.file.read()).split(b"\n")
-        if at_end and self._rest:
-            whole, self._rest = [*whole, self._rest], b""
-        for line in whole:
-            yield line.decode(errors="replace").rstrip("\r")
 
 
 def _start(command: Sequence[str], output: int, guard: Guard) -> subprocess.Popen[bytes]:

@@ -65,7 +65,9 @@ ExtractPosesSettings = settings_of(
 )
 SubsetSettings = settings_of(SelectSubsetsConfig, "SubsetSettings", without=("images", "fractions", "draws"))
 ShardSettings = settings_of(WriteShardsConfig, "ShardSettings", without=("images", "poses", "splits", "root"))
-EncodeSettings = settings_of(EncodeConfig, "EncodeSettings", without=("shards", "vae", "image_encoder", "device"))
+EncodeSettings = settings_of(
+    EncodeConfig, "EncodeSettings", without=("shards", "only", "vae", "image_encoder", "device")
+)
 TrainVaeSettings = settings_of(TrainVaeConfig, "TrainVaeSettings", without=("shards", "init_from", "device"))
 TrainImageEncoderSettings = settings_of(
     TrainImageEncoderConfig, "TrainImageEncoderSettings", without=("shards", "init_from", "device")
@@ -184,6 +186,9 @@ class RegenerateConfig(Config):
     """Machines that generator training is spread over, `gpus` on each; each runs the command that the log shows."""
     rendezvous: Annotated[str, Role.RUNTIME] = Field("", pattern=r"^$|^[\w.-]+:\d+$")
     """HOST:PORT of one of these machines, where their processes meet; needed with more than one."""
+    ray: Annotated[str | None, Role.RUNTIME] = None
+    """Address of a Ray cluster ('auto', HOST:PORT) on whose nodes poses, encoding, generators, synthesis and re-ID runs
+    are made side by side; this machine alone if not given."""
     grace_seconds: Annotated[float, Role.RUNTIME] = Field(8, gt=0, le=25)
     """Time that a cancelled command has for saving before it is killed. Prefect's worker waits for 30 s in all."""
     stage_hours: Annotated[float | None, Role.RUNTIME] = Field(None, gt=0)

@@ -23,7 +23,8 @@ from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settin
 from prefect.tasks import exponential_backoff
 
 from datasets.artifacts import StageConfig, json_sha256
-from flows.commands import IO_ERROR, CommandError
+from datasets.command_line import BUSY, IO_ERROR
+from flows.commands import CommandError
 from flows.config import RegenerateConfig
 from flows.locks import only_run
 from flows.output import StageOutput
@@ -36,10 +37,10 @@ from flows.stages import Resources, describe_made, run_stages, stage_name
 from flows.watch import RunWatch
 
 
-async def failed_to_read_or_write(task: Any, task_run: Any, state: Any) -> bool:
-    """Whether a stage failed because a disk or a network did: the only failure that another try may mend."""
+async def may_pass(task: Any, task_run: Any, state: Any) -> bool:
+    """Whether a stage failed because a disk, a network or another run at work did: what another try may mend."""
     error = await state.aresult(raise_on_failure=False)
-    return isinstance(error, OSError) or (isinstance(error, CommandError) and error.exit_code == IO_ERROR)
+    return isinstance(error, OSError) or (isinstance(error, CommandError) and error.exit_code in (IO_ERROR, BUSY))
 
 
 @task(
@@ -49,7 +50,7 @@ async def failed_to_read_or_write(task: Any, task_run: Any, state: Any) -> bool:
     retries=3,
     retry_delay_seconds=exponential_backoff(10),
     retry_jitter_factor=0.3,
-    retry_condition_fn=failed_to_read_or_write,
+    retry_condition_fn=may_pass,
 )
 def make_artifacts(name: str, configs: list[StageConfig], store: Path, resources: Resources) -> dict[str, Any]:
     """The finished artifacts of one stage, made where they are missing: `folders` in order, `made` those that were."""

@@ -11,11 +11,12 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from datasets.artifacts import StageConfig, artifact_directory, artifact_key, is_complete, json_sha256, manifest_of
+from datasets.config import EncodeConfig, ExtractPosesConfig
 from flows.commands import GRACE_SECONDS, Guard, run_commands
 from flows.config import RegenerateConfig
 from flows.locks import hold_cards
@@ -31,6 +32,15 @@ Small networks gain little from a second thread: on two cores one process took 1
 12 with one, so two processes of one thread make 24 (docs/model.md)."""
 
 
+MAP_STAGES = frozenset(
+    {("datasets", "extract-poses"), ("datasets", "encode"), ("imagpose", "train"), ("imagpose", "synthesize"),
+     ("reid", "train"), ("reid", "check-identity")}
+)  # fmt: skip
+"""Stages whose artifacts, or shares of them, the nodes of a cluster make side by side."""
+SHARES = 8
+"""Parts that the shards of one encoding are dealt into on a cluster."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Resources:
     """What a stage may use, and for how long; none of it changes a result."""
@@ -43,6 +53,8 @@ class Resources:
     """Machines that training is spread over, `gpus` on each."""
     rendezvous: str = ""
     """HOST:PORT where their processes meet."""
+    ray: str | None = None
+    """Address of a Ray cluster whose nodes share the work of `MAP_STAGES`."""
     grace_seconds: float = GRACE_SECONDS
     """Between SIGTERM and SIGKILL when a run ends early."""
     environment: dict[str, str] = field(default_factory=dict, repr=False)
@@ -51,7 +63,7 @@ class Resources:
     @classmethod
     def of(cls, config: RegenerateConfig) -> Resources:
         """Those of a regeneration."""
-        names = ("gpus", "workers", "nodes", "rendezvous", "grace_seconds")
+        names = ("gpus", "workers", "nodes", "rendezvous", "ray", "grace_seconds")
         return cls(**{name: getattr(config, name) for name in names})
 
 
@@ -94,7 +106,14 @@ def run_stages(
     folders = [artifact_directory(config, store) for config in configs]
     missing = {folder: config for folder, config in zip(folders, configs, strict=True) if not is_complete(folder)}
     if missing:
-        _run(list(missing.values()), store, resources, on_line, still_wanted)
+        work = list(missing.values())
+        on_cluster = resources.ray is not None and _command(work[0]) in MAP_STAGES
+        shares = [share for config in work for share in shares_of(config)] if on_cluster else []
+        if shares:
+            made = run_stages(shares, store, resources=resources, on_line=on_line, still_wanted=still_wanted).made
+        _run(work, store, resources, on_line, still_wanted, on_cluster=on_cluster and not shares)
+        for folder in made if shares else []:
+            shutil.rmtree(folder)  # the whole holds all of it
     for folder in missing:
         manifest_of(folder)  # the command said yes; see that it is there
     return StageResult(folders, list(missing))
@@ -102,10 +121,11 @@ def run_stages(
 
 def _run(
     configs: list[StageConfig], store: Path, resources: Resources, on_line: Callable[[str], None],
-    still_wanted: Callable[[], None],
+    still_wanted: Callable[[], None], *, on_cluster: bool,
 ) -> None:  # fmt: skip
     files = [write_config(config, store) for config in configs]
     count = min(resources.workers, len(configs)) if runs_side_by_side(configs[0]) else 1
+    count = len(configs) if on_cluster else count
     commands = []
     for share in (files[start::count] for start in range(count)):
         digest = json_sha256([str(file) for file in share])[:8]
@@ -114,14 +134,27 @@ def _run(
     threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count))} if count > 1 else {}
     device = getattr(configs[0], "device", "cpu")  # a stage without such a field works on the CPU
     cards = resources.gpus if _command(configs[0]) in TORCHRUN_STAGES else 1
+    guard = Guard(environment=resources.environment, grace_seconds=resources.grace_seconds, still_wanted=still_wanted)
+    if on_cluster:
+        from flows.cluster import run_on_cluster
+
+        cards = 0 if device == "cpu" else cards
+        run_on_cluster(resources.ray, commands, on_line, guard, device=device, gpus=cards)
+        return
     with hold_cards(device, cards, on_line, still_wanted) as (environment, locks):
-        guard = Guard(
-            environment={**threads, **resources.environment, **environment},
-            grace_seconds=resources.grace_seconds,
-            still_wanted=still_wanted,
-            keep_open=locks,
-        )
-        run_commands(commands, on_line, guard)
+        environment = {**threads, **guard.environment, **environment}
+        run_commands(commands, on_line, replace(guard, environment=environment, keep_open=locks))
+
+
+def shares_of(config: StageConfig) -> list[StageConfig]:
+    """What an artifact is made from piecemeal: the whole then takes over every piece and computes nothing."""
+    if isinstance(config, EncodeConfig) and not config.only:
+        names = sorted(path.name for path in config.shards.glob("*.tar"))
+        parts = [names[start::SHARES] for start in range(min(SHARES, len(names)))]
+        return [config.model_copy(update={"only": part}) for part in parts] if len(parts) > 1 else []
+    if isinstance(config, ExtractPosesConfig) and len(config.splits) > 1:
+        return [config.model_copy(update={"splits": [split]}) for split in config.splits]
+    return []
 
 
 def describe_made(folder: Path) -> dict[str, Any]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from pydantic import ValidationError
 
 from datasets.artifacts import Role
+from datasets.command_line import parse_config
 from datasets.config import WriteShardsConfig
 from flows.__main__ import main
 from flows.config import PRESETS, RegenerateConfig, complete, settings_of
-from flows.pipeline import Models, model_cards, regenerate_command
+from flows.overrides import regenerate_command
+from flows.pipeline import Models, model_cards
 from flows.preflight import data_problems, weight_problems
 from flows.presets import PRESET_FUNCTIONS
 from imagpose.config import TrainConfig
@@ -154,11 +158,28 @@ def test_smoke_needs_nothing_from_outside():
     assert data_problems(config) == weight_problems(config) == []
 
 
-def test_the_report_can_name_the_command_that_made_it(tmp_path):
-    config = RegenerateConfig(preset="market-small", root=tmp_path / "Market", poses=["a.csv"], identities=40)
-    assert regenerate_command(config) == (
-        "python -m flows regenerate --preset market-small --root Market --poses a.csv --identities 40"
+def test_the_report_names_the_command_that_made_it_with_every_override(tmp_path):
+    given = {"preset": "market-small", "root": tmp_path / "Market", "poses": ["a.csv"], "identities": 50}
+    config = RegenerateConfig(**given, seeds=[0, 1], train={"steps": 9}, pretrain=None, workers=7)
+    command = regenerate_command(config)
+    assert command == (
+        "python -m flows regenerate --preset market-small --root Market --poses a.csv "
+        "--identities 50 --seeds 0,1 --pretrain null --train.steps 9"
     )
+    again = parse_config(RegenerateConfig, command.split()[4:], "test")
+    assert again.resolved() == config.resolved()
+
+
+def test_the_form_that_prefect_makes_of_the_settings_undoes_no_preset():
+    from prefect.utilities.callables import parameter_schema
+
+    from flows.regenerate import regenerate
+
+    schema = parameter_schema(regenerate).model_dump(mode="json")
+    settings = schema["definitions"]["RegenerateConfig"]["properties"]
+    assert '"default"' not in json.dumps(schema)
+    assert settings["draws"]["minimum"] == 1 and settings["draws"]["description"]
+    assert schema["definitions"]["TrainSettings"]["properties"]["steps"]["minimum"] == 1
 
 
 def test_an_unknown_device_is_refused_before_any_work():
