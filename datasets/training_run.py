@@ -106,6 +106,11 @@ class Run:
                     state.setdefault(int(number), {})[field] = file.get_tensor(name)
             facts = file.metadata()
         self.model.load_state_dict(weights, strict=True)
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        for number, fields in state.items():
+            for name, value in fields.items():
+                if value.shape == parameters[number].shape:  # a fused optimiser wants its moments in the same layout
+                    fields[name] = torch.empty_like(parameters[number], dtype=value.dtype).copy_(value)
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
         self.step, self.seconds = int(facts["step"]), float(facts["seconds"])
