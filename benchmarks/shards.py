@@ -237,9 +237,10 @@ def _same_bytes(source: ImageSource, path: str | None, content: bytes) -> bool:
 
 
 def jpeg_hashes(directory: Path) -> list[tuple[str, str]]:
-    """Sorted (key, SHA-256) of the JPEGs in a folder's tars."""
-    samples = (sample for shard in sorted(directory.glob("*.tar")) for sample in read_samples(shard))
-    return sorted((key, hashlib.sha256(members["jpg"]).hexdigest()) for key, members in samples)
+    """Sorted (key, SHA-256) of the JPEGs in a folder's tars, read by webdataset, as the peer wrote PAX headers."""
+    urls = [str(shard) for shard in sorted(directory.glob("*.tar"))]
+    samples = webdataset.WebDataset(urls, shardshuffle=False)
+    return sorted((sample["__key__"], hashlib.sha256(sample["jpg"]).hexdigest()) for sample in samples)
 
 
 def _file_hashes(directory: Path) -> dict[str, str]:
