@@ -309,6 +309,7 @@ class EncodeConfig(StageConfig):
 
     stage: ClassVar[str] = "encode"
     package: ClassVar[str] = "datasets"
+    stage_version: ClassVar[int] = 2
 
     shards: Artifact
     """Image shards."""
