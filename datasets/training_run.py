@@ -18,13 +18,14 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from datasets.artifacts import write_text_atomically
+from datasets.artifacts import LOGS, write_text_atomically
 from datasets.progress import Progress
 
 logger = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint.safetensors"
-LOG = "log.jsonl"
+LOG = f"{LOGS}/train.jsonl"
+"""Below the artifact's logs, which do not count in its content: the lines hold times."""
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:
@@ -47,7 +48,7 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 class Run:
-    """A training's working folder: the checkpoint to go on from, log.jsonl and progress lines."""
+    """A training's working folder: the checkpoint to go on from, logs/train.jsonl and progress lines."""
 
     def __init__(self, directory: Path, label: str, steps: int, model: nn.Module, optimizer: torch.optim.Optimizer):
         self.directory, self.steps = directory, steps
@@ -79,7 +80,8 @@ class Run:
             self.save()
 
     def write(self, row: dict[str, object]) -> None:
-        """Append a line to log.jsonl."""
+        """Append a line to logs/train.jsonl."""
+        (self.directory / LOGS).mkdir(exist_ok=True)
         with (self.directory / LOG).open("a") as file:
             file.write(json.dumps(row) + "\n")
 
