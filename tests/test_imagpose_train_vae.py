@@ -69,7 +69,8 @@ def encoder_config(shards: Path, **fields: object) -> TrainImageEncoderConfig:
 
 
 def losses(directory: Path) -> list[float]:
-    return [row["loss"] for row in map(json.loads, (directory / "logs" / "train.jsonl").read_text().splitlines()) if "loss" in row]
+    lines = (directory / "logs" / "train.jsonl").read_text().splitlines()
+    return [row["loss"] for row in map(json.loads, lines) if "loss" in row]
 
 
 def test_a_vae_learns_and_is_saved_with_unit_variance_latents(shards: Path, tmp_path: Path) -> None:
