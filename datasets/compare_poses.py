@@ -19,12 +19,16 @@ from datasets.errors import InputError
 from datasets.index import open_images, read_index
 from datasets.pose_sheets import Entry, index_of, read_picture, save_sheet
 from datasets.poses import read_poses
-from datasets.skeleton import JOINT_COUNT, JOINTS, present_joints
+from datasets.skeleton import FLIP_PAIRS, JOINT_COUNT, JOINTS, present_joints
 
 logger = logging.getLogger(__name__)
 
 LOOKED_AT = ("ok", "no-person")
 ALL = "all"
+OTHER_SIDE = np.arange(JOINT_COUNT)
+"""For each joint the one of the body's other side, or itself."""
+for _right, _left in FLIP_PAIRS:
+    OTHER_SIDE[[_right, _left]] = _left, _right
 
 
 def make_comparison(config: ComparePosesConfig, directory: Path) -> dict[str, object]:
@@ -38,7 +42,7 @@ def make_comparison(config: ComparePosesConfig, directory: Path) -> dict[str, ob
     if both.empty:
         raise InputError(
             f"{config.first} and {config.second} have looked at no image in common (of {len(rows)} in splits "
-            f"{', '.join(config.splits)}); are they of the same data set?"
+            f"{', '.join(config.splits)}, roles {', '.join(config.roles)}); are they of the same data set?"
         )
     first, second = (np.stack(both[f"keypoints_{side}"]) for side in ("first", "second"))
     heights = both["height"].to_numpy(np.float64)
@@ -58,7 +62,8 @@ def make_comparison(config: ComparePosesConfig, directory: Path) -> dict[str, ob
 
 def paired_rows(config: ComparePosesConfig, images: pd.DataFrame) -> pd.DataFrame:
     """One row for every image of the index that both files have: key, path, height, keypoints and statuses of both."""
-    wanted = images.loc[images["split"].isin(config.splits), ["key", "path", "split", "height"]]
+    chosen = images["split"].isin(config.splits) & images["role"].isin(config.roles)
+    wanted = images.loc[chosen, ["key", "path", "split", "height"]]
     sides = [
         read_poses(poses)[["key", "keypoints", "status"]].rename(
             columns={"keypoints": f"keypoints_{side}", "status": f"status_{side}"}
@@ -80,9 +85,12 @@ def joint_table(first: np.ndarray, second: np.ndarray, heights: np.ndarray, conf
     apart = distances(first, second)
     percent = 100 * apart / heights[:, None]
     in_first, in_second = present_joints(first), present_joints(second)
+    swapped = _swapped(first, second, percent, heights, config.radii_percent[0])
     rows = []
     for name, joint in [*zip(JOINTS, range(JOINT_COUNT), strict=True), (ALL, slice(None))]:
-        one, two, error, share = (part[:, joint].ravel() for part in (in_first, in_second, apart, percent))
+        one, two, error, share, swap = (
+            part[:, joint].ravel() for part in (in_first, in_second, apart, percent, swapped)
+        )
         row: dict[str, object] = {"joint": name, "first": int(one.sum()), "second": int(two.sum())}
         for radius in config.radii_percent:
             row[f"pck_{radius:g}_percent"] = _share(share <= radius, one)
@@ -90,6 +98,7 @@ def joint_table(first: np.ndarray, second: np.ndarray, heights: np.ndarray, conf
             row[f"pck_{radius:g}_px"] = _share(error <= radius, one)
         row["missing_percent"] = _share(~two, one)
         row["extra_percent"] = _share(two, ~one)
+        row["swapped_percent"] = _share(swap, one)
         found = error[np.isfinite(error)]
         row["median_error_px"], row["mean_error_px"] = (
             (float(np.median(found)), float(found.mean())) if len(found) else (np.nan, np.nan)
@@ -98,6 +107,14 @@ def joint_table(first: np.ndarray, second: np.ndarray, heights: np.ndarray, conf
         row["mean_error_percent"] = float(share[np.isfinite(share)].mean()) if len(found) else np.nan
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _swapped(
+    first: np.ndarray, second: np.ndarray, percent: np.ndarray, heights: np.ndarray, radius: float
+) -> np.ndarray:
+    """Joints of the first that only the second one's joint of the other side is near, (N, 18) bool."""
+    with np.errstate(invalid="ignore"):
+        return (100 * distances(first, second[:, OTHER_SIDE]) / heights[:, None] <= radius) & ~(percent <= radius)
 
 
 def _share(hits: np.ndarray, of: np.ndarray) -> float:
@@ -130,19 +147,21 @@ def comparison_text(rows: pd.DataFrame, joints: pd.DataFrame, config: ComparePos
     """The comparison as Markdown."""
     statuses = pd.crosstab(rows["status_first"], rows["status_second"])
     titles = {"joint": "joint", "first": "in first", "second": "in second", "missing_percent": "missing %",
-              "extra_percent": "extra %", "median_error_px": "median px", "mean_error_px": "mean px",
-              "p95_error_px": "95 % px", "mean_error_percent": "mean % of height"}  # fmt: skip
+              "extra_percent": "extra %", "swapped_percent": "swapped %", "median_error_px": "median px",
+              "mean_error_px": "mean px", "p95_error_px": "95 % px",
+              "mean_error_percent": "mean % of height"}  # fmt: skip
     titles |= {f"pck_{radius:g}_percent": f"PCK {radius:g} %" for radius in config.radii_percent}
     titles |= {f"pck_{radius:g}_px": f"PCK {radius:g} px" for radius in config.radii_px}
     return "\n".join(
         [
             "# Two pose files compared", "",
             f"- first (the measure): `{config.first}`", f"- second: `{config.second}`",
-            f"- splits: {', '.join(config.splits)}", "",
+            f"- splits: {', '.join(config.splits)}; roles: {', '.join(config.roles)}", "",
             "PCK: share of the first one's joints that the second one has within the radius (percent of the image's",
             "height, or pixels); one that it lacks counts as wrong. Missing: share of the first one's joints that the",
-            "second one lacks. Extra: share of the joints that the first one lacks and the second one has. Errors are",
-            "over joints that both have.", "",
+            "second one lacks. Extra: share of the joints that the first one lacks and the second one has. Swapped:",
+            "share of the first one's joints near which the second one has only the joint of the body's other side.",
+            "Errors are over joints that both have.", "",
             *markdown_table(joints.rename(columns=titles)[[titles[name] for name in joints.columns]]), "",
             "## Images by status (rows: first, columns: second)", "",
             *markdown_table(statuses.reset_index().rename(columns={"status_first": ""})), "",
@@ -190,7 +209,7 @@ def draw_chart(
     right.barh(names, single["extra_percent"].fillna(0), height=0.3, color="#ed9b40", label="extra joints")
     right.set(xlim=(0, 100), xlabel="%", title=f"PCK within {config.radii_percent[0]:g} % of the height, by joint")
     right.invert_yaxis()
-    right.legend(loc="lower right", fontsize=8)
+    figure.legend(loc="outside lower right", ncols=2, fontsize=8)
     figure.savefig(file, dpi=110, metadata={"Software": None})
 
 
@@ -212,7 +231,7 @@ def _write_overlays(
             Entry(
                 image=read_picture(source, images.at[number, "path"]),
                 skeletons=[both.at[number, "keypoints_first"], both.at[number, "keypoints_second"]],
-                caption=f"{images.at[number, 'key'][:24]} {images.at[number, column]:.0f} %",
+                caption=f"{images.at[number, 'key'][:24]} {images.at[number, column]:.0f} %".replace("nan %", "-"),
             )
             for number in numbers
         ]

@@ -227,6 +227,8 @@ class ComparePosesConfig(StageConfig):
     """The image index, if it does not lie any more where `first` was made from it."""
     splits: list[Literal["train", "query", "gallery"]] = ["train", "query", "gallery"]
     """Splits to compare."""
+    roles: list[Literal["person", "distractor", "junk", "unknown"]] = ["person"]
+    """Images to compare: Market-1501's distractors and junk are badly cut, and often of nobody."""
     radii_percent: list[Annotated[float, Field(gt=0, le=100)]] = Field([5.0, 2.5, 10.0], min_length=1)
     """Radii of PCK in percent of the image's height; the first one is that of the chart and of the worst images."""
     radii_px: list[Annotated[float, Field(gt=0)]] = [2.0, 5.0]
