@@ -3,8 +3,9 @@
 Keypoints are float arrays ``(..., 18, 3)`` of x, y, score; x and y are pixel indices of their image (a pixel's centre
 has whole coordinates, so the right edge's centre is ``width - 1``), a missing joint is ``(NaN, NaN, 0)``. "Left" and
 "right" are the person's own. Order and colours: CMU OpenPose's COCO model as ControlNet draws it
-(https://github.com/CMU-Perceptual-Computing-Lab/openpose, https://github.com/lllyasviel/ControlNet-v1-1-nightly), so
-that a network which has learned those drawings can read ours. NumPy and OpenCV only.
+(https://github.com/CMU-Perceptual-Computing-Lab/openpose, https://github.com/lllyasviel/ControlNet-v1-1-nightly). Limbs
+are bars of one width; ControlNet's are ellipses as wide in their middle (78 % of the pixels of either drawing are in
+both, measured at 512x256), which would leave gaps in a view of 64 columns. NumPy and OpenCV only.
 """
 
 from __future__ import annotations
