@@ -1,6 +1,6 @@
 """Prove that the denoiser is the stock UNet plus parts that start as nothing, at any size, with or without weights.
 
-``python -m imagpose check-model`` runs at Stable Diffusion 1.5's size with random weights (some minutes, 15 GB); give
+``python -m imagpose check-model`` runs at Stable Diffusion 1.5's size with random weights (some minutes, 9 GB); give
 ``--init-from FOLDER`` for the published ones, ``--size tiny`` for seconds.
 """
 
@@ -117,10 +117,13 @@ def _stock_names(model: IMAGPose, unet: UNet2DConditionModel) -> str | None:
 
 
 def _equals_stock_in_bfloat16(model: IMAGPose, unet: UNet2DConditionModel, inputs: dict[str, Tensor]) -> str | None:
-    stock = unet.bfloat16()  # not needed in float32 any more; a copy of ours, which is
-    halved = {name: value.bfloat16() if value.is_floating_point() else value for name, value in inputs.items()}
-    problem = _equals_stock(copy.deepcopy(model).bfloat16(), stock, halved)
-    stock.to("meta")  # free its memory
+    """From here on both are bfloat16: half the memory, and the checks that follow hold in any arithmetic."""
+    unet.bfloat16()
+    model.bfloat16()
+    for name, value in inputs.items():
+        inputs[name] = value.bfloat16() if value.is_floating_point() else value
+    problem = _equals_stock(model, unet, inputs)
+    unet.to("meta")  # frees its memory
     return problem
 
 
@@ -129,7 +132,8 @@ def _gradients(model: IMAGPose, inputs: dict[str, Tensor]) -> str | None:
     with torch.no_grad():  # what starts at zero lets no gradient through to what lies behind it
         for parameter in model.parameters():
             if not parameter.any() or parameter is model.unet.conv_in.weight:
-                parameter += 0.02 * torch.randn(parameter.shape, generator=draws, device=parameter.device)
+                noise = torch.randn(parameter.shape, generator=draws, device=parameter.device)
+                parameter += 0.02 * noise.to(parameter.dtype)
     model.train()(**inputs).square().mean().backward()
     silent = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     return f"none for {', '.join(silent[:3])} ({len(silent)} in all)" if silent else None
@@ -139,7 +143,9 @@ def _checkpointing(model: IMAGPose, inputs: dict[str, Tensor]) -> str | None:
     """Gradients by their norm and sum: a second set of them would take as much memory as the model."""
 
     def fingerprints() -> Tensor:
-        return torch.stack([torch.stack([p.grad.norm(), p.grad.sum().abs()]) for p in model.parameters()])
+        return torch.stack(
+            [torch.stack([p.grad.float().norm(), p.grad.float().sum().abs()]) for p in model.parameters()]
+        )
 
     plain = fingerprints()
     model.zero_grad(set_to_none=True)
@@ -157,17 +163,16 @@ def _checkpointing(model: IMAGPose, inputs: dict[str, Tensor]) -> str | None:
 def _compiles(model: IMAGPose, inputs: dict[str, Tensor]) -> str | None:
     plain, traced = model(**inputs), torch.compile(model, fullgraph=True, backend="eager")(**inputs)
     difference = float((plain - traced).abs().max())
-    return None if difference <= 1e-4 * float(plain.abs().max()) else f"largest difference {difference:.2e}"
+    return None if difference <= 0.01 * float(plain.abs().max()) else f"largest difference {difference:.2e}"
 
 
 def _round_trips(model: IMAGPose) -> str | None:
-    halved = model.bfloat16()  # half the memory; nothing comes after this check
-    if not _same(copy.deepcopy(halved).state_dict(), halved.state_dict()):
+    if not _same(copy.deepcopy(model).state_dict(), model.state_dict()):
         return "the copy differs"
     with tempfile.TemporaryDirectory() as folder:
-        halved.unet.save_pretrained(Path(folder), safe_serialization=True)
+        model.unet.save_pretrained(Path(folder), safe_serialization=True)
         loaded = IMAGPoseUNet.from_pretrained(folder, torch_dtype=torch.bfloat16, low_cpu_mem_usage=False)
-    return None if _same(loaded.state_dict(), halved.unet.state_dict()) else "the loaded UNet differs"
+    return None if _same(loaded.state_dict(), model.unet.state_dict()) else "the loaded UNet differs"
 
 
 def _same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:

@@ -108,7 +108,9 @@ def is_stable_diffusion(folder: Path) -> bool:
 
 def _opened(kind: Any, folder: Path) -> Any:
     try:
-        return kind.from_pretrained(folder, local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False)
+        model = kind.from_pretrained(folder, local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False)
+        model.register_to_config(_name_or_path="")  # else a saved copy would name this folder, and differ by it
+        return model
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise WeightsError(f"{folder} cannot be opened as {kind.__name__}: {reason}") from error

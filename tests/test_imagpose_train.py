@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import load_file
 
 from datasets.artifacts import build, manifest_of, verify
@@ -199,6 +199,39 @@ def test_a_saved_generator_opens_again_and_can_be_gone_on_from(tmp_path, frozen,
         tmp_path / "generator" / "unet" / "diffusion_pytorch_model.safetensors").values())  # fmt: skip
 
 
+def stable_diffusion_folder(folder: Path) -> UNet2DConditionModel:
+    """A small folder in the layout of a published Stable Diffusion pipeline."""
+    torch.manual_seed(3)
+    unet = UNet2DConditionModel(
+        in_channels=4, out_channels=4, block_out_channels=(16, 32), layers_per_block=1, cross_attention_dim=24,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        norm_num_groups=8, attention_head_dim=2,
+    )  # fmt: skip
+    unet.save_pretrained(folder / "unet")
+    (folder / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
+    return unet
+
+
+def test_training_starts_from_a_stable_diffusion_folder_as_it_is(tmp_path, frozen) -> None:
+    unet = stable_diffusion_folder(tmp_path / "sd").eval()
+    settings = config(init_from=tmp_path / "sd")
+    model = initial_denoiser(settings, 4, 20, 4).eval()
+    weight = model.unet.conv_in.weight
+    assert weight.shape[1] == 4 + 1 + 4 + 8
+    assert torch.equal(weight[:, :4], unet.conv_in.weight) and not weight[:, 4:].any()
+    draws = torch.Generator().manual_seed(0)
+    latents, tokens = torch.randn(1, 4, 16, 8, generator=draws), torch.randn(1, 5, 20, generator=draws)
+    skeletons, source = torch.rand(1, 3, 64, 32, generator=draws), torch.randn(1, 4, 8, 4, generator=draws)
+    with torch.no_grad():
+        context = model.feature_conditioning(tokens, source)
+        ours = model(latents, torch.tensor([300]), torch.ones(1, 1, 16, 8), latents, skeletons, tokens, source)
+        assert torch.equal(ours, unet(latents, torch.tensor([300]), context).sample)
+    run = trainer(tmp_path / "run", frozen, init_from=tmp_path / "sd", steps=2)
+    run.run()
+    save_generator(tmp_path / "generator", frozen.generator(run.model, run.scheduler))
+    assert str(tmp_path) not in (tmp_path / "generator" / "unet" / "config.json").read_text()
+
+
 def test_a_folder_that_is_no_generator_is_refused_in_one_line(tmp_path) -> None:
     for opened in (load_generator, load_denoiser):
         with pytest.raises(ValueError, match="give") as error:
@@ -230,7 +263,7 @@ def test_parts_of_a_batch_give_the_gradients_of_the_whole(tmp_path, frozen) -> N
         run.optimizer.zero_grad = lambda set_to_none: None
         run.batches = run._batches()
         run.loss = run._train_step(0.0)
-    torch.testing.assert_close(whole.loss, parts.loss, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(whole.loss, parts.loss, rtol=1e-3, atol=1e-5)  # loss, gradient norm
     for (name, a), b in zip(whole.model.named_parameters(), parts.model.parameters(), strict=True):
         torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")
     with pytest.raises(InputError, match="every part needs a canvas"):
