@@ -94,7 +94,7 @@ def market_small() -> RegenerateConfig:
                 vae=TrainVaeSettings(
                     steps=600, learning_rate=1e-3, max_images=4000, freeze_encoder=True, chroma_weight=1.0
                 ),
-                generator=_tiny_training(steps=700),
+                generator=_tiny_training(steps=700, validation_identities=16),
             ),
             "shards": ShardSettings(images_per_shard=500),
         }
@@ -140,10 +140,10 @@ def preset_values(name: str) -> dict[str, Any]:
     return PRESET_FUNCTIONS[name]().model_dump(exclude={"preset"})
 
 
-def _tiny_training(steps: int) -> TrainSettings:
+def _tiny_training(steps: int, **fields: Any) -> TrainSettings:
     """Fine-tuning of the built-in generator: few steps, so a rate well below the one it was trained with."""
     return TrainSettings(
-        steps=steps, batch_size=8, learning_rate=3e-4, warmup_steps=min(20, steps // 4), ema_decay=0.99
+        steps=steps, batch_size=8, learning_rate=3e-4, warmup_steps=min(20, steps // 4), ema_decay=0.99, **fields
     )
 
 
