@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import signal
+import socket
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -110,12 +113,25 @@ def _connect(address: str) -> Any:
         raise InputError(
             "ray is not installed: pip install -c constraints.txt -e '.[ray]', or leave 'ray' out"
         ) from None
-    if not ray.is_initialized():
-        try:
-            ray.init(address=address, log_to_driver=False, configure_logging=False, namespace="imagpose")
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise InputError(f"ray {address}: no cluster answers there ({error})") from None
+    if ray.is_initialized():
+        return ray
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        _knock(address)
+        ray.init(address=address, log_to_driver=False, configure_logging=False, namespace="imagpose")
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError(f"ray {address}: no cluster answers there ({error})") from None
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)  # Ray puts its own there: a cancellation would crash
     return ray
+
+
+def _knock(address: str) -> None:
+    """Raise OSError if nobody listens at an address with a port: Ray would try for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 @contextlib.contextmanager
