@@ -1,11 +1,17 @@
 import io
 import json
+import signal
+import subprocess
+import sys
 import tarfile
+import time
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -19,15 +25,20 @@ from reid.config import (
     AugmentationConfig,
     BatchConfig,
     BenchmarkConfig,
+    CheckIdentityConfig,
     EvaluateConfig,
     LossConfig,
     NetworkConfig,
+    RerankConfig,
     ScheduleConfig,
     TrainConfig,
 )
+from reid.data import ImageSet
 from reid.evaluate import make_evaluation
+from reid.identity_check import make_identity_check
 from reid.statistics import bootstrap_gain, t_interval
 from reid.train import make_run
+from reid.training_set import fewest_first, synthetic_cameras
 
 SMALL = {
     "network": NetworkConfig(backbone="test_resnet.r160_in1k", weights="none", height=32, width=16),
@@ -189,19 +200,165 @@ def test_native_epochs_take_fewer_steps_on_fewer_images(world, tmp_path):
     assert 8 < third["steps"] <= 12  # 3 groups of 2 each; the last few people may not fill a batch
 
 
+def test_synthetic_images_and_several_processes_never_change_the_number_of_steps(world, tmp_path):
+    schedule = ScheduleConfig(epochs=2, warmup_epochs=1)
+    real = make_run(config_of(world, schedule=schedule), tmp_path)
+    both = make_run(config_of(world, schedule=schedule, synthetic=[world["synthetic"]]), tmp_path)
+    assert both["steps"] == real["steps"] == 4
+    longer = make_run(config_of(world, schedule=schedule.model_copy(update={"times": 1.5})), tmp_path)
+    assert longer["steps"] == 6
+
+
+def test_a_killed_run_goes_on_from_its_checkpoint_and_ends_with_the_same_content(world, runs, tmp_path):
+    config = config_of(world, checkpoint_seconds=1e-9)
+    file = tmp_path / "run.json"
+    file.write_text(config.model_dump_json())
+    command = [sys.executable, "-m", "reid", "train", "--config", str(file), "--store", str(tmp_path)]
+    root = Path(__file__).resolve().parent.parent
+    child = subprocess.Popen(command, cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 180
+    while not list(tmp_path.glob("train-reid/*.partial/checkpoint.safetensors")) and child.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    child.send_signal(signal.SIGKILL)
+    assert child.wait(10) == -signal.SIGKILL
+    (partial,) = tmp_path.glob("train-reid/*.partial")
+    assert (partial / "checkpoint.safetensors").is_file()
+    again = build(config, make_run, store=tmp_path)
+    assert manifest_of(again)["content_sha256"] == manifest_of(runs[0])["content_sha256"]
+
+
 def test_a_run_can_start_from_another_ones_network(world, runs, tmp_path):
     still = ScheduleConfig(steps=1, learning_rate=1e-12, weight_decay=0)
     run = build(config_of(world, start_from=runs[0], schedule=still), make_run, store=tmp_path)
     before, after = load_file(runs[0] / "model.safetensors"), load_file(run / "model.safetensors")
     name = "backbone.layer1.0.conv1.weight"
     np.testing.assert_allclose(before[name], after[name], atol=1e-6)
-    assert json.loads((run / "metrics.json").read_text())["weights"] == "another run"
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["weights"] == "another run"
+    assert (metrics["steps"], metrics["steps_before"]) == (31, 30)  # both halves count
 
 
 def test_evaluating_a_saved_network_gives_the_runs_own_figures(world, runs, tmp_path):
     found = build(EvaluateConfig(run=runs[0], test_shards=world["shards"]), make_evaluation, store=tmp_path)
     one, two = (json.loads((folder / "metrics.json").read_text()) for folder in (runs[0], found))
     assert {name: one[name] for name in two} == two
+
+
+def test_re_ranked_figures_stand_beside_the_headline_and_do_not_change_it(world, runs, tmp_path):
+    config = EvaluateConfig(run=runs[0], test_shards=world["shards"], rerank=RerankConfig(k1=3, k2=2))
+    found = json.loads((build(config, make_evaluation, store=tmp_path) / "metrics.json").read_text())
+    assert found["map"] == json.loads((runs[0] / "metrics.json").read_text())["map"]
+    assert 0 < found["reranked_map"] <= 1 and "reranked_minp" in found
+
+
+def test_features_from_a_file_are_tested_like_a_network(tmp_path):
+    rows = [("q1", "query", 7, 1, [1.0, 0.0]), ("g1", "gallery", 7, 2, [0.9, 0.1]), ("g2", "gallery", 8, 2, [0.0, 1.0]),
+            ("g3", "gallery", 7, 1, [0.0, 1.0]), ("g4", "gallery", -1, 3, [1.0, 0.0])]  # fmt: skip
+    file = tmp_path / "features.parquet"
+    pd.DataFrame(rows, columns=["key", "split", "pid", "camid", "feature"]).to_parquet(file)
+    found = build(EvaluateConfig(features=file), make_evaluation, store=tmp_path)
+    metrics = json.loads((found / "metrics.json").read_text())
+    assert (metrics["rank1"], metrics["map"], metrics["queries"], metrics["gallery"], metrics["junk"]) == (
+        1,
+        1,
+        1,
+        3,
+        1,
+    )
+    assert pd.read_parquet(found / "ranked.parquet").gallery.tolist() == ["g1", "g2"]
+    pd.DataFrame(rows[1:], columns=["key", "split", "pid", "camid", "feature"]).to_parquet(file)
+    with pytest.raises(InputError, match="no features of split 'query'"):
+        build(EvaluateConfig(features=file), make_evaluation, store=tmp_path)
+    with pytest.raises(ValueError, match="either 'run' and 'test_shards', or 'features'"):
+        EvaluateConfig()
+
+
+def test_an_identity_check_by_the_real_run_decides_what_is_trained_on(world, runs, tmp_path):
+    own = {"synthetic": world["synthetic"], "shards": world["shards"], "subsets": world["subsets"], "fraction": 50}
+    config = CheckIdentityConfig(run=runs[0], keep=50, **own)
+    check = build(config, make_identity_check, store=tmp_path)
+    table = pd.read_parquet(check / "identity_check.parquet")
+    assert table.columns[:5].tolist() == ["key", "id_score", "kept", "reject_reason", "scorer_sha256"]
+    summary = manifest_of(check)["summary"]
+    assert len(table) == 23 and 5 <= summary["kept"] <= 12 and table.id_score.between(-1, 1).all()
+    assert pd.read_parquet(check / "identities.parquet").images.sum() == 23
+    trained = make_run(
+        config_of(world, synthetic=[world["synthetic"]], identity_check=[check], schedule=ScheduleConfig(steps=1)),
+        tmp_path,
+    )
+    assert trained["synthetic_images"] == summary["kept"]
+
+
+def test_a_judge_that_has_seen_more_is_refused(world, runs, tmp_path):
+    own = {"synthetic": world["synthetic"], "shards": world["shards"], "subsets": world["subsets"], "fraction": 50}
+    with pytest.raises(InputError, match="was trained on synthetic images"):
+        make_identity_check(CheckIdentityConfig(run=runs[1], **own), tmp_path)
+    with pytest.raises(InputError, match="a judge must know the same subset"):
+        make_identity_check(CheckIdentityConfig(run=runs[2], **own), tmp_path)  # draw 1
+    with pytest.raises(ValueError, match="1 identity checks for 0 synthetic sets"):
+        config_of(world, identity_check=[tmp_path])
+
+
+def write_folder(folder, rows, rng):
+    folder.mkdir(parents=True)
+    for key, pid, camid in rows:
+        Image.fromarray(photo(pid, camid, rng)).save(folder / f"{key}.jpg", quality=95)
+
+
+def test_training_from_folders_named_as_market1501_equals_training_from_shards(tmp_path):
+    rng = np.random.default_rng(3)
+    names = {pid: [(f"{pid:04d}_c{1 + i % 3}s1_{i:06d}_01", pid, 1 + i % 3) for i in range(4)] for pid in range(1, 9)}
+    write_folder(tmp_path / "set" / "bounding_box_train", [r for pid in range(1, 5) for r in names[pid]], rng)
+    write_folder(tmp_path / "set" / "query", [names[pid][0] for pid in range(5, 9)], rng)
+    write_folder(tmp_path / "set" / "bounding_box_test", [r for pid in range(5, 9) for r in names[pid][1:]], rng)
+    made = tmp_path / "made"
+    write_folder(made, [(f"x{i}", 1 + i % 4, 1) for i in range(6)], rng)
+    table = pd.DataFrame({"path": [f"x{i}.jpg" for i in range(6)], "pid": [1 + i % 4 for i in range(6)], "camid": 1})
+    table.assign(status=["ok"] * 5 + ["failed"]).to_csv(made / "synthetic.csv", index=False)
+    config = TrainConfig(shards=tmp_path / "set", test_shards=tmp_path / "set", synthetic=[made], **SMALL).model_copy(
+        update={"schedule": ScheduleConfig(steps=1)}
+    )
+    metrics = make_run(config, tmp_path)
+    assert (metrics["images"], metrics["synthetic_images"], metrics["queries"], metrics["gallery"]) == (16, 5, 4, 12)
+    assert metrics["provenance"] == "unknown"  # the folder does not say what its images were made from
+    table.assign(source_keys="0001_c1s1_000000_01 9999_c1s1_000000_01", target_pose_key="0001_c1s1_000000_01").to_csv(
+        made / "synthetic.csv", index=False
+    )
+    with pytest.raises(InputError, match=r"made from 1 images outside the subset \(9999_c1s1"):
+        make_run(config, tmp_path)
+    with pytest.raises(InputError, match="holds no gallery images"):
+        make_run(config.model_copy(update={"synthetic": [], "test_shards": made}), tmp_path)
+
+
+def test_a_ratio_takes_synthetic_images_of_people_with_few_images_first(world, tmp_path):
+    tables = [pd.DataFrame({"key": list("abcdef"), "pid": [1, 1, 1, 2, 2, 3], "camid": 1})]
+    pids, camids = np.array([1, 1, 1, 2, 3, 3]), np.array([1, 2, 3, 1, 1, 1])
+    real = ImageSet(keys=list("uvwxyz"), pixels=torch.zeros(6, 3, 2, 2, dtype=torch.uint8), pids=pids, camids=camids)
+    # Person 2 has one image and gets one; then 2 and 3 have two, of one camera each; 1 has three.
+    assert [sorted(fewest_first(tables, real, limit)[0].key) for limit in (1, 3, 4)] == [
+        ["d"],
+        list("def"),
+        list("adef"),
+    ]
+    limited = make_run(
+        config_of(world, synthetic=[world["synthetic"]], synthetic_images=5, schedule=ScheduleConfig(steps=1)), tmp_path
+    )
+    assert limited["synthetic_images"] == 5
+
+
+def test_a_synthetic_image_counts_as_the_camera_that_is_asked_for():
+    tables = [pd.DataFrame({"key": ["s"], "pid": [1], "camid": [1], "target_pose_key": ["b"]})]
+    real = ImageSet(
+        keys=["a", "b"],
+        pixels=torch.zeros(2, 3, 2, 2, dtype=torch.uint8),
+        pids=np.array([1, 2]),
+        camids=np.array([1, 4]),
+    )
+    assert synthetic_cameras(tables, real, "pose") == {"s": 4}
+    assert synthetic_cameras(tables, real, "own") == {"s": 5}
+    with pytest.raises(InputError, match="the pose image of s is no real image here"):
+        synthetic_cameras([tables[0].drop(columns="target_pose_key")], real, "pose")
 
 
 def test_every_trick_can_be_turned_off(world, tmp_path):
@@ -250,7 +407,23 @@ def test_the_benchmark_writes_one_row_a_run_and_the_tables(world, runs, tmp_path
     assert text.splitlines()[0].split() == ["fraction", "arm", "images", "synthetic", "steps", "Rank-1", "mAP"]
     markdown = (folder / "results.md").read_text()
     assert "behaves" in markdown or "read it as mAP" in markdown
+    assert "Unknown provenance: `real+synthetic`" in markdown and "Not at equal steps" not in markdown
+    assert "smallest visible gain" in markdown
     assert "from scratch" in markdown and "| Standard | 33.4 | 56.6 | 64.9 | 69.2 |" in markdown
+
+
+def test_gains_are_also_counted_from_the_control_of_equal_steps(world, runs, tmp_path):
+    schedule = SMALL["schedule"].model_copy(update={"times": 0.5})
+    short = build(config_of(world, arm="real", draw=0, schedule=schedule), make_run, store=world["store"])
+    long = build(config_of(world, arm="real-long", draw=0, seed=0), make_run, store=world["store"])
+    folder = build(BenchmarkConfig(runs=[short, long, runs[1]], resamples=200), make_benchmark, store=tmp_path)
+    gains = pd.read_parquet(folder / "gains.parquet")
+    assert set(zip(gains.baseline, gains.arm, strict=True)) == {
+        ("real", "real-long"), ("real", "real+synthetic"), ("real-long", "real"), ("real-long", "real+synthetic"),
+    }  # fmt: skip
+    markdown = (folder / "results.md").read_text()
+    assert "Not at equal steps: `real+synthetic`, `real-long` took another number than `real`" in markdown
+    assert "## Gain over `real-long`\n\nNot at equal steps: `real` took" in markdown
 
 
 def test_one_run_per_arm_gives_no_interval_over_runs_and_says_so(runs, tmp_path):
