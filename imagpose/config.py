@@ -19,7 +19,7 @@ from datasets.artifacts import (
     SourceFile,
     StageConfig,
 )
-from datasets.config import Percent
+from datasets.config import TINY_POSE_WEIGHTS, Percent
 
 Device = Annotated[str, Role.RUNTIME]
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -249,7 +249,7 @@ class TrainConfig(StageConfig):
     seed: int = Field(0, ge=0)
     """Initialisation, canvases and noise."""
     validation_identities: int = Field(0, ge=0)
-    """People kept out of training, whom validation loss and pictures are about; 0: train on everybody."""
+    """People kept out of training, whom validation loss and pictures are about, at most a fifth of all; 0: nobody."""
     validation_every: Annotated[int, Role.RUNTIME] = Field(500, ge=1)
     """Steps between validations; one is always made at the end."""
     sample_steps: Annotated[int, Role.RUNTIME] = Field(12, ge=1)
@@ -400,6 +400,7 @@ class SynthesizeConfig(StageConfig):
 
     stage: ClassVar[str] = "synthesize"
     package: ClassVar[str] = "imagpose"
+    stage_version: ClassVar[int] = 2
 
     generator: Artifact
     """The generator of the train stage."""
@@ -415,9 +416,10 @@ class SynthesizeConfig(StageConfig):
     """Synthetic images to make; not given: top the subset up to the size of the full training split."""
     policy: Literal["top-up", "paper"] = "top-up"
     """'top-up': identities with the fewest images or one camera first; 'paper': any image of the subset is a source."""
-    pose_policy: Literal["random", "rare", "reconstruction"] = "random"
+    pose_policy: Literal["random", "rare", "rare-in-camera", "reconstruction"] = "random"
     """'random': any pose of the subset; 'rare': rather a side of the body that the person's images lack;
-    'reconstruction': the source's own pose (a control, not an augmentation)."""
+    'rare-in-camera': rather one that the source's camera seldom shows; 'reconstruction': the source's own pose (a
+    control, not an augmentation)."""
     mode: Literal["T1", "T2", "T3", "IMAGPose*"] = "IMAGPose*"
     """How sources and poses share a canvas; 'IMAGPose*': one source and three target poses."""
     sampler: Literal["unipc", "dpm++", "ddim"] = "unipc"
@@ -428,8 +430,13 @@ class SynthesizeConfig(StageConfig):
     """Classifier-free guidance scale (Eq. 2)."""
     seed: int = Field(0, ge=0)
     """Plan and noise; every canvas has its own generator."""
+    pose_backend: Literal["openpose-tiny", "openpose"] | None = None
+    """Extract the skeleton of every picture again with this network and score it against the asked one; none: no
+    scores."""
+    pose_weights: SourceFile | None = None
+    """Its weights' file; not given: those in the package (openpose-tiny), or from the hub (openpose)."""
     images_per_shard: int = Field(600, ge=1)
-    """Size of a shard, the unit that an interrupted run loses at most."""
+    """Size of a shard, the unit that an interrupted run loses at most, and that processes share the work by."""
     jpeg_quality: int = Field(92, ge=50, le=100)
     """Quality of the written JPEGs."""
     showcase: int = Field(8, ge=0)
@@ -442,6 +449,13 @@ class SynthesizeConfig(StageConfig):
     """torch.compile the denoiser: worth its start-up for thousands of images on a GPU only."""
     device: Device = "auto"
     """'auto' (GPU when there is one), 'cpu', 'cuda', 'cuda:1'."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _built_in_weights(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("pose_backend") == "openpose-tiny" and not given.get("pose_weights"):
+            return {**given, "pose_weights": TINY_POSE_WEIGHTS}  # so that their content counts in the key
+        return given
 
     @model_validator(mode="after")
     def _subset_with_fraction(self) -> SynthesizeConfig:
@@ -519,11 +533,17 @@ class GenerateConfig(Config):
     source: tuple[SourceFile, ...] = Field(min_length=1, max_length=3)
     """One to three photographs of the same person."""
     pose: tuple[SourceFile, ...] = Field(min_length=1, max_length=3)
-    """One to three target poses: JSON files with 18 x [x, y, score], or images whose keypoints `keypoints` holds."""
+    """One to three target poses: pictures of a person in that pose, or JSON files with 18 x [x, y, score]."""
+    mode: Literal["T1", "T2", "T3", "IMAGPose*", "free"] = "free"
+    """The paper's scenario (docs/synthesis.md); 'free' takes any numbers that fit four views."""
     keypoints: tuple[SourceFile, ...] = ()
-    """CSV files in the published format (``name:keypoints_y:keypoints_x``) for poses given as images."""
+    """CSV files in the published format (``name:keypoints_y:keypoints_x``): skeletons of the pictures they name."""
     source_pose: tuple[SourceFile, ...] = ()
-    """Keypoint JSON of each source, in order; sources found in `keypoints`, or left without skeleton, if not given."""
+    """Skeleton of each source (JSON or picture), in order; if not given, as for poses."""
+    backend: Literal["openpose-tiny", "openpose"] = "openpose-tiny"
+    """Network that finds the skeleton of a picture that no table names; loaded only when it is needed."""
+    weights: SourceFile | None = None
+    """Its weights' file; not given: those in the package (openpose-tiny), or from the hub (openpose)."""
     out: Path = Path("generated")
     """Folder for the pictures."""
     sampler: Literal["unipc", "dpm++", "ddim"] = "unipc"

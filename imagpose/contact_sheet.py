@@ -28,7 +28,7 @@ class SheetRow:
     skeletons: Sequence[np.ndarray]
     generated: Sequence[np.ndarray]
     truth: Sequence[np.ndarray] = ()
-    """Real images that a generated one would have to equal, where there are any."""
+    """What to hold the generated ones against, where there is anything: real images, or skeletons found in them."""
 
 
 def skeleton_picture(keypoints: np.ndarray, size: tuple[int, int]) -> np.ndarray:

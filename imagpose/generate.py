@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from datasets.artifacts import model_sha256, write_text_atomically
 from datasets.encode import pick_device
 from datasets.errors import InputError, WeightsError
-from datasets.skeleton import missing_keypoints
+from datasets.pose_estimation import PoseEstimator
+from datasets.skeleton import present_joints
 from imagpose.canvas_layout import CanvasRequest, SourceImage, arrange
 from imagpose.config import GenerateConfig
 from imagpose.contact_sheet import SheetRow, save_contact_sheet, skeleton_picture
 from imagpose.pipeline import IMAGPosePipeline, load_pipeline
-from imagpose.pose_files import PoseFiles, Size, open_photo
+from imagpose.pose_check import find_skeletons, open_backend
+from imagpose.pose_files import MOST_STRETCH, PoseFiles, Size, keypoints_in_box, open_photo, person_box
 from imagpose.synthetic_jpeg import DESCRIPTION, xmp_packet
 
 logger = logging.getLogger(__name__)
-
-MOST_STRETCH = 1.4
-"""A photograph may be this much wider or taller than the model's views; beyond it people come out squashed."""
 
 
 def run_generate(config: GenerateConfig) -> int:
@@ -32,22 +33,25 @@ def run_generate(config: GenerateConfig) -> int:
 
     Raises: InputError: files that are no photographs or poses, or more of them than a canvas takes.
     """
-    arrange(len(config.source), len(config.pose))
+    layout = arrange(len(config.source), len(config.pose), config.mode)
     if config.source_pose and len(config.source_pose) != len(config.source):
         raise InputError(f"{len(config.source_pose)} source poses for {len(config.source)} sources; give one for each")
     size = view_size_of(config.generator)
-    files = PoseFiles(config.keypoints, size)
+    device = pick_device(config.device)
+    files = PoseFiles(config.keypoints, size, PhotoReader(config, device))
     request = CanvasRequest(
         sources=[_source(file, number, config, files, size) for number, file in enumerate(config.source)],
         poses=[files.pose(file) for file in config.pose],
         seed=config.seed,
-        keep=range(len(config.pose)),
+        mode=config.mode,
+        # the paper's T1 is the choice among three pictures of a pose; otherwise a repeated pose is only padding
+        keep=range(len(layout.poses) if config.mode == "T1" else len(config.pose)),
     )
-    pipeline = load_pipeline(config.generator, pick_device(config.device))
+    pipeline = load_pipeline(config.generator, device)
     output = pipeline(
         request, sampler=config.sampler, num_inference_steps=config.steps, guidance_scale=config.guidance
     )  # fmt: skip
-    _save(config, request, pipeline, output.images[0])
+    _save(config, request, pipeline, output.images[0], output.poses[0])
     return 0
 
 
@@ -66,15 +70,36 @@ def view_size_of(generator: Path) -> Size:
         ) from None
 
 
+class PhotoReader:
+    """Finds the skeleton of a photograph with the config's pose network, which is loaded when first asked."""
+
+    def __init__(self, config: GenerateConfig, device: torch.device) -> None:
+        self.config, self.device = config, device
+        self.estimator: PoseEstimator | None = None
+
+    def __call__(self, picture: np.ndarray) -> np.ndarray:
+        """(H, W, 3) uint8 to (18, 3) in its pixels; all missing where nobody is found."""
+        if self.estimator is None:
+            self.estimator = open_backend(self.config.backend, self.config.weights, self.device)
+        return find_skeletons(self.estimator, [picture])[0]
+
+
 def _source(file: Path, number: int, config: GenerateConfig, files: PoseFiles, size: Size) -> SourceImage:
-    keypoints = missing_keypoints()
+    """A photograph of a person as a view, with its skeleton; cut out around the person where it shows more."""
+    image = open_photo(file)
     if config.source_pose:
-        keypoints = files.pose(config.source_pose[number])
-    elif files.has_row(file):
-        keypoints = files.pose(file)
-    else:
-        logger.warning("%s: no skeleton given for this source; pictures are better with one (--source-pose)", file)
-    return SourceImage(image=fit_photo(open_photo(file), size, str(file)), keypoints=keypoints)
+        return SourceImage(image=fit_photo(image, size, str(file)), keypoints=files.pose(config.source_pose[number]))
+    found = files.in_photo(file, image, required=False)
+    if not present_joints(found).any():
+        logger.warning("%s: no skeleton found in this source; pictures are better with one (--source-pose)", file)
+        return SourceImage(image=fit_photo(image, size, str(file)), keypoints=found)
+    box = person_box(found, image, size)
+    if box != (0, 0, image.width, image.height):
+        logger.info("%s: taking the part around the person, %s", file, box)
+        image = image.crop(box)
+    return SourceImage(
+        image=image.resize(size[::-1], Image.Resampling.BICUBIC), keypoints=keypoints_in_box(found, box, size)
+    )
 
 
 def fit_photo(image: Image.Image, size: Size, name: str) -> Image.Image:
@@ -92,7 +117,13 @@ def fit_photo(image: Image.Image, size: Size, name: str) -> Image.Image:
     return image.resize((width, height), Image.Resampling.BICUBIC)
 
 
-def _save(config: GenerateConfig, request: CanvasRequest, pipeline: IMAGPosePipeline, pictures: np.ndarray) -> None:
+def _save(
+    config: GenerateConfig,
+    request: CanvasRequest,
+    pipeline: IMAGPosePipeline,
+    pictures: np.ndarray,
+    poses: Sequence[int],
+) -> None:
     config.out.mkdir(parents=True, exist_ok=True)
     info = PngInfo()
     info.add_itxt("XML:com.adobe.xmp", xmp_packet())
@@ -101,7 +132,7 @@ def _save(config: GenerateConfig, request: CanvasRequest, pipeline: IMAGPosePipe
         Image.fromarray(picture).save(config.out / f"picture-{number}.png", pnginfo=info)
     row = SheetRow(
         sources=[np.asarray(source.image) for source in request.sources],
-        skeletons=[skeleton_picture(keypoints, pipeline.view_size()) for keypoints in request.poses],
+        skeletons=[skeleton_picture(request.poses[i], pipeline.view_size()) for i in poses],
         generated=list(pictures),
     )
     save_contact_sheet([row], config.out / "overview.png", scale=3)

@@ -23,7 +23,7 @@ MIN_KEYPOINTS = 6
 """A pose with fewer visible joints asks for nothing in particular, so it is never a target."""
 
 Policy = Literal["top-up", "paper"]
-PosePolicy = Literal["random", "rare", "reconstruction"]
+PosePolicy = Literal["random", "rare", "rare-in-camera", "reconstruction"]
 FACINGS = ("front", "back", "side", "unknown")
 COLUMNS = ("key", "canvas", "slot", "pid", "camid", "source_keys", "target_pose_key", "seed")
 
@@ -106,7 +106,8 @@ def make_plan(
         poses: target poses on a canvas (1-3), with `sources` at most 4 views together.
         policy: 'top-up': the person with the fewest images is next, each source in its turn. 'paper': any image.
         pose_policy: 'random': any pose of the subset (the papers' choice). 'rare': rather a side of the body that
-            this person's images lack. 'reconstruction': the first source's own pose, a control.
+            this person's images lack. 'rare-in-camera': rather one that the source's camera seldom shows (the picture
+            takes over its background). 'reconstruction': the first source's own pose, a control.
         seed: decides everything random.
     Returns: one row for each picture, columns `COLUMNS`; sorted by person and canvas.
     Raises: InputError: nobody or no pose to plan with.
@@ -120,7 +121,7 @@ def make_plan(
     bank = np.flatnonzero(visible_keypoints(keypoints) >= MIN_KEYPOINTS)
     if images > 0 and len(bank) == 0:
         raise InputError(f"no image of the subset has a pose of {MIN_KEYPOINTS} or more joints; extract poses first")
-    choose = _PoseChooser(bank, facing(keypoints), pose_policy)
+    choose = _PoseChooser(bank, facing(keypoints), records.camid.to_numpy(), pose_policy)
     turns = (_fewest_first if policy == "top-up" else _at_random)(records, -(-images // poses), poses, sources, seed)
     keys, camids = records.key.to_numpy(), records.camid.to_numpy()
     rows: list[tuple[object, ...]] = []
@@ -198,8 +199,8 @@ def _at_random(
 class _PoseChooser:
     """Draws the target poses of a canvas from the subset's poses."""
 
-    def __init__(self, bank: np.ndarray, sides: np.ndarray, policy: PosePolicy) -> None:
-        self.bank, self.sides, self.policy = bank, sides, policy
+    def __init__(self, bank: np.ndarray, sides: np.ndarray, cameras: np.ndarray, policy: PosePolicy) -> None:
+        self.bank, self.sides, self.cameras, self.policy = bank, sides, cameras, policy
         self.bank_by_side = [bank[sides[bank] == side] for side in range(len(FACINGS))]
 
     def __call__(self, rng: np.random.Generator, shown: Sequence[int], person: Person, count: int) -> list[int]:
@@ -207,7 +208,7 @@ class _PoseChooser:
             return [shown[0]] * count
         chosen: list[int] = []
         for _ in range(count):
-            candidates = self._candidates(rng, person)
+            candidates = self._candidates(rng, person, shown[0])
             free = candidates if len(candidates) > 64 else candidates[~np.isin(candidates, [*shown, *chosen])]
             pose = int(rng.choice(free)) if len(free) else None
             while pose is not None and (pose in shown or pose in chosen):
@@ -220,11 +221,16 @@ class _PoseChooser:
         others = self.bank[~np.isin(self.bank, shown)]
         return int(rng.choice(others if len(others) else self.bank))
 
-    def _candidates(self, rng: np.random.Generator, person: Person) -> np.ndarray:
+    def _candidates(self, rng: np.random.Generator, person: Person, source: int) -> np.ndarray:
         if self.policy == "random":
             return self.bank
-        seen = np.bincount(self.sides[person.rows], minlength=len(FACINGS))
-        weights = np.array([len(bank) > 0 for bank in self.bank_by_side]) / (1.0 + seen) ** 2
+        there = np.array([len(bank) > 0 for bank in self.bank_by_side])
+        if self.policy == "rare":
+            seen = np.bincount(self.sides[person.rows], minlength=len(FACINGS))
+            weights = there / (1.0 + seen) ** 2
+        else:  # by shares, not counts: cameras have seen thousands
+            seen = np.bincount(self.sides[self.cameras == self.cameras[source]], minlength=len(FACINGS))
+            weights = there / (0.01 + seen / seen.sum())
         return self.bank_by_side[int(rng.choice(len(FACINGS), p=weights / weights.sum()))]
 
 

@@ -1,8 +1,9 @@
-"""Pictures of a synthetic set for people: a contact sheet of its canvases, and rows with the truth beside them.
+"""Pictures of a synthetic set for people: contact sheets of its canvases, and rows with the truth beside them.
 
-``contact_sheet.png`` shows canvases of the set as they were written. ``showcase.json`` and ``showcase/*.png`` are made
-apart and are no part of the set: each asks for poses that the same person really took in other images of the subset,
-so the real image can stand beside the generated one.
+``contact_sheet.png`` shows canvases of the set as they were written; with pose scores, ``-best-poses`` and
+``-worst-poses`` show the extremes, each picture once more with the skeleton that was found in it. ``showcase.json`` and
+``showcase/*.png`` are made apart and are no part of the set: each asks for poses that the same person really took in
+other images of the subset, so the real image can stand beside the generated one.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ import numpy as np
 from PIL import Image
 
 from datasets.artifacts import manifest_of, write_text_atomically
-from datasets.encoded import EncodedImages
+from datasets.encoded import EncodedImages, keypoints_from_json
+from datasets.skeleton import overlay_skeleton
 from datasets.tars import read_samples
 from datasets.views import open_picture
 from imagpose.canvas_layout import CanvasRequest
@@ -45,14 +47,17 @@ def write_pictures(
     samples: Sequence[Sample],
     directory: Path,
 ) -> None:
-    """Write the contact sheet and the showcase of a finished set."""
+    """Write the contact sheets and the showcase of a finished set."""
     canvases = _spread(_by_canvas(samples), SHEET_ROWS)
+    worst, best = _extremes(samples)
     people = _people_for_showcase(config, images)
-    wanted = {key for rows in canvases for key in _facts(rows[0])["source_keys"]}
+    wanted = {key for rows in [*canvases, *worst, *best] for key in _facts(rows[0])["source_keys"]}
     wanted |= {images.keys[i] for rows in people for i in rows}
     real = RealPictures(images, synthesizer, wanted)
-    if canvases:
-        save_contact_sheet([_sheet_row(rows, synthesizer, real) for rows in canvases], directory / "contact_sheet.png")
+    for name, chosen in (("", canvases), ("-worst-poses", worst), ("-best-poses", best)):
+        if chosen:
+            rows = [_sheet_row(rows, synthesizer, real) for rows in chosen]
+            save_contact_sheet(rows, directory / f"contact_sheet{name}.png")
     _write_showcase(config, [[images.keys[i] for i in rows] for rows in people], synthesizer, real, directory)
 
 
@@ -90,6 +95,13 @@ def _by_canvas(samples: Sequence[Sample]) -> list[list[Sample]]:
     return list(canvases.values())
 
 
+def _extremes(samples: Sequence[Sample]) -> tuple[list[list[Sample]], list[list[Sample]]]:
+    """The pictures of the lowest and of the highest pose scores, each alone; none where nothing was scored."""
+    scored = [(_facts(sample)["pose_score"], number) for number, sample in enumerate(samples)]
+    order = [number for score, number in sorted(item for item in scored if item[0] is not None)]
+    return [[samples[i]] for i in order[:SHEET_ROWS]], [[samples[i]] for i in order[::-1][:SHEET_ROWS]]
+
+
 def _facts(sample: Sample) -> dict[str, Any]:
     return json.loads(sample[1]["json"])
 
@@ -104,10 +116,12 @@ def _spread(items: list[Any], count: int) -> list[Any]:
 def _sheet_row(rows: list[Sample], synthesizer: Synthesizer, real: RealPictures) -> SheetRow:
     facts = [_facts(row) for row in rows]
     generated = [np.asarray(Image.open(io.BytesIO(members["jpg"])).convert("RGB")) for _, members in rows]
+    found = [keypoints_from_json(f["found_keypoints"]) for f in facts if "found_keypoints" in f]
     return SheetRow(
         sources=[real[key] for key in facts[0]["source_keys"]],
         skeletons=[skeleton_picture(synthesizer.keypoints(f["target_pose_key"]), real.size) for f in facts],
         generated=generated,
+        truth=[overlay_skeleton(picture, keypoints) for picture, keypoints in zip(generated, found, strict=False)],
     )
 
 

@@ -2,14 +2,17 @@
 
 The plan comes first and decides everything; pictures are made shard by shard, and a shard appears under its name only
 when it is whole. An interrupted run goes on at its first missing shard and ends with the same bytes, because batches
-never cross a shard and every canvas draws from its own seed. The camera of a synthetic picture is its first source's:
-the background follows the source, so that is the camera that seems to have taken it.
+never cross a shard and every canvas draws from its own seed. Under torchrun each process takes its share of the shards;
+what a shard holds is the plan's affair, so the bytes do not depend on the number of processes. The camera of a
+synthetic picture is its first source's: the background follows the source, so that is the camera that seems to have
+taken it.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -22,9 +25,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from datasets.artifacts import manifest_of, model_sha256
-from datasets.encode import pick_device
 from datasets.encoded import EncodedImages, keypoints_to_json
 from datasets.errors import InputError
+from datasets.pose_estimation import PoseEstimator
 from datasets.progress import Progress
 from datasets.tars import read_samples, write_tar
 from imagpose.canvas_layout import CanvasRequest, SourceFeatures
@@ -32,6 +35,8 @@ from imagpose.config import SynthesizeConfig, TrainConfig
 from imagpose.image_checks import check_image
 from imagpose.pipeline import IMAGPosePipeline, load_pipeline
 from imagpose.plan import cut_shards, make_plan
+from imagpose.pose_check import find_skeletons, open_backend, pose_score
+from imagpose.ranks import own_device, ranks
 from imagpose.showcase import write_pictures
 from imagpose.synthetic_jpeg import encode_synthetic_jpeg
 
@@ -60,7 +65,8 @@ def make_synthetic(config: SynthesizeConfig, directory: Path) -> dict[str, Any]:
     manifest_of(config.generator, TrainConfig.stage)
     images = EncodedImages(config.encoded, _subset_keys(config))
     plan = plan_for(config, images)
-    _write_table(plan, PLAN_SCHEMA, directory / PLAN_FILE)
+    if int(os.environ.get("RANK", "0")) == 0:
+        _write_table(plan, PLAN_SCHEMA, directory / PLAN_FILE)
     shards = cut_shards(plan, config.images_per_shard)
     names = [f"synthetic-{number:05d}.tar" for number in range(len(shards))]
     done = [(directory / name).is_file() for name in names]
@@ -69,11 +75,14 @@ def make_synthetic(config: SynthesizeConfig, directory: Path) -> dict[str, Any]:
         logger, "synthesize", len(plan), "images",
         done=sum(len(shard) for shard, kept in zip(shards, done, strict=True) if kept),
     )  # fmt: skip
-    for shard, name, kept in zip(shards, names, done, strict=True):
-        if not kept:
+    with ranks() as own:
+        todo = [item for i, item in enumerate(zip(shards, names, strict=True)) if own.mine(i) and not done[i]]
+        for shard, name in todo:
             temporary = directory / f".{name}.tmp"
             write_tar(temporary, synthesizer.members(shard, progress))
             temporary.replace(directory / name)
+    if not own.first:
+        return {}
     samples = [sample for name in names for sample in read_samples(directory / name)]
     table = pd.DataFrame([json.loads(members["json"]) for _, members in samples], columns=TABLE_SCHEMA.names)
     _write_table(table, TABLE_SCHEMA, directory / TABLE_FILE)
@@ -113,8 +122,11 @@ class Synthesizer:
         """Load the generator (without its image encoder: tokens come with the encoded images)."""
         self.config, self.images = config, images
         self.pipeline: IMAGPosePipeline = load_pipeline(
-            config.generator, pick_device(config.device), precision=config.precision, photographs=False
+            config.generator, own_device(config.device), precision=config.precision, photographs=False
         )
+        self.estimator: PoseEstimator | None = None
+        if config.pose_backend is not None:
+            self.estimator = open_backend(config.pose_backend, config.pose_weights, self.pipeline.device)
         if config.compile:
             self.pipeline.unet.compile()
         self.generator_sha256 = model_sha256(config.generator)
@@ -126,13 +138,14 @@ class Synthesizer:
         canvases = [group for _, group in shard.groupby("canvas", sort=False)]
         for start in range(0, len(canvases), self.config.batch_size):
             batch = canvases[start : start + self.config.batch_size]
-            pictures = self.generate([self._request(group) for group in batch])
-            for group, made in zip(batch, pictures, strict=True):
-                for row, picture in zip(group.itertuples(index=False), made, strict=True):
-                    data = encode_synthetic_jpeg(picture, self.generator_sha256, self.config.jpeg_quality)
-                    yield f"{row.key}.jpg", data
-                    yield f"{row.key}.json", json.dumps(self._sample(row, picture), separators=(",", ":")).encode()
-                progress.update(len(group))
+            pictures = np.concatenate(self.generate([self._request(group) for group in batch]))
+            rows = [row for group in batch for row in group.itertuples(index=False)]
+            found = find_skeletons(self.estimator, list(pictures)) if self.estimator else [None] * len(rows)
+            for row, picture, skeleton in zip(rows, pictures, found, strict=True):
+                yield f"{row.key}.jpg", encode_synthetic_jpeg(picture, self.generator_sha256, self.config.jpeg_quality)
+                facts = self._sample(row, picture, skeleton)
+                yield f"{row.key}.json", json.dumps(facts, separators=(",", ":")).encode()
+            progress.update(len(rows))
 
     def generate(self, requests: Sequence[CanvasRequest]) -> list[np.ndarray]:
         """Pictures of a batch of canvases, (G, H, W, 3) uint8 each."""
@@ -177,15 +190,18 @@ class Synthesizer:
         keep = [int(np.random.default_rng(seed).integers(3))] if mode == "T1" else range(len(poses))
         return CanvasRequest(sources=sources, poses=poses, seed=seed, mode=mode if fits else "free", keep=list(keep))
 
-    def _sample(self, row: Any, picture: np.ndarray) -> dict[str, Any]:
-        """A picture's JSON: what every shard says, and where this picture comes from."""
+    def _sample(self, row: Any, picture: np.ndarray, found: np.ndarray | None) -> dict[str, Any]:
+        """A picture's JSON: what every shard says, where this picture comes from, and which pose was found in it."""
         config, target = self.config, self.keypoints(row.target_pose_key)
+        check = {"pose_score": None if found is None else pose_score(target, found)}
+        if found is not None:
+            check["found_keypoints"] = keypoints_to_json(found)
         return {
             **{name: getattr(row, name) for name in PLAN_SCHEMA.names},
             "split": "synthetic", "role": "person", "height": picture.shape[0], "width": picture.shape[1],
             "keypoints": keypoints_to_json(target), "mode": config.mode, "sampler": config.sampler,
             "steps": config.steps, "guidance": config.guidance, "generator_sha256": self.generator_sha256,
-            "pose_score": None, **asdict(check_image(picture, self.decoded(row.source_keys))),
+            **check, **asdict(check_image(picture, self.decoded(row.source_keys))),
         }  # fmt: skip
 
 
@@ -221,5 +237,7 @@ def _summary(config: SynthesizeConfig, images: EncodedImages, table: pd.DataFram
         "identities": int(table.pid.nunique()),
         "images_per_identity": [min(per_person.values()), max(per_person.values())],
         "shards": shards,
+        "pose_backend": config.pose_backend,
+        "pose_score": None if table.pose_score.isna().all() else round(float(table.pose_score.mean()), 4),
         "generator_fraction": manifest_of(config.generator)["config"].get("fraction"),
     }

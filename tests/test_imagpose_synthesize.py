@@ -3,7 +3,10 @@
 import io
 import json
 import shutil
+import subprocess
+import sys
 import tarfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,12 +19,13 @@ import pytest
 from PIL import Image
 
 from datasets.artifacts import StageConfig, build, file_sha256, verify
-from datasets.encoded import EncodedImages, keypoints_to_json
+from datasets.encoded import EncodedImages, keypoints_from_json, keypoints_to_json
 from datasets.errors import ArtifactError, InputError
 from datasets.tars import read_samples, write_tar
 from imagpose.config import SynthesizeConfig
 from imagpose.image_checks import check_image
 from imagpose.plan import FACINGS, check_leak_free, cut_shards, facing, is_synthetic_key, make_plan
+from imagpose.pose_check import pose_score
 from imagpose.synthesize import Synthesizer, make_synthetic, plan_for
 from imagpose.synthetic_jpeg import encode_synthetic_jpeg, is_marked_synthetic
 from tests.test_imagpose_pipeline import HEIGHT, LATENTS, TOKENS, WIDTH, pose, tiny_pipeline
@@ -176,6 +180,20 @@ def test_a_rare_pose_policy_asks_for_the_sides_that_a_person_lacks() -> None:
     assert asked.str.startswith("0002").mean() > 0.9
 
 
+def test_poses_rare_in_a_camera_are_those_that_it_seldom_shows() -> None:
+    front, back = pose(0), pose(0)
+    for keypoints, right, left in ((front, 20, 40), (back, 40, 20)):
+        keypoints[:, 1] = np.linspace(0, 100, 18)
+        keypoints[[2, 8], 0], keypoints[[5, 11], 0] = right, left
+    # camera 1 sees fronts, camera 2 backs; each person is in one of them
+    rows = [(f"000{camera}_c{camera}s1_{i:06d}_01", camera, camera, front if camera == 1 else back)
+            for camera in (1, 2) for i in range(30)]  # fmt: skip
+    frame = pd.DataFrame(rows, columns=["key", "pid", "camid", "keypoints"])
+    plan = make_plan(frame, images=200, poses=1, policy="paper", pose_policy="rare-in-camera")
+    for camera, other in ((1, "0002"), (2, "0001")):
+        assert plan[plan.camid == camera].target_pose_key.str.startswith(other).mean() > 0.9
+
+
 def test_reconstruction_asks_for_the_sources_own_pose() -> None:
     plan = make_plan(records(), images=9, poses=1, pose_policy="reconstruction")
     assert all([target] == sources for sources, target in zip(plan.source_keys, plan.target_pose_key, strict=True))
@@ -289,6 +307,107 @@ def test_a_damaged_generator_is_named(inputs: dict[str, Path], tmp_path: Path) -
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(InputError, match="cannot be loaded as an IMAGPose generator"):
         make_synthetic(config_of(inputs | {"generator": broken}), tmp_path)
+
+
+class FakeEstimator:
+    """Finds the same skeleton in every picture; nobody in every third one."""
+
+    name, weights_sha256 = "fake", "0" * 64
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    def estimate(self, images: Any) -> list[np.ndarray]:
+        numbers = range(self.seen, self.seen + len(images))
+        self.seen += len(images)
+        return [pose(0)[None] if number % 3 else pose(0)[None][:0] for number in numbers]
+
+
+def test_skeletons_are_extracted_again_and_scored(
+    inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imagpose.synthesize.open_backend", lambda *_: FakeEstimator())
+    weights = tmp_path / "weights"
+    weights.write_text("stand-in")
+    config = config_of(inputs, showcase=0, pose_backend="openpose", pose_weights=weights)
+    directory = build(config, make_synthetic, output=tmp_path / "set")
+    table = pd.read_parquet(directory / "synthetic.parquet")
+    samples = {k: json.loads(m["json"]) for t in directory.glob("*.tar") for k, m in read_samples(t)}
+    for row in table.itertuples():
+        facts = samples[row.key]
+        asked, found = keypoints_from_json(facts["keypoints"]), keypoints_from_json(facts["found_keypoints"])
+        assert row.pose_score == pose_score(asked, found) == facts["pose_score"]
+    assert (table.pose_score == 0).any()  # nobody was found: wrong, not missing
+    for name in ("contact_sheet-best-poses.png", "contact_sheet-worst-poses.png"):
+        assert (directory / name).is_file()
+    plain = build(config_of(inputs, showcase=0), make_synthetic, output=tmp_path / "plain")
+    assert pd.read_parquet(plain / "synthetic.parquet").pose_score.isna().all()
+    assert not list(plain.glob("*poses.png"))
+
+
+def test_a_pose_score_is_the_share_of_joints_within_a_tenth_of_the_figure() -> None:
+    asked = np.full((18, 3), np.nan, np.float32)
+    asked[:, 2] = 0
+    asked[:5] = [[10, 0, 1], [10, 20, 1], [10, 50, 1], [10, 80, 1], [10, 100, 1]]  # 100 pixels high: 10 are allowed
+    found = asked.copy()
+    found[1, 0] += 9.9
+    found[2, 1] += 10.1
+    found[3] = [np.nan, np.nan, 0]
+    found[7] = [1, 1, 1]  # not asked for: neither right nor wrong
+    assert pose_score(asked, found) == 0.6
+    assert pose_score(asked, asked) == 1.0
+    asked[1:] = [np.nan, np.nan, 0]
+    assert pose_score(asked, found) is None
+
+
+def command_of(config: SynthesizeConfig, output: Path, *prefix: str) -> list[str]:
+    """`imagpose synthesize` as a process of its own."""
+    file = output.with_suffix(".json")
+    file.write_text(config.model_dump_json())
+    arguments = ["-m", "imagpose", "synthesize", "--config", str(file), "--output", str(output)]
+    return [sys.executable, *prefix, *arguments]
+
+
+def assert_same_set(one: Path, other: Path) -> None:
+    """Every file but the manifest (it holds times), byte for byte; the manifests name the same content."""
+    files = sorted(path.relative_to(one) for path in one.rglob("*") if path.is_file())
+    assert files == sorted(path.relative_to(other) for path in other.rglob("*") if path.is_file())
+    for path in files:
+        if path.name != "manifest.json":
+            assert file_sha256(one / path) == file_sha256(other / path), path
+    manifests = [json.loads((folder / "manifest.json").read_text()) for folder in (one, other)]
+    timed = ("started", "seconds")
+    assert len({json.dumps({k: v for k, v in m.items() if k not in timed}) for m in manifests}) == 1
+
+
+@pytest.mark.slow
+def test_two_processes_make_the_same_bytes_as_one(inputs: dict[str, Path], tmp_path: Path) -> None:
+    config = config_of(inputs, images=40, steps=1, images_per_shard=4)
+    whole = build(config, make_synthetic, output=tmp_path / "whole")
+    shared = tmp_path / "shared"
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    subprocess.run(command_of(config, shared, *torchrun), check=True, timeout=250, capture_output=True)
+    assert_same_set(whole, shared)
+
+
+@pytest.mark.slow
+def test_a_thousand_images_survive_sigkill_byte_for_byte(inputs: dict[str, Path], tmp_path: Path) -> None:
+    config = config_of(inputs, images=1000, steps=1, images_per_shard=100, batch_size=16)
+    whole = build(config, make_synthetic, output=tmp_path / "whole")
+    killed = tmp_path / "killed"
+    process = subprocess.Popen(command_of(config, killed), stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 200
+    while len(list(tmp_path.glob("killed.partial/synthetic-*.tar"))) < 3:
+        assert time.monotonic() < deadline
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    done = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "killed.partial").glob("synthetic-*.tar")}
+    subprocess.run(command_of(config, killed), check=True, timeout=250, capture_output=True)
+    assert len(pd.read_parquet(killed / "synthetic.parquet")) == 1000
+    assert all((killed / name).stat().st_mtime_ns == when for name, when in done.items())  # kept, not made again
+    assert_same_set(whole, killed)
 
 
 # --- pictures -----------------------------------------------------------------
