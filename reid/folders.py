@@ -3,7 +3,7 @@
 A folder tells whose images it holds in one of two ways:
 
 - a table ``images.csv`` or ``images.parquet`` (or ``synthetic.*`` beside generated images) with the columns
-  ``path, pid, camid`` and, if it serves several splits, ``split`` (train, query, gallery or synthetic). Optional:
+  ``path, pid, camid`` and ``split`` (train, query, gallery or synthetic; training images if there is none). Optional:
   ``key`` (else the path without suffix), ``status`` (rows other than 'ok' are left out), and, of generated images,
   ``source_keys`` (a list; in CSV separated by spaces) and ``target_pose_key``, which a leak-free run checks;
 - Market-1501's file names (``0002_c1s1_000451_03.jpg``), in Market-1501's folders, or, for generated images, in the
@@ -77,9 +77,12 @@ def iterate_folder(folder: Path, split: str) -> Iterator[tuple[dict, bytes]]:
 
 
 def _rows_of_table(folder: Path, split: str) -> list[dict]:
-    table = read_table(find_table(folder))
+    path = find_table(folder)
+    table = read_table(path)
     if "split" in table:
         table = table[table.split == split]
+    elif split not in ((SYNTHETIC,) if path.stem == SYNTHETIC else ("train", SYNTHETIC)):
+        return []
     return table[["key", "path", "pid", "camid"]].to_dict("records")
 
 
