@@ -8,7 +8,8 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 import imagpose
-from imagpose.config import ModelConfig, NoiseConfig
+from imagpose.check_model import run_check_model
+from imagpose.config import CheckModelConfig, ModelConfig, NoiseConfig
 from imagpose.modeling.cross_view_attention import CrossViewAttention
 from imagpose.modeling.denoiser import denoiser_from_unet2d, new_denoiser
 from imagpose.modeling.feature_conditioning import FeatureConditioning
@@ -95,7 +96,7 @@ def test_zero_initialised_input_columns_and_attention_move_at_the_first_step() -
     model(**inputs()).square().mean().backward()
     assert model.unet.conv_in.weight.grad[:, 4:].abs().amax((0, 2, 3)).min() > 0
     outputs = [p.grad.abs().sum() for name, p in model.named_parameters() if name.endswith("mixer.proj_out.weight")]
-    assert (len(outputs) == 2 + 4 + 1 - 1 and all(value > 0 for value in outputs)) or len(outputs) == 7
+    assert outputs and all(value > 0 for value in outputs)
 
 
 def test_checkpointing_gives_the_same_gradients() -> None:
@@ -206,13 +207,8 @@ def test_bfloat16_stays_close_to_float32() -> None:
 
 
 @pytest.mark.slow
-def test_the_model_compiles_as_one_graph() -> None:
-    torch.manual_seed(0)
-    model = new_denoiser(TINY, latent_channels=4, image_token_dim=20).eval()
-    randomise_zero_parts(model)
-    with torch.no_grad():
-        traced = torch.compile(model, fullgraph=True, backend="eager")(**inputs())
-        torch.testing.assert_close(traced, model(**inputs()))
+def test_check_model_passes_at_a_small_size() -> None:
+    assert run_check_model(CheckModelConfig(size="tiny")) == 0  # torch.compile(fullgraph=True) among its checks
 
 
 def test_the_last_timestep_is_pure_noise_and_still_trained() -> None:

@@ -152,9 +152,9 @@ def test_timesteps_of_a_batch_cover_the_whole_range() -> None:
 
 
 def test_one_canvas_is_learned_by_heart_and_sampled_again(tmp_path, frozen) -> None:
-    model = MODEL.model_copy(update={"channels": (32, 64), "cross_attention_dim": 32})
+    model = MODEL.model_copy(update={"channels": (32, 32), "cross_attention_dim": 32})
     run = trainer(
-        tmp_path, frozen, model=model, batch_size=8, steps=300, learning_rate=4e-3, warmup_steps=10, flip=0.0,
+        tmp_path, frozen, model=model, batch_size=4, steps=300, learning_rate=6e-3, warmup_steps=10, flip=0.0,
         min_masked=3, max_masked=3, drop_image_tokens=0.0, drop_texture_tokens=0.0, drop_both=0.0, ema_decay=0.95,
         noise=NoiseConfig(min_snr_gamma=None), visible_weight=0.0, log_every=10, checkpoint_every=1000,
         sample_every=1000, tensorboard=False,
