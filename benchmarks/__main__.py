@@ -7,6 +7,7 @@ BENCHMARKS = {
     "preset_costs": "benchmarks.preset_costs",
     "ranking": "benchmarks.ranking",
     "reranking": "benchmarks.reranking",
+    "resume": "benchmarks.resume",
     "sampling": "benchmarks.sampling",
     "shards": "benchmarks.shards",
     "training_step": "benchmarks.training_step",
