@@ -11,13 +11,26 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError, create_model
 
+from datasets.artifacts import StageConfig, artifact_key
 from datasets.command_line import BAD_INPUT, one_line, parse_config
+from datasets.config import EncodeConfig, ExtractPosesConfig, ImportPosesConfig, WriteShardsConfig
 from datasets.errors import InputError
 from flows.commands import CommandError
 from flows.config import PRESETS, RegenerateConfig
 from flows.preflight import check
+from imagpose.config import SynthesizeConfig, TrainConfig
+
+SINGLE_STAGES: dict[str, type[StageConfig]] = {
+    "import-poses": ImportPosesConfig,
+    "extract-poses": ExtractPosesConfig,
+    "write-shards": WriteShardsConfig,
+    "encode": EncodeConfig,
+    "train-imagpose": TrainConfig,
+    "synthesize": SynthesizeConfig,
+}
+"""Stages that have a flow of their own in flows/single_stages.py, by its name."""
 
 USAGE = f"""usage: python -m flows regenerate --preset NAME [--root DATA_SET --poses CSV] [--field value ...]
 
@@ -27,7 +40,9 @@ presets: {", ".join(PRESETS)}
   python -m flows regenerate --preset market-small --root Market-1501-v15.09.15 \\
       --poses market-annotation-train.csv --identities 40
 
-'python -m flows regenerate --help' explains every field; nested ones are written --train.steps 100."""
+'python -m flows regenerate --help' explains every field; nested ones are written --train.steps 100.
+
+one stage as a flow: {", ".join(SINGLE_STAGES)} [--store DIR] [--field value ...]"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,8 +51,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(USAGE)
         return 0 if argv else BAD_INPUT
+    if argv[0] in SINGLE_STAGES:
+        return run_single_stage(argv[0], argv[1:])
     if argv[0] != "regenerate":
-        print(f"python -m flows: unknown command '{argv[0]}'; known: regenerate", file=sys.stderr)
+        known = ", ".join(["regenerate", *SINGLE_STAGES])
+        print(f"python -m flows: unknown command '{argv[0]}'; known: {known}", file=sys.stderr)
         return BAD_INPUT
     try:
         config = parse_config(RegenerateConfig, argv[1:], "python -m flows regenerate")
@@ -63,6 +81,36 @@ def regenerate_and_print(config: RegenerateConfig) -> int:
         return 130
     sys.stderr.flush()
     print(f"\n{Path(result['table']).read_text().rstrip()}\n\nreport: {result['report']}", flush=True)
+    return 0
+
+
+def run_single_stage(name: str, arguments: Sequence[str]) -> int:
+    """Run one stage's flow; its last line is the artifact's folder."""
+    config_class = SINGLE_STAGES[name]
+    store = (Path, Field(Path("runs/store"), description="Where artifacts are kept and found again."))
+    try:
+        arguments_class = create_model(name, __base__=config_class, store=store)
+        given = parse_config(arguments_class, arguments, f"python -m flows {name}")
+        config = config_class(**{field: getattr(given, field) for field in config_class.model_fields})
+        artifact_key(config)  # refuses inputs that are not there
+    except (InputError, ValidationError) as error:
+        print(f"python -m flows {name}: {one_line(error)}", file=sys.stderr)
+        return BAD_INPUT
+    prepare_prefect(given.store)
+    from flows import single_stages
+    from flows.regenerate import embedded
+
+    try:
+        with embedded(given.store):
+            folder = getattr(single_stages, name.replace("-", "_"))(config, store=given.store)
+    except CommandError as error:
+        print(f"\npython -m flows {name}: {error}", file=sys.stderr)
+        return BAD_INPUT if error.exit_code == BAD_INPUT else 1
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    sys.stderr.flush()
+    print(folder, flush=True)
     return 0
 
 

@@ -8,9 +8,10 @@ manifests, so a second run does nothing, and Prefect's own cache, which never lo
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -112,7 +113,14 @@ def stage_maker(
 
 
 def run_embedded(config: RegenerateConfig) -> dict[str, str]:
-    """Run the flow in this process, with Prefect's temporary server unless PREFECT_API_URL names another.
+    """Run the flow in this process; see `embedded`."""
+    with embedded(config.store):
+        return regenerate(config)
+
+
+@contextlib.contextmanager
+def embedded(store: Path) -> Iterator[None]:
+    """Run flows in this process, with Prefect's temporary server unless PREFECT_API_URL names another.
 
     No heartbeats: nobody watches this run for its death, and joining their thread costs a second.
     """
@@ -120,9 +128,9 @@ def run_embedded(config: RegenerateConfig) -> dict[str, str]:
         for handler in logging.getLogger(name).handlers:
             handler.addFilter(_without_our_traceback)
     try:
-        log = config.store.absolute() / "logs" / "prefect-server.log"
+        log = store.absolute() / "logs" / "prefect-server.log"
         with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}), temporary_server(log):
-            return regenerate(config)
+            yield
     finally:
         logging.getLogger("prefect").setLevel(logging.WARNING)  # the table shall be the last thing on the screen
 
