@@ -327,7 +327,7 @@ def test_training_from_folders_named_as_market1501_equals_training_from_shards(t
     )
     with pytest.raises(InputError, match=r"made from 1 images outside the subset \(9999_c1s1"):
         make_run(config, tmp_path)
-    with pytest.raises(InputError, match="holds no gallery images"):
+    with pytest.raises(InputError, match="holds no query images"):
         make_run(config.model_copy(update={"synthetic": [], "test_shards": made}), tmp_path)
 
 
