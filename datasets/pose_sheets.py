@@ -43,17 +43,19 @@ class Entry:
 
 
 def skeleton_sheet(entries: Sequence[Entry], columns: int = 8) -> np.ndarray:
-    """Lay entries side by side, `columns` of them a row; RGB uint8."""
+    """Lay entries side by side, `columns` of them a row, each as wide as it is; RGB uint8."""
     if not entries:
         raise ValueError("a sheet needs at least one entry")
     cells = [_cell(entry) for entry in entries]
-    width = max(cell.shape[1] for cell in cells) + GAP
+    rows = [cells[first : first + columns] for first in range(0, len(cells), columns)]
     height = PICTURE_HEIGHT + CAPTION + GAP
-    rows = -(-len(cells) // columns)
-    sheet = np.full((rows * height + GAP, min(columns, len(cells)) * width + GAP, 3), PAPER, np.uint8)
-    for number, cell in enumerate(cells):
-        top, left = GAP + number // columns * height, GAP + number % columns * width
-        sheet[top : top + cell.shape[0], left : left + cell.shape[1]] = cell
+    width = max(sum(cell.shape[1] + GAP for cell in row) for row in rows)
+    sheet = np.full((len(rows) * height + GAP, width + GAP, 3), PAPER, np.uint8)
+    for number, row in enumerate(rows):
+        top, left = GAP + number * height, GAP
+        for cell in row:
+            sheet[top : top + cell.shape[0], left : left + cell.shape[1]] = cell
+            left += cell.shape[1] + GAP
     return sheet
 
 
