@@ -366,6 +366,8 @@ def _write_manifest(
 
 def write_text_atomically(path: Path, text: str) -> None:
     """Write a text file so that a reader sees the old or the new content, never half of it."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     temporary = path.with_name(f".{path.name}.tmp")
     with temporary.open("w", encoding="utf-8") as file:
         file.write(text)

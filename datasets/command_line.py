@@ -12,6 +12,7 @@ import importlib
 import json
 import logging
 import os
+import re
 import signal
 import sys
 import types
@@ -24,9 +25,16 @@ from pydantic import BaseModel, ValidationError
 
 from datasets.artifacts import StageConfig, artifact_directory, build, is_complete
 from datasets.errors import ArtifactBusyError, InputError
+from datasets.sources import printable
 
 BAD_INPUT = 2
 TERMINATED = 128 + signal.SIGTERM
+BAD_PATH = (
+    errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP,
+)  # fmt: skip
+"""What the system says of a path that cannot be written or read as it was given: the user's to mend."""
+NO_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+"""Control characters, and bytes of an argument that are not UTF-8."""
 IO_ERROR, BUSY = 74, 75
 """Exit codes of what may pass by itself (EX_IOERR, EX_TEMPFAIL of sysexits.h): a disk or network that failed, another
 process at work on the same artifact. A flow tries again after these, and after no other."""
@@ -80,9 +88,13 @@ def main(package: str, commands: Mapping[str, Command], argv: Sequence[str] | No
     try:
         return run_command(f"python -m {package} {name}", commands[name], arguments)
     except (InputError, ValidationError) as error:
-        print(f"python -m {package} {name}: {one_line(error)}", file=sys.stderr)
+        print(f"python -m {package} {name}: {printable(one_line(error))}", file=sys.stderr)
         return BUSY if isinstance(error, ArtifactBusyError) else BAD_INPUT
     except OSError as error:
+        if error.errno in BAD_PATH:
+            shown = printable(str(error.filename or "a path"))
+            print(f"python -m {package} {name}: {shown[:200]}: {error.strerror}; name another path", file=sys.stderr)
+            return BAD_INPUT
         if error.errno not in PASSING_ERRORS:
             raise
         logging.getLogger(__name__).exception("reading or writing failed")
@@ -94,6 +106,9 @@ def main(package: str, commands: Mapping[str, Command], argv: Sequence[str] | No
 def run_command(program: str, command: Command, arguments: Sequence[str]) -> int:
     """Parse a command's arguments and run it, once per config."""
     config_class = load_name(command.config)
+    for argument in arguments:
+        if NO_TEXT.search(argument):  # Parquet, JSON and terminals would choke on it later
+            raise InputError(f"'{argument}' holds characters that are no text; rename or link what it names")
     own, rest = _split_own_options(arguments)
     if own["config"]:
         if rest:
@@ -144,6 +159,8 @@ def _split_own_options(arguments: Sequence[str]) -> tuple[dict[str, Any], list[s
 
 def read_config(config_class: type[BaseModel], file: Path) -> Any:
     """A config from its JSON file."""
+    if file.exists() and not file.is_file():  # a pipe or a device would be read for ever
+        raise InputError(f"--config {file}: is not a file")
     try:
         return config_class.model_validate_json(file.read_text())
     except OSError as error:

@@ -33,7 +33,7 @@ PUBLISHED_COUNTS = {
 """Of the readme and the official lists."""
 
 _NAME = re.compile(
-    r"(?P<pid>-1|\d{4,10})_c(?P<camid>\d{1,10})s(?P<sequence>\d{1,10})_(?P<frame>\d{1,10})_\d{1,10}(?:\.jpg){1,2}", re.I
+    r"(?P<pid>-1|\d{4,10})_c(?P<camid>\d{1,10})s(?P<sequence>\d{1,10})_(?P<frame>\d{1,10})_\d{1,10}(?i:\.jpg){1,2}"
 )
 MAX_NUMBER = 2**31 - 1
 PROBLEM = "the name is not of the form 0002_c1s1_000451_03.jpg"

@@ -63,6 +63,8 @@ class ImageSource:
         self.archive: zipfile.ZipFile | None = None
         if self.root.is_dir():
             return
+        if self.root.exists() and not self.root.is_file():  # a pipe or a device would be read for ever
+            raise DatasetLayoutError(f"{root} is neither a folder nor a file; give the unpacked data set or its zip")
         try:
             self.archive = zipfile.ZipFile(self.root)
         except FileNotFoundError:
