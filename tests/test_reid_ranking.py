@@ -70,7 +70,7 @@ def brute_force(distances, query, gallery):
     return found
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=2000, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 6), st.integers(1, 14), st.integers(1, 4), st.integers(1, 5))
 def test_every_small_case_equals_a_brute_force_walk(seed, queries, images, people, levels):
     rng = np.random.default_rng(seed)
