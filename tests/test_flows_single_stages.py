@@ -1,0 +1,40 @@
+"""One stage as a flow from the command line: what is wrong with its inputs is told before Prefect starts."""
+
+from pathlib import Path
+
+import pytest
+
+from flows import __main__ as command
+from flows import single_stages
+
+
+@pytest.mark.parametrize("name", command.SINGLE_STAGES)
+def test_every_stage_has_a_flow_of_its_name(name):
+    assert getattr(single_stages, name.replace("-", "_")).name == name
+
+
+def test_an_input_that_is_not_there_is_refused_with_exit_code_2(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(command, "prepare_prefect", pytest.fail)
+    arguments = ["--images", str(tmp_path), "--backend", "openpose-tiny", "--store", str(tmp_path)]
+    assert command.main(["extract-poses", *arguments]) == 2
+    assert f"{tmp_path} is not a finished artifact" in capsys.readouterr().err
+
+
+def test_the_flow_gets_the_stages_config_and_the_store(tmp_path, capsys, monkeypatch):
+    import contextlib
+
+    from flows import regenerate
+
+    calls = []
+    monkeypatch.setattr(command, "prepare_prefect", lambda store: None)
+    monkeypatch.setattr(command, "artifact_key", lambda config: "")
+    monkeypatch.setattr(regenerate, "embedded", lambda store: contextlib.nullcontext())
+    monkeypatch.setattr(single_stages, "extract_poses", lambda config, store: calls.append((config, store)) or "made")
+    arguments = ["--images", "i", "--backend", "openpose", "--scales", "0.5,1", "--store", str(tmp_path)]
+    assert command.main(["extract-poses", *arguments]) == 0
+    ((config, store),) = calls
+    assert config.model_dump(include={"images", "backend", "scales"}) == {
+        "images": Path("i"), "backend": "openpose", "scales": [0.5, 1.0],
+    }  # fmt: skip
+    assert store == tmp_path
+    assert capsys.readouterr().out.strip() == "made"
