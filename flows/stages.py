@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import shutil
 import sys
 import time
@@ -134,6 +135,8 @@ def _run(
     threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count))} if count > 1 else {}
     device = getattr(configs[0], "device", "cpu")  # a stage without such a field works on the CPU
     cards = resources.gpus if _command(configs[0]) in TORCHRUN_STAGES else 1
+    if resources.nodes > 1 and _command(configs[0]) in TORCHRUN_STAGES:
+        on_line(f"to be run on each of the {resources.nodes} machines: {shlex.join(commands[0][0])}")
     guard = Guard(environment=resources.environment, grace_seconds=resources.grace_seconds, still_wanted=still_wanted)
     if on_cluster:
         from flows.cluster import run_on_cluster
