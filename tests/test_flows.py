@@ -9,7 +9,6 @@ import re
 import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -134,64 +133,3 @@ def test_progress_lines_update_one_progress_artifact(monkeypatch, line):
     output.finish()
     assert [name for name, _ in calls] == ["new", "id"]
     assert 0 < calls[0][1] < 100 and calls[1][1] == 100
-
-
-@pytest.mark.slow
-def test_a_server_schedules_the_runs_of_a_deployment(tmp_path, repository):
-    """SQLAlchemy 2.1 makes schedules that are active and create nothing; see docs/dependencies.md."""
-    port = "4391"
-    environment = {
-        **os.environ, "PREFECT_HOME": str(tmp_path), "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1", "IMAGPOSE_HOME": str(repository),
-        "IMAGPOSE_SCHEDULES": "true", "MARKET1501_ROOT": "/data", "MARKET1501_POSES": "/data/poses.csv",
-        "DEEPFASHION_ROOT": "/data", "DEEPFASHION_POSES": "/data/poses.csv",
-    }  # fmt: skip
-    prefect = str(Path(sys.executable).with_name("prefect"))
-
-    def call(*arguments: str) -> None:
-        command = [prefect, *arguments]
-        result = subprocess.run(
-            command, cwd=repository, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
-        )
-        assert result.returncode == 0, result.stdout + result.stderr
-
-    with (tmp_path / "server.log").open("w") as log:
-        server = subprocess.Popen(
-            [prefect, "server", "start", "--no-ui", "--host", "127.0.0.1", "--port", port],
-            env=environment,
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        wait_until_healthy(environment["PREFECT_API_URL"])
-        for pool in ("cpu", "gpu"):
-            call("work-pool", "create", pool, "--type", "process", "--overwrite")
-        call("--no-prompt", "deploy", "--all")
-        deadline = time.monotonic() + 90
-        while not scheduled_runs(environment["PREFECT_API_URL"]):
-            assert time.monotonic() < deadline, "the schedules are active but no run was created"
-            time.sleep(2)
-    finally:
-        server.terminate()
-        server.wait(timeout=30)
-
-
-def scheduled_runs(url: str) -> int:
-    import httpx
-
-    wanted = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
-    return httpx.post(f"{url}/flow_runs/count", json=wanted, timeout=30).json()
-
-
-def wait_until_healthy(url: str, seconds: float = 180) -> None:
-    import httpx
-
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            if httpx.get(f"{url}/health").status_code == 200:
-                return
-        except httpx.HTTPError:
-            pass
-        time.sleep(1)
-    raise TimeoutError(f"{url} did not answer in {seconds} s")

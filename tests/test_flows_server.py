@@ -67,6 +67,17 @@ def test_a_wrong_value_is_refused_at_submission(site, wrong):
     assert "regenerate" in said or "valid" in said.lower()
 
 
+def test_one_switch_turns_all_schedules_on_and_the_server_then_creates_their_runs(site):
+    """SQLAlchemy 2.1 makes schedules that are active and create nothing; see docs/dependencies.md."""
+    planned = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
+    assert site.post("flow_runs/count", planned).json() == 0  # off by default
+    site.call("deployment", "schedule", "resume", "--all")
+    try:
+        wait_for(lambda: site.post("flow_runs/count", planned).json(), 180)
+    finally:
+        site.call("deployment", "schedule", "pause", "--all")
+
+
 @pytest.mark.parametrize("stage", ["datasets encode", "imagpose train ", "reid train"])
 def test_a_killed_worker_costs_at_most_the_unit_in_hand(site, tmp_path, stage):
     store = tmp_path / "store"
