@@ -9,6 +9,7 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler
 from PIL import Image
 
+from benchmarks.sampling import largest_difference, market_pipeline
 from datasets.errors import InputError, WeightsError
 from datasets.skeleton import missing_keypoints
 from imagpose.canvas_layout import CanvasRequest, SourceFeatures, SourceImage, arrange
@@ -101,7 +102,7 @@ def test_all_scenarios_share_a_batch_and_give_pictures_of_their_poses(pipeline: 
     assert output.poses == [(0, 0, 0), (0,), (0,), (0, 1, 2)]
 
 
-@pytest.mark.parametrize("sampler", ["ddim", "unipc"])
+@pytest.mark.parametrize("sampler", ["ddim", "unipc", "dpm++"])
 def test_a_picture_does_not_depend_on_its_batch(pipeline: IMAGPosePipeline, sampler: str) -> None:
     settings = {"sampler": sampler, "num_inference_steps": 4, "output_type": "latent"}
     together = pipeline(SCENARIOS, **settings).images
@@ -115,6 +116,25 @@ def test_reused_conditions_equal_the_plain_way(pipeline: IMAGPosePipeline, guida
     fast = pipeline(SCENARIOS, **settings).images
     plain = pipeline(SCENARIOS, reuse_conditions=False, **settings).images
     assert max(np.abs(a - b).max() for a, b in zip(fast, plain, strict=True)) < 1e-4
+
+
+def test_the_fast_way_equals_the_plain_way_at_the_market_presets_canvas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAMPLING_WIDTH", "32")
+    market = market_pipeline(full_size=False, device=torch.device("cpu"))
+    assert largest_difference(market, canvases=2, steps=2) < 1e-4
+
+
+def test_dpm_solver_and_unipc_agree_where_ddim_has_many_steps(pipeline: IMAGPosePipeline) -> None:
+    """Three solvers of one equation: with many steps they meet."""
+    asked = request(3, 1, 3)
+
+    def latents(sampler: str) -> np.ndarray:
+        made = pipeline(asked, sampler=sampler, num_inference_steps=60, guidance_scale=1.0, output_type="latent")
+        return made.images[0]
+
+    base = latents("ddim")
+    for sampler in ("unipc", "dpm++"):
+        assert np.abs(latents(sampler) - base).mean() < 0.1 * base.std()
 
 
 def test_sampling_leaves_the_network_as_it_was(pipeline: IMAGPosePipeline) -> None:
@@ -240,6 +260,49 @@ def test_my_photograph_and_my_pose_give_marked_pictures(tmp_path: Path) -> None:
     with Image.open(tmp_path / "out" / "picture-0.png") as picture:
         assert picture.size == (WIDTH, HEIGHT)
         assert "trainedAlgorithmicMedia" in picture.info["XML:com.adobe.xmp"]
+
+
+class FakeEstimator:
+    """Finds a person of 80 x 20 pixels around (100, 60) in any picture that is not black."""
+
+    def estimate(self, images: list[np.ndarray]) -> list[np.ndarray]:
+        person = np.ones((18, 3), np.float32)
+        person[:, 0], person[:, 1] = np.linspace(90, 110, 18), np.linspace(20, 100, 18)
+        return [person[None] if image.any() else person[None][:0] for image in images]
+
+
+def test_skeletons_are_found_in_pictures_and_people_cut_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny_pipeline(image_encoder=tiny_image_encoder()).save_pretrained(tmp_path / "generator")
+    monkeypatch.setattr("imagpose.generate.open_backend", lambda *_: FakeEstimator())
+    pixels = np.random.default_rng(0).integers(1, 256, (150, 200, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "me.png")
+    config = GenerateConfig(
+        generator=tmp_path / "generator", source=(tmp_path / "me.png",), pose=(tmp_path / "me.png",), mode="T1",
+        steps=1, out=tmp_path / "out", device="cpu",
+    )  # fmt: skip
+    assert run_generate(config) == 0
+    assert len(list((tmp_path / "out").glob("picture-*.png"))) == 3  # T1's three pictures of one pose
+    Image.new("RGB", (200, 150)).save(tmp_path / "nobody.png")
+    with pytest.raises(InputError, match="no person was found in this picture"):
+        run_generate(config.model_copy(update={"pose": (tmp_path / "nobody.png",)}))
+    with pytest.raises(InputError, match=r"nobody\.png is 200x150 pixels .* crop"):
+        run_generate(config.model_copy(update={"source": (tmp_path / "nobody.png",)}))
+    with pytest.raises(InputError, match="T3 takes two or three sources"):
+        run_generate(config.model_copy(update={"mode": "T3"}))
+
+
+def test_a_box_around_a_person_has_the_views_proportions() -> None:
+    from imagpose.pose_files import keypoints_in_box, person_box
+
+    person = FakeEstimator().estimate([np.ones((150, 200, 3), np.uint8)])[0][0]
+    box = person_box(person, Image.new("RGB", (200, 150)), (128, 64))
+    # by hand: 80 pixels and 12 % above, 8 % below make 96, so 48 wide around column 100
+    assert box == (76, 10, 124, 106)
+    inside = keypoints_in_box(person, box, (128, 64))
+    assert np.allclose(
+        inside[[0, 17], 1], [(20 - 10 + 0.5) * 128 / 96 - 0.5, (100 - 10 + 0.5) * 128 / 96 - 0.5], atol=0.2
+    )
+    assert person_box(person, Image.new("RGB", (60, 120)), (128, 64)) == (0, 0, 60, 120)
 
 
 NO_JOINT = json.dumps([[None, None, 0]] * 18)
