@@ -43,6 +43,8 @@ logger = logging.getLogger(__name__)
 
 PART_IMAGES = 512
 PARTS = "parts"
+FEW_PARTS = {"openpose-tiny": 8, "openpose": 1}
+"""So many parts one process makes in less time than others need to start."""
 SETTINGS = ("backend", "weights_sha256", "scales")
 AGAIN = "delete the index's folder and index again"
 
@@ -156,7 +158,7 @@ def _make_parts(parts: list[Part], config: ExtractPosesConfig, folder: Path) -> 
     progress = Progress(logger, config.stage, total, "images", done=done)
     if not waiting:
         return
-    if config.workers == 1 or len(waiting) == 1:  # further processes would take longer to start than the work
+    if config.workers == 1 or len(waiting) <= FEW_PARTS[config.backend]:
         finder = _Finder(config, pick_device(config.device))
         for part in waiting:
             progress.update(finder.write(part, folder))

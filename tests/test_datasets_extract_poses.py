@@ -39,6 +39,7 @@ def market(tmp_path) -> ExtractPosesConfig:
 @pytest.fixture(autouse=True)
 def short_parts(monkeypatch):
     monkeypatch.setattr(extract_poses, "PART_IMAGES", 4)
+    monkeypatch.setattr(extract_poses, "FEW_PARTS", {"openpose-tiny": 1})
 
 
 def extract(config: ExtractPosesConfig, store: Path) -> Path:
