@@ -101,7 +101,7 @@ def find_images(config: RegenerateConfig, run: Run) -> tuple[Path, list[Path]]:
 
 def keypoint_files(config: RegenerateConfig, miniature: Path) -> list[Path]:
     """The keypoint CSVs of a rendered data set; none where a network is to find the skeletons."""
-    return sorted(miniature.rglob("*.csv")) if config.extract_poses is None else []
+    return sorted(miniature.rglob("*-annotation-*.csv"))  # DeepFashion's has files of pairs beside them if config.extract_poses is None else []
 
 
 def prepare_images(
