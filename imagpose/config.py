@@ -337,7 +337,7 @@ def recommended(encoded: Path, **fields: Any) -> TrainConfig:
     defaults: dict[str, Any] = {
         "model": SD_MODEL, "noise": NoiseConfig(), "steps": 50_000, "batch_size": 16, "learning_rate": 5e-5,
         "warmup_steps": 1000, "learning_rate_schedule": "constant", "ema_decay": 0.9999, "validation_identities": 16,
-        "precision": "bf16", "compile": True,
+        "precision": "bf16", "compile": True, "workers": 4,
     }  # fmt: skip
     return TrainConfig(**{"encoded": encoded, **defaults, **fields})
 
