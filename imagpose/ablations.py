@@ -42,7 +42,7 @@ def make_ablation(config: AblateConfig, directory: Path) -> dict[str, Any]:
         evaluation = build(_evaluation(config, generator), make_evaluation, output=folder / "evaluation")
         rows.append(_row(name, manifest_of(generator)["summary"], manifest_of(evaluation)["summary"], config.mode))
     bounds = [_bound(row) for row in manifest_of(evaluation)["summary"]["rows"] if row["row"] in BOUNDS]
-    table = pd.DataFrame([*rows, *bounds]).dropna(axis="columns", how="all")
+    table = pd.DataFrame([*rows, *bounds]).dropna(axis="columns", how="all").convert_dtypes()
     table.to_parquet(directory / "ablation.parquet", index=False)
     write_text_atomically(directory / "ablation.md", markdown(table, config, manifest_of(evaluation)["summary"]))
     return {"rows": rows, "bounds": bounds}
@@ -105,8 +105,8 @@ def markdown(table: pd.DataFrame, config: AblateConfig, evaluation: dict[str, An
 
 
 def _cell(value: object) -> str:
+    if pd.isna(value):
+        return "—"
     if isinstance(value, bool):
         return "on" if value else "off"
-    if value is None or value != value:
-        return "—"
     return f"{value:,}" if isinstance(value, int) else f"{value:.4f}" if isinstance(value, float) else str(value)
