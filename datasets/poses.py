@@ -182,12 +182,18 @@ def read_poses(directory: Path) -> pd.DataFrame:
 
 def run_export(config: ExportPosesConfig) -> int:
     """Write a pose artifact in the published CSV format, missing images left out."""
-    names = read_index(config.images).set_index("key")["path"].str.rpartition("/")[2]
+    images = read_index(config.images).set_index("key")
+    names = images["path"].str.rpartition("/")[2]
     poses = read_poses(config.poses)
     looked_at = poses[poses["status"].isin(["ok", "no-person"])]
     unknown = set(looked_at["key"]) - set(names.index)
     if unknown:
         raise InputError(f"{config.poses} holds {len(unknown)} images that {config.images} lacks; give its own index")
-    write_pose_csv(config.csv, zip(names.loc[looked_at["key"]], looked_at["keypoints"], strict=True))
+    # Whole pixels inside the image: 63.6 of a 64 wide one would be rounded to 64, and refused when it is read again.
+    inside = [
+        np.clip(row.keypoints, (0, 0, 0), (images.at[row.key, "width"] - 1, images.at[row.key, "height"] - 1, 1))
+        for row in looked_at.itertuples()
+    ]
+    write_pose_csv(config.csv, zip(names.loc[looked_at["key"]], inside, strict=True))
     logger.info("%d skeletons written to %s", len(looked_at), config.csv)
     return 0

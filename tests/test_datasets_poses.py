@@ -89,6 +89,21 @@ def test_exported_poses_import_to_the_same_artifact(tmp_path, capsys):
     assert manifest_of(first)["content_sha256"] == manifest_of(second)["content_sha256"]
 
 
+def test_joints_at_the_very_edge_are_exported_as_pixels_of_the_image(tmp_path):
+    files = market_files()
+    file = pose_csv(tmp_path, files)
+    name = sorted(name for name in files if "train/0002" in name)[0].rpartition("/")[2]
+    lines = [line for line in file.read_text().splitlines() if not line.startswith(name)]
+    file.write_text("\n".join([*lines, f"{name}: {[63.9] * 18}: {[31.9] * 18}"]))
+    first = import_poses(tmp_path, files, file)
+    index = next((tmp_path / "store" / "index").glob("[!.]*"))
+    out = tmp_path / "out.csv"
+    assert main("datasets", COMMANDS, ["export-poses", *f"--images {index} --poses {first} --csv {out}".split()]) == 0
+    assert f"{name}: {[63] * 18}: {[31] * 18}" in out.read_text()
+    again = read_poses(make(ImportPosesConfig(images=index, csv=[out]), tmp_path / "store"))
+    assert "out-of-image" not in set(again["status"])
+
+
 def test_a_file_of_another_data_set_is_refused(tmp_path):
     (tmp_path / "other.csv").write_text(f"{HEADER}\n{PUBLISHED}\n")
     with pytest.raises(InputError, match="has no row for any of the 33 images"):
