@@ -305,6 +305,9 @@ def _drop_defaults(schema: Any, handler: Any, above: list[Any]) -> None:
             if name == "properties":
                 for field in item.values():
                     field.pop("default", None)
+                    if field.get("type") == "boolean":  # a switch without a default is submitted as 'off'
+                        del field["type"]
+                        field["enum"] = [True, False]  # a choice of two is not
             _drop_defaults(item, handler, above)
 
 

@@ -178,6 +178,7 @@ def test_the_form_that_prefect_makes_of_the_settings_undoes_no_preset():
     schema = parameter_schema(regenerate).model_dump(mode="json")
     settings = schema["definitions"]["RegenerateConfig"]["properties"]
     assert '"default"' not in json.dumps(schema)
+    assert schema["definitions"]["EncodeSettings"]["properties"]["mirrored"]["enum"] == [True, False]
     assert settings["draws"]["minimum"] == 1 and settings["draws"]["description"]
     assert schema["definitions"]["TrainSettings"]["properties"]["steps"]["minimum"] == 1
 
