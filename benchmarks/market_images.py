@@ -34,7 +34,10 @@ def image_names(size: Size) -> list[str]:
     last = size.identities - 1
 
     def of_people(folder: str, count: int, first: int, people: int, box: int) -> list[str]:
-        return [f"{folder}/{first + i % people:04d}_c{1 + i % 6}s1_{i:06d}_{box:02d}.jpg" for i in range(count)]
+        # The camera changes from one image of a person to the next, so that queries have matches under other cameras.
+        return [
+            f"{folder}/{first + i % people:04d}_c{1 + i // people % 6}s1_{i:06d}_{box:02d}.jpg" for i in range(count)
+        ]
 
     test = "bounding_box_test"
     names = of_people("bounding_box_train", size.train, 1, size.identities, 1)

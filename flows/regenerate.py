@@ -24,7 +24,7 @@ from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settin
 from prefect.tasks import exponential_backoff
 
 from datasets.artifacts import StageConfig, json_sha256
-from datasets.command_line import BUSY, IO_ERROR
+from datasets.command_line import BUSY, IO_ERROR, PASSING_ERRORS
 from flows.commands import CommandError
 from flows.config import RegenerateConfig
 from flows.locks import only_run
@@ -41,7 +41,9 @@ from flows.watch import RunWatch
 async def may_pass(task: Any, task_run: Any, state: Any) -> bool:
     """Whether a stage failed because a disk, a network or another run at work did: what another try may mend."""
     error = await state.aresult(raise_on_failure=False)
-    return isinstance(error, OSError) or (isinstance(error, CommandError) and error.exit_code in (IO_ERROR, BUSY))
+    if isinstance(error, CommandError):
+        return error.exit_code in (IO_ERROR, BUSY)
+    return isinstance(error, OSError) and error.errno in PASSING_ERRORS
 
 
 @task(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import json
 import logging
 import os
@@ -13,8 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from datasets.artifacts import MANIFEST, verify
+from datasets import command_line
+from datasets.artifacts import MANIFEST, build, verify
+from datasets.config import MiniatureConfig
+from datasets.errors import ArtifactBusyError
+from flows.commands import CommandError
 from flows.output import StageOutput
+from flows.stages import describe_made
 
 pytestmark = pytest.mark.timeout(900)  # whichever test comes first waits for the run of all stages
 
@@ -133,3 +140,42 @@ def test_progress_lines_update_one_progress_artifact(monkeypatch, line):
     output.finish()
     assert [name for name, _ in calls] == ["new", "id"]
     assert 0 < calls[0][1] < 100 and calls[1][1] == 100
+
+
+@pytest.mark.parametrize(
+    ("error", "again"),
+    [
+        (CommandError(["stage"], 74, ["OSError: [Errno 5]"], Path("log")), True),
+        (CommandError(["stage"], 75, ["another process"], Path("log")), True),
+        (CommandError(["stage"], 2, ["no such file"], Path("log")), False),
+        (CommandError(["stage"], -9, [], Path("log")), False),
+        (OSError(errno.ESTALE, "stale file handle"), True),
+        (FileNotFoundError(errno.ENOENT, "no such file"), False),
+    ],
+    ids=["disk", "busy", "input", "killed", "network", "absent"],
+)
+def test_only_what_may_pass_by_itself_is_tried_again(error, again):
+    from prefect.states import exception_to_failed_state
+
+    from flows.regenerate import may_pass
+
+    async def ask() -> bool:
+        return await may_pass(None, None, await exception_to_failed_state(error))
+
+    assert asyncio.run(ask()) is again
+
+
+@pytest.mark.parametrize(("code", "raised"), [(74, OSError(errno.EIO, "I/O error")), (75, ArtifactBusyError("busy"))])
+def test_a_command_says_by_its_exit_code_that_another_try_may_help(code, raised, monkeypatch):
+    def fail(*_):
+        raise raised
+
+    monkeypatch.setattr(command_line, "run_command", fail)
+    commands = {"index": command_line.Command(summary="", config="", run="")}
+    assert command_line.main("datasets", commands, ["index"]) == code
+
+
+def test_the_table_of_stages_counts_what_was_made_anew(tmp_path):
+    config = MiniatureConfig()
+    folder = build(config, lambda _, __: {"shards_written": 2, "shards_reused": 7, "notes": ["x"]}, store=tmp_path)
+    assert describe_made(folder) | {"seconds": 0} == {"seconds": 0, "shards_written": 2, "shards_reused": 7}
