@@ -183,7 +183,8 @@ def make_generators(root: Path) -> list[Path]:
         rows = [{"step": int(s), "loss": float(v), "seconds": 1.0} for s, v in enumerate(losses, 1)]
         (folder / "logs").mkdir()
         (folder / "logs" / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        folders.append(finished(folder, "train-imagpose", {"fraction": fraction, "draw": 0, "encoded": "x"}, seconds=60.0))
+        config = {"fraction": fraction, "draw": 0, "encoded": "x"}
+        folders.append(finished(folder, "train-imagpose", config, seconds=60.0))
     return folders
 
 
@@ -331,9 +332,11 @@ def test_the_headline_and_the_cards_say_what_the_benchmark_found(
 def test_intervals_over_draws_are_preferred_to_those_over_identities(tmp_path: Path) -> None:
     row = {"protocol": "leak-free", "fraction": 20, "arm": "real+synthetic", "metric": "map", "value": 0.02,
            "before": 0.3, "after": 0.32, "low": 0.01, "high": 0.03, "draw_low": -0.1, "draw_high": 0.14}  # fmt: skip
-    pd.DataFrame([row | {"unit": "draw"}, row | {"unit": "seed", "fraction": 40}]).to_parquet(
-        tmp_path / "gains.parquet"
-    )
+    own = row | {"baseline": "real"}
+    rows = [own | {"unit": "draw"}, own | {"unit": "seed", "fraction": 40}]
+    rows.append(row | {"unit": "draw", "baseline": "real-long"})  # not what the page is about
+    pd.DataFrame(rows).to_parquet(tmp_path / "gains.parquet")
+    finished(tmp_path, "benchmark", {"baseline": "real"})
     over_draws, over_people = read_gains(tmp_path)
     assert (over_draws.over, over_draws.certain) == ("draws", False)
     assert (over_people.over, over_people.certain) == ("test identities", True)
