@@ -40,6 +40,7 @@ SCHEMA = pa.schema(
     ]
 )  # fmt: skip
 CHUNK = 256
+ORDER = ("train", "query", "gallery")
 OF_THE_BYTES = ("ok", "unreadable", "truncated", "not-jpeg", "not-rgb", "rotated", "bomb", "duplicate")
 """Statuses of files that were read and decoded as far as it went."""
 
@@ -70,7 +71,18 @@ def make_index(config: IndexConfig, directory: Path) -> dict[str, object]:
                "prefix": prefix, "files_decoded": decoded}  # fmt: skip
     if config.layout == "market1501" and config.identities is None:
         summary["deviations"] = _deviations(images)
+    _log_counts(summary)
     return summary
+
+
+def _log_counts(summary: dict[str, Any]) -> None:
+    """Say what there is, split by split, and whether it is what was published."""
+    for split, counts in sorted(summary["splits"].items(), key=lambda item: ORDER.index(item[0])):
+        roles = ", ".join(f"{count:,} {name}" for name, count in counts.items() if name.endswith(" images"))
+        logger.info("%s: %s images, %s identities (%s)", split, f"{counts['images']:,}", counts["identities"], roles)
+    if "deviations" in summary:
+        told = "; ".join(summary["deviations"]) or "as published"
+        logger.info("counts of Market-1501: %s", told)
 
 
 def open_source(root: Path, layout: str) -> ImageSource:
@@ -302,6 +314,4 @@ def _deviations(images: pd.DataFrame) -> list[str]:
         counted = splits.get(split, {}).get(count_name, 0)
         if counted != published:
             found.append(f"{name}: {counted:,} usable, {published:,} published")
-    if found:
-        logger.info("differs from the published Market-1501 in %d counts, first %s", len(found), found[0])
     return found

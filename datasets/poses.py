@@ -61,6 +61,8 @@ def make_imported_poses(config: ImportPosesConfig, directory: Path) -> dict[str,
         raise InputError(f"{config.csv[0]} has no row for any of the {len(images)} images; is it of another data set?")
     _refuse_another_frame(statuses, len(images), config)
     write_poses(images["key"].tolist(), found, "published", directory)
+    told = ", ".join(f"{count:,} {status}" for status, count in sorted(statuses.items()))
+    logger.info("skeletons of %s images: %s", f"{len(images):,}", told)
     known = set(images["key"])
     bad = {key: row.error for key, (row, _) in placed.items() if key in known and row.status not in ("ok", "no-person")}
     return {

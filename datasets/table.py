@@ -55,7 +55,7 @@ def read_table(file: Path) -> list[dict[str, str]]:
     missing = [column for column in COLUMNS if names.count(column) != 1]
     if missing:
         raise DatasetLayoutError(
-            f"{file} has no column {', '.join(missing)}, or twice; it needs {','.join(COLUMNS)}, separated by commas"
+            f"{file} lacks or repeats {', '.join(missing)}; it needs {','.join(COLUMNS)}, separated by commas"
         )
     places = [names.index(column) for column in COLUMNS]
     return [

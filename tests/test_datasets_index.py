@@ -263,7 +263,7 @@ from concurrent.futures import ProcessPoolExecutor
 from datasets.processes import end_with_parent
 import time
 def nap(_):
-    os.write(1, f"{os.getpid()}\n".encode())  # in one piece: the two share the pipe
+    os.write(1, b"%d\\n" % os.getpid())  # in one piece: the two share the pipe
     time.sleep(60)
 pool = ProcessPoolExecutor(2, initializer=end_with_parent)
 pool.submit(nap, 0), pool.submit(nap, 1)
