@@ -2,25 +2,30 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
 
 import imagpose
+from imagpose.canvas_layout import CanvasRequest, SourceFeatures
 from imagpose.check_model import run_check_model
-from imagpose.config import CheckModelConfig, ModelConfig, NoiseConfig
+from imagpose.checkpoint import Generator, save_generator
+from imagpose.config import ABLATIONS, CheckModelConfig, ModelConfig, NoiseConfig
 from imagpose.modeling.cross_view_attention import CrossViewAttention
 from imagpose.modeling.denoiser import denoiser_from_unet2d, new_denoiser
 from imagpose.modeling.feature_conditioning import FeatureConditioning
 from imagpose.modeling.unet import IMAGPoseUNet
 from imagpose.noise import noise_scheduler, prediction_target, signal_to_noise, timestep_weights
+from imagpose.pipeline import load_pipeline
 from imagpose.view_grid import join_views, pack_views, split_views, unpack_views, view_map
 
 TINY = ModelConfig(
     channels=(16, 32), attention=(True, True), head_width=8, cross_attention_dim=24, norm_groups=8,
     pose_channels=(4, 4, 8), token_patch=4,
 )  # fmt: skip
+POSE = np.column_stack([np.linspace(2, 29, 18), np.linspace(2, 60, 18), np.ones(18)]).astype(np.float32)
 
 
 def stock_unet() -> UNet2DConditionModel:
@@ -179,6 +184,23 @@ def test_the_papers_ablations_are_switches(switches: dict, channels: int, tokens
     assert model.feature_conditioning(given["image_tokens"], given["source_latents"]).shape[1] == tokens
     assert any(".cva." in name for name in model.state_dict()) is has_cva
     assert model(**given).shape == given["noisy_latents"].shape
+
+
+def test_an_ablation_without_conditioning_weights_is_saved_and_sampled(tmp_path) -> None:
+    torch.manual_seed(0)
+    model = new_denoiser(TINY.model_copy(update=ABLATIONS["B0"]), latent_channels=4, image_token_dim=24)
+    assert not list(model.feature_conditioning.parameters())  # no texture tokens, and equal widths need no projection
+    vae = AutoencoderKL(block_out_channels=(4, 4, 4), down_block_types=("DownEncoderBlock2D",) * 3,
+                        up_block_types=("UpDecoderBlock2D",) * 3, norm_num_groups=2, latent_channels=4)  # fmt: skip
+    generator = Generator(model=model, vae=vae, scheduler=noise_scheduler(NoiseConfig()))
+    save_generator(tmp_path, generator)
+    source = SourceFeatures(latents=torch.randn(4, 8, 4), tokens=torch.randn(9, 24), keypoints=POSE)
+    request = CanvasRequest(sources=[source], poses=[POSE], seed=0)
+    pictures = [
+        pipeline([request], num_inference_steps=1, output_type="latent")
+        for pipeline in (load_pipeline(tmp_path, torch.device("cpu")), generator.pipeline())
+    ]
+    assert (pictures[0].images[0] == pictures[1].images[0]).all()
 
 
 def test_saving_and_loading_keeps_every_weight(tmp_path) -> None:

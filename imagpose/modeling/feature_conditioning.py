@@ -29,6 +29,9 @@ class FeatureConditioning(ModelMixin, ConfigMixin):
         super().__init__()
         self.projection = nn.Identity() if image_token_dim == dim else nn.Linear(image_token_dim, dim)
         self.tokenizer = nn.Conv2d(latent_channels, dim, patch, stride=patch) if texture else None
+        # The null condition. Where neither of the two has weights (B0, B1 and B3 with equal widths) it is saved, too:
+        # diffusers writes no file for a model without tensors, and finds no device for one.
+        self.register_buffer("null", torch.zeros(()), persistent=not list(self.parameters()))
 
     def forward(
         self,
@@ -45,17 +48,16 @@ class FeatureConditioning(ModelMixin, ConfigMixin):
             keep_image, keep_texture: (B,) bool; False puts zeros in that half. None keeps all.
         Returns: (B, N + M, dim), M patches.
         """
-        tokens = _kept(self.projection(image_tokens), keep_image)
+        tokens = self._kept(self.projection(image_tokens), keep_image)
         if self.tokenizer is None:
             return tokens
-        return torch.cat([tokens, _kept(self._texture_tokens(source_latents), keep_texture)], dim=1)
+        return torch.cat([tokens, self._kept(self._texture_tokens(source_latents), keep_texture)], dim=1)
 
     def _texture_tokens(self, latents: Tensor) -> Tensor:
         patch = self.config.patch
         padding = (0, -latents.shape[3] % patch, 0, -latents.shape[2] % patch)
         return self.tokenizer(pad(latents, padding)).flatten(2).transpose(1, 2)
 
-
-def _kept(tokens: Tensor, keep: Tensor | None) -> Tensor:
-    # where(), not a product: a dropped NaN or infinity must become zero too
-    return tokens if keep is None else torch.where(keep[:, None, None], tokens, tokens.new_zeros(()))
+    def _kept(self, tokens: Tensor, keep: Tensor | None) -> Tensor:
+        # where(), not a product: a dropped NaN or infinity must become zero too
+        return tokens if keep is None else torch.where(keep[:, None, None], tokens, self.null.to(tokens.dtype))
