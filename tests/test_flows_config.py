@@ -187,3 +187,31 @@ def test_an_unknown_device_is_refused_before_any_work():
     with pytest.raises(ValidationError, match="device"):
         RegenerateConfig(preset="demo", device="foo")
     assert RegenerateConfig(preset="demo", device="cuda:1").device == "cuda:1"
+
+
+def test_a_rendered_layout_and_the_layout_that_is_read_must_agree():
+    with pytest.raises(ValidationError, match="give --layout deepfashion too"):
+        RegenerateConfig(preset="smoke", miniature={"layout": "deepfashion"})
+    assert RegenerateConfig(preset="smoke", miniature={"layout": "deepfashion"}, layout="deepfashion").layout
+
+
+def test_a_misspelt_baseline_is_refused():
+    with pytest.raises(ValidationError, match="baseline 'rael' is none of the arms real"):
+        RegenerateConfig(preset="smoke", benchmark={"baseline": "rael"})
+
+
+def test_deepfashion_presets_read_either_published_frame_and_need_lists_that_name_queries(tmp_path):
+    for number in range(4):
+        (tmp_path / f"fashionMENDenimid0000008{number}01_1front.jpg").touch()
+        (tmp_path / f"fashionMENDenimid0000008{number}01_2side.jpg").touch()
+    (tmp_path / "poses.csv").write_text("name:keypoints_y:keypoints_x\n")
+    config = RegenerateConfig(preset="deepfashion-256", root=tmp_path, poses=[tmp_path / "poses.csv"])
+    assert config.coordinates == "deepfashion"
+    (problem,) = data_problems(config)
+    assert "no query and no gallery images" in problem and "list_eval_partition.txt" in problem
+    for name, pids in (("train.lst", "01"), ("test.lst", "23")):
+        rows = [f"fashionMENDenimid0000008{pid}01_{side}.jpg" for pid in pids for side in ("1front", "2side")]
+        (tmp_path / name).write_text("\n".join(rows))
+    assert data_problems(config) == []
+    (tmp_path / "test.lst").write_text("hello")
+    assert "line 1: 'hello'" in data_problems(config)[0]
