@@ -9,6 +9,7 @@ from benchmarks.resume import measure
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_second_run_finds_everything_and_starts_nothing(tmp_path, monkeypatch):
     monkeypatch.delenv("MARKET1501_ROOT", raising=False)
     size = Size(identities=6, train=36, query=10, gallery=20, distractors=4, junk=4)
