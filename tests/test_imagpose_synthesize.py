@@ -345,6 +345,14 @@ def test_skeletons_are_extracted_again_and_scored(
     assert not list(plain.glob("*poses.png"))
 
 
+def test_the_built_in_pose_network_scores_a_set(inputs: dict[str, Path], tmp_path: Path) -> None:
+    config = config_of(inputs, showcase=0, images=3, pose_backend="openpose-tiny")
+    assert config.pose_weights is not None  # so that their content counts in the key
+    directory = build(config, make_synthetic, output=tmp_path / "set")
+    assert pd.read_parquet(directory / "synthetic.parquet").pose_score.between(0, 1).all()
+    assert json.loads((directory / "manifest.json").read_text())["summary"]["pose_backend"] == "openpose-tiny"
+
+
 def test_a_pose_score_is_the_share_of_joints_within_a_tenth_of_the_figure() -> None:
     asked = np.full((18, 3), np.nan, np.float32)
     asked[:, 2] = 0
