@@ -46,7 +46,9 @@ def demo() -> RegenerateConfig:
         shards=ShardSettings(images_per_shard=100),
         train=_tiny_training(steps=160),
         # Few DDIM steps and light guidance: what the small base does best (docs/tiny-models.md).
-        synthesize=SynthesizeSettings(sampler="ddim", steps=6, guidance=1.5, images_per_shard=100),
+        synthesize=SynthesizeSettings(
+            sampler="ddim", steps=6, guidance=1.5, images_per_shard=100, pose_backend="openpose-tiny"
+        ),
         reid=ReidSettings(**tiny_recipe(steps=200)),
     )
 
@@ -162,7 +164,7 @@ def _published_weights(encode: EncodeSettings, token_patch: int, **fields: Any) 
         extract_poses=ExtractPosesSettings(backend="openpose", weights=WEIGHTS / "body_pose_model.pth"),
         encode=encode,
         train=settings_from(TrainSettings, training),
-        synthesize=SynthesizeSettings(steps=12, precision="bf16"),
+        synthesize=SynthesizeSettings(steps=12, precision="bf16", pose_backend="openpose-tiny"),
         reid=ReidSettings(precision="bfloat16"),
         **fields,
     )
