@@ -360,7 +360,8 @@ def _write_manifest(
         "seconds": round(time.time() - started, 3),
         "versions": installed_versions(),
     }
-    manifest["manifest_sha256"] = json_sha256(manifest)
+    manifest = json.loads(json.dumps(manifest))  # as a reader sees it: keys that are numbers become text, and sort so
+    manifest["own_sha256"] = json_sha256(manifest)
     write_text_atomically(directory / MANIFEST, json.dumps(manifest, indent=1) + "\n")
 
 

@@ -69,7 +69,7 @@ def damage_of(artifact: Path) -> list[str]:
     try:
         manifest = manifest_of(artifact)
         files = [[file["name"], file["sha256"]] for file in manifest["files"]]
-        said = manifest.pop("manifest_sha256", None)  # manifests of earlier versions have none
+        said = manifest.pop("own_sha256", None)  # manifests of earlier versions have none
         if json_sha256(files) != manifest["content_sha256"] or said not in (None, json_sha256(manifest)):
             return [f"{artifact / MANIFEST}: content changed"]
         return [f"{artifact / line}" for line in verify(artifact)]

@@ -114,3 +114,9 @@ def test_killed_while_the_manifest_is_written_nothing_is_made_again(tmp_path, mo
     assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "unit"]
     assert len(calls) == 1 or "unit" in calls[1]
     assert len(calls) == (2 if killed_in == "file_sha256" else 1)
+
+
+def test_a_summary_with_numbers_as_keys_is_whole(tmp_path):
+    folder = build(MiniatureConfig(), lambda config, directory: {"loss": {100: 1.5, 20: (0.1, 2)}}, store=tmp_path)
+    assert "own_sha256" in json.loads((folder / "manifest.json").read_text())
+    assert verify(tmp_path) == 0
