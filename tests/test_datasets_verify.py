@@ -116,7 +116,12 @@ def test_killed_while_the_manifest_is_written_nothing_is_made_again(tmp_path, mo
     assert len(calls) == (2 if killed_in == "file_sha256" else 1)
 
 
-def test_a_summary_with_numbers_as_keys_is_whole(tmp_path):
-    folder = build(MiniatureConfig(), lambda config, directory: {"loss": {100: 1.5, 20: (0.1, 2)}}, store=tmp_path)
+def test_an_artifact_with_logs_and_a_summary_with_numbers_as_keys_is_whole(tmp_path):
+    def make(config, directory):
+        (directory / "logs").mkdir()
+        (directory / "logs" / "loss.jsonl").write_text("{}")
+        return {"loss": {100: 1.5, 20: (0.1, 2)}}
+
+    folder = build(MiniatureConfig(), make, store=tmp_path)
     assert "own_sha256" in json.loads((folder / "manifest.json").read_text())
     assert verify(tmp_path) == 0
