@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import pickle
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from safetensors import SafetensorError
@@ -120,7 +120,7 @@ def read_state(file: Path) -> dict[str, torch.Tensor]:
         if file.suffix == ".safetensors":
             return load_file(file)
         state = torch.load(file, map_location="cpu", weights_only=True)  # noqa: TID251 - tensors only
-    except pickle.UnpicklingError:
+    except UnpicklingError:
         raise WeightsError(
             f"{file} cannot be loaded as plain tensors: it is damaged, or holds pickled code, which is never run; "
             "give the published file, or one with tensors only"
