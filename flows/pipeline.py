@@ -101,7 +101,9 @@ def find_images(config: RegenerateConfig, run: Run) -> tuple[Path, list[Path]]:
 
 def keypoint_files(config: RegenerateConfig, miniature: Path) -> list[Path]:
     """The keypoint CSVs of a rendered data set; none where a network is to find the skeletons."""
-    return sorted(miniature.rglob("*-annotation-*.csv"))  # DeepFashion's has files of pairs beside them if config.extract_poses is None else []
+    if config.extract_poses is not None:
+        return []
+    return sorted(miniature.rglob("*-annotation-*.csv"))  # DeepFashion's has files of pairs beside them
 
 
 def prepare_images(

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from flows import __main__ as command
-from flows import single_stages
+from flows import pipeline, single_stages
+from flows.config import RegenerateConfig
 
 
 @pytest.mark.parametrize("name", command.SINGLE_STAGES)
@@ -38,3 +39,18 @@ def test_the_flow_gets_the_stages_config_and_the_store(tmp_path, capsys, monkeyp
     }  # fmt: skip
     assert store == tmp_path
     assert capsys.readouterr().out.strip() == "made"
+
+
+@pytest.mark.parametrize(
+    ("preset", "csv", "stage"), [("demo", [], "extract-poses"), ("demo", ["a.csv"], "import-poses")]
+)
+def test_skeletons_come_from_files_where_some_are_given_and_else_from_the_presets_network(preset, csv, stage):
+    config = RegenerateConfig(preset=preset)
+    made = pipeline._poses(config, Path("index"), [Path(file) for file in csv])
+    assert made.stage == stage
+
+
+def test_a_presets_network_looks_at_rendered_people_too(tmp_path):
+    (tmp_path / "market-annotation-train.csv").write_text("name:keypoints_y:keypoints_x\n")
+    assert pipeline.keypoint_files(RegenerateConfig(preset="demo"), tmp_path) == []
+    assert len(pipeline.keypoint_files(RegenerateConfig(preset="smoke"), tmp_path)) == 1
