@@ -225,6 +225,8 @@ def _synthesize(
     config: RegenerateConfig, settings: SynthesizeSettings, encoded: Path, subsets: Path,  # type: ignore[valid-type]
     generators: Mapping[Unit, Path], run: Run,
 ) -> dict[Unit, Path]:  # fmt: skip
+    weights = settings.pose_weights
+    settings = settings.model_copy(update={"pose_weights": weights and weights.absolute()})
     folders = run([
         complete(SynthesizeConfig, settings, generator=generator, encoded=encoded, subset=subsets,
                  fraction=fraction, draw=draw, device=config.device)

@@ -157,13 +157,18 @@ def weight_problems(config: RegenerateConfig) -> list[str]:
 
 
 def pose_weight_problems(config: RegenerateConfig) -> list[str]:
-    """What is wrong with the weights of the network that finds the skeletons."""
-    settings = config.extract_poses
-    if config.poses or settings is None or settings.weights is None or settings.weights.is_file():
-        return []
+    """What is wrong with the weights of the networks that find skeletons, in real images and in synthetic ones."""
+    extract, synthesize = config.extract_poses, config.synthesize
+    wanted = []
+    if extract is not None and not config.poses:
+        wanted.append(("--extract-poses.weights", extract.weights, "give --poses FILE (published keypoints)"))
+    if synthesize.pose_backend is not None:
+        unscored = "leave the synthetic images unscored by --synthesize.pose-backend null"
+        wanted.append(("--synthesize.pose-weights", synthesize.pose_weights, unscored))
     return [
-        f"--extract-poses.weights {settings.weights} is not a file; get it by '{OPENPOSE_DOWNLOAD}', or give "
-        "--poses FILE (published keypoints)"
+        f"{flag} {weights} is not a file; get it by '{OPENPOSE_DOWNLOAD}', or {otherwise}"
+        for flag, weights, otherwise in wanted
+        if weights is not None and not weights.is_file()
     ]
 
 

@@ -164,7 +164,9 @@ def _published_weights(encode: EncodeSettings, token_patch: int, **fields: Any) 
         extract_poses=ExtractPosesSettings(backend="openpose", weights=WEIGHTS / "body_pose_model.pth"),
         encode=encode,
         train=settings_from(TrainSettings, training),
-        synthesize=SynthesizeSettings(steps=12, precision="bf16", pose_backend="openpose-tiny"),
+        synthesize=SynthesizeSettings(
+            steps=12, precision="bf16", pose_backend="openpose", pose_weights=WEIGHTS / "body_pose_model.pth"
+        ),
         reid=ReidSettings(precision="bfloat16"),
         **fields,
     )
