@@ -13,7 +13,7 @@ import pytest
 
 from datasets.artifacts import MANIFEST
 from tests.prefect_site import Site, processes_of, wait_for
-from tests.small_sets import market_files, pose_lines, write_files
+from tests.small_sets import jpeg, market_files, pose_lines, write_files
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 AT_MOST = 1500.0
@@ -139,7 +139,7 @@ def test_a_data_set_that_grows_re_makes_only_what_its_new_images_touch(site, tmp
     assert finish(site, site.run("regenerate/smoke", settings)) == "COMPLETED"
     before = set(manifests(tmp_path / "store"))
     new = {name: data for name, data in market_files(identities=2, images=30).items() if "bounding_box_train" in name}
-    new = dict(sorted(item for item in new.items() if item[0] not in files)[:50])
+    new = {name: jpeg(1000 + number) for number, name in enumerate(sorted(set(new) - set(files))[:50])}
     write_files(root, new)
     poses.write_text("\n".join(pose_lines({**files, **new})) + "\n")
     assert finish(site, site.run("regenerate/smoke", settings)) == "COMPLETED"
