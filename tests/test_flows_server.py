@@ -138,7 +138,7 @@ def test_a_data_set_that_grows_re_makes_only_what_its_new_images_touch(site, tmp
     poses.write_text("\n".join(pose_lines(files)) + "\n")
     assert finish(site, site.run("regenerate/smoke", settings)) == "COMPLETED"
     before = set(manifests(tmp_path / "store"))
-    new = {name: data for name, data in market_files(identities=2, images=30).items() if "bounding_box_train" in name}
+    new = {name: data for name, data in market_files(identities=22, images=5).items() if "bounding_box_train" in name}
     new = {name: jpeg(1000 + number) for number, name in enumerate(sorted(set(new) - set(files))[:50])}
     write_files(root, new)
     poses.write_text("\n".join(pose_lines({**files, **new})) + "\n")
