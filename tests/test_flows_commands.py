@@ -146,14 +146,14 @@ def test_what_stands_between_ends_as_the_command_does(tmp_path):
 
 
 def test_a_run_that_is_no_longer_wanted_ends_its_command(tmp_path):
-    class Suspended(Exception):
+    class SuspendedError(Exception):
         pass
 
     def suspended():
-        raise Suspended
+        raise SuspendedError
 
     started = time.monotonic()
-    with pytest.raises(Suspended):
+    with pytest.raises(SuspendedError):
         code = [sys.executable, "-c", "import time; time.sleep(60)"]
         run_command(code, tmp_path / "x.log", lambda line: None, Guard(still_wanted=suspended))
     assert time.monotonic() - started < 15
