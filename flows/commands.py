@@ -24,6 +24,8 @@ LAST_LINES = 15
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 10.0
 """Between SIGTERM and SIGKILL. A worker of Prefect's itself kills a cancelled flow after 30 s."""
+KILLED_SECONDS = 5.0
+"""For the kernel to take away what was killed; longer only where a process hangs in a driver."""
 
 
 class CommandError(RuntimeError):
@@ -160,11 +162,17 @@ def end_tree(process: subprocess.Popen[bytes], grace_seconds: float = GRACE_SECO
     """
     group = process.pid
     _signal_group(group, signal.SIGTERM)
-    deadline = time.monotonic() + grace_seconds
-    while _group_lives(process, group) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    _wait_for_group(process, group, grace_seconds)
     _signal_group(group, signal.SIGKILL)
     process.wait()
+    _wait_for_group(process, group, KILLED_SECONDS)
+
+
+def _wait_for_group(process: subprocess.Popen[bytes], group: int, seconds: float) -> None:
+    """Until nobody of a group is left, or so many seconds have passed."""
+    deadline = time.monotonic() + seconds
+    while _group_lives(process, group) and time.monotonic() < deadline:
+        time.sleep(0.02)
 
 
 def _signal_group(group: int, number: signal.Signals) -> None:
