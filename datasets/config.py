@@ -292,7 +292,7 @@ class WriteShardsConfig(StageConfig):
 
     stage: ClassVar[str] = "write-shards"
     package: ClassVar[str] = "datasets"
-    stage_version: ClassVar[int] = 2
+    stage_version: ClassVar[int] = 3
 
     images: Artifact
     """The image index."""
@@ -301,7 +301,7 @@ class WriteShardsConfig(StageConfig):
     splits: list[Literal["train", "query", "gallery"]] = ["train"]
     """Splits to write."""
     images_per_shard: int = Field(1000, ge=1)
-    """Mean number; a shard has half to twice as many, as identities are never cut and hashes of their pids close it."""
+    """Mean number; a shard has half to twice as many, as identities are never cut and hashes of their pids end it."""
     root: Annotated[Path | None, Role.RUNTIME] = None
     """Where the data set lies now, if it has moved since it was indexed; every image is compared with the index."""
 

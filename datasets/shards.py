@@ -5,7 +5,7 @@ an identity never spans two shards, so a reader of any shard sees whole persons.
 when it is whole; an interrupted run goes on with the next one, and a shard that an earlier artifact beside this one
 already holds is copied from there.
 
-Where a shard ends is decided by the identities themselves (`ends_shard`), not by counting from the first: images that
+Where a shard ends is decided by the identities themselves (`shard_ends`), not by counting from the first: images that
 are added, changed or removed in the middle leave the shards around them as they were.
 """
 
@@ -18,6 +18,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -109,34 +110,54 @@ def _with_crops(images: pd.DataFrame, layout: str) -> pd.DataFrame:
 
 
 def plan_shards(images: pd.DataFrame, split: str, images_per_shard: int) -> list[ShardPlan]:
-    """Cut a split, sorted by identity and key, after the identities that `ends_shard` names.
-
-    A shard has at least half of `images_per_shard` images (the last one may have fewer), about that many on average,
-    and is closed by any identity with which it reaches twice as many.
-    """
+    """Cut a split, sorted by identity and key, after the identities that `shard_ends` names."""
     rows = images[images["split"] == split].sort_values(["pid", "key"], ignore_index=True)
-    plans, start, end = [], 0, 0
-    for pid, count in rows.groupby("pid", sort=True).size().items():
-        end += count
-        size = end - start
-        full = size >= 2 * images_per_shard
-        if full or end == len(rows) or (2 * size >= images_per_shard and ends_shard(pid, count, images_per_shard)):
-            part = rows.iloc[start:end]
-            part = part.assign(json=[sample_json(row) for row in part.itertuples()])
-            fingerprint = json_sha256(part[["sha256", "json"]].to_numpy().tolist())
-            plans.append(ShardPlan(f"{split}-{len(plans):05d}.tar", split, part, fingerprint))
-            start = end
+    counts = rows.groupby("pid", sort=True).size()
+    plans, start = [], 0
+    for end in shard_ends(counts.index.to_numpy(), counts.to_numpy(), images_per_shard):
+        part = rows.iloc[start:end]
+        part = part.assign(json=[sample_json(row) for row in part.itertuples()])
+        fingerprint = json_sha256(part[["sha256", "json"]].to_numpy().tolist())
+        plans.append(ShardPlan(f"{split}-{len(plans):05d}.tar", split, part, fingerprint))
+        start = end
     return plans
 
 
-def ends_shard(pid: int, images: int, images_per_shard: int) -> bool:
-    """Whether an identity may close a shard, by a hash of its pid: one in `images_per_shard` / 2 images does.
+def shard_ends(pids: np.ndarray, counts: np.ndarray, images_per_shard: int) -> list[int]:
+    """Where shards end, as numbers of images from the start: after identities whose hash is the highest around.
 
-    That follows from the identity alone, so the cuts behind a change fall where they fell before; only the least and
-    largest sizes can carry a change over into the next shard.
+    "Around" is half of `images_per_shard` images to either side, so that a shard holds at least that and about
+    `images_per_shard` on average. One of more than twice as many is cut again inside, at its highest hash. Whether an
+    identity ends a shard thus follows from its near neighbours alone, not from where the shards before it ended: a
+    change re-makes the shards within its reach only. The method is local-maximum chunking (Bjorner, Blass,
+    Gurevich, 2010, https://doi.org/10.1016/j.jcss.2009.06.004).
+
+    Args:
+        pids: (P,) identities in the order of the images.
+        counts: (P,) images of each.
+        images_per_shard: wanted mean size.
     """
-    lot = int.from_bytes(hashlib.sha256(str(pid).encode()).digest()[:8], "big") / 2**64
-    return lot < 2 * images / images_per_shard
+    ends, reach = np.cumsum(counts), images_per_shard / 2
+    lots = np.array([_lot(pid) for pid in pids.tolist()], np.uint64)
+    lots[(ends < reach) | (ends > ends[-1:] - reach)] = 0  # too near to where the images begin or end
+    first = np.searchsorted(ends, ends - reach, side="left")
+    last = np.searchsorted(ends, ends + reach, side="right")
+    around = np.array([lots[start:stop].max() for start, stop in zip(first, last, strict=True)], np.uint64)
+    chosen = sorted({*ends[(lots == around) & (lots > 0)].tolist(), *ends[-1:].tolist()})
+    return [end for start, stop in pairwise([0, *chosen]) for end in _cut_again(start, stop, ends, lots, reach)]
+
+
+def _cut_again(start: int, stop: int, ends: np.ndarray, lots: np.ndarray, reach: float) -> list[int]:
+    """The ends inside the images from `start` to `stop`, that at `stop` included."""
+    inside = np.flatnonzero((ends >= start + reach) & (ends <= stop - reach))
+    if stop - start <= 4 * reach or not len(inside):
+        return [stop]
+    middle = int(ends[inside[lots[inside].argmax()]])
+    return [*_cut_again(start, middle, ends, lots, reach), *_cut_again(middle, stop, ends, lots, reach)]
+
+
+def _lot(pid: int) -> int:
+    return int.from_bytes(hashlib.sha256(str(pid).encode()).digest()[:8], "big")
 
 
 def sample_json(row: object) -> str:

@@ -1,6 +1,7 @@
 """Image shards: the same bytes every time, also after kills, beside other writers and on a full disk."""
 
 import errno
+import itertools
 import json
 import os
 import random
@@ -23,7 +24,7 @@ from datasets.config import ImportPosesConfig, IndexConfig, WriteShardsConfig
 from datasets.errors import ArtifactBusyError, InputError
 from datasets.index import read_index
 from datasets.poses import read_poses
-from datasets.shards import plan_shards, read_shard_index, sample_json, sample_keypoints
+from datasets.shards import plan_shards, read_shard_index, sample_json, sample_keypoints, shard_ends
 from tests.small_sets import jpeg, make, market_files, pose_csv, write_files
 
 SPLITS = ["train", "query", "gallery"]
@@ -74,7 +75,7 @@ def test_an_identity_never_spans_two_shards_and_every_image_is_in_exactly_one(tm
     config = prepare(tmp_path, market_files(identities=11, images=4))
     directory = make(config, tmp_path / "store")
     shards = read_shard_index(directory)["shards"]
-    assert [shard["samples"] for shard in shards if shard["split"] == "train"] == [8, 16, 8, 8, 4]
+    assert [shard["samples"] for shard in shards if shard["split"] == "train"] == [8, 8, 20, 8]
     where: dict[tuple[str, int], set[str]] = {}
     keys = []
     for shard in shards:
@@ -85,6 +86,24 @@ def test_an_identity_never_spans_two_shards_and_every_image_is_in_exactly_one(tm
             where.setdefault((shard["split"], key.split("_")[0]), set()).add(shard["name"])
     assert all(len(names) == 1 for names in where.values())
     assert sorted(keys) == sorted(read_index(config.images)["key"])
+
+
+def test_a_change_moves_only_the_ends_within_its_reach():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        pids, counts = np.sort(rng.permutation(2000)[:300]), rng.integers(1, 30, 300)
+        ends = shard_ends(pids, counts, 200)
+        sizes = np.diff([0, *ends])
+        assert ends[-1] == counts.sum() and sizes.max() <= 400 + 30 and sizes.min() >= 100
+        grown = counts.copy()
+        grown[rng.integers(300)] += 50
+        assert len(shards_of(pids, grown) - shards_of(pids, counts)) <= 3
+
+
+def shards_of(pids: np.ndarray, counts: np.ndarray) -> set[tuple[tuple[int, int], ...]]:
+    people, ends = list(zip(pids.tolist(), counts.tolist(), strict=True)), np.cumsum(counts)
+    edges = np.searchsorted(ends, [0, *shard_ends(pids, counts, 200)], side="right")
+    return {tuple(people[start:stop]) for start, stop in itertools.pairwise(edges)}
 
 
 def test_plain_webdataset_reads_the_shards(tmp_path):

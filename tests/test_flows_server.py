@@ -138,8 +138,11 @@ def test_a_data_set_that_grows_re_makes_only_what_its_new_images_touch(site, tmp
     poses.write_text("\n".join(pose_lines(files)) + "\n")
     assert finish(site, site.run("regenerate/smoke", settings)) == "COMPLETED"
     before = set(manifests(tmp_path / "store"))
-    new = {name: data for name, data in market_files(identities=22, images=5).items() if "bounding_box_train" in name}
-    new = {name: jpeg(1000 + number) for number, name in enumerate(sorted(set(new) - set(files))[:50])}
+    more = [f"bounding_box_train/{pid:04d}_c3s1_{frame:06d}_01.jpg" for pid in (2, 9) for frame in range(900, 925)]
+    others = [name for name in market_files(identities=17, images=5) if "bounding_box_train" in name]
+    names = more[::2] + [name for name in others if name not in files]
+    new = {name: jpeg(1000 + number) for number, name in enumerate(names)}
+    assert len(new) == 50
     write_files(root, new)
     poses.write_text("\n".join(pose_lines({**files, **new})) + "\n")
     assert finish(site, site.run("regenerate/smoke", settings)) == "COMPLETED"
