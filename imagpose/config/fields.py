@@ -1,0 +1,12 @@
+"""Kinds of fields that several configs share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from datasets.artifacts import Role
+
+Device = Annotated[str, Role.RUNTIME]
+Probability = Annotated[float, Field(ge=0, le=1)]

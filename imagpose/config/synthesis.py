@@ -1,0 +1,175 @@
+"""What a generator is used for: synthetic sets, evaluation on test pairs, one's own photographs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from datasets.artifacts import Artifact, Config, ModelFolder, Role, SourceFile, StageConfig
+from datasets.config import TINY_POSE_WEIGHTS, Percent
+from imagpose.config.fields import Device
+
+
+class SynthesizeConfig(StageConfig):
+    """Synthetic images for one subset: a plan first, then image shards with full provenance."""
+
+    stage: ClassVar[str] = "synthesize"
+    package: ClassVar[str] = "imagpose"
+    stage_version: ClassVar[int] = 2
+
+    generator: Artifact
+    """The generator of the train stage."""
+    encoded: Artifact
+    """Encoded images that sources and target poses come from; the training split is used."""
+    subset: Artifact | None = None
+    """Subsets to choose from; all training images if not given."""
+    fraction: Percent | None = None
+    """Which fraction of `subset`, in percent."""
+    draw: int = Field(0, ge=0)
+    """Which draw of `subset`."""
+    images: int | None = Field(None, ge=1)
+    """Synthetic images to make; not given: top the subset up to the size of the full training split."""
+    policy: Literal["top-up", "paper"] = "top-up"
+    """'top-up': identities with the fewest images or one camera first; 'paper': any image of the subset is a source."""
+    pose_policy: Literal["random", "rare", "rare-in-camera", "reconstruction"] = "random"
+    """'random': any pose of the subset; 'rare': rather a side of the body that the person's images lack;
+    'rare-in-camera': rather one that the source's camera seldom shows; 'reconstruction': the source's own pose (a
+    control, not an augmentation)."""
+    mode: Literal["T1", "T2", "T3", "IMAGPose*"] = "IMAGPose*"
+    """How sources and poses share a canvas; 'IMAGPose*': one source and three target poses."""
+    sampler: Literal["unipc", "dpm++", "ddim"] = "unipc"
+    """Solver; the paper's is DDIM with 20 steps."""
+    steps: int = Field(12, ge=1)
+    """Sampler steps."""
+    guidance: float = Field(2.0, ge=0)
+    """Classifier-free guidance scale (Eq. 2)."""
+    seed: int = Field(0, ge=0)
+    """Plan and noise; every canvas has its own generator."""
+    pose_backend: Literal["openpose-tiny", "openpose"] | None = None
+    """Extract the skeleton of every picture again with this network and score it against the asked one; none: no
+    scores."""
+    pose_weights: SourceFile | None = None
+    """Its weights' file; not given: those in the package (openpose-tiny), or from the hub (openpose)."""
+    images_per_shard: int = Field(600, ge=1)
+    """Size of a shard, the unit that an interrupted run loses at most, and that processes share the work by."""
+    jpeg_quality: int = Field(92, ge=50, le=100)
+    """Quality of the written JPEGs."""
+    showcase: int = Field(8, ge=0)
+    """Canvases kept as source -> poses -> images rows for the report."""
+    batch_size: Annotated[int, Role.RUNTIME] = Field(16, ge=1)
+    """Canvases at a time."""
+    precision: Literal["no", "bf16"] = "no"
+    """Arithmetic of the denoiser."""
+    compile: Annotated[bool, Role.RUNTIME] = False
+    """torch.compile the denoiser: worth its start-up for thousands of images on a GPU only."""
+    device: Device = "auto"
+    """'auto' (GPU when there is one), 'cpu', 'cuda', 'cuda:1'."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _built_in_weights(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("pose_backend") == "openpose-tiny" and not given.get("pose_weights"):
+            return {**given, "pose_weights": TINY_POSE_WEIGHTS}  # so that their content counts in the key
+        return given
+
+    @model_validator(mode="after")
+    def _subset_with_fraction(self) -> SynthesizeConfig:
+        if (self.subset is None) != (self.fraction is None):
+            raise ValueError("subset and fraction go together: give both, or neither to use all images")
+        return self
+
+
+class EvaluateConfig(StageConfig):
+    """A generator on the published test pairs: SSIM, PSNR, LPIPS and FID in the paper's four scenarios."""
+
+    stage: ClassVar[str] = "evaluate-imagpose"
+    package: ClassVar[str] = "imagpose"
+    command: ClassVar[str | None] = "evaluate"
+
+    generator: ModelFolder
+    """Folder of a generator with its image encoder: the train stage's artifact, or the built-in one."""
+    shards: Artifact
+    """Image shards: query and gallery images are the test set, training images the reference of FID."""
+    pairs: SourceFile | None = None
+    """CSV file ``from,to`` of test pairs; not given: all ordered pairs by PATN's rule."""
+    limit: int | None = Field(None, ge=2)
+    """Take this many pairs, drawn by `seed`; all if not given."""
+    modes: tuple[Literal["T1", "T2", "T3", "IMAGPose*"], ...] = Field(("T1", "T2", "T3", "IMAGPose*"), min_length=1)
+    """Scenarios to run (docs/synthesis.md)."""
+    height: int | None = Field(None, ge=16)
+    """Height in pixels at which pictures are compared; the view's if not given. The paper's: 256 (DeepFashion)."""
+    width: int | None = Field(None, ge=16)
+    """Width in pixels at which pictures are compared; the view's if not given. The paper's: 176 (DeepFashion)."""
+    fid_reference: Literal["train", "targets"] = "train"
+    """What generated pictures are compared with: training images, as all papers do, or the pairs' own targets."""
+    alexnet: SourceFile | None = None
+    """AlexNet's ImageNet weights (torchvision's file), for LPIPS; no such column without."""
+    inception: SourceFile | None = None
+    """Inception's weights of the usual FID (torch-fidelity's file); no such column without."""
+    torchvision_inception: SourceFile | None = None
+    """torchvision's Inception weights, for FID as Table 1's papers measure it; no such column without."""
+    from_hub: bool = False
+    """Fetch those of the three that are not given from their publishers, checked by SHA-256."""
+    known_weights_only: bool = True
+    """Refuse other weights than the published ones; figures with others compare with nothing."""
+    sampler: Literal["unipc", "dpm++", "ddim"] = "ddim"
+    """Solver; the paper's is DDIM."""
+    steps: int = Field(20, ge=1)
+    """Sampler steps; the paper's are 20."""
+    guidance: float = Field(2.0, ge=0)
+    """Classifier-free guidance scale (Eq. 2)."""
+    seed: int = Field(0, ge=0)
+    """Which pairs, which of T1's three pictures, and the noise."""
+    bootstrap: int = Field(1000, ge=0)
+    """Draws of the bootstrap over people behind the 95 % intervals; 0: none."""
+    sheet_rows: int = Field(6, ge=0)
+    """Rows of each scenario's contact sheet."""
+    canvases_per_shard: int = Field(64, ge=1)
+    """Canvases of a file of pictures, the unit that an interrupted run loses at most."""
+    batch_size: Annotated[int, Role.RUNTIME] = Field(16, ge=1)
+    """Canvases at a time."""
+    precision: Literal["no", "bf16"] = "no"
+    """Arithmetic of the denoiser."""
+    device: Device = "auto"
+    """'auto' (GPU when there is one), 'cpu', 'cuda', 'cuda:1'."""
+
+    @model_validator(mode="after")
+    def _both_sides(self) -> EvaluateConfig:
+        if (self.height is None) != (self.width is None):
+            raise ValueError("height and width go together: give both, or neither to compare at the view's size")
+        return self
+
+
+class GenerateConfig(Config):
+    """My photographs and my poses to pictures."""
+
+    generator: Path
+    """Folder of a generator (the train stage's artifact, or the built-in one)."""
+    source: tuple[SourceFile, ...] = Field(min_length=1, max_length=3)
+    """One to three photographs of the same person."""
+    pose: tuple[SourceFile, ...] = Field(min_length=1, max_length=3)
+    """One to three target poses: pictures of a person in that pose, or JSON files with 18 x [x, y, score]."""
+    mode: Literal["T1", "T2", "T3", "IMAGPose*", "free"] = "free"
+    """The paper's scenario (docs/synthesis.md); 'free' takes any numbers that fit four views."""
+    keypoints: tuple[SourceFile, ...] = ()
+    """CSV files in the published format (``name:keypoints_y:keypoints_x``): skeletons of the pictures they name."""
+    source_pose: tuple[SourceFile, ...] = ()
+    """Skeleton of each source (JSON or picture), in order; if not given, as for poses."""
+    backend: Literal["openpose-tiny", "openpose"] = "openpose-tiny"
+    """Network that finds the skeleton of a picture that no table names; loaded only when it is needed."""
+    weights: SourceFile | None = None
+    """Its weights' file; not given: those in the package (openpose-tiny), or from the hub (openpose)."""
+    out: Path = Path("generated")
+    """Folder for the pictures."""
+    sampler: Literal["unipc", "dpm++", "ddim"] = "unipc"
+    """Solver; the paper's is DDIM with 20 steps."""
+    steps: int = Field(12, ge=1)
+    """Sampler steps."""
+    guidance: float = Field(2.0, ge=0)
+    """Classifier-free guidance scale (Eq. 2)."""
+    seed: int = Field(0, ge=0)
+    """Noise."""
+    device: Device = "auto"
+    """'auto' (GPU when there is one), 'cpu', 'cuda', 'cuda:1'."""

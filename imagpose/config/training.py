@@ -1,0 +1,278 @@
+"""The generator: architecture, noise, training, the recipes and their ablations.
+
+`TrainConfig`'s defaults are the tiny recipe, which runs on a CPU. `paper()` and `recommended()` name what they change.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from datasets.artifacts import Artifact, Config, ModelFolder, Role, SourceFile, StageConfig
+from datasets.config import Percent
+from imagpose.config.fields import Device, Probability
+
+
+class ModelConfig(Config):
+    """Size of a denoiser that starts from nothing, and the switches of the paper's ablation (Table 2)."""
+
+    channels: tuple[int, ...] = Field((32, 48, 96), min_length=1)
+    """Width of each UNet level, finest first; each level halves the resolution of the one before."""
+    attention: tuple[bool, ...] = (False, True, True)
+    """Which levels have cross-attention transformers (each followed by CVA)."""
+    layers_per_block: int = Field(1, ge=1)
+    """Residual blocks (and transformers) of a level on the way down; one more on the way up. SD 1.5: 2."""
+    head_width: int = Field(24, ge=8)
+    """Channels of an attention head."""
+    cross_attention_dim: int = Field(96, ge=8)
+    """Width of the FLC tokens. SD 1.5: 768."""
+    norm_groups: int = Field(16, ge=1)
+    """Groups of the group normalisation; divides every width. SD 1.5: 32."""
+    pose_channels: tuple[int, ...] = Field((8, 16, 16), min_length=1)
+    """Widths of the pose encoder; resolution halves between two. Paper (ControlNet): 16, 32, 96, 256, stride 8."""
+    token_patch: int = Field(4, ge=1)
+    """Kernel and stride of the FLC tokenizer on the source's latents. Paper: 16 for 512x352 views."""
+    cross_view_attention: bool = True
+    """CVA after each cross-attention transformer; off: B0, B2, B4."""
+    texture_tokens: bool = True
+    """Low-level half of FLC (tokens of the source's latents); off: B0, B1, B3."""
+    masked_latents: bool = True
+    """ILC: the visible views' latents as input channels; off: B0, B1, B2."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ModelConfig:
+        if len(self.attention) != len(self.channels):
+            raise ValueError(f"attention {self.attention} needs one switch per entry of channels {self.channels}")
+        for width in self.channels:
+            if width % self.norm_groups:
+                raise ValueError(f"channels: {width} is not a multiple of norm_groups {self.norm_groups}")
+        for width, attended in zip(self.channels, self.attention, strict=True):
+            if attended and width % self.head_width:
+                raise ValueError(f"channels: {width} is not a multiple of head_width {self.head_width}")
+        return self
+
+
+class NoiseConfig(Config):
+    """The one noise schedule of training and sampling; saved with the model."""
+
+    beta_schedule: Literal["linear", "scaled_linear"] = "scaled_linear"
+    """'linear' as the paper says; 'scaled_linear' is what Stable Diffusion was trained with."""
+    beta_start: float = Field(0.00085, gt=0)
+    """First beta; SD's for 'scaled_linear'."""
+    beta_end: float = Field(0.012, gt=0, lt=1)
+    """Last beta; SD's for 'scaled_linear'."""
+    train_timesteps: int = Field(1000, ge=2)
+    """Diffusion steps T."""
+    prediction_type: Literal["epsilon", "v_prediction"] = "v_prediction"
+    """What the network predicts; v stays defined at zero signal."""
+    zero_terminal_snr: bool = True
+    """Rescale the betas so that the last step is pure noise: sampling starts from what training has seen."""
+    timestep_spacing: Literal["leading", "trailing"] = "trailing"
+    """Sampling visits the last step only with 'trailing'."""
+    min_snr_gamma: float | None = Field(5.0, gt=0)
+    """Loss weight min(SNR, gamma) / (SNR + 1) for v, / SNR for epsilon; none: plain mean square."""
+    min_snr_floor: float = Field(0.25, ge=0)
+    """Smallest such weight. With zero terminal SNR the last step would not be trained at all, and a sampler of a dozen
+    steps settles shape and colours where there is little signal."""
+
+
+class TrainConfig(StageConfig):
+    """The IMAGPose denoiser, from nothing, from an earlier generator or from a Stable Diffusion UNet."""
+
+    stage: ClassVar[str] = "train-imagpose"
+    package: ClassVar[str] = "imagpose"
+    command: ClassVar[str | None] = "train"
+
+    encoded: Artifact
+    """Encoded images (latents, tokens, keypoints); the training split is used."""
+    subset: Artifact | None = None
+    """Subsets to choose from; all images if not given."""
+    fraction: Percent | None = None
+    """Which fraction of `subset`, in percent."""
+    draw: int = Field(0, ge=0)
+    """Which draw of `subset`."""
+    init_from: ModelFolder | None = None
+    """A generator to go on from (its architecture replaces `model`), or the folder of a Stable Diffusion pipeline."""
+    model: ModelConfig = ModelConfig()
+    """Architecture of a model that starts from nothing."""
+    noise: NoiseConfig = NoiseConfig()
+    """Noise schedule and loss weights."""
+    min_masked: int = Field(1, ge=1, le=4)
+    """Fewest views that are masked; the number is uniform from here to `max_masked`."""
+    max_masked: int = Field(4, ge=1, le=4)
+    """Most views that are masked."""
+    drop_image_tokens: Probability = 0.05
+    """Share of canvases without image-encoder tokens, for guidance."""
+    drop_texture_tokens: Probability = 0.05
+    """Share of canvases without texture tokens."""
+    drop_both: Probability = 0.05
+    """Share of canvases without either."""
+    flip: Probability = 0.5
+    """Share of canvases that are mirrored as a whole, reference and skeleton included."""
+    visible_weight: float = Field(0.1, ge=0)
+    """Loss weight of the visible views, which sampling overwrites anyway. The paper's loss (Eq. 4) has 1."""
+    steps: int = Field(2000, ge=1)
+    """Optimisation steps."""
+    batch_size: int = Field(8, ge=1)
+    """Canvases per step, over all processes."""
+    learning_rate: float = Field(1e-3, gt=0)
+    """AdamW rate after warm-up."""
+    weight_decay: float = Field(0.01, ge=0)
+    """AdamW's weight decay; the paper's is not stated, 0.01 is AdamW's own."""
+    warmup_steps: int = Field(100, ge=0)
+    """Steps of linear warm-up."""
+    learning_rate_schedule: Literal["constant", "cosine"] = "cosine"
+    """'cosine' falls to a twentieth of the rate at the last step."""
+    max_gradient_norm: float = Field(1.0, gt=0)
+    """Gradients are clipped to this norm."""
+    ema_decay: float = Field(0.999, ge=0, lt=1)
+    """Decay of the averaged weights that are saved, after their own warm-up; 0: no average."""
+    seed: int = Field(0, ge=0)
+    """Initialisation, canvases and noise."""
+    validation_identities: int = Field(0, ge=0)
+    """People kept out of training, whom validation loss and pictures are about, at most a fifth of all; 0: nobody."""
+    validation_every: Annotated[int, Role.RUNTIME] = Field(500, ge=1)
+    """Steps between validations; one is always made at the end."""
+    sample_steps: Annotated[int, Role.RUNTIME] = Field(12, ge=1)
+    """Sampler steps of the progress pictures."""
+    sample_guidance: Annotated[float, Role.RUNTIME] = Field(2.0, ge=0)
+    """Guidance scale of the progress pictures."""
+    sample_every: Annotated[int, Role.RUNTIME] = Field(2000, ge=1)
+    """Steps between progress pictures; one is always made at the end."""
+    checkpoint_every: Annotated[int, Role.RUNTIME] = Field(500, ge=1)
+    """Steps between checkpoints; a stop by SIGTERM saves one too."""
+    keep_checkpoints: Annotated[int, Role.RUNTIME] = Field(2, ge=1)
+    """Checkpoints kept while training; a damaged newest one falls back to the one before it."""
+    log_every: Annotated[int, Role.RUNTIME] = Field(20, ge=1)
+    """Steps between lines of logs/train.jsonl."""
+    tensorboard: Annotated[bool, Role.RUNTIME] = True
+    """Also write logs/tensorboard."""
+    gradient_accumulation: Annotated[int, Role.RUNTIME] = Field(1, ge=1)
+    """Parts in which a process computes its share of the batch: less memory, the same gradient."""
+    workers: Annotated[int, Role.RUNTIME] = Field(0, ge=0)
+    """Processes (for each of torchrun's) that read and lay out batches ahead; 0: none. A GPU wants 2 to 4."""
+    precision: Literal["no", "bf16"] = "no"
+    """Mixed precision, by accelerate."""
+    compile: Annotated[bool, Role.RUNTIME] = False
+    """torch.compile the denoiser: worth its start-up on long runs only."""
+    gradient_checkpointing: Annotated[bool, Role.RUNTIME] = False
+    """Recompute activations in the backward pass: less memory, a third more time."""
+    device: Device = "auto"
+    """'auto' (GPU when there is one), 'cpu', 'cuda', 'cuda:1'."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TrainConfig:
+        if (self.subset is None) != (self.fraction is None):
+            raise ValueError("subset and fraction go together: give both, or neither to train on all images")
+        if self.min_masked > self.max_masked:
+            raise ValueError(f"min_masked {self.min_masked} is more than max_masked {self.max_masked}")
+        if self.drop_image_tokens + self.drop_texture_tokens + self.drop_both > 1:
+            raise ValueError("the three shares of dropped tokens sum to more than 1")
+        return self
+
+
+ABLATIONS: dict[str, dict[str, bool]] = {
+    "B0": {"cross_view_attention": False, "texture_tokens": False, "masked_latents": False},
+    "B1": {"cross_view_attention": True, "texture_tokens": False, "masked_latents": False},
+    "B2": {"cross_view_attention": False, "texture_tokens": True, "masked_latents": False},
+    "B3": {"cross_view_attention": True, "texture_tokens": False, "masked_latents": True},
+    "B4": {"cross_view_attention": False, "texture_tokens": True, "masked_latents": True},
+    "full": {"cross_view_attention": True, "texture_tokens": True, "masked_latents": True},
+}
+"""The paper's Table 2 as fields of `ModelConfig`."""
+
+SD_MODEL = ModelConfig(
+    channels=(320, 640, 1280, 1280), attention=(True, True, True, False), layers_per_block=2, head_width=40,
+    cross_attention_dim=768, norm_groups=32, pose_channels=(16, 32, 96, 256), token_patch=16,
+)  # fmt: skip
+"""Stable Diffusion 1.5's sizes; with `init_from` only the pose encoder's and tokenizer's are taken from here.
+
+SD 1.5 has 8 heads at every level (widths 40, 80, 160); `head_width` matters only when training from nothing."""
+
+
+def tiny(encoded: Path, **fields: Any) -> TrainConfig:
+    """The built-in models' recipe: 128x64 views, 32x16 latents, two CPU cores."""
+    return TrainConfig(encoded=encoded, **fields)
+
+
+def paper(encoded: Path, **fields: Any) -> TrainConfig:
+    """The paper's text: linear schedule, epsilon, AdamW 5e-5, batch 4, 300,000 steps, 1 to 4 views masked.
+
+    Not stated there and taken from the official code: the shares of dropped conditions and SD's initial weights.
+    """
+    defaults: dict[str, Any] = {
+        "model": SD_MODEL,
+        "noise": NoiseConfig(
+            beta_schedule="linear", beta_start=1e-4, beta_end=2e-2, prediction_type="epsilon",
+            zero_terminal_snr=False, timestep_spacing="leading", min_snr_gamma=None,
+        ),
+        "steps": 300_000, "batch_size": 4, "learning_rate": 5e-5, "warmup_steps": 0,
+        "learning_rate_schedule": "constant", "ema_decay": 0.0, "flip": 0.0, "visible_weight": 1.0,
+        "sample_steps": 20, "sample_guidance": 2.0,
+    }  # fmt: skip
+    return TrainConfig(**{"encoded": encoded, **defaults, **fields})
+
+
+def recommended(encoded: Path, **fields: Any) -> TrainConfig:
+    """What the project recommends at SD 1.5 size; each deviation from `paper` has its reason in docs/model.md."""
+    defaults: dict[str, Any] = {
+        "model": SD_MODEL, "noise": NoiseConfig(), "steps": 50_000, "batch_size": 16, "learning_rate": 5e-5,
+        "warmup_steps": 1000, "learning_rate_schedule": "constant", "ema_decay": 0.9999, "validation_identities": 16,
+        "precision": "bf16", "compile": True, "workers": 4,
+    }  # fmt: skip
+    return TrainConfig(**{"encoded": encoded, **defaults, **fields})
+
+
+class AblateConfig(StageConfig):
+    """Variants of one recipe (the paper's Table 2), each trained and evaluated the same way, in one table."""
+
+    stage: ClassVar[str] = "ablate"
+    package: ClassVar[str] = "imagpose"
+
+    train: TrainConfig
+    """The recipe; the variants change three switches of its `model` and nothing else."""
+    shards: Artifact
+    """Image shards with the test images: query and gallery."""
+    variants: tuple[Literal["B0", "B1", "B2", "B3", "B4", "full"], ...] = Field(
+        ("B0", "B1", "B2", "B3", "B4", "full"), min_length=1
+    )
+    """Which variants, in this order."""
+    pairs: SourceFile | None = None
+    """CSV file ``from,to`` of test pairs; not given: all ordered pairs by PATN's rule."""
+    limit: int | None = Field(None, ge=2)
+    """Take this many pairs; all if not given. Every variant gets the same."""
+    mode: Literal["T1", "T2", "T3", "IMAGPose*"] = "T1"
+    """Scenario; the paper's tables use T1."""
+    sampler: Literal["unipc", "dpm++", "ddim"] = "ddim"
+    """Solver; the paper's is DDIM."""
+    steps: int = Field(20, ge=1)
+    """Sampler steps; the paper's are 20."""
+    guidance: float = Field(2.0, ge=0)
+    """Classifier-free guidance scale."""
+    alexnet: SourceFile | None = None
+    """AlexNet's weights, for LPIPS; no such column without."""
+    inception: SourceFile | None = None
+    """Inception's weights, for FID; no such column without."""
+    batch_size: Annotated[int, Role.RUNTIME] = Field(16, ge=1)
+    """Canvases at a time when sampling."""
+
+    @model_validator(mode="after")
+    def _distinct(self) -> AblateConfig:
+        if len(set(self.variants)) < len(self.variants):
+            raise ValueError(f"variants {', '.join(self.variants)}: name each once")
+        return self
+
+
+class CheckModelConfig(Config):
+    """Prove that the denoiser starts as the stock UNet, and that it can be trained, compiled, copied and saved."""
+
+    size: Literal["sd15", "tiny"] = "sd15"
+    """'sd15': Stable Diffusion 1.5's, random weights, 9 GB of memory; 'tiny': the same classes in seconds."""
+    init_from: Path | None = None
+    """A Stable Diffusion folder whose UNet to take instead."""
+    seed: int = Field(0, ge=0)
+    """Random weights and inputs."""
+    device: Device = "cpu"
+    """'cpu', 'auto' (GPU when there is one), 'cuda'."""
