@@ -18,12 +18,13 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from datasets.artifacts import LOGS, write_text_atomically
+from datasets.artifacts import LOGS, SCRATCH, write_text_atomically
 from datasets.progress import Progress
 
 logger = logging.getLogger(__name__)
 
-CHECKPOINT = "checkpoint.safetensors"
+CHECKPOINT = f"{SCRATCH}/checkpoint.safetensors"
+"""Below the scratch folder, which goes when the artifact is complete, not before."""
 LOG = f"{LOGS}/train.jsonl"
 """Below the artifact's logs, which do not count in its content: the lines hold times."""
 
@@ -90,7 +91,8 @@ class Run:
         tensors = {f"model.{name}": value.contiguous() for name, value in self.model.state_dict().items()}
         for number, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{number}.{name}": value.contiguous() for name, value in state.items()}
-        temporary = self.directory / f".{CHECKPOINT}.tmp"
+        (self.directory / SCRATCH).mkdir(exist_ok=True)
+        temporary = self.directory / f"{CHECKPOINT}.tmp"
         save_file(tensors, temporary, metadata={"step": str(self.step), "seconds": str(self.seconds)})
         temporary.replace(self.directory / CHECKPOINT)
 
@@ -123,7 +125,3 @@ class Run:
         if path.is_file():
             rows = [line for line in path.read_text().splitlines() if json.loads(line).get("step", 0) <= step]
             write_text_atomically(path, "".join(f"{row}\n" for row in rows))
-
-    def finish(self) -> None:
-        """Remove the checkpoint: the saved model replaces it."""
-        (self.directory / CHECKPOINT).unlink(missing_ok=True)

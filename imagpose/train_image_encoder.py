@@ -133,7 +133,6 @@ def make_image_encoder(config: TrainImageEncoderConfig, directory: Path) -> dict
     run.write({"step": run.step, "held_out": figures})
     encoder.set_attn_implementation("sdpa")
     encoder.save_pretrained(directory, safe_serialization=True)
-    run.finish()
     logger.info("held-out Rank-1 across cameras: %s %%", figures["rank1"])
     return {
         **figures, "images": len(train), "identities": len(pids), "held_out_images": len(held_out), "steps": run.step,

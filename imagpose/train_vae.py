@@ -121,7 +121,6 @@ def make_vae(config: TrainVaeConfig, directory: Path) -> dict[str, Any]:
     run.write({"step": run.step, "held_out": quality, "scaling_factor": vae.config.scaling_factor})
     vae.save_pretrained(directory, safe_serialization=True)
     save_reconstructions(vae, held_out, directory / "reconstructions.png", device)
-    run.finish()
     logger.info("held-out PSNR %.2f dB, SSIM %.4f", quality["psnr"], quality["ssim"])
     return {
         **quality, "start": start_quality, "scaling_factor": vae.config.scaling_factor, "images": len(train),

@@ -22,7 +22,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from datasets.artifacts import manifest_of
+from datasets.artifacts import SCRATCH, manifest_of
 from datasets.errors import ArtifactError, InputError, WeightsError
 from datasets.progress import Progress
 from reid.config import TrainConfig, run_name
@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 LOG_ROWS = 100
 """About how many rows of means `log.jsonl` gets."""
-CHECKPOINT = "checkpoint.safetensors"
+CHECKPOINT = f"{SCRATCH}/checkpoint.safetensors"
 MODEL = "model.safetensors"
 LOG = "log.jsonl"
 METRICS = "metrics.json"
@@ -72,7 +72,6 @@ def make_run(config: TrainConfig, directory: Path) -> dict[str, Any]:
     save_network(network, directory / MODEL)
     metrics = evaluate(network, query, gallery, device, directory, config.max_rank, config.rerank) | trainer.facts()
     write_metrics(directory, metrics)
-    (directory / CHECKPOINT).unlink(missing_ok=True)
     return metrics | {"training_seconds": round(training_seconds, 2), "device": str(device)}
 
 
@@ -289,7 +288,8 @@ class Trainer:
         tensors["centres"] = self.centre_loss.centres.data
         for i, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"adam.{i}.{name}": value for name, value in state.items()}
-        temporary = directory / f".{CHECKPOINT}.tmp"
+        (directory / SCRATCH).mkdir(exist_ok=True)
+        temporary = directory / f"{CHECKPOINT}.tmp"
         contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         save_file(contiguous, temporary, metadata={"step": str(self.step)})
         temporary.replace(directory / CHECKPOINT)

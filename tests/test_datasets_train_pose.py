@@ -27,6 +27,7 @@ from datasets.tiny_pose.network import (
 from datasets.tiny_pose.people import People, split_by_identity
 from datasets.tiny_pose.quality import pose_quality
 from datasets.tiny_pose.targets import FIELD_LIMBS, field_targets, field_weights, heat_targets, to_cells, to_pixels
+from datasets.training_run import CHECKPOINT
 from tests.small_sets import make, market_files, market_root, pose_csv, write_files
 
 PERSON = np.array(
@@ -267,7 +268,7 @@ def test_a_stopped_training_ends_with_the_weights_of_one_that_was_not(market, tm
     assert facts["steps"] == 6
     assert set(facts["held_out"][0]) == {"pck", "placed", "missed", "extra"}
     assert "non-commercial research" in (stopped / "README.md").read_text()
-    assert not (stopped / "checkpoint.safetensors").exists()
+    assert not (stopped / CHECKPOINT).exists()
 
 
 def test_the_loss_of_a_small_set_falls(market):

@@ -66,7 +66,6 @@ def make_pose_network(config: TrainPoseConfig, directory: Path) -> dict[str, Any
             quality = measure(averaged, held_out, config, device)
             run.write({"step": run.step, "held_out": quality})
             _save(averaged, train, quality, run.step, config, directory)
-    run.finish()
     facts = read_facts(directory)
     return {
         **facts, "seconds": round(run.seconds, 1),
