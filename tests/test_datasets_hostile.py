@@ -485,6 +485,18 @@ def test_any_value_of_any_field_is_answered_without_a_traceback(tmp_path, capsys
             assert "Traceback" not in error and (code != 2 or error.count("\n") == 1), (field, value, error)
 
 
+def test_an_output_never_replaces_a_pipe_or_a_device(tmp_path, capsys):
+    images = index(market_root(tmp_path))
+    csv = pose_csv(tmp_path, market_files())
+    poses = make(ImportPosesConfig(images=images, csv=[csv]), tmp_path / "store")
+    os.mkfifo(tmp_path / "pipe")
+    for command in ("export-poses", "export-pairs"):
+        arguments = [command, "--images", str(images), "--poses", str(poses), "--csv", str(tmp_path / "pipe")]
+        assert main("datasets", COMMANDS, arguments) == 2
+        assert "is not a regular file" in capsys.readouterr().err
+    assert (tmp_path / "pipe").is_fifo()
+
+
 def test_a_pipe_or_a_device_for_a_file_is_refused_at_once(tmp_path, capsys):
     os.mkfifo(tmp_path / "pipe")
     images = index(market_root(tmp_path))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -65,6 +66,7 @@ def test_a_failure_names_the_command_its_exit_code_and_its_last_lines(tmp_path):
     assert str(tmp_path / "x.log") in str(raised.value)
 
 
+@pytest.mark.skipif(not stat.S_ISCHR(os.stat(os.devnull).st_mode), reason="this machine's /dev/null is no device")
 def test_the_command_runs_in_a_session_of_its_own_without_standard_input(tmp_path):
     code = "import os, sys; print(os.getsid(0) == os.getpgid(0) == os.getppid(), repr(sys.stdin.read()))"
     lines: list[str] = []
