@@ -21,6 +21,7 @@ from imagpose.modeling.denoiser import COMPONENTS, IMAGPose
 from imagpose.modeling.feature_conditioning import FeatureConditioning
 from imagpose.modeling.pose_encoder import PoseEncoder
 from imagpose.modeling.unet import IMAGPoseUNet
+from imagpose.optimizer import DenoiserOptimizer
 from imagpose.pipeline import IMAGPosePipeline, load_pipeline
 
 STATE = "state-{step:08d}.safetensors"
@@ -117,7 +118,7 @@ def _opened(kind: Any, folder: Path) -> Any:
 
 
 def save_state(
-    folder: Path, step: int, model: nn.Module, average: Sequence[Tensor], optimizer: torch.optim.Optimizer, keep: int
+    folder: Path, step: int, model: nn.Module, average: Sequence[Tensor], optimizer: DenoiserOptimizer, keep: int
 ) -> None:
     """Write weights, averaged weights and optimiser after `step` steps, and delete all but the newest `keep` states.
 
@@ -126,8 +127,7 @@ def save_state(
     names = [name for name, _ in model.named_parameters()]
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     tensors |= {f"average.{name}": tensor for name, tensor in zip(names, average, strict=bool(average))}
-    for number, moments in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{names[number]}.{kind}": tensor for kind, tensor in moments.items()}
+    tensors |= {f"optimizer.{name}": tensor for name, tensor in optimizer.state().items()}
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / STATE.format(step=step)
     temporary = folder / f".{path.name}.tmp"
@@ -144,7 +144,7 @@ def states(folder: Path) -> list[Path]:
     return sorted(folder.glob("state-*.safetensors"), reverse=True)
 
 
-def load_state(folder: Path, model: nn.Module, average: Sequence[Tensor], optimizer: torch.optim.Optimizer) -> int:
+def load_state(folder: Path, model: nn.Module, average: Sequence[Tensor], optimizer: DenoiserOptimizer) -> int:
     """Put back the newest readable state; returns its step, 0 if there is none.
 
     Raises: WeightsError: states exist, but none can be used.
@@ -165,7 +165,7 @@ def load_state(folder: Path, model: nn.Module, average: Sequence[Tensor], optimi
 
 
 def _put_back(
-    tensors: dict[str, Tensor], model: nn.Module, average: Sequence[Tensor], optimizer: torch.optim.Optimizer
+    tensors: dict[str, Tensor], model: nn.Module, average: Sequence[Tensor], optimizer: DenoiserOptimizer
 ) -> None:
     def part(prefix: str) -> dict[str, Tensor]:
         return {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
@@ -175,11 +175,4 @@ def _put_back(
     averaged = part("average.")
     for name, tensor in zip(names, average, strict=bool(average)):
         tensor.copy_(averaged[name])
-    moments = part("optimizer.")
-    state = optimizer.state_dict()
-    state["state"] = {
-        number: {kind: moments[f"{name}.{kind}"] for kind in ("step", "exp_avg", "exp_avg_sq")}
-        for number, name in enumerate(names)
-        if f"{name}.step" in moments
-    }
-    optimizer.load_state_dict(state)
+    optimizer.load_state(part("optimizer."))

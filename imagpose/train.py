@@ -29,6 +29,7 @@ from imagpose.checkpoint import load_state, save_generator, save_state
 from imagpose.config import TrainConfig
 from imagpose.noise import noise_scheduler, timestep_weights
 from imagpose.objective import learning_rate_at, loss_sum, noise_of_step
+from imagpose.optimizer import DenoiserOptimizer
 from imagpose.stop_request import stop_on_sigterm
 from imagpose.training_batches import StepBatch, StepReader
 from imagpose.training_inputs import FrozenParts, check_view_size, hold_out, initial_denoiser, read_training_images
@@ -98,8 +99,8 @@ class Trainer:
         if config.gradient_checkpointing:
             self.model.unet.enable_gradient_checkpointing()
         self.average = [p.detach().clone() for p in self.model.parameters()] if config.ema_decay else []
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+        self.optimizer = DenoiserOptimizer(
+            self.model.named_parameters(), config.optimizer, config.learning_rate, config.weight_decay
         )
         self.states = self.directory / SCRATCH
         self.step = load_state(self.states, self.model, self.average, self.optimizer)
@@ -183,10 +184,7 @@ class Trainer:
                 self.accelerator.backward(total * scale)
             loss += total.detach() * scale
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), config.max_gradient_norm)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.step(rate)
         self._update_average()
         return torch.stack([loss, norm.detach()])
 

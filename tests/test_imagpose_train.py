@@ -77,17 +77,17 @@ def losses(folder: Path) -> list[tuple[int, float]]:
     return [(row["step"], row["loss"]) for row in map(json.loads, lines)]
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory, frozen: FrozenParts) -> tuple[Path, dict[str, torch.Tensor]]:
+@pytest.fixture(scope="module", params=["adamw", "muon"])
+def undisturbed(request, tmp_path_factory, frozen: FrozenParts) -> tuple[Path, dict[str, torch.Tensor], str]:
     folder = tmp_path_factory.mktemp("undisturbed")
-    run = trainer(folder, frozen)
+    run = trainer(folder, frozen, optimizer=request.param)
     run.run()
-    return folder, run.model.state_dict()
+    return folder, run.model.state_dict(), request.param
 
 
 def test_a_run_stopped_by_sigterm_goes_on_exactly(tmp_path, frozen, undisturbed, monkeypatch) -> None:
-    whole, weights = undisturbed
-    first = trainer(tmp_path, frozen)
+    whole, weights, optimizer = undisturbed
+    first = trainer(tmp_path, frozen, optimizer=optimizer)
     train_step = first._train_step
 
     def stopped_in_step_six(rate: float) -> torch.Tensor:
@@ -99,7 +99,7 @@ def test_a_run_stopped_by_sigterm_goes_on_exactly(tmp_path, frozen, undisturbed,
     with pytest.raises(SystemExit) as stop:
         first.run()
     assert stop.value.code == 143
-    second = trainer(tmp_path, frozen)
+    second = trainer(tmp_path, frozen, optimizer=optimizer)
     assert second.step == 6
     second.run()
     assert losses(tmp_path) == losses(whole)
@@ -107,8 +107,8 @@ def test_a_run_stopped_by_sigterm_goes_on_exactly(tmp_path, frozen, undisturbed,
 
 
 def test_a_run_killed_between_checkpoints_repeats_the_lost_steps(tmp_path, frozen, undisturbed, monkeypatch) -> None:
-    whole, _ = undisturbed
-    first = trainer(tmp_path, frozen)
+    whole, _, optimizer = undisturbed
+    first = trainer(tmp_path, frozen, optimizer=optimizer)
     train_step = first._train_step
 
     def killed_in_step_eleven(rate: float) -> torch.Tensor:
@@ -121,7 +121,7 @@ def test_a_run_killed_between_checkpoints_repeats_the_lost_steps(tmp_path, froze
         first.run()
     newest, _ = states(tmp_path / ".scratch")
     newest.write_bytes(b"cut off")  # damaged: the one before it serves
-    second = trainer(tmp_path, frozen)
+    second = trainer(tmp_path, frozen, optimizer=optimizer)
     assert second.step == 4
     second.run()
     assert losses(tmp_path) == losses(whole)
@@ -184,7 +184,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_its_step(tmp_path, frozen,
 
 
 def test_a_saved_generator_opens_again_and_can_be_gone_on_from(tmp_path, frozen, undisturbed) -> None:
-    _, weights = undisturbed
+    _, weights, _ = undisturbed
     run = trainer(tmp_path / "run", frozen)
     run.model.load_state_dict(weights)
     save_generator(tmp_path / "generator", frozen.generator(run.model, run.scheduler))
@@ -259,8 +259,7 @@ def test_parts_of_a_batch_give_the_gradients_of_the_whole(tmp_path, frozen) -> N
     whole, parts = trainer(tmp_path / "a", frozen, batch_size=5), trainer(tmp_path / "b", frozen, batch_size=5,
                                                                           gradient_accumulation=3)  # fmt: skip
     for run in (whole, parts):
-        run.optimizer.step = lambda: None
-        run.optimizer.zero_grad = lambda set_to_none: None
+        run.optimizer.step = lambda rate: None  # the gradients stay
         run.batches = run._batches()
         run.loss = run._train_step(0.0)
     torch.testing.assert_close(whole.loss, parts.loss, rtol=1e-3, atol=1e-5)  # loss, gradient norm

@@ -117,10 +117,12 @@ class TrainConfig(StageConfig):
     """Optimisation steps."""
     batch_size: int = Field(8, ge=1)
     """Canvases per step, over all processes."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """'muon': weight matrices and kernels by Muon, the rest by AdamW, at one rate (`imagpose.optimizer`)."""
     learning_rate: float = Field(1e-3, gt=0)
-    """AdamW rate after warm-up."""
+    """Rate after warm-up."""
     weight_decay: float = Field(0.01, ge=0)
-    """AdamW's weight decay; the paper's is not stated, 0.01 is AdamW's own."""
+    """Decoupled weight decay; the paper's is not stated, 0.01 is AdamW's own."""
     warmup_steps: int = Field(100, ge=0)
     """Steps of linear warm-up."""
     learning_rate_schedule: Literal["constant", "cosine"] = "cosine"
