@@ -35,6 +35,10 @@ COMMANDS = {
         summary="synthetic images for one subset, as shards with full provenance",
         config="imagpose.config:SynthesizeConfig", run="imagpose.synthesize:make_synthetic",
     ),
+    "show-pictures": Command(
+        summary="one picture of what a generator makes, from a synthetic set's showcase",
+        config="imagpose.config:ShowPicturesConfig", run="imagpose.show_pictures:run_show_pictures",
+    ),
     "evaluate": Command(
         summary="SSIM, PSNR, LPIPS and FID on the published test pairs, in the paper's four scenarios",
         config="imagpose.config:EvaluateConfig", run="imagpose.evaluate:make_evaluation",

@@ -22,10 +22,11 @@ from datasets.artifacts import StageConfig, build, file_sha256, verify
 from datasets.encoded import EncodedImages, keypoints_from_json, keypoints_to_json
 from datasets.errors import ArtifactError, InputError
 from datasets.tars import read_samples, write_tar
-from imagpose.config import SynthesizeConfig
+from imagpose.config import ShowPicturesConfig, SynthesizeConfig
 from imagpose.image_checks import check_image
 from imagpose.plan import FACINGS, check_leak_free, cut_shards, facing, is_synthetic_key, make_plan
 from imagpose.pose_check import pose_score
+from imagpose.show_pictures import run_show_pictures
 from imagpose.synthesize import Synthesizer, make_synthetic, plan_for
 from imagpose.synthetic_jpeg import encode_synthetic_jpeg, is_marked_synthetic
 from tests.test_imagpose_pipeline import HEIGHT, LATENTS, TOKENS, WIDTH, pose, tiny_pipeline
@@ -244,6 +245,20 @@ def test_the_report_finds_rows_with_the_truth_beside_them(inputs: dict[str, Path
         assert [Image.open(directory / name).size for name in row[kind]] == [(WIDTH, HEIGHT)]
     with Image.open(directory / "contact_sheet.png") as sheet:
         assert sheet.height > 2 * HEIGHT
+    run_show_pictures(ShowPicturesConfig(synthetic=directory, jpg=tmp_path / "new" / "picture.jpg"))
+    assert is_marked_synthetic((tmp_path / "new" / "picture.jpg").read_bytes())
+    with Image.open(tmp_path / "new" / "picture.jpg") as picture:
+        assert picture.height > HEIGHT
+        assert picture.width > (1 + 3 * len(row["poses"])) * WIDTH
+
+
+def test_a_picture_of_a_set_without_showcase_or_to_no_jpeg_is_refused(inputs: dict[str, Path], tmp_path: Path) -> None:
+    directory = build(config_of(inputs, images=3, showcase=0), make_synthetic, output=tmp_path / "set")
+    with pytest.raises(InputError, match="--showcase 8"):
+        run_show_pictures(ShowPicturesConfig(synthetic=directory, jpg=tmp_path / "picture.jpg"))
+    for wrong in (tmp_path / "picture.gif", Path("/dev/null")):
+        with pytest.raises(InputError, match="no JPEG file"):
+            run_show_pictures(ShowPicturesConfig(synthetic=directory, jpg=wrong))
 
 
 @pytest.mark.parametrize("mode", ["T1", "T2", "T3"])

@@ -3,7 +3,7 @@ may import torch.
 """
 
 from imagpose.config.frozen import TINY_VIEW, TrainImageEncoderConfig, TrainVaeConfig
-from imagpose.config.synthesis import EvaluateConfig, GenerateConfig, SynthesizeConfig
+from imagpose.config.synthesis import EvaluateConfig, GenerateConfig, ShowPicturesConfig, SynthesizeConfig
 from imagpose.config.training import (
     ABLATIONS,
     SD_MODEL,
@@ -27,6 +27,7 @@ __all__ = [
     "GenerateConfig",
     "ModelConfig",
     "NoiseConfig",
+    "ShowPicturesConfig",
     "SynthesizeConfig",
     "TrainConfig",
     "TrainImageEncoderConfig",

@@ -173,3 +173,16 @@ class GenerateConfig(Config):
     """Noise."""
     device: Device = "auto"
     """'auto' (GPU when there is one), 'cpu', 'cuda', 'cuda:1'."""
+
+
+class ShowPicturesConfig(Config):
+    """One picture of what a generator makes: source, asked skeletons, generated and real images side by side."""
+
+    synthetic: Path
+    """Folder of a set of `synthesize`; its showcase is shown."""
+    jpg: Path
+    """File to write, marked as synthetic; it also shows the source's real images."""
+    rows: int = Field(5, ge=1)
+    """Rows, evenly over the showcase's."""
+    scale: int = Field(1, ge=1, le=8)
+    """Whole-number magnification."""
