@@ -1,6 +1,8 @@
-"""``python -m benchmarks NAME``: measure a part of the project against a public implementation."""
+"""``python -m benchmarks NAME``: measure a part of the project, most of them against a public implementation."""
 
 import sys
+
+from datasets import command_line
 
 BENCHMARKS = {
     "openpose": "benchmarks.openpose",
@@ -12,13 +14,25 @@ BENCHMARKS = {
     "shards": "benchmarks.shards",
     "training_step": "benchmarks.training_step",
 }
+"""Without options."""
+COMMANDS = {
+    "builtin_generator": command_line.Command(
+        summary="pose, identity and likeness of generated people, on rendered ones that no training has seen",
+        config="benchmarks.builtin_generator:QualityConfig",
+        run="benchmarks.builtin_generator:run",
+    ),
+}
+"""With options (``--help`` lists them)."""
 
 
 def main() -> int:
     """Run one benchmark; returns the exit code."""
     names = sys.argv[1:]
+    if names and names[0] in COMMANDS:
+        return command_line.main("benchmarks", COMMANDS)
     if len(names) != 1 or names[0] not in BENCHMARKS:
-        print(f"usage: python -m benchmarks {{{','.join(BENCHMARKS)}}}", file=sys.stderr)
+        known = sorted([*BENCHMARKS, *COMMANDS])
+        print(f"usage: python -m benchmarks {{{','.join(known)}}}", file=sys.stderr)
         return 2
     import importlib
 

@@ -67,10 +67,12 @@ class RenderedPerson:
     """`image` (H, W, 3) uint8 RGB; `keypoints` (18, 3) float32: x, y in pixels (pixel centres are integers), score.
 
     Score 1: seen; 0.5: behind the own body but inferred, as OpenPose does; missing: NaN, NaN, 0.
+    `cover` (H, W) float32 in [0, 1]: the share of each pixel that shows the person, occluders taken off.
     """
 
     image: np.ndarray
     keypoints: np.ndarray
+    cover: np.ndarray
 
 
 def sample_motion(rng: np.random.Generator, camera: Camera, appearance: Appearance | None = None) -> Motion:
@@ -179,7 +181,7 @@ def render_person(
     image_u8 = expose(
         image, camera, blur=shot.blur, resolution=shot.resolution, brightness=shot.brightness, noise=noise
     )
-    return RenderedPerson(image_u8, _keypoints(body, layers, grid, hidden))
+    return RenderedPerson(image_u8, _keypoints(body, layers, grid, hidden), cover * (1 - hidden))
 
 
 def _view(camera: Camera) -> np.ndarray:

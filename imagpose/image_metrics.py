@@ -38,6 +38,13 @@ def ssim(made: Tensor, real: Tensor) -> Tensor:
     return structural_similarity_index_measure(unit(made), unit(real), sigma=1.5, data_range=1.0, reduction="none")
 
 
+def ssim_within(made: Tensor, real: Tensor, mask: Tensor) -> Tensor:
+    """(N,) as `ssim`, but the mean over the pixels of a (N, H, W) bool mask; windows at its rim see past it."""
+    plain = {"sigma": 1.5, "data_range": 1.0, "reduction": "none", "return_full_image": True}
+    values = structural_similarity_index_measure(unit(made), unit(real), **plain)[1].mean(1)
+    return (values * mask).sum((1, 2)) / mask.sum((1, 2)).clamp_min(1)
+
+
 def ssim_table1(made: Tensor, real: Tensor) -> Tensor:
     """(N,) as PIDM and PCDMs measure it: sigma 1.2, range = the generated picture's own maximum less its minimum."""
     values = []
