@@ -1,6 +1,7 @@
 # Everything a fresh clone needs: `make demo` shows the whole pipeline, `make test` proves it. Both set themselves up.
 #
 #   make demo               miniature data, built-in models, report at runs/demo/report.html
+#   make study              the demo's question with controls, 5 draws x 2 seeds and intervals: half an hour, runs/study/report.html
 #   make test               the test suite          (make test PYTEST_ARGS='-k flows')
 #   make lint               ruff and the import contracts
 #   make clean              remove .venv and caches (runs/ holds results: remove that yourself)
@@ -17,6 +18,7 @@ STAMP := $(VENV)/installed
 PYTHON ?=
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
+STUDY_ARGS ?=
 
 # The first interpreter that really runs and is new enough (a name on PATH may be a shim that leads nowhere).
 define FIND_PYTHON
@@ -29,10 +31,10 @@ done; \
 echo "Python 3.11 or newer is needed$(if $(PYTHON),; $(PYTHON) is not,): install it or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.12" >&2; exit 1
 endef
 
-.PHONY: help install demo test lint clean
+.PHONY: help install demo study test lint clean
 
 help:
-	@sed -n '3,8s/^# \{0,1\}//p' Makefile
+	@sed -n '3,9s/^# \{0,1\}//p' Makefile
 
 install: $(STAMP)
 
@@ -48,6 +50,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)
 	$(BIN)/python -m flows regenerate --preset demo $(DEMO_ARGS)
+
+study: $(STAMP)
+	$(BIN)/python -m flows regenerate --preset study $(STUDY_ARGS)
 
 test: $(STAMP)
 	HF_HUB_OFFLINE=1 DO_NOT_TRACK=1 $(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST_ARGS)

@@ -127,7 +127,7 @@ def markdown(rows: list[dict[str, object]]) -> str:
 
 def main() -> int:
     """Print the tables; the last line is one JSON object."""
-    names = [name for name in PRESET_FUNCTIONS if name not in ("demo", "smoke", "market-small")]
+    names = [name for name in PRESET_FUNCTIONS if name not in ("demo", "smoke", "study", "market-small")]
     rows = [costs(name) for name in names]
     print(markdown(rows))
     print(json.dumps({"computed": True, "sustained_share": SUSTAINED, "peaks_tflops": CARDS, "presets": rows,

@@ -36,7 +36,9 @@ from reid.config import TrainConfig as ReidTrainConfig
 Stage = TypeVar("Stage", bound=StageConfig)
 Arm = Literal[tuple(ARMS)]  # type: ignore[valid-type]
 ArmName = Annotated[str, Field(pattern=r"^[\w+.-]+$")]
-PRESETS = ("demo", "smoke", "market-small", "market", "deepfashion-256", "deepfashion-512")
+PRESETS = ("demo", "smoke", "study", "market-small", "market", "deepfashion-256", "deepfashion-512")
+ON_OTHERS = ("real-pretrained", "pretrained+synthetic")
+"""Arms that go on from a network trained on the people whom the generator's base has seen."""
 
 
 def settings_of(stage: type[StageConfig], name: str, *, without: tuple[str, ...]) -> type[Config]:
@@ -104,12 +106,21 @@ class PretrainConfig(Config):
     """Train the image encoder, from `image_encoder` where that is given; not at all if this is not given."""
     generator: TrainSettings | None = None
     """Train the base generator, from `generator` where that is given; not at all if this is not given."""
+    reid_steps: int | None = Field(None, ge=1)
+    """Steps of the re-ID training on these people, from which the arms 'real-pretrained' and 'pretrained+synthetic' go
+    on; not given: the recipe's own (`reid.schedule`)."""
+
+    def trains_models(self) -> bool:
+        """Whether a model of the generator is trained, and not only a re-ID network."""
+        return any(model is not None for model in (self.vae, self.image_encoder, self.generator))
 
 
 class RegenerateConfig(Config):
     """From a data set to the table that says what synthesis gains, with every stage's settings."""
 
-    preset: Literal["demo", "smoke", "market-small", "market", "deepfashion-256", "deepfashion-512", "none"] = "none"
+    preset: Literal[
+        "demo", "smoke", "study", "market-small", "market", "deepfashion-256", "deepfashion-512", "none"
+    ] = "none"  # fmt: skip
     """Whose values the fields take that are not given; 'none': the fields' own defaults."""
     root: Annotated[Path | None, Role.RUNTIME] = None
     """The unpacked data set, or its official zip; not given: `miniature` is rendered."""
@@ -255,9 +266,9 @@ class RegenerateConfig(Config):
 
     def _check_other_people(self) -> None:
         known = self.pretrain is not None and (self.pretrain.population is not None or self.identities is not None)
-        if "real-pretrained" in self.arms and not known:
+        if (asking := [arm for arm in ON_OTHERS if arm in self.arms]) and not known:
             raise ValueError(
-                "arm 'real-pretrained' needs the people whom the generator's base has seen: give a slice "
+                f"arm '{asking[0]}' needs the people whom the generator's base has seen: give a slice "
                 "(identities) or a population (pretrain.population) to pretrain on"
             )
 

@@ -22,7 +22,7 @@ from datasets.config import (
     WriteShardsConfig,
 )
 from flows.commands import PROJECT
-from flows.config import RegenerateConfig, SynthesizeSettings, complete
+from flows.config import ON_OTHERS, RegenerateConfig, SynthesizeSettings, complete
 from flows.overrides import regenerate_command
 from flows.reid_arms import OF_RECONSTRUCTIONS, OF_SYNTHETIC, ReidInputs, Run, Unit, train_arms
 from flows.warm_start import starting_point
@@ -157,11 +157,12 @@ def pretrain(config: RegenerateConfig, csv: list[Path], root: Path, run: Run) ->
 
 def _other_people(config: RegenerateConfig, csv: list[Path], root: Path, run: Run) -> Images | None:
     """The population that pretraining may see, or None where there is none (or nothing to pretrain)."""
-    if config.pretrain is None:
+    first = config.pretrain
+    if first is None or not (first.trains_models() or set(ON_OTHERS) & set(config.arms)):
         return None
-    if config.pretrain.population is not None:
-        (folder,) = run([complete(MiniatureConfig, config.pretrain.population, workers=config.workers)])
-        layout = config.pretrain.population.layout
+    if first.population is not None:
+        (folder,) = run([complete(MiniatureConfig, first.population, workers=config.workers)])
+        layout = first.population.layout
         rendered = config.model_copy(update={"root": None, "identities": None, "layout": layout})
         return prepare_images(rendered, folder, keypoint_files(config, folder), run)
     if config.identities is None:

@@ -2,8 +2,8 @@
 
 Arm `real` takes the recipe's own steps. Every other arm takes `long` times as many *in all*, so that they are compared
 at equal steps, and `real-long` tells what the longer training gives by itself. An arm that goes on from another run
-counts that run's steps too: `real-then-synthetic` adds what is left. Pretraining on other people comes on top and is
-reported.
+counts that run's steps too: `real-then-synthetic` adds what is left. Pretraining on other people comes on top, is as
+long as `pretrain.reid_steps` says, the same for both arms that go on from it, and is reported.
 """
 
 from __future__ import annotations
@@ -14,18 +14,20 @@ from pathlib import Path
 from typing import Any
 
 from datasets.artifacts import StageConfig
-from flows.config import RegenerateConfig, ReidSettings, complete
+from flows.config import ON_OTHERS, RegenerateConfig, ReidSettings, complete
 from reid.config import CheckIdentityConfig, TrainConfig, cheap_augmentation
 
 Run = Callable[[Sequence[StageConfig]], list[Path]]
 Unit = tuple[int, int]
 """A subset: (fraction in percent, draw)."""
 
-OF_SYNTHETIC = ("real+synthetic", "real-then-synthetic", "real+checked")
+OF_SYNTHETIC = ("real+synthetic", "real-then-synthetic", "real+checked", "pretrained+synthetic")
 """Arms that train on the generator's images."""
 OF_RECONSTRUCTIONS = "reconstruction"
 PRETRAINING = "pretraining"
-"""Arm of the runs on other people that `real-pretrained` goes on from; not in the table."""
+"""Arm of the runs on other people that those of `ON_OTHERS` go on from; not in the table."""
+SECOND = ("real-then-synthetic", "real+checked", *ON_OTHERS)
+"""Arms that need another run's result."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,8 @@ def train_arms(config: RegenerateConfig, inputs: ReidInputs, units: Sequence[Uni
     maker = _RunMaker(config, inputs)
     cells = [(unit, arm, seed) for unit in units for arm in _arms(config) for seed in config.seeds]
     cells = [cell for cell in cells if maker.possible(cell[0], cell[1])]
-    first = [cell for cell in cells if cell[1] not in ("real-then-synthetic", "real-pretrained", "real+checked")]
-    pretrainings = config.seeds if any(arm == "real-pretrained" for _, arm, _ in cells) else []
+    first = [cell for cell in cells if cell[1] not in SECOND]
+    pretrainings = config.seeds if any(arm in ON_OTHERS for _, arm, _ in cells) else []
     made = run([maker.make(*cell) for cell in first] + [maker.pretraining(seed) for seed in pretrainings])
     folders = dict(zip(first, made, strict=False))
     pretrained = dict(zip(pretrainings, made[len(first) :], strict=True))
@@ -60,9 +62,10 @@ def train_arms(config: RegenerateConfig, inputs: ReidInputs, units: Sequence[Uni
     second = [cell for cell in cells if cell not in folders]
     later: list[TrainConfig] = []
     for unit, arm, seed in second:
-        start = {"real-then-synthetic": folders.get((unit, "real", seed)), "real-pretrained": pretrained.get(seed)}
+        start = pretrained[seed] if arm in ON_OTHERS else None
+        start = folders[unit, "real", seed] if arm == "real-then-synthetic" else start
         check = checks[unit, seed] if arm == "real+checked" else None
-        later.append(maker.make(unit, arm, seed, start_from=start.get(arm), check=check))
+        later.append(maker.make(unit, arm, seed, start_from=start, check=check))
     folders.update(zip(second, run(later), strict=True))
     return [folders[cell] for cell in cells]
 
@@ -112,8 +115,12 @@ class _RunMaker:
         )  # fmt: skip
 
     def pretraining(self, seed: int) -> TrainConfig:
-        """A run on the people whom the generator's base has seen, with the recipe's own steps."""
-        return self._complete(self.config.reid, shards=self.inputs.others, arm=PRETRAINING, seed=seed)
+        """A run on the people whom the generator's base has seen, as long as asked for."""
+        recipe, first = self.config.reid, self.config.pretrain
+        if first is not None and first.reid_steps is not None:
+            schedule = recipe.schedule.model_copy(update={"steps": first.reid_steps, "times": 1.0})
+            recipe = recipe.model_copy(update={"schedule": schedule})
+        return self._complete(recipe, shards=self.inputs.others, arm=PRETRAINING, seed=seed)
 
     def settings(self, arm: str) -> ReidSettings:  # type: ignore[valid-type]
         """The recipe with the arm's number of steps and augmentation."""

@@ -148,6 +148,7 @@ ARMS = {
     "real-then-synthetic": "Trained on the subset first, then on from there with synthetic images (PIDM's schedule).",
     "real+checked": "As real+synthetic, with those images only that `check-identity` has kept.",
     "real+synthetic": "Real and synthetic images mixed from the first step.",
+    "pretrained+synthetic": "As real+synthetic, from the network that real-pretrained goes on from.",
 }
 """The known arms, in the order in which they are argued. 'Long' arms and all with synthetic images take equally many
 steps (`flows`), so that real-long is their fair comparison."""
@@ -307,8 +308,8 @@ class BenchmarkConfig(StageConfig):
     """Finished runs (`reid train`); protocol, fraction, draw, seed and arm are read from each."""
     baseline: str = "real"
     """The arm that gains are counted from."""
-    controls: list[str] = ["real-long"]
-    """Further arms that gains are counted from where they were run: of equal steps, for example."""
+    controls: list[str] = ["real-long", "real-pretrained"]
+    """Further arms that gains are counted from where they were run: equal steps, other people's pictures."""
     resamples: int = Field(2000, ge=100)
     """Bootstrap resamples of the test identities."""
     confidence: float = Field(0.95, gt=0.5, lt=1)

@@ -65,7 +65,7 @@ def test_every_arm_runs_on_its_own_data_and_the_full_set_has_no_synthetic_arm(tm
     synthetic = {arm: [path.name for path in runs[20, arm, 0].synthetic] for arm in ARMS}
     assert synthetic.pop("reconstruction") == ["reconstructions"]
     assert {arm for arm, names in synthetic.items() if names == ["synthetic"]} == {
-        "real+synthetic", "real-then-synthetic", "real+checked",
+        "real+synthetic", "real-then-synthetic", "real+checked", "pretrained+synthetic",
     }  # fmt: skip
     recipe = config_of().reid.augmentation
     assert runs[20, "cheap-augmentation", 0].augmentation == cheap_augmentation(recipe) != recipe
@@ -88,15 +88,18 @@ def test_without_a_long_arm_everything_is_as_long_as_real(arms, ratio):
 
 
 def test_arms_that_go_on_do_so_from_the_run_of_the_same_seed(tmp_path, inputs):
-    notes, runs, _ = made(tmp_path, inputs, arms=["real", "real-then-synthetic", "real-pretrained", "real+checked"])
+    arms = ["real", "real-then-synthetic", "real-pretrained", "real+checked", "pretrained+synthetic"]
+    notes, runs, _ = made(tmp_path, inputs, arms=arms, pretrain={"reid_steps": 777})
     pretrainings = {run.seed: run for run in notes.of(TrainConfig) if run.arm == "pretraining"}
     assert {run.shards.name for run in pretrainings.values()} == {"others"} and set(pretrainings) == {0, 1}
+    assert {(run.schedule.steps, run.schedule.times) for run in pretrainings.values()} == {(777, 1)}
     checks = {check.run: check for check in notes.of(CheckIdentityConfig)}
     for seed in (0, 1):
         real = artifact_directory(runs[20, "real", seed], notes.store)
         assert runs[20, "real-then-synthetic", seed].start_from == real
         pretraining = artifact_directory(pretrainings[seed], notes.store)
         assert runs[20, "real-pretrained", seed].start_from == pretraining
+        assert runs[20, "pretrained+synthetic", seed].start_from == pretraining
         assert runs[20, "real+checked", seed].identity_check == [artifact_directory(checks[real], notes.store)]
     assert {(check.fraction, check.draw) for check in checks.values()} == {(20, 0)}
 
