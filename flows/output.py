@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import re
 import time
+from uuid import UUID
 
 from datasets.progress import PROGRESS_PATTERN
 
 OWN_PREFIX = re.compile(r"^\d\d:\d\d:\d\d (?P<level>[A-Z]+) (?P<logger>[\w.]+): (?P<message>.*)$")
 """How the packages' commands begin a line (datasets/command_line.py); the run's log has its own time and level."""
 PROGRESS = re.compile(PROGRESS_PATTERN)
+logger = logging.getLogger(__name__)
 SECONDS_BETWEEN_UPDATES = 5.0
 
 
@@ -25,7 +27,7 @@ class StageOutput:
     def __init__(self, name: str, logger: logging.Logger | logging.LoggerAdapter) -> None:
         self.name = name
         self.logger = logger
-        self._artifact: object | None = None
+        self._artifact: UUID | None = None
         self._last_update = 0.0
 
     def __call__(self, line: str) -> None:
@@ -40,7 +42,7 @@ class StageOutput:
     def finish(self) -> None:
         """Say that the stage is done, where progress was shown at all."""
         if self._artifact is not None:
-            self._update(100.0)
+            self._publish(100.0, "")
 
     def _show(self, progress: re.Match[str]) -> None:
         now = time.monotonic()
@@ -49,18 +51,19 @@ class StageOutput:
             return
         self._last_update = now
         percent = min(99.0, 100.0 * done / total)
-        if self._artifact is None:
-            self._create(percent, progress["label"])
-        else:
-            self._update(percent)
+        self._publish(percent, progress["label"])
 
-    def _create(self, percent: float, label: str) -> None:
-        from prefect.artifacts import create_progress_artifact
+    def _publish(self, percent: float, label: str) -> None:
+        """Create the artifact, or bring it up to date; work must not fail because a server does not answer."""
+        from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
-        key = re.sub(r"[^a-z0-9]+", "-", f"progress-{self.name.lower()}").strip("-")
-        self._artifact = create_progress_artifact(percent, key=key, description=f"{self.name}: {label}")
-
-    def _update(self, percent: float) -> None:
-        from prefect.artifacts import update_progress_artifact
-
-        update_progress_artifact(self._artifact, percent)
+        try:
+            if self._artifact is None:
+                key = re.sub(r"[^a-z0-9]+", "-", f"progress-{self.name.lower()}").strip("-")
+                self._artifact = create_progress_artifact(
+                    percent, key=key, description=f"{self.name}: {label}, of what is in hand"
+                )
+            else:
+                update_progress_artifact(self._artifact, percent)
+        except Exception as error:  # whatever a server says that is away, or just starting
+            logger.debug("no progress artifact: %s", error)

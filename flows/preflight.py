@@ -35,6 +35,8 @@ def check(config: RegenerateConfig) -> None:
     ]
     if config.gpus > 1 and config.device == "cpu":
         problems.append(f"gpus {config.gpus} with device 'cpu': leave one of the two out")
+    if config.nodes > 1 and config.ray is not None:
+        problems.append(f"nodes {config.nodes} with ray: a cluster's task stays on one machine; leave one out")
     if problems:
         raise InputError("; ".join(problems))
 

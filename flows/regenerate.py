@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from httpx import TransportError
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
@@ -39,11 +40,11 @@ from flows.watch import RunWatch
 
 
 async def may_pass(task: Any, task_run: Any, state: Any) -> bool:
-    """Whether a stage failed because a disk, a network or another run at work did: what another try may mend."""
+    """Whether a disk, a network, Prefect's server or another run at work was the reason: what another try may mend."""
     error = await state.aresult(raise_on_failure=False)
     if isinstance(error, CommandError):
         return error.exit_code in (IO_ERROR, BUSY)
-    return isinstance(error, OSError) and error.errno in PASSING_ERRORS
+    return isinstance(error, TransportError) or (isinstance(error, OSError) and error.errno in PASSING_ERRORS)
 
 
 @task(
@@ -103,15 +104,20 @@ def stage_maker(
             return []
         name = stage_name(configs[0])
         result = make(name, list(configs), config.store, resources)
-        row = {"stage": name, "artifacts": len(configs), "made": len(result["made"]), "counts": ""}
-        if not result["made"]:
-            stages.append(row)
+        if found := len(set(result["folders"])) - len(result["made"]):
+            stages.append({"stage": name, "artifact": f"{found} already complete", "counts": ""})
         for folder in result["made"]:
-            counts = "; ".join(f"{what} {count:g}" for what, count in describe_made(Path(folder)).items())
-            stages.append({**row, "made": f"{Path(folder).parent.name}/{Path(folder).name}", "counts": counts})
+            counts = "; ".join(f"{what} {_short(count)}" for what, count in describe_made(Path(folder)).items())
+            stages.append(
+                {"stage": name, "artifact": f"{Path(folder).parent.name}/{Path(folder).name}", "counts": counts}
+            )
         return [Path(folder) for folder in result["folders"]]
 
     return run
+
+
+def _short(count: float) -> str:
+    return f"{count:,}" if isinstance(count, int) else f"{count:,.4g}"
 
 
 def run_embedded(config: RegenerateConfig) -> dict[str, str]:

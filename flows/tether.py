@@ -2,7 +2,8 @@
 
 Stands between a flow and a command of ours, because a flow that is killed outright can end nothing itself. It leads the
 command's process group: once its parent is gone it sends the group SIGTERM, gives it GRACE seconds to save, then
-SIGKILL. ``tether.py PARENT GRACE --end PID`` does the same for one process that somebody else has started.
+SIGKILL. Where the parent had sent SIGTERM itself before it died, that began the time. ``tether.py PARENT GRACE --end
+PID`` does the same for one process that somebody else has started.
 
 A program of its own, because Python code between fork and exec is not safe in a process with threads, which Prefect's
 always has; it imports next to nothing and starts in 10 ms. Linux only; elsewhere the command simply runs, and only an
@@ -34,18 +35,22 @@ def main() -> None:
 def run(parent: int, grace: float, command: list[str]) -> int:
     """The command's wait status; its group is ended with the parent."""
     child = os.posix_spawnp(command[0], command, os.environ, setsigmask=[])
-    deadline = None
+    deadline, orphaned = None, False
     while True:
         ended, status = os.waitpid(child, os.WNOHANG)
-        if deadline is None and os.getppid() != parent:
-            os.killpg(0, signal.SIGTERM)
-            deadline = time.monotonic() + grace
-        if deadline is not None and (ended or time.monotonic() > deadline):
+        if not orphaned and os.getppid() != parent:
+            orphaned = True
+            if deadline is None:
+                os.killpg(0, signal.SIGTERM)
+                deadline = time.monotonic() + grace
+        if orphaned and (ended or time.monotonic() > deadline):
             time.sleep(POLL_SECONDS if ended else 0)  # for what the command leaves behind
             os.killpg(0, signal.SIGKILL)  # the tether too
         if ended:
             return status
-        signal.sigtimedwait(AWAKE, POLL_SECONDS)
+        woken = signal.sigtimedwait(AWAKE, POLL_SECONDS)
+        if woken is not None and woken.si_signo == signal.SIGTERM and deadline is None:
+            deadline = time.monotonic() + grace  # the parent ends the group, and may die while it waits
 
 
 def exit_like(status: int) -> None:

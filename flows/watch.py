@@ -19,7 +19,7 @@ from prefect.states import Cancelled
 logger = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_LOOKS = 2.0
-SECONDS_FOR_THE_WORKER = 4.0
+SECONDS_FOR_THE_WORKER = 2.0
 """That a worker has for passing a cancellation on, before the run stops by itself."""
 
 

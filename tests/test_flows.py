@@ -13,6 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
 from datasets import command_line
@@ -142,6 +143,20 @@ def test_progress_lines_update_one_progress_artifact(monkeypatch, line):
     assert 0 < calls[0][1] < 100 and calls[1][1] == 100
 
 
+def test_progress_that_no_server_takes_fails_nothing(monkeypatch, caplog):
+    import prefect.artifacts
+
+    def refused(*_, **__):
+        raise httpx.ConnectError("connection refused")
+
+    monkeypatch.setattr(prefect.artifacts, "create_progress_artifact", refused)
+    output = StageOutput("datasets encode", logging.getLogger("test"))
+    with caplog.at_level(logging.INFO):
+        output("progress encode: 64/640 images, 20.1 images/s, ETA 0:28")
+    output.finish()
+    assert "64/640" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("error", "again"),
     [
@@ -150,9 +165,10 @@ def test_progress_lines_update_one_progress_artifact(monkeypatch, line):
         (CommandError(["stage"], 2, ["no such file"], Path("log")), False),
         (CommandError(["stage"], -9, [], Path("log")), False),
         (OSError(errno.ESTALE, "stale file handle"), True),
+        (httpx.ConnectError("connection refused"), True),
         (FileNotFoundError(errno.ENOENT, "no such file"), False),
     ],
-    ids=["disk", "busy", "input", "killed", "network", "absent"],
+    ids=["disk", "busy", "input", "killed", "network", "server", "absent"],
 )
 def test_only_what_may_pass_by_itself_is_tried_again(error, again):
     from prefect.states import exception_to_failed_state
