@@ -16,8 +16,10 @@ from flows.pipeline import Regeneration, Unit
 from flows.site import report_link
 from flows.stages import copy_result
 
-TABLE_COLUMNS = ("protocol", "fraction", "arm", "draw", "seed", "images", "synthetic_images", "steps")
-PERCENT_COLUMNS = {"rank1": "Rank-1", "rank5": "Rank-5", "map": "mAP"}
+RUN_COLUMNS = ("fraction", "arm", "draw", "seed")
+PERCENT_COLUMNS = {"rank1": "Rank-1", "map": "mAP", "rank5": "Rank-5"}
+FURTHER_COLUMNS = {"images": "images", "synthetic_images": "synthetic", "steps": "steps", "protocol": "protocol"}
+"""Last, because Prefect's page cuts a wide table off at the right."""
 LARGEST_PICTURE = 1_500_000
 """Bytes of a picture that is put into an artifact; Prefect refuses the event of one of 6 MB."""
 
@@ -49,8 +51,9 @@ def rank1_table(benchmark: Path) -> list[dict[str, Any]]:
     """One row per re-ID run, percentages with one decimal."""
     rows = pq.read_table(benchmark / "results.parquet").to_pylist()
     return [
-        {name: row[name] for name in TABLE_COLUMNS if name in row}
-        | {title: round(100 * row[name], 1) for name, title in PERCENT_COLUMNS.items()}
+        {name: row[name] for name in RUN_COLUMNS}
+        | {title: f"{100 * row[name]:.1f}" for name, title in PERCENT_COLUMNS.items()}
+        | {title: row[name] for name, title in FURTHER_COLUMNS.items() if name in row}
         for row in rows
     ]
 
@@ -68,7 +71,7 @@ def report_note(report: Path) -> str:
 
 def show_stages(stages: Sequence[Mapping[str, Any]], of_preset: str) -> None:
     """What each stage found and made, with the counts that its manifests give."""
-    description = f"Artifacts of each stage, how many this run made, and the work that took, {of_preset}"
+    description = f"What this run found complete, what it made, and the work that took, {of_preset}"
     create_table_artifact([dict(row) for row in stages], key="stages", description=description)
 
 
