@@ -18,25 +18,16 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from datasets.artifacts import manifest_of
+from datasets.artifacts import is_complete, manifest_of
 from reid import report_text
 from reid.config import ReportConfig
 from reid.report_cards import read_card
-from reid.report_data import (
-    Arms,
-    Gain,
-    Run,
-    costs,
-    main_arm,
-    points,
-    read_gains,
-    read_results,
-    read_runs,
-    read_statistics,
-    with_ancestors,
-)
-from reid.report_sections import GeneratedSet, pictures_section, ranking_section, training_section
-from reid.report_tables import arms_table, gain_cards, result_charts
+from reid.report_data import Arms, Run, costs, points, read_results, read_runs, read_statistics, with_ancestors
+from reid.report_gains import Comparison, Gain, gain_cards, gain_rows, main_arm, read_gains, runs_heading
+from reid.report_generated import GeneratedSet, pictures_section
+from reid.report_headline import headline
+from reid.report_sections import ranking_section, training_section
+from reid.report_tables import arms_table, result_charts
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +72,7 @@ class Material:
 
     @cached_property
     def baseline(self) -> str:
-        """The arm that gains are counted from."""
+        """The arm that the benchmark counts gains from."""
         return self.benchmark_config.get("baseline", "real")
 
     @cached_property
@@ -100,14 +91,23 @@ class Material:
         return Arms(list(self.results["arm"].unique()))
 
     @cached_property
-    def gains(self) -> list[Gain]:
-        """All arms' gains over the baseline."""
-        return read_gains(self.config.benchmark)
+    def comparison(self) -> Comparison:
+        """The headline's arm and whom it is held against."""
+        gains: list[Gain] = read_gains(self.config.benchmark, self.results)
+        return Comparison(
+            results=self.results, gains=gains, protocol=self.protocol, arm=self.arm, baseline=self.baseline
+        )
 
     @cached_property
-    def headline_gains(self) -> list[Gain]:
-        """The main arm's, in the headline's protocol."""
-        return [gain for gain in self.gains if gain.arm == self.arm and gain.protocol == self.protocol]
+    def images_manifest(self) -> dict[str, Any] | None:
+        """Manifest of the image index."""
+        return manifest_of(self.config.images) if self.config.images is not None else None
+
+    @property
+    def rendered(self) -> bool:
+        """Whether the data set was rendered by this project and not photographed."""
+        root = (self.images_manifest or {}).get("config", {}).get("root")
+        return bool(root) and is_complete(Path(root)) and manifest_of(Path(root))["stage"] == "miniature"
 
     @staticmethod
     @cache
@@ -154,9 +154,7 @@ def page_context(material: Material) -> dict[str, Any]:
     """All that the templates show."""
     config, results = material.config, material.results
     confidence = float(material.benchmark_config.get("confidence", 0.95))
-    gains = material.headline_gains
-    statistics = read_statistics(config.benchmark)
-    charts = result_charts(statistics, material.arms, gains, material.protocol)
+    statistics, comparison = read_statistics(config.benchmark), material.comparison
     parts: list[Callable[[Material], dict[str, Any]]] = [ranking_section, pictures_section, training_section]
     context: dict[str, Any] = {}
     for part in parts:
@@ -165,21 +163,30 @@ def page_context(material: Material) -> dict[str, Any]:
         "title": config.title,
         "preset": config.preset,
         "sections": SECTIONS,
-        "headline": report_text.headline(gains, results, material.arm or "", material.baseline, confidence),
-        "gains": gain_cards(gains, confidence),
+        "headline": headline(comparison, confidence, rendered=material.rendered),
+        "cards": gain_cards(comparison, confidence),
+        "words": report_text.WORDS,
         "facts": facts(material),
         "arms": material.arms.legend(),
-        "result_lead": report_text.result_lead(results, material.baseline),
-        "result_charts": charts,
+        "arm_list": report_text.arm_list(material.arms, comparison),
+        "main_arm": material.arm or "",
+        "reference": comparison.reference,
+        "result_lead": report_text.result_lead(results),
+        "result_charts": result_charts(statistics, material.arms, comparison),
         "result_caption": report_text.result_caption(statistics, confidence),
         "set_up": report_text.set_up(results),
-        "table": arms_table(results, material.gains, material.arms),
+        "gain_rows": gain_rows(comparison),
+        "gain_runs": runs_heading(comparison.gains),
+        "gain_caption": report_text.gain_caption(confidence),
+        "table": arms_table(comparison, material.arms),
         "several_protocols": results["protocol"].nunique() > 1,
-        "table_caption": report_text.table_caption(results),
+        "table_caption": report_text.table_caption(results, comparison, confidence),
         "papers": report_text.papers(results),
         "costs": costs(material.manifests),
-        "protocol": report_text.protocol(results, material.baseline, material.benchmark_config),
-        "cards": [read_card(path) for path in config.model_cards],
+        "protocol": report_text.protocol(
+            comparison, material.benchmark_config, [item.manifest["config"] for item in material.sets]
+        ),
+        "model_cards": [read_card(path) for path in config.model_cards],
         "commands": config.commands,
         "resolved": json.dumps(config.resolved, indent=2, ensure_ascii=False) if config.resolved else "",
         "versions": sorted(manifest_of(config.benchmark).get("versions", {}).items()),
@@ -198,6 +205,7 @@ def facts(material: Material) -> list[dict[str, str]]:
     """A few figures about data and runs, for the head of the page."""
     told = []
     if material.config.images is not None:
+        told.append(("Data", data_set(material)))
         images = pd.read_parquet(
             Path(material.config.images) / "images.parquet", columns=["split", "pid", "camid", "status"]
         )
@@ -214,6 +222,13 @@ def facts(material: Material) -> list[dict[str, str]]:
     told.append(("Draws × seeds", f"{results['draw'].nunique()} × {results['seed'].nunique()}"))
     told.append(("Runs", str(len(results))))
     return [{"name": name, "value": value} for name, value in told]
+
+
+def data_set(material: Material) -> str:
+    """Rendered people, or the name of the folder or archive."""
+    if material.rendered:
+        return "rendered people (python -m datasets miniature)"
+    return Path(str(material.images_manifest["config"].get("root", ""))).name or "unnamed"
 
 
 def _templates(*, escape: bool) -> jinja2.Environment:

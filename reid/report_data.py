@@ -10,8 +10,9 @@ import json
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -44,28 +45,6 @@ class Run:
     def label(self) -> str:
         """For legends and captions."""
         return f"{self.fraction} %, {self.arm}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Gain:
-    """What an arm adds to the baseline at one fraction, in points; intervals where the benchmark has them."""
-
-    protocol: str
-    fraction: int
-    arm: str
-    metric: str
-    value: float
-    low: float | None = None
-    high: float | None = None
-    before: float = float("nan")
-    after: float = float("nan")
-    over: Literal["draws", "test identities"] = "test identities"
-    """What the interval covers."""
-
-    @property
-    def certain(self) -> bool:
-        """Whether the interval excludes zero."""
-        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
 
 @dataclass
@@ -121,50 +100,18 @@ def read_results(directory: Path) -> pd.DataFrame:
     return results.assign(_arm=order).sort_values(["protocol", "fraction", "_arm", "draw", "seed"]).drop(columns="_arm")
 
 
-def main_arm(results: pd.DataFrame, baseline: str) -> str | None:
-    """The arm of the headline: real+synthetic, or else the first other one that has synthetic images."""
-    names = [name for name in results["arm"].unique() if name != baseline]
-    if "real+synthetic" in names:
-        return "real+synthetic"
-    augmented = results[(results["arm"] != baseline) & (results["synthetic_images"] > 0)]["arm"]
-    return min(augmented, key=arm_rank, default=None)
-
-
-def read_gains(directory: Path) -> list[Gain]:
-    """Every arm's gain in mAP and Rank-1 over the baseline, in points, from the benchmark's ``gains.parquet``.
-
-    The interval is the one over draws where there are several, else the bootstrap over test identities.
-    """
-    table = pd.read_parquet(Path(directory) / "gains.parquet")
-    if len(table):
-        table = table[table["baseline"] == manifest_of(directory, "benchmark")["config"]["baseline"]]
-    gains = []
-    for row in table[table["metric"].isin(["map", "rank1"])].to_dict("records") if len(table) else ():
-        over_draws = row["unit"] == "draw" and np.isfinite(row["draw_low"])
-        low, high = (row["draw_low"], row["draw_high"]) if over_draws else (row["low"], row["high"])
-        finite = bool(np.isfinite(low) and np.isfinite(high))
-        gains.append(
-            Gain(
-                protocol=row["protocol"], fraction=int(row["fraction"]), arm=row["arm"], metric=row["metric"],
-                value=100 * row["value"], before=row["before"], after=row["after"],
-                low=100 * float(low) if finite else None, high=100 * float(high) if finite else None,
-                over="draws" if over_draws else "test identities",
-            )
-        )  # fmt: skip
-    return sorted(gains, key=lambda gain: (gain.protocol, gain.fraction, arm_rank(gain.arm), gain.metric))
-
-
 def read_statistics(directory: Path) -> pd.DataFrame:
     """Mean, sd and interval of each protocol, fraction, arm and metric, as shares."""
     return pd.read_parquet(Path(directory) / "statistics.parquet")
 
 
 def per_query(run: Run) -> pd.DataFrame:
-    """A run's matched queries: ``query, pid, first_rank, ap``; empty if the run has no such file."""
+    """A run's matched queries: ``query, pid, matches, first_rank, ap``; empty if the run has no such file."""
+    columns = ["query", "pid", "matches", "first_rank", "ap"]
     path = run.directory / "per_query.parquet"
     if not path.is_file():
-        return pd.DataFrame(columns=["query", "pid", "first_rank", "ap"])
-    table = pd.read_parquet(path, columns=["query", "pid", "first_rank", "ap"])
+        return pd.DataFrame(columns=columns)
+    table = pd.read_parquet(path, columns=columns)
     return table[table["first_rank"] > 0]
 
 
@@ -182,20 +129,6 @@ def read_log(directory: Path, names: Sequence[str] = ("logs/train.jsonl", "log.j
                 rows.append({"step": float(row["step"]), "loss": float(row["loss"])})
     table = pd.DataFrame(rows, columns=["step", "loss"])
     return table.drop_duplicates("step", keep="last").sort_values("step")  # a resumed run repeats some steps
-
-
-def synthetic_counts(directory: Path, title: str) -> dict[str, Any]:
-    """How many images a generated set has, and how many are flagged, by reason."""
-    table = pd.read_parquet(Path(directory) / "synthetic.parquet", columns=["pid", "status"])
-    status = table["status"]
-    reasons = status[status != "ok"].value_counts().sort_index()
-    flagged = int(reasons.sum())
-    return {
-        "title": title, "made": f"{len(table):,}", "used": f"{len(table) - flagged:,}",
-        "flagged": f"{flagged:,} ({100 * flagged / max(1, len(table)):.1f} %)" if flagged else "0",
-        "identities": f"{table['pid'].nunique():,}",
-        "reasons": ", ".join(f"{name}: {count}" for name, count in reasons.items()) or "—",
-    }  # fmt: skip
 
 
 def with_ancestors(folders: Iterable[Path], store: Path) -> list[dict[str, Any]]:
@@ -216,7 +149,8 @@ def with_ancestors(folders: Iterable[Path], store: Path) -> list[dict[str, Any]]
 
 
 def costs(manifests: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """Seconds by stage, in the order of the manifests."""
+    """Seconds by stage, in the order of the manifests, and how long it took from the first start to the last end."""
+    manifests = list(manifests)
     groups: dict[str, list[dict[str, Any]]] = {}
     for manifest in manifests:
         groups.setdefault(_stage_title(manifest), []).append(manifest)
@@ -227,6 +161,7 @@ def costs(manifests: Iterable[dict[str, Any]]) -> dict[str, Any]:
             "stage": name,
             "count": len(groups[name]),
             "seconds": f"{value:,.1f}",
+            "share": f"{100 * value / (total or 1):.0f} %",
             "percent": f"{100 * value / longest:.1f}",
         }
         for name, value in seconds.items()
@@ -234,9 +169,23 @@ def costs(manifests: Iterable[dict[str, Any]]) -> dict[str, Any]:
     return {
         "rows": rows,
         "total": f"{total:,.1f}",
-        "count": sum(map(len, groups.values())),
+        "count": len(manifests),
         "spoken": spoken_seconds(total),
+        "elapsed": _elapsed(manifests, total),
     }
+
+
+def _elapsed(manifests: Sequence[dict[str, Any]], total: float) -> str:
+    """First start to last end; empty where long pauses lie between, or no start is known."""
+    begun = [
+        (datetime.fromisoformat(m["started"]).timestamp(), float(m.get("seconds", 0)))
+        for m in manifests
+        if m.get("started")
+    ]
+    if not begun:
+        return ""
+    span = max(start + seconds for start, seconds in begun) - min(start for start, _ in begun)
+    return spoken_seconds(span) if 0 < span < 2 * total else ""
 
 
 def _stage_title(manifest: dict[str, Any]) -> str:
@@ -256,6 +205,11 @@ def points(value: float) -> str:
     """A difference in points with its sign: +6.1, −0.4."""
     rounded = round(float(value), 1) + 0.0
     return f"{MINUS if rounded < 0 else '+' if rounded > 0 else '±'}{abs(rounded):.1f}"
+
+
+def enumeration(parts: Sequence[str]) -> str:
+    """a; a and b; a, b and c."""
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
 def percent(values: Sequence[float] | float) -> str:

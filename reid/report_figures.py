@@ -73,6 +73,8 @@ class Point:
     value: float
     low: float | None = None
     high: float | None = None
+    dots: Sequence[float] = ()
+    """The single draws or seeds that `value` is the mean of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,12 +87,18 @@ class Line:
 
 
 def fraction_chart(title: str, lines: Sequence[Line], name: str) -> Chart:
-    """A metric in percent over the share of real training images, one line an arm; bars where there are intervals."""
+    """A metric in percent over the share of real training images, one line an arm; bars where there are intervals.
+
+    Arms stand a little beside each other, so that their bars and dots do not lie on top of each other.
+    """
     with rc_context(STYLE | {"svg.hashsalt": name}):
         figure, axes = _panel()
-        for line in lines:
-            _draw_line(axes, line)
-        axes.set_xticks(sorted({point.x for line in lines for point in line.points}))
+        shares = sorted({point.x for line in lines for point in line.points})
+        step = min(np.diff(shares), default=20.0) * min(0.09, 0.4 / len(lines))
+        several = any(point.low is not None or point.dots for line in lines for point in line.points)
+        for place, line in enumerate(lines):
+            _draw_line(axes, line, (place - (len(lines) - 1) / 2) * step if several else 0.0)
+        axes.set_xticks(shares)
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g} %")
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g} %")
         axes.set_xlabel("share of the real training images")
@@ -98,17 +106,23 @@ def fraction_chart(title: str, lines: Sequence[Line], name: str) -> Chart:
         return _chart(figure, name, title, f"{title} by share of real images: " + _spoken(lines, "%"))
 
 
-def _draw_line(axes: Axes, line: Line) -> None:
+def _draw_line(axes: Axes, line: Line, shift: float) -> None:
     color, marker = SERIES[line.color % len(SERIES)], MARKERS[line.color % len(MARKERS)]
-    x = [point.x for point in line.points]
+    x = [point.x + shift for point in line.points]
     axes.plot(x, [point.value for point in line.points], color=color, marker=marker, markersize=5.5, linewidth=1.8)
-    for point in line.points:
+    for place, point in zip(x, line.points, strict=True):
         if point.low is not None and point.high is not None:
-            axes.plot([point.x, point.x], [point.low, point.high], color=color, linewidth=4, alpha=0.25)
+            axes.plot([place, place], [point.low, point.high], color=color, linewidth=4, alpha=0.25)
+        axes.plot(
+            [place] * len(point.dots), point.dots, color=color, marker="o", markersize=2.2, alpha=0.6, linestyle=""
+        )
 
 
-def gain_chart(title: str, points: Sequence[Point], name: str) -> Chart:
-    """Gain in points per fraction as dots with intervals around the zero line."""
+def gain_chart(title: str, points: Sequence[Point], name: str, span: tuple[float, float]) -> Chart:
+    """Gain in points per fraction as dots with intervals around the zero line.
+
+    Args: span: least and greatest value of the axis; the same for charts that stand side by side.
+    """
     with rc_context(STYLE | {"svg.hashsalt": name, "axes.grid.axis": "x"}):
         figure, axes = _panel()
         rows = range(len(points))
@@ -118,6 +132,7 @@ def gain_chart(title: str, points: Sequence[Point], name: str) -> Chart:
             color = (GOOD if point.value > 0 else BAD) if certain else MUTED
             if point.low is not None and point.high is not None:
                 axes.plot([point.low, point.high], [row, row], color=color, linewidth=5, alpha=0.28)
+            axes.plot(point.dots, [row + 0.17] * len(point.dots), color=color, marker="o", markersize=2.6, linestyle="")
             axes.plot(point.value, row, color=color, marker="o", markersize=7, linestyle="none")
             axes.annotate(
                 f"{point.value:+.1f}".replace("-", "\N{MINUS SIGN}"), (point.value, row), xytext=(0, 8),
@@ -125,15 +140,25 @@ def gain_chart(title: str, points: Sequence[Point], name: str) -> Chart:
             )  # fmt: skip
         axes.set_yticks(list(rows), [f"{point.x:g} %" for point in points])
         axes.set_ylim(len(points) - 0.5, -0.7)
-        axes.set_xlabel("points gained by adding synthetic images")
-        axes.margins(x=0.08)
+        axes.set_xlim(*span)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.xaxis.set_major_formatter(_signed)
+        axes.set_xlabel("gain in mAP, points")
         return _chart(figure, name, title, f"{title}: " + ", ".join(f"{p.x:g} %: {p.value:+.1f}" for p in points))
 
 
-def cmc_chart(title: str, curves: Mapping[str, tuple[Sequence[float], int]], name: str) -> Chart:
+def _signed(value: float, _: object = None) -> str:
+    return f"{value:+g}".replace("-", "\N{MINUS SIGN}") if value else "0"
+
+
+def cmc_chart(
+    title: str, curves: Mapping[str, tuple[Sequence[float], int]], name: str, span: tuple[float, float]
+) -> Chart:
     """Cumulative matching curves: share of queries (percent) with a right answer among the first k.
 
-    Args: curves: arm -> (values for k = 1, 2, ... in [0, 1], colour).
+    Args:
+        curves: arm -> (values for k = 1, 2, ... in [0, 1], colour).
+        span: least and greatest percentage of the axis.
     """
     with rc_context(STYLE | {"svg.hashsalt": name}):
         figure, axes = _panel(SMALL_PANEL)
@@ -143,8 +168,9 @@ def cmc_chart(title: str, curves: Mapping[str, tuple[Sequence[float], int]], nam
             axes.plot(ranks, 100 * np.asarray(values), color=SERIES[color % len(SERIES)], linewidth=1.8)
         axes.set_xticks([k for k in (1, 5, 10, 15, 20, 30, 40, 50) if k <= longest])
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g} %")
-        axes.set_xlabel("right answer among first k")
-        axes.margins(x=0.03, y=0.1)
+        axes.set_xlabel("k")
+        axes.margins(x=0.03)
+        axes.set_ylim(*span)
         return _chart(figure, name, title, f"Cumulative matching curves, {title}: {', '.join(curves)}")
 
 
@@ -186,8 +212,13 @@ def _thinned(
     return steps[chosen], losses[chosen], smooth[chosen]
 
 
-def identity_chart(title: str, gains: Sequence[float], name: str, caption: str) -> Chart:
-    """Each test identity's gain in AP points, sorted: how many profit, how many pay."""
+def identity_chart(
+    title: str, gains: Sequence[float], name: str, caption: str, span: tuple[float, float]
+) -> Chart:  # fmt: skip
+    """Each test identity's gain in AP points, sorted: how many profit, how many pay.
+
+    Args: span: least and greatest gain of the axis.
+    """
     with rc_context(STYLE | {"svg.hashsalt": name}):
         figure, axes = _panel(SMALL_PANEL)
         values = np.sort(np.asarray(gains, float))[::-1]
@@ -199,7 +230,8 @@ def identity_chart(title: str, gains: Sequence[float], name: str, caption: str) 
         axes.axhline(0, color=MUTED, linewidth=1.0)
         axes.set_xticks([])
         axes.yaxis.set_major_locator(MaxNLocator(5))
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:+g}".replace("-", "\N{MINUS SIGN}") if value else "0")
+        axes.yaxis.set_major_formatter(_signed)
+        axes.set_ylim(*span)
         axes.set_xlabel("test identities, best to worst", labelpad=9)
         return _chart(figure, name, title, f"{title}: {caption}", caption)
 

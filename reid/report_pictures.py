@@ -84,16 +84,23 @@ def embed_bytes(data: bytes, label: str = "", **options: Any) -> Picture:
         return Picture(label=label, note="cannot be read")
 
 
-def tar_images(path: Path, keys: Container[str]) -> Iterator[tuple[str, bytes]]:
-    """JPEGs of some keys in a WebDataset tar; a damaged tar ends early. No torch, unlike `datasets.encoded`."""
+def tar_members(path: Path, keys: Container[str]) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Samples of some keys in a WebDataset tar, extension -> bytes; a damaged tar ends early. No torch is needed."""
+    key, files = "", {}
     try:
         with tarfile.open(path) as tar:
             for item in tar:
-                key, _, extension = item.name.partition(".")
-                if item.isfile() and extension == "jpg" and key in keys:
-                    yield key, tar.extractfile(item).read()
+                name, _, extension = item.name.partition(".")
+                if name != key:
+                    if files:
+                        yield key, files
+                    key, files = name, {}
+                if item.isfile() and key in keys:
+                    files[extension] = tar.extractfile(item).read()
     except (tarfile.TarError, OSError) as error:
         logger.warning("%s cannot be read: %s", path, error)
+    if files:
+        yield key, files
 
 
 class SourceImages:

@@ -20,12 +20,13 @@ def retrieval_section(material: Material, images: SourceImages | None) -> dict[s
     if images is None:
         return nothing | {"retrieval_missing": "Ranked lists need the image index (field ‘images’)."}
     for fraction, runs in material.runs_by_fraction.items():
-        pair = _run_pair(runs, material.baseline, material.arm)
+        pair = _run_pair(runs, material.comparison.reference, material.arm)
         if pair is not None:
             lead = (
-                f"Queries of the {fraction} % benchmark, ranked by both networks (draw {pair[0].draw}, seed "
-                f"{pair[0].seed}). Chosen by rule, not by eye: the query that gains most average precision, "
-                "the next of another person, the one in the middle, and the one that loses most."
+                f"Queries ranked by two networks trained on {fraction} % of the real images: arm “{pair[0].arm}” and "
+                f"arm “{pair[1].arm}” (draw {pair[0].draw}, seed {pair[0].seed}). Chosen by rule, not by eye: the "
+                "query that gains most average precision (AP), the next of another person, the one in the middle, and "
+                "the one that loses most. Single queries illustrate; the charts above count all of them."
             )
             found = retrievals(pair[0], pair[1], images, material)
             return {
@@ -77,7 +78,7 @@ def chosen_queries(change: pd.DataFrame) -> list[tuple[str, str]]:
     last, others = len(change) - 1, change.index[change["pid"] != change["pid"].iloc[0]]
     names = {last // 2: "In the middle", last: "At the bottom", 0: "At the top"}
     if len(others):
-        names.setdefault(int(others[0]), "At the top, another person")
+        names.setdefault(int(others[0]), "Next of another person")
     if change["change"].iloc[-1] < 0:
         names[last] = "Loses most"
     if change["change"].iloc[0] > 0:
@@ -95,6 +96,7 @@ def _ranked_line(
     return {
         "arm": run.arm,
         "color": material.arms.color(run.arm),
-        "note": f"AP {100 * table.at[query, 'ap']:.0f} %, first right answer at rank {table.at[query, 'first_rank']}",
+        "note": f"AP {100 * table.at[query, 'ap']:.0f} %, first right answer at rank {table.at[query, 'first_rank']}"
+        f", {table.at[query, 'matches']} right in the gallery",
         "pictures": ranked_pictures(images, rows["gallery"], rows["right"]),
     }

@@ -1,8 +1,4 @@
-"""The report's words: the headline and its cautions, captions, the protocol, the papers' figures.
-
-The sentences follow from the figures: a gain is called a gain only where its interval excludes zero, and what a table
-cannot show (one draw, unequal steps, a generator that saw more) is said beside the headline.
-"""
+"""The report's words: captions, the protocol, the papers' figures. The headline has a file of its own."""
 
 from __future__ import annotations
 
@@ -11,125 +7,97 @@ from typing import Any
 
 import pandas as pd
 
-from reid.benchmark import arm_rank
 from reid.benchmark_tables import PAPER_FRACTIONS, PAPER_NOTE, PAPER_TABLE_4
-from reid.report_data import Gain, points
+from reid.report_data import Arms, enumeration
+from reid.report_gains import LONG, PRETRAINED, Comparison
 
 
-def headline(
-    gains: Sequence[Gain], results: pd.DataFrame, arm: str, baseline: str, confidence: float
-) -> dict[str, Any]:
-    """The first sentence of the page, and what must stand beside it."""
-    maps = [gain for gain in gains if gain.metric == "map"]
-    if not maps:
-        sentence = (
-            f"There is no gain to report: no fraction has both the arm “{baseline}” and an arm with synthetic images."
-        )
-        return {"sentence": sentence, "remarks": []}
-    parts = [f"{points(gain.value)} at\N{NO-BREAK SPACE}{gain.fraction}\N{NO-BREAK SPACE}%" for gain in maps]
-    unit = "point" if len(maps) == 1 and abs(round(maps[0].value, 1)) == 1 else "points"
-    listed = enumeration([parts[0].replace(" at", f" {unit} at"), *parts[1:]])
-    sentence = f"Adding generated images to the real ones changes mAP by {listed} of the real training images. "
-    sentence += _certainty(maps, confidence)
-    return {"sentence": sentence, "remarks": remarks(results, arm, baseline)}
+def result_lead(results: pd.DataFrame) -> str:
+    """What was trained on what, and tested how."""
+    fractions = sorted(results["fraction"].unique())
+    shares = enumeration([f"{fraction} %" for fraction in fractions])
+    row = results.iloc[0]
+    return (
+        f"The same re-identification network, trained on {shares} of the real training images and tested on "
+        f"{row['queries']:,} queries against {row['gallery']:,} gallery images: {len(results)} "
+        f"run{'s' if len(results) != 1 else ''} in {results['arm'].nunique()} "
+        f"arm{'s' if results['arm'].nunique() != 1 else ''}."
+    )
 
 
-def _certainty(maps: Sequence[Gain], confidence: float) -> str:
-    level = f"{100 * confidence:g} % interval over {'draws' if maps[0].over == 'draws' else 'the test identities'}"
-    if all(gain.low is None for gain in maps):
-        return "There are too few runs for an interval."
-    up = [f"{gain.fraction}\N{NO-BREAK SPACE}%" for gain in maps if gain.certain and gain.value > 0]
-    down = [f"{gain.fraction}\N{NO-BREAK SPACE}%" for gain in maps if gain.certain and gain.value < 0]
-    if not up and not down:
-        where = "" if len(maps) == 1 else " anywhere"
-        return f"The {level} does not exclude zero{where}: no gain and no loss is shown."
+def arm_list(arms: Arms, comparison: Comparison) -> list[dict[str, Any]]:
+    """Name, colour, meaning and optimisation steps of each arm."""
     told = []
-    if up:
-        told.append(f"a gain at {enumeration(up)}")
-    if down:
-        told.append(f"a loss at {enumeration(down)}")
-    rest = "" if len(up) + len(down) == len(maps) else "; elsewhere it includes zero"
-    return f"The {level} excludes zero for {enumeration(told)}{rest}."
-
-
-def remarks(results: pd.DataFrame, arm: str, baseline: str) -> list[str]:
-    """Cautions that the figures call for: few draws or seeds, unequal steps."""
-    pair = results[results["arm"].isin([arm, baseline])]
-    draws, seeds = pair["draw"].nunique(), pair["seed"].nunique()
-    told = []
-    if draws == 1 and seeds == 1:
+    for item in arms.legend():
+        steps = comparison.steps(item["name"])
         told.append(
-            "One draw, one seed: an illustration, not evidence. The intervals cover only which people happen to be in "
-            "the test set, not the luck of the subset or of the training."
-        )
-    elif draws == 1:
-        told.append(
-            f"One draw of the subset, {seeds} seeds: the intervals do not cover which images the subset happens to "
-            "hold."
-        )
-    elif draws < 5:
-        told.append(f"{draws} draws of the subset: enough to see a spread, few for a firm interval.")
-    if "synthetic" in arm and "real-pretrained" not in set(results["arm"]):
-        told.append(
-            "Not controlled for: a generator whose base has seen other people brings something of them along. "
-            "Arm “real-pretrained” would tell how much of a gain that is; it was not run."
-        )
-    if "steps" in pair:
-        steps = pair.groupby(["fraction", "arm"])["steps"].mean().unstack()
-        if {arm, baseline} <= set(steps.columns) and (abs(steps[arm] - steps[baseline]) > 0.5).any():
-            told.append(
-                f"Training lengths differ: “{arm}” takes more or fewer steps than “{baseline}” (column Steps), so a "
-                "part of the difference may be the length of the training."
-            )
-    if set(pair.loc[pair["arm"] == arm, "protocol"]) == {"paper"}:
-        told.append(
-            "Protocol of the papers: the generator was trained on the full training split, also where the "
-            "re-identification network may see only a part of it."
+            item | {"text": ARMS.get(item["name"], "Another generator’s images, mixed in alike.")} | _steps(steps)
         )
     return told
 
 
-def enumeration(parts: Sequence[str]) -> str:
-    """a; a and b; a, b and c."""
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+def _steps(steps: dict[int, tuple[int, int]]) -> dict[str, str]:
+    own, before = sorted({own for own, _ in steps.values()}), sorted({before for _, before in steps.values()} - {0})
+    if not own:
+        return {"steps": ""}
+    text = f"{own[0]:,}" if len(own) == 1 else f"{own[0]:,} to {own[-1]:,}"
+    after = f" after {before[-1]:,} of the run that it goes on from" if before else ""
+    return {"steps": f"{text} steps{after}"}
 
 
-def result_lead(results: pd.DataFrame, baseline: str) -> str:
-    """What was compared with what."""
-    fractions = sorted(results["fraction"].unique())
-    shares = enumeration([f"{fraction} %" for fraction in fractions])
-    others = sorted(set(results["arm"]) - {baseline}, key=arm_rank)
-    compared = f" beside {enumeration([f'“{name}”' for name in others])}" if others else ""
-    return (
-        f"The same re-identification network, trained on {shares} of the real training images: “{baseline}”{compared}"
-        f", {len(results)} run{'s' if len(results) != 1 else ''} in all, tested on the complete query and gallery "
-        "splits, with junk left out and same-camera matches not counted."
-    )
+WORDS = (
+    ("mAP", "mean average precision: 100 % where every right image comes before every wrong one."),
+    ("Rank-1", "share of queries whose first answer is the right person."),
+    ("Gain", "the difference of two such figures, in percentage points."),
+    ("Interval", "where the true difference lies with the stated probability, if only what it is “over” were left to "
+     "chance; one that includes zero shows neither gain nor loss."),
+    ("Draw", "which real images are in the 20 % (40 %, ...) subset."),
+    ("Seed", "the random start of a training."),
+)  # fmt: skip
+"""The head's terms, for a newcomer."""
 
 
 def result_caption(statistics: pd.DataFrame, confidence: float) -> str:
     """What to look at in the charts."""
-    text = "The distance between two lines is the gain; where the lines meet, more real images have made it vanish."
-    units = set(statistics["unit"])
-    level = f"{100 * confidence:g} % intervals"
+    units, level = set(statistics["unit"]), f"{100 * confidence:g} % intervals"
+    text = "Dots and squares are means; a gain is coloured only where its interval excludes zero. "
     if "draw" in units:
-        text += f" Pale bars: {level} over draws."
+        text += (
+            f"Pale bars: {level} over the draws of the subset; small dots: the single draws. Arms share their draws, "
+            "so overlapping bars on the left can go with a certain gain on the right."
+        )
     elif "seed" in units:
-        text += f" Pale bars left: {level} over the seeds of one draw; right: over the test identities."
+        text += (
+            f"Pale bars on the left: {level} over the seeds of one draw; small dots: the single seeds. On the right: "
+            "over the test identities (paired bootstrap)."
+        )
     else:
-        text += f" Pale bars on the right: {level} from drawing the test identities anew (paired bootstrap)."
-    return text + " A gain is coloured only where its interval excludes zero."
+        text += f"Pale bars on the right: {level} from drawing the test identities anew (paired bootstrap)."
+    return text
 
 
-def protocol(results: pd.DataFrame, baseline: str, benchmark: dict[str, Any]) -> list[tuple[str, str]]:
-    """The benchmark's rules, in words: term and explanation."""
-    level = f"{100 * float(benchmark.get('confidence', 0.95)):g} %"
+def identity_caption(comparison: Comparison) -> str:
+    """What the chart of identities shows, and how not to read it."""
+    return (
+        f"One bar a test identity: the change of their queries’ mean AP (average precision of one query) from "
+        f"“{comparison.reference}” to “{comparison.arm}”, averaged over the runs that both have, sorted. None of these "
+        "people was in the training set. A mean gain that comes from a few tall bars is worth less than many small "
+        "ones; some bars would point either way between two trainings of one arm, too."
+    )
+
+
+def protocol(
+    comparison: Comparison, benchmark: dict[str, Any], synthesis: Sequence[dict[str, Any]]
+) -> list[tuple[str, str]]:
+    """The benchmark's rules, in words: term and explanation.
+
+    Args: synthesis: configs of the generated sets.
+    """
+    results, level = comparison.results, f"{100 * float(benchmark.get('confidence', 0.95)):g} %"
     told = [
         ("Fractions and draws.", "A fraction is a share of the real training images with at least one image of each "
          "identity. Subsets of one draw are nested: the 20 % subset lies inside the 40 % one."),
-        ("Synthetic images.", "Each subset is topped up with generated images of the same people, those with fewest "
-         "images or only one camera first; the table says how many. Pictures that are flat, saturated or a copy of "
-         "their source are flagged, counted above and not trained on; nothing else is thrown away."),
+        ("Synthetic images.", _synthesis(results, synthesis)),
     ]  # fmt: skip
     protocols = set(results["protocol"])
     if "leak-free" in protocols:
@@ -140,21 +108,56 @@ def protocol(results: pd.DataFrame, baseline: str, benchmark: dict[str, Any]) ->
     if "paper" in protocols:
         told.append(("Paper.", "The generator was trained on the full training split, as in PIDM, PCDMs and IMAGPose; "
                      "runs of this protocol are labelled and never mixed with leak-free ones."))  # fmt: skip
-    arms = set(results["arm"])
-    told += [(f"Arm “{name}”.", text) for name, text in ARMS.items() if name in arms]
     told += [
+        ("Equal steps.", _equal_steps(comparison)),
         ("Test.", "Every query is ranked against the gallery by cosine distance. Gallery images of the query’s person "
          "from the query’s own camera are left out, junk (−1) is dropped, distractors (0000) stay. No re-ranking, no "
-         "choice of the best epoch: the last network counts."),
+         "choice of the best epoch: the last network counts. A query without a right answer in the gallery is counted "
+         f"({_unmatched(results)} here) and takes no part in the means."),
         ("Figures.", "Rank-k is the share of queries with a right answer among the first k. mAP is the mean of the "
          "precisions at the hits (as BoT, fast-reid and torchreid count; the official MATLAB code’s trapezoid gives "
-         "about half a point less). mINP is the share of right answers down to the last one found."),
-        ("Gains and intervals.", f"A gain is counted in percentage points over “{baseline}” of the same fraction, "
-         f"draw and seed. Intervals over draws are Student’s ({level}); with a single draw the interval is a paired "
-         f"bootstrap over the test identities ({benchmark.get('resamples', '?')} resamples): it holds for these "
-         "trained networks and other test people, not for another subset or another training."),
+         "half a point to a point less on Market-1501). mINP is the mean, over queries, of the right answers’ number "
+         "divided by the rank of the last one."),
+        ("Gains and intervals.", f"A gain is counted in percentage points over “{comparison.reference}” (or the arm "
+         "named) of the same fraction, draw and seed. Intervals over draws are Student’s "
+         f"({level}; the seeds of a draw are averaged first); those over test identities are a paired bootstrap "
+         f"({benchmark.get('resamples', '?')} resamples of people, not of queries): they hold for these trained "
+         "networks and other test people, not for another subset or another training. No correction is made for "
+         "looking at several fractions and opponents."),
     ]  # fmt: skip
     return told
+
+
+def _synthesis(results: pd.DataFrame, synthesis: Sequence[dict[str, Any]]) -> str:
+    policies, poses = ({item.get(name) for item in synthesis} for name in ("policy", "pose_policy"))
+    text = "Generated images show the people of the subset under their own labels; the table says how many. "
+    if policies == {"top-up"}:
+        text = (
+            "Each subset is topped up with generated images of its own people, those with fewest images or only one "
+            "camera first; the table says how many. "
+        )
+    if poses == {"random"}:
+        text += "The asked poses are those of other images of the subset, at random. "
+    text += "Pictures that are flat, saturated or a copy of their source are flagged, counted above and not trained on"
+    if "real+checked" in set(results["arm"]):
+        return text + "; arm “real+checked” also leaves out those that the identity check refuses."
+    return text + "; nothing else is thrown away."
+
+
+def _equal_steps(comparison: Comparison) -> str:
+    text = "An epoch counts as if all images of a batch were real, so synthetic images never lengthen a training. "
+    arms = set(comparison.results["arm"])
+    if comparison.reference == LONG:
+        text += f"“{LONG}” sees only real images and takes as many optimisation steps as “{comparison.arm}”. "
+    if "real" in arms and LONG in arms:
+        text += "“real” takes fewer, so a gain over it is partly more training. "
+    if PRETRAINED in arms:
+        text += f"“{PRETRAINED}” takes its steps on other people on top. "
+    return text + "The list of arms and the table name the numbers."
+
+
+def _unmatched(results: pd.DataFrame) -> str:
+    return f"{int(results['unmatched_queries'].max()):,}" if "unmatched_queries" in results else "0"
 
 
 def papers(results: pd.DataFrame) -> dict[str, Any]:
@@ -189,7 +192,7 @@ def set_up(results: pd.DataFrame) -> str:
     ]
     text = f"Network: {'; '.join(told)}."
     if "from scratch" in set(results["weights"]):
-        text += " Absolute figures are therefore far below published ones; differences between arms are what counts."
+        text += " So absolute figures cannot be compared with published ones; differences between arms are what counts."
     return text
 
 
@@ -200,21 +203,38 @@ STARTS = {
 }
 
 
-def table_caption(results: pd.DataFrame) -> str:
+def gain_caption(confidence: float) -> str:
+    """How to read the table of gains."""
+    return (
+        f"mAP in percent, gains in points, brackets and columns of intervals: {100 * confidence:g} %. Over test "
+        "identities: paired bootstrap, for these trained networks and other test people. Smallest visible: half the "
+        "width of the interval that decides (over draws where there are several); a smaller true gain could not have "
+        "been told from none."
+    )
+
+
+def table_caption(results: pd.DataFrame, comparison: Comparison, confidence: float) -> str:
     """How to read the table of all arms."""
-    text = "All figures in percent; the best mAP of each share in bold."
+    text = "Figures in percent, gains in points; the best mAP of each share in bold."
     if len(results.groupby(["protocol", "fraction", "arm"])) < len(results):
-        text += " ± is the standard deviation over the runs of an arm."
-    return text + " Synthetic: generated images among the training images. Steps: optimisation steps of one run."
+        text += " ± is the standard deviation over the runs of an arm (draws and seeds)."
+    over = next((gain.over for gain in comparison.headline), "the test identities")
+    return text + (
+        f" In brackets: {100 * confidence:g} % interval over {over}. Real, Synthetic: images in the training set. "
+        "Steps: optimisation steps, with those of a run that an arm goes on from."
+    )
 
 
 ARMS = {
-    "real": "Trained on the real images of the subset alone.",
-    "real+synthetic": "Real and generated images mixed from the first step on, under the same labels.",
-    "real-long": "Real images alone with more optimisation steps: what longer training gives for nothing.",
-    "real-then-synthetic": "Trained on the real images, then further on both (PIDM’s schedule).",
+    "real": "The real images of the subset alone.",
+    "real+synthetic": "Real and generated images of the same people, mixed from the first step on.",
+    "real-long": "Real images alone for as many optimisation steps as the arms with synthetic ones: what longer "
+    "training gives by itself.",
+    "real-then-synthetic": "First the real images, then further on both (PIDM’s schedule).",
     "reconstruction": "Generated images that keep their source’s pose: noise and style without new poses.",
-    "real-pretrained": "The network is first trained on the other people that the generator’s base has seen.",
+    "real-pretrained": "Real images alone, but the network was first trained on the other people that the generator’s "
+    "base has seen.",
     "cheap-augmentation": "Real images, as many steps as real-long, with colour jitter, erasing and wider crops.",
     "real+checked": "As real+synthetic, with only those generated images that the identity check has kept.",
+    "pretrained+synthetic": "As real+synthetic, but from the network that real-pretrained goes on from.",
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
 import re
 import subprocess
@@ -23,27 +24,32 @@ from reid.benchmark import make_benchmark
 from reid.config import BenchmarkConfig, ReportConfig
 from reid.report import make_report, markdown_cell
 from reid.report_cards import read_card
+from reid.report_cases import extremes, rejected
 from reid.report_data import (
     Arms,
-    Gain,
     costs,
+    enumeration,
     percent,
     points,
-    read_gains,
     read_results,
     read_runs,
     spoken_seconds,
     with_ancestors,
 )
 from reid.report_figures import Line, Point, fraction_chart
+from reid.report_gains import Comparison, Gain, gain_cards, gain_rows, read_gains
+from reid.report_headline import headline
 from reid.report_retrieval import chosen_queries
 from reid.report_sections import identity_gains
-from reid.report_text import enumeration, headline
 
 EVIL = "<script>alert(1)</script>"
 FRACTIONS = (20, 40)
 ARMS = ("real", "real+synthetic")
 PEOPLE = 8
+STEPS = {
+    "real-long": {"steps": 400},
+    "real-pretrained": {"steps": 600, "steps_before": 200},
+}
 SPLITS = (("train", 1, "bounding_box_train"), ("query", 1, "query"), ("gallery", 2, "bounding_box_test"))
 
 
@@ -130,27 +136,29 @@ def metrics_of(first: np.ndarray) -> dict[str, object]:
     return {**ranks, "map": ap, "map_trapezoid": ap, "minp": ap, **steps, **counts, **network, **batch}
 
 
-def make_runs(root: Path, index: Path, arms: tuple[str, ...] = ARMS) -> list[Path]:
+def make_runs(
+    root: Path, index: Path, arms: tuple[str, ...] = ARMS, draws: int = 1, seeds: int = 1, worst: str = ""
+) -> list[Path]:
+    """Runs whose ranks get better arm by arm; `worst` names an arm that is worse than all others."""
     images = pd.read_parquet(index / "images.parquet")
     query, gallery = (images[images["split"] == split].reset_index(drop=True) for split in ("query", "gallery"))
     folders = []
-    for fraction in FRACTIONS:
-        for number, arm in enumerate(arms):
-            folder = root / f"run-{fraction}-{number}"
-            folder.mkdir()
-            rng = np.random.default_rng([fraction, number])
-            first = rng.integers(1, 6 - number, PEOPLE)
-            rows = {"query": query["key"], "pid": query["pid"], "camid": 1, "matches": 1, "first_rank": first,
-                    "last_rank": first, "ap": 1 / first, "ap_trapezoid": 1 / first, "inp": 1 / first}  # fmt: skip
-            pd.DataFrame(rows).to_parquet(folder / "per_query.parquet")
-            make_ranked(query, gallery, first).to_parquet(folder / "ranked.parquet")
-            steps = range(1, 101)
-            log = [{"step": s, "loss": 5 / s**0.3 + rng.random() / 5, "accuracy": 0.5} for s in steps]
-            (folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log) + '{"step": 101, "lo')
-            config = {"arm": arm, "fraction": fraction, "draw": 0, "seed": 0, "protocol": "leak-free"}
-            metrics = metrics_of(first) | config | {"synthetic_images": 80 * number}
-            (folder / "metrics.json").write_text(json.dumps(metrics))
-            folders.append(finished(folder, "train-reid", config, seconds=30.0))
+    for fraction, number, draw, seed in itertools.product(FRACTIONS, range(len(arms)), range(draws), range(seeds)):
+        folder = root / f"run-{fraction}-{number}-{draw}-{seed}"
+        folder.mkdir()
+        rng = np.random.default_rng([fraction, number, draw, seed])
+        first = rng.integers(6, 9, PEOPLE) if arms[number] == worst else rng.integers(1, 6 - number, PEOPLE)
+        rows = {"query": query["key"], "pid": query["pid"], "camid": 1, "matches": 1, "first_rank": first,
+                "last_rank": first, "ap": 1 / first, "ap_trapezoid": 1 / first, "inp": 1 / first}  # fmt: skip
+        pd.DataFrame(rows).to_parquet(folder / "per_query.parquet")
+        make_ranked(query, gallery, first).to_parquet(folder / "ranked.parquet")
+        log = [{"step": s, "loss": 5 / s**0.3 + rng.random() / 5, "accuracy": 0.5} for s in range(1, 101)]
+        (folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log) + '{"step": 101, "lo')
+        config = {"arm": arms[number], "fraction": fraction, "draw": draw, "seed": seed, "protocol": "leak-free"}
+        synthetic = 80 if "synthetic" in arms[number] else 0
+        metrics = metrics_of(first) | config | {"synthetic_images": synthetic} | STEPS.get(arms[number], {})
+        (folder / "metrics.json").write_text(json.dumps(metrics))
+        folders.append(finished(folder, "train-reid", config, seconds=30.0))
     return folders
 
 
@@ -202,14 +210,15 @@ def make_synthetic(root: Path) -> list[Path]:
             rows.append({"pid": pid, **names})
         (folder / "showcase.json").write_text(json.dumps({"rows": rows}))
         status = ["ok"] * 76 + ["flat"] * 3 + [EVIL]
-        pd.DataFrame({"key": [f"s{i}" for i in range(80)], "pid": np.arange(80) % PEOPLE, "status": status}).to_parquet(
-            folder / "synthetic.parquet"
-        )
+        columns = {"key": [f"s{i:02d}" for i in range(80)], "pid": np.arange(80) % PEOPLE, "status": status,
+                   "pose_score": np.linspace(0, 1, 80), "source_keys": [["0002_c1s1_train_01"]] * 80}  # fmt: skip
+        pd.DataFrame(columns).to_parquet(folder / "synthetic.parquet")
         person(1, 0).resize((600, 400)).save(folder / "contact_sheet.png")
         with tarfile.open(folder / "synthetic-00000.tar", "w") as tar:
-            for number in range(80):
-                data = (folder / "showcase" / "1_generated_0.png").read_bytes()
-                item = tarfile.TarInfo(f"s{number}.jpg")
+            picture = (folder / "showcase" / "1_generated_0.png").read_bytes()
+            record = json.dumps({"keypoints": keypoints().tolist(), "width": 64, "height": 128}).encode()
+            for number, (extension, data) in itertools.product(range(80), (("jpg", picture), ("json", record))):
+                item = tarfile.TarInfo(f"s{number:02d}.{extension}")
                 item.size = len(data)
                 tar.addfile(item, io.BytesIO(data))
         folders.append(finished(folder, "synthesize", {"fraction": fraction, "draw": 0}, seconds=20.0))
@@ -285,7 +294,7 @@ def test_every_section_is_filled_when_everything_is_handed_in(full: tuple[str, d
     assert summary["missing"] == []
     assert "Not shown." not in Page(html).text
     images = [attributes["src"] for tag, attributes in Page(html).tags if tag == "img"]
-    assert len(images) == PEOPLE + 2 * 3 * 10 + 2 + 2 * 4 + 4 * (1 + 2 * PEOPLE)
+    assert len(images) == PEOPLE + 2 * 3 * 10 + 2 + 2 * 3 * (6 + 6 + 4) + 4 * (1 + 2 * PEOPLE)
     assert sum(tag == "svg" for tag, _ in Page(html).tags) == 3 + 2 + 2 + 1 + 2
     assert summary["html_bytes"] < 1_000_000
 
@@ -325,22 +334,84 @@ def test_the_headline_and_the_cards_say_what_the_benchmark_found(
     text = Page(full[0]).text.replace("\N{NO-BREAK SPACE}", " ")
     for row in table.itertuples():
         assert f"{points(100 * row.value)}{' points' if row.fraction == 20 else ''} at {row.fraction} %" in text
-        assert f"95 %: {points(100 * row.low)} to {points(100 * row.high)}" in text
-        assert f"{100 * row.before:.1f} → {100 * row.after:.1f}" in text
+        assert f"95 % over test people: {points(100 * row.low)} to {points(100 * row.high)}" in text
+        assert f"{100 * row.before:.1f} → {100 * row.after:.1f} %" in text
 
 
 def test_intervals_over_draws_are_preferred_to_those_over_identities(tmp_path: Path) -> None:
     row = {"protocol": "leak-free", "fraction": 20, "arm": "real+synthetic", "metric": "map", "value": 0.02,
-           "before": 0.3, "after": 0.32, "low": 0.01, "high": 0.03, "draw_low": -0.1, "draw_high": 0.14}  # fmt: skip
-    own = row | {"baseline": "real"}
-    rows = [own | {"unit": "draw"}, own | {"unit": "seed", "fraction": 40}]
-    rows.append(row | {"unit": "draw", "baseline": "real-long"})  # not what the page is about
+           "before": 0.3, "after": 0.32, "low": 0.01, "high": 0.03, "draw_low": -0.1, "draw_high": 0.14,
+           "baseline": "real"}  # fmt: skip
+    rows = [row | {"unit": "draw"}, row | {"unit": "seed", "fraction": 40}]
     pd.DataFrame(rows).to_parquet(tmp_path / "gains.parquet")
-    finished(tmp_path, "benchmark", {"baseline": "real"})
-    over_draws, over_people = read_gains(tmp_path)
-    assert (over_draws.over, over_draws.certain) == ("draws", False)
-    assert (over_people.over, over_people.certain) == ("test identities", True)
-    assert over_draws.low == pytest.approx(-10)
+    over_draws, over_people = read_gains(tmp_path, runs_table(3, 2))
+    assert (over_draws.over, over_draws.certain) == ("3 draws", False)
+    assert (over_people.over, over_people.certain) == ("the test identities", True)
+    assert over_draws.interval == pytest.approx((-10, 14))
+
+
+def study(tmp_path: Path, arms: tuple[str, ...], draws: int = 2, seeds: int = 2, worst: str = "") -> tuple[str, dict]:
+    """Page and summary of a benchmark of these arms."""
+    runs = make_runs(tmp_path, make_index(tmp_path), arms, draws, seeds, worst)
+    html, summary = report_of({"benchmark": make_table(tmp_path, runs), "runs": runs}, tmp_path / "out")
+    return Page(html).text.replace("\N{NO-BREAK SPACE}", " "), summary
+
+
+FOUR_ARMS = ("real", "real-long", "real-pretrained", "real+synthetic")
+
+
+@pytest.fixture(scope="module")
+def four_arms(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict, Path]:
+    root = tmp_path_factory.mktemp("four")
+    STEPS["real+synthetic"] = {"steps": 400}
+    try:
+        return *study(root, FOUR_ARMS), root
+    finally:
+        del STEPS["real+synthetic"]
+
+
+def test_the_headline_compares_with_the_arm_of_equal_steps_where_that_was_run(
+    four_arms: tuple[str, dict, Path],
+) -> None:
+    text, summary, root = four_arms
+    table = pd.read_parquet(root / "benchmark" / "gains.parquet").query("metric == 'map' and arm == 'real+synthetic'")
+    long = table[table["baseline"] == "real-long"].set_index("fraction")["value"]
+    assert f"{points(100 * long[20])} points at 20 % and {points(100 * long[40])} at 40 %" in summary["headline"]
+    assert "for equally many optimisation steps (arm “real-long”: 400)" in summary["headline"]
+    assert "interval over 2 draws" in summary["headline"] and "The one over the test identities" in summary["headline"]
+    assert "Training lengths differ" not in text
+    assert "2 draws of the subset: enough to see a spread" in text
+    assert text.count("95 % over 2 draws:") == 2 and text.count("95 % over test people:") == 2
+
+
+def test_the_gain_over_the_arm_pretrained_on_other_people_stands_beside_the_headline(
+    four_arms: tuple[str, dict, Path],
+) -> None:
+    text, _, root = four_arms
+    table = pd.read_parquet(root / "benchmark" / "gains.parquet").query("metric == 'map' and arm == 'real+synthetic'")
+    over = table[table["baseline"] == "real-pretrained"].set_index("fraction")["value"]
+    assert f"(arm “real-pretrained”), the change is {points(100 * over[20])} points at 20 %" in text
+    assert "Not controlled for" not in text
+    assert text.count("mAP points over real-pretrained") == 2
+    assert "400 steps after 200 of the run that it goes on from" in text
+
+
+def test_without_the_long_arm_the_headline_says_that_steps_are_not_equal(tmp_path: Path) -> None:
+    STEPS["real+synthetic"] = {"steps": 400}
+    try:
+        text, summary = study(tmp_path, ARMS)
+    finally:
+        del STEPS["real+synthetic"]
+    assert "for 200 optimisation steps instead of 400 (arm “real”; steps are not equal)" in summary["headline"]
+    assert "Training lengths differ" in text and "Not controlled for" in text
+
+
+def test_a_loss_is_called_a_loss(tmp_path: Path) -> None:
+    text, summary = study(tmp_path, ("real", "real-long", "real+synthetic"), draws=1, seeds=2, worst="real+synthetic")
+    assert re.search(r"changes mAP by −\d+\.\d points at 20 % and −", summary["headline"])
+    assert "over the test identities excludes zero for a loss at 20 % and 40 %." in summary["headline"]
+    assert "One draw of the subset, 2 seeds" in text
+    assert text.count("95 % over 2 seeds:") == 2
 
 
 def test_the_benchmark_alone_gives_a_page_that_names_what_is_missing(inputs: dict[str, object], tmp_path: Path) -> None:
@@ -417,15 +488,26 @@ def test_making_a_report_never_imports_torch() -> None:
     assert result.stdout.strip() == "[]"
 
 
-def gain(fraction: int, value: float, low: float | None = None, high: float | None = None) -> Gain:
+def gain(fraction: int, value: float, *people: float, baseline: str = "real", **more: object) -> Gain:
     return Gain(
-        protocol="leak-free", fraction=fraction, arm="real+synthetic", metric="map", value=value, low=low, high=high
+        protocol="leak-free", fraction=fraction, arm="real+synthetic", baseline=baseline, metric="map", value=value,
+        people=people or None, **more,
+    )  # fmt: skip
+
+
+def runs_table(draws: int, seeds: int, arms: tuple[str, ...] = ARMS) -> pd.DataFrame:
+    rows = [
+        (fraction, d, s, arm, "leak-free", 100, 0, 0.3 + d / 10)
+        for fraction in FRACTIONS for d in range(draws) for s in range(seeds) for arm in arms
+    ]  # fmt: skip
+    columns = ["fraction", "draw", "seed", "arm", "protocol", "steps", "steps_before", "map"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def comparison(gains: list[Gain], draws: int, seeds: int, arms: tuple[str, ...] = ARMS) -> Comparison:
+    return Comparison(
+        results=runs_table(draws, seeds, arms), gains=gains, protocol="leak-free", arm="real+synthetic", baseline="real"
     )
-
-
-def runs_table(draws: int, seeds: int) -> pd.DataFrame:
-    rows = [(20, d, s, arm, "leak-free", 100) for d in range(draws) for s in range(seeds) for arm in ARMS]
-    return pd.DataFrame(rows, columns=["fraction", "draw", "seed", "arm", "protocol", "steps"])
 
 
 @pytest.mark.parametrize(
@@ -439,7 +521,7 @@ def runs_table(draws: int, seeds: int) -> pd.DataFrame:
     ],
 )  # fmt: skip
 def test_a_gain_is_claimed_only_where_its_interval_excludes_zero(gains: list[Gain], words: str) -> None:
-    told = headline(gains, runs_table(5, 2), "real+synthetic", "real", 0.95)
+    told = headline(comparison(gains, 5, 2), 0.95)
     assert words in told["sentence"].replace("\N{NO-BREAK SPACE}", " ")
     (remark,) = told["remarks"]
     assert remark.startswith("Not controlled for")
@@ -454,9 +536,65 @@ def test_a_gain_is_claimed_only_where_its_interval_excludes_zero(gains: list[Gai
     ],
 )
 def test_few_draws_and_seeds_are_cautioned_about(draws: int, seeds: int, words: str) -> None:
-    told = headline([gain(20, 3.0, 1.0, 5.0)], runs_table(draws, seeds), "real+synthetic", "real", 0.95)
+    told = headline(comparison([gain(20, 3.0, 1.0, 5.0)], draws, seeds), 0.95)
     remark, _uncontrolled = told["remarks"]
     assert words in remark
+
+
+@pytest.mark.parametrize(
+    ("over", "words"),
+    [
+        ([(3.0, 1.0, 5.0), (2.0, 1.0, 3.0)], "do not explain the gain"),
+        ([(3.0, 1.0, 5.0), (2.0, -1.0, 3.0)], "Where the interval includes zero or lies below it"),
+        ([(-3.0, -5.0, -1.0), (2.0, -1.0, 3.0)], "it is not shown that the generator adds more"),
+        ([(-3.0,), (2.0,)], "too few runs for an interval"),
+    ],
+)
+def test_the_answer_to_the_objection_of_other_people_follows_from_its_intervals(
+    over: list[tuple[float, ...]], words: str
+) -> None:
+    gains = [gain(20, 9.0, 8.0, 10.0), gain(40, 9.0, 8.0, 10.0)]
+    gains += [gain(f, *found, baseline="real-pretrained") for f, found in zip(FRACTIONS, over, strict=True)]
+    told = headline(comparison(gains, 5, 1, (*ARMS, "real-pretrained")), 0.95)
+    assert words in told["further"]
+    assert told["remarks"] == []
+
+
+def test_the_reference_is_the_baseline_where_the_long_arm_lacks_a_fraction() -> None:
+    gains = [gain(20, 9.0), gain(40, 9.0), gain(20, 5.0, baseline="real-long")]
+    held = comparison(gains, 5, 1, (*ARMS, "real-long"))
+    assert (held.reference, held.controls) == ("real", ["real-long"])
+    assert any("not run at every fraction" in remark for remark in headline(held, 0.95)["remarks"])
+    assert [[row["over"] for row in group] for group in gain_rows(held)] == [["real", "real"], ["real-long"]]
+    assert [card["map_gain"] for card in gain_cards(held, 0.95)] == ["+9.0", "+9.0"]
+
+
+def test_rendered_people_are_said_to_be_rendered() -> None:
+    told = headline(comparison([gain(20, 3.0, 1.0, 5.0)], 5, 1), 0.95, rendered=True)
+    assert told["remarks"][0].startswith("The people are rendered, not photographed.")
+
+
+def test_best_and_worst_pictures_are_chosen_by_score_one_a_person() -> None:
+    table = pd.DataFrame({
+        "key": list("abcdefg"), "pid": [1, 1, 2, 3, 3, 4, 5], "pose_score": [1.0, 0.2, 1.0, 0.1, 0.9, None, 0.0],
+        "status": ["ok"] * 6 + ["flat"],
+    })  # fmt: skip
+    best, worst = extremes(table, 2)
+    assert (best["key"].to_list(), worst["key"].to_list()) == (["a", "c"], ["d", "b"])
+    assert [len(found) for found in extremes(table.assign(pose_score=np.nan))] == [0, 0]
+
+
+def test_rejected_pictures_show_every_reason_first_and_say_what_the_identity_check_found() -> None:
+    table = pd.DataFrame({"key": list("abcdef"), "pid": [1, 1, 2, 3, 4, 5], "status": ["flat"] * 3 + ["ok"] * 3})
+    check = pd.DataFrame({
+        "key": ["d", "e", "f"], "id_score": [0.5, 0.25, 0.9], "kept": [False, False, True],
+        "reject_reason": ["another-person", "low-score", ""],
+    })  # fmt: skip
+    assert rejected(table, [check], 4) == {
+        "a": "flat", "e": "identity score too low (cosine 0.25)", "d": "nearer to another person (cosine 0.50)",
+        "c": "flat",
+    }  # fmt: skip
+    assert rejected(table.tail(3), []) == {}
 
 
 def test_costs_follow_the_inputs_through_the_store_and_count_each_artifact_once(tmp_path: Path) -> None:
