@@ -33,7 +33,7 @@ class DenoiserOptimizer:
     ) -> None:
         self.parameters = dict(parameters)
         self._matrices = {
-            key: nn.Parameter(parameter.detach().view(len(parameter), -1))  # the same memory, seen as a matrix
+            key: nn.Parameter(_as_matrix(parameter))
             for key, parameter in self.parameters.items()
             if name == "muon" and parameter.ndim > 1 and not any(part in key.split(".") for part in FIRST_AND_LAST)
         }
@@ -51,6 +51,7 @@ class DenoiserOptimizer:
     def step(self, rate: float) -> None:
         """Move the parameters along their gradients at a learning rate, and forget the gradients."""
         for key, matrix in self._matrices.items():
+            matrix.data = _as_matrix(self.parameters[key])  # each time: DistributedDataParallel moves the memory
             gradient = self.parameters[key].grad
             matrix.grad = None if gradient is None else gradient.reshape(matrix.shape)
         for _, part in self._parts:
@@ -80,3 +81,8 @@ class DenoiserOptimizer:
             state = part.state_dict()
             state["state"] = {number: kinds[key] for number, key in enumerate(keys) if key in kinds}
             part.load_state_dict(state)
+
+
+def _as_matrix(parameter: nn.Parameter) -> Tensor:
+    """The same memory, (out, everything else)."""
+    return parameter.detach().view(len(parameter), -1)

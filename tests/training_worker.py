@@ -31,7 +31,7 @@ def new_trainer(encoded: Path, folder: Path, **fields) -> Trainer:
     defaults = {
         "encoded": encoded, "model": model, "steps": STEPS, "batch_size": 6, "log_every": 1,
         "checkpoint_every": 2, "warmup_steps": 2, "sample_steps": 1, "device": "cpu", "tensorboard": False,
-        "validation_identities": 2,
+        "validation_identities": 2, "optimizer": "muon",  # matrices by Muon, the rest by AdamW: both are tested
     }  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     frozen = FrozenParts(vae=vae, image_encoder=None, view_size=(32, 16), token_size=(32, 16))
