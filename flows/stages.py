@@ -125,7 +125,8 @@ def _run(
     still_wanted: Callable[[], None], *, on_cluster: bool,
 ) -> None:  # fmt: skip
     files = [write_config(config, store) for config in configs]
-    count = min(resources.workers, len(configs)) if runs_side_by_side(configs[0]) else 1
+    by_torchrun = _command(configs[0]) in TORCHRUN_STAGES and resources.gpus * resources.nodes > 1
+    count = min(resources.workers, len(configs)) if runs_side_by_side(configs[0]) and not by_torchrun else 1
     count = len(configs) if on_cluster else count
     commands = []
     for share in (files[start::count] for start in range(count)):
@@ -135,7 +136,7 @@ def _run(
     threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count))} if count > 1 else {}
     device = getattr(configs[0], "device", "cpu")  # a stage without such a field works on the CPU
     cards = resources.gpus if _command(configs[0]) in TORCHRUN_STAGES else 1
-    if resources.nodes > 1 and _command(configs[0]) in TORCHRUN_STAGES:
+    if resources.nodes > 1 and by_torchrun:
         on_line(f"to be run on each of the {resources.nodes} machines: {shlex.join(commands[0][0])}")
     guard = Guard(environment=resources.environment, grace_seconds=resources.grace_seconds, still_wanted=still_wanted)
     if on_cluster:
