@@ -223,6 +223,7 @@ def gain_rows(comparison: Comparison) -> list[list[dict[str, str]]]:
         group = [
             {
                 "fraction": f"{gain.fraction} %", "over": baseline, "sign": sign(gain),
+                "steps": f"{sum(comparison.steps(baseline)[gain.fraction]):,}",
                 "before": share(gain.before), "after": share(gain.after), "gain": points(gain.value),
                 "runs": spoken_interval(gain.runs) or "—", "people": spoken_interval(gain.people) or "—",
                 "rank1": points(first[gain.fraction].value) if gain.fraction in first else "—",

@@ -632,7 +632,7 @@ def test_shown_queries_are_chosen_by_rule_and_named_for_what_they_are() -> None:
     rows = {"query": list("abcdefg"), "pid": [1, 1, 2, 3, 4, 4, 1], "change": [0.5, 0.4, 0.2, 0.0, 0.0, -0.1, -0.3]}
     change = pd.DataFrame(rows)
     assert chosen_queries(change) == [
-        ("Gains most: AP +50.0 points", "a"), ("At the top, another person: AP +20.0 points", "c"),
+        ("Gains most: AP +50.0 points", "a"), ("Next of another person: AP +20.0 points", "c"),
         ("In the middle: AP ±0.0 points", "d"), ("Loses most: AP −30.0 points", "g"),
     ]  # fmt: skip
     assert chosen_queries(change.head(0)) == []
