@@ -49,7 +49,7 @@ def demo() -> RegenerateConfig:
         generator=BUILT_IN,
         extract_poses=ExtractPosesSettings(backend="openpose-tiny"),
         shards=ShardSettings(images_per_shard=100),
-        train=_tiny_training(steps=160),
+        train=_tiny_training(steps=100, checkpoint_every=40),
         # Few DDIM steps and light guidance: what the small base does best (docs/tiny-models.md).
         synthesize=SynthesizeSettings(
             sampler="ddim", steps=6, guidance=1.5, images_per_shard=100, pose_backend="openpose-tiny"
@@ -75,6 +75,7 @@ def study() -> RegenerateConfig:
             "fractions": [20, 40],
             "draws": 5,
             "seeds": [0, 1],
+            "long": 1.5,
             # All of equal length. The last asks what synthesis adds to what other people's pictures give by themselves.
             "arms": ["real-long", "real-pretrained", "real+synthetic", "pretrained+synthetic"],
             "pretrain": PretrainConfig(population=BUILT_IN_PEOPLE, reid_steps=1500),
@@ -176,7 +177,13 @@ def preset_values(name: str) -> dict[str, Any]:
 def _tiny_training(steps: int, **fields: Any) -> TrainSettings:
     """Fine-tuning of the built-in generator: few steps, so a rate well below the one it was trained with."""
     return TrainSettings(
-        steps=steps, batch_size=8, learning_rate=3e-4, warmup_steps=min(20, steps // 4), ema_decay=0.99, **fields
+        steps=steps,
+        batch_size=8,
+        optimizer="muon",
+        learning_rate=3e-4,
+        warmup_steps=min(20, steps // 4),
+        ema_decay=0.99,
+        **fields,
     )
 
 

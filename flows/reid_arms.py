@@ -127,6 +127,9 @@ class _RunMaker:
         recipe, longer = self.config.reid, self.config.steps_ratio()
         share = {"real": 1.0, "real-then-synthetic": longer - 1}.get(arm, longer)
         schedule = recipe.schedule.model_copy(update={"times": recipe.schedule.times * share})
+        if arm in ON_OTHERS and self.config.pretrain is not None:
+            rate = schedule.learning_rate * self.config.pretrain.reid_rate
+            schedule = schedule.model_copy(update={"learning_rate": rate})
         changes: dict[str, Any] = {"schedule": schedule}
         if arm == "cheap-augmentation":
             changes["augmentation"] = cheap_augmentation(recipe.augmentation)
