@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from datasets.config import (
+    TINY_POSE_WEIGHTS,
     EncodeConfig,
     ExtractPosesConfig,
     ImportPosesConfig,
@@ -263,4 +264,8 @@ def model_cards(config: RegenerateConfig, models: Models) -> list[Path]:
     built_in = PROJECT / "imagpose" / "builtin"
     paths = (models.vae, models.image_encoder, models.generator, config.vae, config.image_encoder, config.generator)
     used = any(path is not None and path.absolute().is_relative_to(built_in) for path in paths)
-    return sorted(built_in.rglob("README.md")) if used else []
+    cards = sorted(built_in.rglob("README.md")) if used else []
+    extraction = config.extract_poses.backend if config.extract_poses is not None and not config.poses else None
+    if "openpose-tiny" in (extraction, config.synthesize.pose_backend):
+        cards.append(TINY_POSE_WEIGHTS.parent / "README.md")
+    return cards

@@ -56,8 +56,11 @@ def test_only_the_full_set_without_the_real_arm_is_refused_for_it_would_run_noth
 def test_the_cards_of_built_in_models_are_quoted_also_where_training_went_on_from_them(tmp_path):
     config = RegenerateConfig(preset="market-small", root=tmp_path, poses=[tmp_path / "poses.csv"])
     adapted = Models(vae=tmp_path / "vae", image_encoder=tmp_path / "encoder", generator=tmp_path / "generator")
-    assert model_cards(config, adapted)
-    assert not model_cards(config.model_copy(update={"vae": None, "image_encoder": None, "generator": None}), adapted)
+    assert len(model_cards(config, adapted)) == 4  # generator, VAE, image encoder, pose network
+    others = config.model_copy(update={"vae": None, "image_encoder": None, "generator": None})
+    assert [card.parent.name for card in model_cards(others, adapted)] == ["openpose_tiny"]
+    poses = {"extract_poses": None, "synthesize": config.synthesize.model_copy(update={"pose_backend": None})}
+    assert model_cards(others.model_copy(update=poses), adapted) == []
 
 
 def test_settings_refuse_to_leave_out_a_field_that_is_not_there():
