@@ -286,7 +286,7 @@ def test_every_deployment_and_make_target_exists(page: Path) -> None:
 
 @each_page
 def test_no_page_names_a_package_registry_or_a_machine_of_ours(page: Path) -> None:
-    assert re.findall(r"(?i)index-url|\.internal\b|/work/|artifactory|nexus|/root/", page.read_text()) == []
+    assert re.findall(r"(?i)index[-]url|\.internal\b|/work/|artifactory|nexus|/root/", page.read_text()) == []
 
 
 def test_the_readme_is_short_and_shows_pictures() -> None:
