@@ -174,6 +174,8 @@ def parse_config(
 ) -> Any:
     """A config from command-line flags: ``--field value``, ``--outer.inner value``, lists as ``1,2`` or JSON.
 
+    A flag may be spelled with hyphens or, like its field, with underscores.
+
     Args:
         defaults: values (nested) that a flag may override, for example those of a preset.
     """
@@ -198,13 +200,19 @@ def parse_config(
     }
     settings_class = types.new_class("Arguments", (config_class, BaseSettings), {}, lambda ns: ns.update(namespace))
     try:
-        source = CliSettingsSource(settings_class, cli_parse_args=list(arguments))
+        source = CliSettingsSource(settings_class, cli_parse_args=[_as_flag(argument) for argument in arguments])
         given = source()
     except SettingsError as error:
         raise InputError(f"{one_line(error).removeprefix('error parsing CLI: ')} (--help lists the fields)") from None
     if empty := _first_empty(given):
         raise InputError(f"--{empty.replace('_', '-')} is empty; give a value, or leave the option out")
     return config_class.model_validate(_merged(defaults or {}, given))
+
+
+def _as_flag(argument: str) -> str:
+    """``--outer.some_field=a_b`` as ``--outer.some-field=a_b``; what is not a flag unchanged."""
+    name, equals, value = argument.partition("=")
+    return name.replace("_", "-") + equals + value if name.startswith("--") else argument
 
 
 def _first_empty(given: Mapping[str, Any], prefix: str = "") -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
@@ -171,6 +172,14 @@ def test_the_report_names_the_command_that_made_it_with_every_override(tmp_path)
     )
     again = parse_config(RegenerateConfig, command.split()[4:], "test")
     assert again.resolved() == config.resolved()
+
+
+def test_a_flag_may_be_spelled_like_its_field_and_its_value_is_left_alone():
+    hyphens = ["--train.learning-rate", "0.5", "--root=a_b", "--no-train.model.texture-tokens"]
+    underscores = ["--train.learning_rate", "0.5", "--root=a_b", "--no-train.model.texture_tokens"]
+    first, second = (parse_config(RegenerateConfig, flags, "test") for flags in (hyphens, underscores))
+    assert first == second
+    assert (second.train.learning_rate, second.root, second.train.model.texture_tokens) == (0.5, Path("a_b"), False)
 
 
 def test_the_form_that_prefect_makes_of_the_settings_undoes_no_preset():
