@@ -8,6 +8,7 @@ the same batch, in as many parts as memory asks for, so neither number changes w
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import time
@@ -22,6 +23,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from datasets.artifacts import SCRATCH
+from datasets.encode import pick_device
 from datasets.errors import InputError
 from datasets.loader import stream_steps
 from imagpose.canvas import ViewSource, canvas_counts
@@ -69,7 +71,15 @@ def make_generator(config: TrainConfig, directory: Path) -> dict[str, Any]:
 def _accelerator(config: TrainConfig) -> Accelerator:
     if config.device.startswith("cuda:"):
         torch.cuda.set_device(config.device)
-    return Accelerator(cpu=config.device == "cpu", mixed_precision=config.precision)
+    # accelerate left to itself makes no process group where there is no GPU: each process would train all by itself
+    on_cpu = pick_device(config.device).type == "cpu"
+    accelerator = Accelerator(cpu=on_cpu, mixed_precision=config.precision)
+    if accelerator.num_processes != (started := int(os.environ.get("WORLD_SIZE", "1"))):
+        raise InputError(
+            f"torchrun started {started} processes, but accelerate sees {accelerator.num_processes}; "
+            f"pass --device cpu or cuda instead of '{config.device}'"
+        )
+    return accelerator
 
 
 @dataclass

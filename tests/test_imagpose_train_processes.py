@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -10,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from imagpose.checkpoint import states
 from tests.small_encoded import encoded_artifact
@@ -76,3 +78,19 @@ def test_two_processes_make_the_steps_of_one_and_stop_at_the_same_one(tmp_path, 
     first, second = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1))
     assert first == second == {"step": 3, "code": 143}
     assert states(tmp_path / "stopped" / ".scratch")[0].name == "state-00000003.safetensors"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="about machines without a GPU")
+def test_processes_of_torchrun_work_together_on_the_device_auto_without_a_gpu(tmp_path, encoded) -> None:
+    """Left to itself, accelerate would let each of them train alone."""
+    script = f"""
+from pathlib import Path
+from imagpose.config import TrainConfig
+from imagpose.train import _accelerator
+together = _accelerator(TrainConfig(encoded=Path({str(encoded)!r}), device="auto"))
+print("PROCESS", together.process_index, "OF", together.num_processes, together.device.type)
+"""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
+    done = subprocess.run([*torchrun, sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert sorted(re.findall("PROCESS .*", done.stdout)) == ["PROCESS 0 OF 2 cpu", "PROCESS 1 OF 2 cpu"]
