@@ -16,6 +16,19 @@ from imagpose.view_grid import VIEWS, join_views, split_views
 POSITIONS = 32  # length of AnimateDiff's position table, so that its motion modules can initialise this one
 
 
+class PerViewGroupNorm(nn.GroupNorm):
+    """GroupNorm of each view alone, as in the official code's motion module.
+
+    diffusers' AnimateDiff transformer normalizes all frames of a clip together. Views of one canvas differ in
+    brightness far more than the frames of a clip do, and their statistics must not leak into each other.
+    """
+
+    def forward(self, views: Tensor) -> Tensor:
+        """(B, channels, V, h, w) -> the same shape."""
+        alone = super().forward(views.transpose(1, 2).flatten(0, 1))
+        return alone.unflatten(0, (len(views), -1)).transpose(1, 2)
+
+
 class CrossViewAttention(nn.Module):
     """diffusers' AnimateDiff transformer over the four views as if they were four frames; identity at the start."""
 
@@ -26,6 +39,7 @@ class CrossViewAttention(nn.Module):
             heads, channels // heads, in_channels=channels, norm_num_groups=norm_groups,
             positional_embeddings="sinusoidal", num_positional_embeddings=POSITIONS,
         )  # fmt: skip
+        self.mixer.norm = PerViewGroupNorm(norm_groups, channels, self.mixer.norm.eps)
         nn.init.zeros_(self.mixer.proj_out.weight)
         nn.init.zeros_(self.mixer.proj_out.bias)
         for module in self.mixer.modules():
