@@ -2,7 +2,7 @@
 
 import sys
 
-from datasets import command_line
+from datasets.runtime import command_line
 
 BENCHMARKS = {
     "openpose": "benchmarks.openpose",

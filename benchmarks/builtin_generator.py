@@ -32,17 +32,17 @@ from torch import Tensor
 from benchmarks.identity_judge import Judge, JudgeConfig, make_judge
 from benchmarks.machine import machine
 from benchmarks.rendered_people import People
-from datasets.artifacts import Config, ModelFolder, Role, SourceFile, build, model_sha256, write_text_atomically
-from datasets.encode import pick_device
-from datasets.errors import InputError
-from imagpose.canvas_layout import CanvasRequest, SourceImage
-from imagpose.contact_sheet import SheetRow, save_contact_sheet, skeleton_picture
-from imagpose.generate import view_size_of
-from imagpose.image_metrics import Lpips, bootstrap_interval, psnr, ssim, ssim_within
-from imagpose.metric_weights import find_weights
-from imagpose.pair_canvases import Pair, canvases_of
-from imagpose.pipeline import IMAGPosePipeline, load_pipeline
-from imagpose.pose_check import find_skeletons, open_backend, pose_score
+from datasets.runtime.artifacts import Config, ModelFolder, Role, SourceFile, build, model_sha256, write_text_atomically
+from datasets.runtime.errors import InputError
+from datasets.shards.encode import pick_device
+from imagpose.canvas.layout import CanvasRequest, SourceImage
+from imagpose.evaluation.metrics import Lpips, bootstrap_interval, psnr, ssim, ssim_within
+from imagpose.evaluation.pair_canvases import Pair, canvases_of
+from imagpose.evaluation.weights import find_weights
+from imagpose.pictures.contact_sheet import SheetRow, save_contact_sheet, skeleton_picture
+from imagpose.sampling.generate import view_size_of
+from imagpose.sampling.pipeline import IMAGPosePipeline, load_pipeline
+from imagpose.sampling.pose_check import find_skeletons, open_backend, pose_score
 
 BUILT_IN = Path(__file__).resolve().parent.parent / "imagpose" / "builtin"
 POSE_GOAL, IDENTITY_GOAL = 0.9, 0.8

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPVisionConfig, CLIPVisionModel, Dinov2Config, Dinov2Model
 
-from datasets.image_encoders import NAMED_ENCODERS
-from imagpose.check_model import stable_diffusion_unet
+from datasets.shards.image_encoders import NAMED_ENCODERS
 from imagpose.config import ModelConfig
 from imagpose.modeling.denoiser import IMAGPose, denoiser_from_unet2d
+from imagpose.training.check_model import stable_diffusion_unet
 
 LATENT_CHANNELS, VAE_STRIDE = 4, 8
 

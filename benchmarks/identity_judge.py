@@ -20,11 +20,11 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks.rendered_people import People, render_people
-from datasets.artifacts import SCRATCH, StageConfig, manifest_of
-from datasets.training_run import Run, cosine_rate, set_rate, step_generator
+from datasets.runtime.artifacts import SCRATCH, StageConfig, manifest_of
+from datasets.runtime.training_run import Run, cosine_rate, set_rate, step_generator
 from reid.config import AugmentationConfig, NetworkConfig
-from reid.data import augment, normalise
-from reid.model import ReidNetwork, assemble_network, seeded_backbone
+from reid.data.images import augment, normalise
+from reid.training.model import ReidNetwork, assemble_network, seeded_backbone
 
 logger = logging.getLogger(__name__)
 

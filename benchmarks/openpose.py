@@ -34,11 +34,11 @@ from benchmarks.pose_maps import (
     crowd_maps,
     pair_people,
 )
-from datasets.artifacts import file_sha256
 from datasets.config import TINY_POSE_WEIGHTS
-from datasets.openpose import OpenPose, load_openpose
-from datasets.openpose_weights import network_class
-from datasets.tiny_pose.estimator import TinyPoseEstimator
+from datasets.poses.openpose.estimator import OpenPose, load_openpose
+from datasets.poses.openpose.weights import network_class
+from datasets.poses.tiny.estimator import TinyPoseEstimator
+from datasets.runtime.artifacts import file_sha256
 
 CROPS = 16
 """Images of our whole path: one batch."""

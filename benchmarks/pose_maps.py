@@ -11,12 +11,12 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from datasets.appearance import sample_appearance
-from datasets.body import pose_skeleton, skeleton_joints, turn_about_y
-from datasets.figures import sample_motion
-from datasets.pose_decoding import PAF_CHANNELS, PAF_LIMBS
-from datasets.scenes import CAMERAS
-from datasets.skeleton import JOINT_COUNT, missing_keypoints
+from datasets.miniature.appearance import sample_appearance
+from datasets.miniature.body import pose_skeleton, skeleton_joints, turn_about_y
+from datasets.miniature.figures import sample_motion
+from datasets.miniature.scenes import CAMERAS
+from datasets.poses.openpose.decoding import PAF_CHANNELS, PAF_LIMBS
+from datasets.poses.skeleton import JOINT_COUNT, missing_keypoints
 
 HEIGHT, WIDTH = 128, 64
 """Of the crop, pixels."""

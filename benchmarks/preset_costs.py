@@ -20,7 +20,7 @@ from benchmarks import full_size
 from benchmarks.machine import machine
 from flows.config import RegenerateConfig
 from flows.presets import PRESET_FUNCTIONS
-from imagpose.view_grid import VIEWS
+from imagpose.canvas.view_grid import VIEWS
 
 CARDS = {"A100 80 GB": 312.0, "H100 80 GB": 989.0, "RTX 4090 24 GB": 165.0}
 """Dense bfloat16 peak with float32 accumulation in TFLOP/s, by the makers' data sheets."""

@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks.isolated import forget_peak, in_a_process, memory_mb
 from benchmarks.machine import machine
-from reid.ranking import Labels, distance_rows, normalised, rank_distances, rank_features
+from reid.evaluation.ranking import Labels, distance_rows, normalised, rank_distances, rank_features
 
 QUERIES, GALLERY, WIDTH, IDENTITIES, DISTRACTORS = 3368, 15913, 2048, 750, 2798
 RANKS = 50
@@ -133,7 +133,7 @@ def main() -> int:
         "machine": machine("numpy", "torchreid"),
     }
     print(f"{QUERIES:,} queries x {GALLERY:,} images x {WIDTH:,}: CPU seconds, extra peak memory")
-    print(f"  reid.ranking  {seconds:6.2f} s beyond {mine['distance_seconds']:.2f} s of distances, "
+    print(f"  reid.evaluation.ranking  {seconds:6.2f} s beyond {mine['distance_seconds']:.2f} s of distances, "
           f"{mine['extra_peak_mb']:6.0f} MB with them")  # fmt: skip
     print(f"  torchreid     {theirs['torchreid_seconds']:6.2f} s, {theirs['torchreid_extra_peak_mb']:6.0f} MB beside "
           "the matrix")  # fmt: skip

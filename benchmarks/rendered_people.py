@@ -13,10 +13,10 @@ import logging
 import numpy as np
 from PIL import Image
 
-from datasets.appearance import Appearance
-from datasets.figures import CAMERAS, render_person, sample_appearance, sample_motion, sample_shot
-from datasets.miniature import encode_jpeg
-from datasets.progress import Progress
+from datasets.miniature.appearance import Appearance
+from datasets.miniature.figures import CAMERAS, render_person, sample_appearance, sample_motion, sample_shot
+from datasets.miniature.render import encode_jpeg
+from datasets.runtime.progress import Progress
 
 logger = logging.getLogger(__name__)
 

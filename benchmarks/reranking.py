@@ -19,8 +19,8 @@ import numpy as np
 from benchmarks.isolated import forget_peak, in_a_process, memory_mb
 from benchmarks.machine import machine
 from reid.config import RerankConfig
-from reid.ranking import normalised
-from reid.reranking import CHUNK_BYTES, FeaturePairs, rerank, rerank_features
+from reid.evaluation.ranking import normalised
+from reid.evaluation.reranking import CHUNK_BYTES, FeaturePairs, rerank, rerank_features
 
 FULL = (3368, 15913, 2048, 750)
 QUARTER = (842, 3977, 512, 188)
@@ -50,11 +50,11 @@ class ReadyPairs:
         self.matrix, self.count = matrix, len(matrix)
 
     def rows(self, start: int, stop: int) -> np.ndarray:
-        """See `reid.reranking.AllPairs`."""
+        """See `reid.evaluation.reranking.AllPairs`."""
         return self.matrix[start:stop].copy()
 
     def pairs(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        """See `reid.reranking.AllPairs`."""
+        """See `reid.evaluation.reranking.AllPairs`."""
         return self.matrix[first, second]
 
 

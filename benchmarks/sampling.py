@@ -29,11 +29,11 @@ from diffusers import AutoencoderKL, DDIMScheduler
 from torch import nn
 
 from benchmarks.machine import machine
-from datasets.skeleton import JOINT_COUNT
-from imagpose.canvas_layout import CanvasRequest, SourceFeatures
+from datasets.poses.skeleton import JOINT_COUNT
+from imagpose.canvas.layout import CanvasRequest, SourceFeatures
 from imagpose.config import SD_MODEL, ModelConfig
 from imagpose.modeling.denoiser import new_denoiser
-from imagpose.pipeline import IMAGPosePipeline
+from imagpose.sampling.pipeline import IMAGPosePipeline
 
 VIEW = (128, 64)
 STRIDE, LATENT_CHANNELS = 8, 4

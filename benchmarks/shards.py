@@ -36,15 +36,15 @@ from PIL import Image
 
 from benchmarks.machine import machine
 from benchmarks.market_images import MARKET, Size, generate_images
-from datasets.artifacts import build, file_sha256, verify
 from datasets.config import ImportPosesConfig, IndexConfig, WriteShardsConfig
-from datasets.errors import InputError
-from datasets.index import make_index, open_images, read_index
-from datasets.pose_csv import write_pose_csv
-from datasets.poses import make_imported_poses, read_poses
-from datasets.shards import make_shards, plan_shards, read_shard_index
-from datasets.sources import ImageSource
-from datasets.tars import read_samples
+from datasets.poses.csv_files import write_pose_csv
+from datasets.poses.table import make_imported_poses, read_poses
+from datasets.runtime.artifacts import build, file_sha256, verify
+from datasets.runtime.errors import InputError
+from datasets.shards.tars import read_samples
+from datasets.shards.write import make_shards, plan_shards, read_shard_index
+from datasets.sources.files import ImageSource
+from datasets.sources.index import make_index, open_images, read_index
 
 SPLITS = ("train", "query", "gallery")
 

@@ -29,11 +29,11 @@ from torch import Tensor, nn
 
 from benchmarks import full_size
 from benchmarks.machine import machine
-from datasets.encode import image_tokens, load_image_encoder, load_vae
-from imagpose.checkpoint import load_denoiser
+from datasets.shards.encode import image_tokens, load_image_encoder, load_vae
+from imagpose.canvas.view_grid import VIEWS, pack_views, view_map
 from imagpose.config import SD_MODEL
 from imagpose.modeling.denoiser import IMAGPose
-from imagpose.view_grid import VIEWS, pack_views, view_map
+from imagpose.training.checkpoint import load_denoiser
 
 VIEW, OUR_TOKENS, OFFICIAL_TOKENS = (128, 64), (224, 112), (224, 224)
 BUILT_IN = Path(__file__).parents[1] / "imagpose" / "builtin"

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from datasets.artifacts import (
+from datasets.runtime.artifacts import (
     Artifact,
     Config,
     ModelFolder,
@@ -17,7 +17,7 @@ from datasets.artifacts import (
     StageConfig,
     json_sha256,
 )  # fmt: skip
-from datasets.image_encoders import EncoderFolder, how_to_get
+from datasets.shards.image_encoders import EncoderFolder, how_to_get
 
 Percent = Annotated[int, Field(gt=0, le=100)]
 """A share in percent, as everywhere in this project: 20, not 0.2."""
@@ -83,7 +83,7 @@ class IndexConfig(StageConfig):
         """What the result depends on besides the fields: the files that a table lists (a folder counts by its own)."""
         if self.layout != "table" or not self.root.is_file():
             return {}
-        from datasets.table import listed_files
+        from datasets.sources.table import listed_files
 
         return {"listed_files": json_sha256(listed_files(self.root))}
 

@@ -13,13 +13,13 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError, create_model
 
-from datasets.artifacts import StageConfig, artifact_key
-from datasets.command_line import BAD_INPUT, one_line, parse_config
 from datasets.config import EncodeConfig, ExtractPosesConfig, ImportPosesConfig, WriteShardsConfig
-from datasets.errors import InputError
-from flows.commands import CommandError
+from datasets.runtime.artifacts import StageConfig, artifact_key
+from datasets.runtime.command_line import BAD_INPUT, one_line, parse_config
+from datasets.runtime.errors import InputError
 from flows.config import PRESETS, RegenerateConfig
 from flows.preflight import check
+from flows.process.commands import CommandError
 from imagpose.config import SynthesizeConfig, TrainConfig
 
 SINGLE_STAGES: dict[str, type[StageConfig]] = {

@@ -17,7 +17,6 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, Field, create_model, field_validator, model_validator
 
-from datasets.artifacts import Config, Role, StageConfig, json_sha256
 from datasets.config import (
     Coordinates,
     EncodeConfig,
@@ -27,8 +26,9 @@ from datasets.config import (
     SelectSubsetsConfig,
     WriteShardsConfig,
 )
-from datasets.image_encoders import folder_of
-from flows.commands import PROJECT
+from datasets.runtime.artifacts import Config, Role, StageConfig, json_sha256
+from datasets.shards.image_encoders import folder_of
+from flows.process.commands import PROJECT
 from imagpose.config import SynthesizeConfig, TrainConfig, TrainImageEncoderConfig, TrainVaeConfig
 from reid.config import ARMS, BenchmarkConfig, CheckIdentityConfig
 from reid.config import TrainConfig as ReidTrainConfig
@@ -108,7 +108,7 @@ class PretrainConfig(Config):
     """Train the base generator, from `generator` where that is given; not at all if this is not given."""
     reid_steps: int | None = Field(None, ge=1)
     """Steps of the re-ID training on these people, from which the arms 'real-pretrained' and 'pretrained+synthetic' go
-    on; not given: the recipe's own (`reid.schedule`)."""
+    on; not given: the recipe's own (`reid.training.schedule`)."""
     reid_rate: float = Field(0.1, gt=0, le=1)
     """Learning rate of the arms that go on from it, as a share of the recipe's, which is meant for a network from
     nothing: at the full rate they forget those people (docs/benchmark.md)."""
@@ -149,7 +149,7 @@ class RegenerateConfig(Config):
     given: 2 where 'real-long' or 'real-then-synthetic' is among the arms, else 1 (equal to 'real')."""
     synthetic: Annotated[dict[ArmName, Path], Role.RUNTIME] = {}
     """Images of other generators as further arms, ``NAME=PATH``: a set of `imagpose synthesize`, or a folder of images
-    that tells their identities (`reid/folders.py`). ``{fraction}`` and ``{draw}`` in a path stand for the subset's."""
+    that tells their identities (`reid.data.folders`). ``{fraction}``, ``{draw}`` in a path stand for the subset's."""
     protocol: Literal["leak-free", "paper"] = "leak-free"
     """'leak-free': the generator sees the subset only; 'paper': it is trained on the full training split."""
 

@@ -22,9 +22,9 @@ from datasets.config import (
     SelectSubsetsConfig,
     WriteShardsConfig,
 )
-from flows.commands import PROJECT
 from flows.config import ON_OTHERS, RegenerateConfig, SynthesizeSettings, complete
 from flows.overrides import regenerate_command
+from flows.process.commands import PROJECT
 from flows.reid_arms import OF_RECONSTRUCTIONS, OF_SYNTHETIC, ReidInputs, Run, Unit, train_arms
 from flows.warm_start import starting_point
 from imagpose.config import SynthesizeConfig, TrainConfig, TrainImageEncoderConfig, TrainVaeConfig

@@ -1,14 +1,14 @@
 """What is checked before any work, and before Prefect or torch are imported: data, pose files, weights.
 
-Raises `datasets.errors.InputError`, which the command prints in one line.
+Raises `datasets.runtime.errors.InputError`, which the command prints in one line.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from datasets.errors import DatasetLayoutError, InputError
-from datasets.image_encoders import NAMED_ENCODERS
+from datasets.runtime.errors import DatasetLayoutError, InputError
+from datasets.shards.image_encoders import NAMED_ENCODERS
 from flows.config import RegenerateConfig
 
 DOWNLOADS = {
@@ -64,8 +64,8 @@ def data_problems(config: RegenerateConfig) -> list[str]:
 
 def layout_problem(root: Path, layout: str) -> str | None:
     """Why a root does not look as its layout demands, or None; looks at names only."""
-    from datasets import market1501
-    from datasets.index import open_source
+    from datasets.sources import market1501
+    from datasets.sources.index import open_source
 
     try:
         with open_source(root, layout) as source:
@@ -98,7 +98,7 @@ def split_problem(config: RegenerateConfig) -> str | None:
 
 def _listed(config: RegenerateConfig) -> list[dict[str, object]]:
     """Index rows of the data set, its files not looked into."""
-    from datasets.index import LAYOUTS, open_source
+    from datasets.sources.index import LAYOUTS, open_source
 
     with open_source(config.root, config.layout) as source:
         return LAYOUTS[config.layout].list_images(source).rows
@@ -122,7 +122,7 @@ def slice_problem(config: RegenerateConfig) -> str | None:
 
 def csv_problem(path: Path) -> str | None:
     """Why a file is no published keypoint CSV, by its first line, or None."""
-    from datasets.pose_csv import HEADER
+    from datasets.poses.csv_files import HEADER
 
     try:
         with path.open("rb") as file:

@@ -24,19 +24,19 @@ from prefect.runtime import flow_run
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.tasks import exponential_backoff
 
-from datasets.artifacts import StageConfig, json_sha256
-from datasets.command_line import BUSY, IO_ERROR, PASSING_ERRORS
-from flows.commands import CommandError
+from datasets.runtime.artifacts import StageConfig, json_sha256
+from datasets.runtime.command_line import BUSY, IO_ERROR, PASSING_ERRORS
 from flows.config import RegenerateConfig
-from flows.locks import only_run
-from flows.output import StageOutput
 from flows.pipeline import regenerate_with
 from flows.preflight import check
-from flows.publish import publish
-from flows.server import temporary_server
-from flows.site import command_environment, with_data_of_the_site
+from flows.process.commands import CommandError
+from flows.process.locks import only_run
+from flows.process.output import StageOutput
+from flows.server.publish import publish
+from flows.server.site import command_environment, with_data_of_the_site
+from flows.server.temporary import temporary_server
+from flows.server.watch import RunWatch
 from flows.stages import Resources, describe_made, run_stages, stage_name
-from flows.watch import RunWatch
 
 
 async def may_pass(task: Any, task_run: Any, state: Any) -> bool:

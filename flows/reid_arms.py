@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from datasets.artifacts import StageConfig
+from datasets.runtime.artifacts import StageConfig
 from flows.config import ON_OTHERS, RegenerateConfig, ReidSettings, complete
 from reid.config import CheckIdentityConfig, TrainConfig, cheap_augmentation
 

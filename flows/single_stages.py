@@ -9,8 +9,8 @@ from pathlib import Path
 
 from prefect import flow
 
-from datasets.artifacts import StageConfig
 from datasets.config import EncodeConfig, ExtractPosesConfig, ImportPosesConfig, WriteShardsConfig
+from datasets.runtime.artifacts import StageConfig
 from flows.regenerate import make_artifacts
 from flows.stages import Resources, stage_name
 from imagpose.config import SynthesizeConfig, TrainConfig

@@ -16,11 +16,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from datasets.artifacts import StageConfig, artifact_directory, artifact_key, is_complete, json_sha256, manifest_of
 from datasets.config import EncodeConfig, ExtractPosesConfig
-from flows.commands import GRACE_SECONDS, Guard, run_commands
+from datasets.runtime.artifacts import (
+    StageConfig,
+    artifact_directory,
+    artifact_key,
+    is_complete,
+    json_sha256,
+    manifest_of,
+)
 from flows.config import RegenerateConfig
-from flows.locks import hold_cards
+from flows.process.commands import GRACE_SECONDS, Guard, run_commands
+from flows.process.locks import hold_cards
 
 logger = logging.getLogger(__name__)
 
@@ -140,7 +147,7 @@ def _run(
         on_line(f"to be run on each of the {resources.nodes} machines: {shlex.join(commands[0][0])}")
     guard = Guard(environment=resources.environment, grace_seconds=resources.grace_seconds, still_wanted=still_wanted)
     if on_cluster:
-        from flows.cluster import run_on_cluster
+        from flows.process.cluster import run_on_cluster
 
         cards = 0 if device == "cpu" else cards
         run_on_cluster(resources.ray, commands, on_line, guard, device=device, gpus=cards)

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from datasets.artifacts import MANIFEST, Role, describe_config, manifest_of
-from datasets.errors import InputError
+from datasets.runtime.artifacts import MANIFEST, Role, describe_config, manifest_of
+from datasets.runtime.errors import InputError
 from imagpose.config import TrainConfig
 
 logger = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ def _images_outside(manifest: dict[str, Any], wanted: TrainConfig) -> int:
     """How many images the earlier generator has seen that the new subset does not hold; none without subsets."""
     if wanted.subset is None:
         return 0
-    from datasets.subsets import read_subset
+    from datasets.sources.subsets import read_subset
 
     config = manifest["config"]
     try:

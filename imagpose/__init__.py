@@ -11,7 +11,7 @@ import importlib
 _CLASSES = {
     "FeatureConditioning": "imagpose.modeling.feature_conditioning",
     "IMAGPose": "imagpose.modeling.denoiser",
-    "IMAGPosePipeline": "imagpose.pipeline",
+    "IMAGPosePipeline": "imagpose.sampling.pipeline",
     "IMAGPoseUNet": "imagpose.modeling.unet",
     "ModelMixin": "diffusers",
     "PoseEncoder": "imagpose.modeling.pose_encoder",

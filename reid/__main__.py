@@ -2,33 +2,33 @@
 
 import sys
 
-from datasets.command_line import Command, main
+from datasets.runtime.command_line import Command, main
 
 COMMANDS = {
     "train": Command(
         summary="Train a BoT network on a subset, with or without synthetic images, and test it.",
         config="reid.config:TrainConfig",
-        run="reid.train:make_run",
+        run="reid.training.train:make_run",
     ),
     "evaluate": Command(
         summary="Test a trained network on the query and gallery splits of any shards.",
         config="reid.config:EvaluateConfig",
-        run="reid.evaluate:make_evaluation",
+        run="reid.evaluation.evaluate:make_evaluation",
     ),
     "check-identity": Command(
         summary="Score generated images against their identities; say which to keep.",
         config="reid.config:CheckIdentityConfig",
-        run="reid.identity_check:make_identity_check",
+        run="reid.evaluation.identity_check:make_identity_check",
     ),
     "benchmark": Command(
         summary="Put finished runs into one table with intervals.",
         config="reid.config:BenchmarkConfig",
-        run="reid.benchmark:make_benchmark",
+        run="reid.benchmark.benchmark:make_benchmark",
     ),
     "report": Command(
         summary="Write the self-contained HTML report.",
         config="reid.config:ReportConfig",
-        run="reid.report:make_report",
+        run="reid.report.page:make_report",
     ),
 }
 

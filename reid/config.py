@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from datasets.artifacts import Artifact, Config, Role, SourceFile, SourceTree, StageConfig
+from datasets.runtime.artifacts import Artifact, Config, Role, SourceFile, SourceTree, StageConfig
 
 Percent = Annotated[int, Field(gt=0, le=100)]
 """A share in percent, as everywhere in this project: 20, not 0.2."""
@@ -162,7 +162,7 @@ class TrainConfig(StageConfig):
     command: ClassVar[str | None] = "train"
 
     shards: SourceTree
-    """Image shards (`datasets write-shards`) with the training split, or a folder of images (`reid/folders.py`)."""
+    """Image shards (`datasets write-shards`) with the training split, or a folder (`reid.data.folders`)."""
     test_shards: SourceTree
     """Image shards or a folder that holds the query and gallery splits; may be the same one."""
     subsets: Artifact | None = None
@@ -173,7 +173,7 @@ class TrainConfig(StageConfig):
     """Which draw of the subset."""
     synthetic: list[SourceTree] = []
     """Sets of generated images to train on as well, under the same labels: `imagpose synthesize`, or any folder of
-    images that tells their identities (`reid/folders.py`)."""
+    images that tells their identities (`reid/data/folders.py`)."""
     identity_check: list[Artifact] = []
     """`reid check-identity` of each synthetic set, in the same order; only images that it kept are used."""
     synthetic_images: int | None = Field(None, ge=1)
@@ -203,7 +203,7 @@ class TrainConfig(StageConfig):
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the network's forward and backward pass; bfloat16 through autocast, for GPUs."""
     processes: int = Field(1, ge=1)
-    """Processes (GPUs) that a batch is spread over, under torchrun (`reid/distributed.py`)."""
+    """Processes (GPUs) that a batch is spread over, under torchrun (`reid/training/distributed.py`)."""
 
     rerank: RerankConfig | None = None
     """Also test with k-reciprocal re-ranking; its figures stand beside the headline's and never replace them."""

@@ -11,7 +11,7 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # xdist runs a test a core
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the commands do (datasets/command_line.py)
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the commands do (datasets/runtime/command_line.py)
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 
 REPOSITORY = Path(__file__).resolve().parent.parent

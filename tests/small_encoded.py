@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from datasets.artifacts import StageConfig, build
-from datasets.encoded import keypoints_to_json
-from datasets.tars import write_tar
+from datasets.runtime.artifacts import StageConfig, build
+from datasets.shards.encoded import keypoints_to_json
+from datasets.shards.tars import write_tar
 
 PEOPLE = {1: 1, 2: 2, 5: 3, 7: 4, 9: 9}
 """Images per pid."""

@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from datasets.artifacts import StageConfig, build
-from datasets.command_line import load_name
+from datasets.runtime.artifacts import StageConfig, build
+from datasets.runtime.command_line import load_name
 
 MAKERS = {
-    "index": "datasets.index:make_index",
-    "import-poses": "datasets.poses:make_imported_poses",
-    "select-subsets": "datasets.subsets:make_subsets",
-    "write-shards": "datasets.shards:make_shards",
+    "index": "datasets.sources.index:make_index",
+    "import-poses": "datasets.poses.table:make_imported_poses",
+    "select-subsets": "datasets.sources.subsets:make_subsets",
+    "write-shards": "datasets.shards.write:make_shards",
 }
 
 

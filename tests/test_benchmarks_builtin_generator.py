@@ -11,9 +11,9 @@ import torch
 from benchmarks.builtin_generator import QualityConfig, measure, table
 from benchmarks.identity_judge import Judge, JudgeConfig, make_judge
 from benchmarks.rendered_people import render_people
-from datasets.artifacts import build
-from datasets.errors import InputError
-from imagpose.image_metrics import ssim, ssim_within
+from datasets.runtime.artifacts import build
+from datasets.runtime.errors import InputError
+from imagpose.evaluation.metrics import ssim, ssim_within
 
 SMALL = JudgeConfig(identities=3, judge_images=2, steps=2, batch_size=4)
 

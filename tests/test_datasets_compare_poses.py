@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 
 from datasets.__main__ import COMMANDS
-from datasets.command_line import main
-from datasets.compare_poses import ALL, OTHER_SIDE, joint_table, markdown_table
 from datasets.config import ComparePosesConfig, ImportPosesConfig, IndexConfig
-from datasets.pose_csv import write_pose_csv
-from datasets.pose_sheets import Entry, choose, skeleton_sheet
-from datasets.skeleton import JOINTS, flip_keypoints, missing_keypoints
+from datasets.poses.compare import ALL, OTHER_SIDE, joint_table, markdown_table
+from datasets.poses.csv_files import write_pose_csv
+from datasets.poses.sheets import Entry, choose, skeleton_sheet
+from datasets.poses.skeleton import JOINTS, flip_keypoints, missing_keypoints
+from datasets.runtime.command_line import main
 from tests.small_sets import make, market_files, write_files
 
 HEIGHTS = np.array([100.0, 200.0])

@@ -11,17 +11,17 @@ import pytest
 from PIL import Image
 
 from datasets.__main__ import COMMANDS
-from datasets.artifacts import manifest_of
-from datasets.command_line import main
 from datasets.config import ImportPosesConfig, IndexConfig, WriteShardsConfig
-from datasets.encode import view_pixels
-from datasets.encoded import keypoints_from_json
-from datasets.errors import InputError
-from datasets.index import read_index
-from datasets.pairs import read_pairs
-from datasets.skeleton import present_joints
-from datasets.tars import read_samples
-from datasets.views import crop_of, frame_of, keypoints_in_view, open_picture
+from datasets.poses.skeleton import present_joints
+from datasets.poses.views import crop_of, frame_of, keypoints_in_view, open_picture
+from datasets.runtime.artifacts import manifest_of
+from datasets.runtime.command_line import main
+from datasets.runtime.errors import InputError
+from datasets.shards.encode import view_pixels
+from datasets.shards.encoded import keypoints_from_json
+from datasets.shards.tars import read_samples
+from datasets.sources.index import read_index
+from datasets.sources.pairs import read_pairs
 from tests.small_sets import jpeg, make, write_files
 
 FORMS = {"square": (256, 256), "crop": (176, 256), "large": (750, 1101)}
@@ -258,7 +258,7 @@ def test_files_that_are_no_pairs_are_refused_in_one_line(tmp_path, content):
 
 @pytest.mark.realdata
 def test_the_published_test_keypoints_are_recognised_as_of_the_square_originals(market1501_root, tmp_path):
-    from datasets.pose_csv import read_pose_csv
+    from datasets.poses.csv_files import read_pose_csv
 
     rows = read_pose_csv(market1501_root.parent / "published" / "DATA" / "fasion-annotation-test.csv").values()
     joints = np.concatenate([row.keypoints[present_joints(row.keypoints), 0] for row in rows])

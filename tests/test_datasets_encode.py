@@ -18,15 +18,15 @@ from diffusers import AutoencoderKL
 from PIL import Image
 from transformers import CLIPVisionConfig, CLIPVisionModel, Dinov2Config, Dinov2Model
 
-from datasets import encode
-from datasets.artifacts import artifact_directory, build, is_complete, manifest_of, partial_directory
 from datasets.config import EncodeConfig, ImportPosesConfig, IndexConfig, WriteShardsConfig
-from datasets.encode import load_image_encoder, load_vae, make_encoded, view_pixels
-from datasets.encoded import EncodedImages, keypoints_from_json, keypoints_to_json
-from datasets.errors import ArtifactBusyError, ArtifactError, InputError, WeightsError
-from datasets.shards import make_shards
-from datasets.skeleton import flip_keypoints
-from datasets.tars import read_samples
+from datasets.poses.skeleton import flip_keypoints
+from datasets.runtime.artifacts import artifact_directory, build, is_complete, manifest_of, partial_directory
+from datasets.runtime.errors import ArtifactBusyError, ArtifactError, InputError, WeightsError
+from datasets.shards import encode
+from datasets.shards.encode import load_image_encoder, load_vae, make_encoded, view_pixels
+from datasets.shards.encoded import EncodedImages, keypoints_from_json, keypoints_to_json
+from datasets.shards.tars import read_samples
+from datasets.shards.write import make_shards
 from tests.small_sets import jpeg, make, market_files, pose_csv, write_files
 
 HEIGHT, WIDTH = 48, 24
@@ -151,9 +151,9 @@ def test_an_interrupted_encoding_goes_on_by_shard_to_the_same_bytes(
 NURSERY = """
 import os, sys
 from pathlib import Path
-from datasets.artifacts import build
+from datasets.runtime.artifacts import build
 from datasets.config import EncodeConfig
-from datasets.encode import make_encoded
+from datasets.shards.encode import make_encoded
 import diffusers.models.autoencoders.autoencoder_kl, transformers.models.dinov2.modeling_dinov2
 config = EncodeConfig.model_validate_json(Path(sys.argv[1]).read_text())
 for store in sys.stdin:
@@ -233,7 +233,7 @@ def test_a_full_disk_while_encoding_is_told_and_the_next_run_goes_on(
         real(descriptor)
 
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-    monkeypatch.setattr("datasets.tars.os.fsync", full_at_the_second)
+    monkeypatch.setattr("datasets.shards.tars.os.fsync", full_at_the_second)
     with pytest.raises(InputError, match="no space left while making"):
         build(config_of(shards, models), make_encoded, store=tmp_path)
     directory = build(config_of(shards, models), make_encoded, store=tmp_path)

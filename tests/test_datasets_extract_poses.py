@@ -11,17 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datasets import extract_poses
-from datasets.artifacts import artifact_key, build, manifest_of
 from datasets.config import ExportPosesConfig, ExtractPosesConfig, IndexConfig, MiniatureConfig
-from datasets.errors import InputError, WeightsError
-from datasets.index import read_index
-from datasets.miniature import make_miniature
-from datasets.pose_csv import read_pose_csv
-from datasets.poses import POSES_FILE, read_poses, run_export
-from datasets.skeleton import missing_keypoints, present_joints
-from datasets.tiny_pose.estimator import MIN_SCORES, TinyPoseEstimator
-from datasets.tiny_pose.network import save_network
+from datasets.miniature.render import make_miniature
+from datasets.poses import extract as extract_poses
+from datasets.poses.csv_files import read_pose_csv
+from datasets.poses.skeleton import missing_keypoints, present_joints
+from datasets.poses.table import POSES_FILE, read_poses, run_export
+from datasets.poses.tiny.estimator import MIN_SCORES, TinyPoseEstimator
+from datasets.poses.tiny.network import save_network
+from datasets.runtime.artifacts import artifact_key, build, manifest_of
+from datasets.runtime.errors import InputError, WeightsError
+from datasets.sources.index import read_index
 from tests.small_sets import make, market_files, market_root, write_files
 from tests.test_datasets_train_pose import random_network
 

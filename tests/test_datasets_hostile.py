@@ -16,18 +16,18 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from datasets import image_check
-from datasets import index as index_module
 from datasets.__main__ import COMMANDS
-from datasets.artifacts import artifact_key, manifest_of
-from datasets.command_line import main
 from datasets.config import ImportPosesConfig, IndexConfig, WriteShardsConfig
-from datasets.errors import InputError
-from datasets.image_check import check_image
-from datasets.index import read_index
-from datasets.market1501 import parse_name
-from datasets.pose_csv import HEADER, parse_pose_line, read_pose_csv
-from datasets.skeleton import present_joints
+from datasets.poses.csv_files import HEADER, parse_pose_line, read_pose_csv
+from datasets.poses.skeleton import present_joints
+from datasets.runtime.artifacts import artifact_key, manifest_of
+from datasets.runtime.command_line import main
+from datasets.runtime.errors import InputError
+from datasets.sources import image_check
+from datasets.sources import index as index_module
+from datasets.sources.image_check import check_image
+from datasets.sources.index import read_index
+from datasets.sources.market1501 import parse_name
 from tests.small_sets import jpeg, make, market_files, market_root, pose_csv, write_files
 
 GOOD = str(list(range(1, 19)))

@@ -13,12 +13,12 @@ import pandas as pd
 import pytest
 
 from datasets.__main__ import COMMANDS
-from datasets.artifacts import manifest_of
-from datasets.command_line import main
 from datasets.config import IndexConfig
-from datasets.errors import DatasetLayoutError, InputError
-from datasets.index import open_images, read_index
-from datasets.market1501 import parse_name
+from datasets.runtime.artifacts import manifest_of
+from datasets.runtime.command_line import main
+from datasets.runtime.errors import DatasetLayoutError, InputError
+from datasets.sources.index import open_images, read_index
+from datasets.sources.market1501 import parse_name
 from tests.small_sets import jpeg, make, market_files, market_root, write_files
 
 
@@ -260,7 +260,7 @@ def test_workers_end_with_a_process_that_is_killed(repository):
     script = """
 import os, sys
 from concurrent.futures import ProcessPoolExecutor
-from datasets.processes import end_with_parent
+from datasets.runtime.processes import end_with_parent
 import time
 def nap(_):
     os.write(1, b"%d\\n" % os.getpid())  # in one piece: the two share the pipe

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.encoded import EncodedImages
-from datasets.errors import InputError
-from datasets.loader import epoch_order, starting_images, stream_steps
-from imagpose.canvas import EMPTY, plan_batch
+from datasets.runtime.errors import InputError
+from datasets.shards.encoded import EncodedImages
+from datasets.shards.loader import epoch_order, starting_images, stream_steps
+from imagpose.canvas.training import EMPTY, plan_batch
 from imagpose.config import TrainConfig
-from imagpose.training_batches import StepReader
+from imagpose.training.batches import StepReader
 from tests.small_encoded import PEOPLE, encoded_artifact
 from tests.test_imagpose_canvas import RandomImages
 

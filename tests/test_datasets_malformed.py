@@ -12,12 +12,12 @@ import pytest
 from PIL import Image
 
 from datasets.config import ImportPosesConfig, IndexConfig
-from datasets.errors import InputError
-from datasets.image_check import check_image
-from datasets.index import read_index
-from datasets.pose_csv import HEADER, parse_pose_line, read_pose_csv
-from datasets.poses import read_poses
-from datasets.skeleton import present_joints
+from datasets.poses.csv_files import HEADER, parse_pose_line, read_pose_csv
+from datasets.poses.skeleton import present_joints
+from datasets.poses.table import read_poses
+from datasets.runtime.errors import InputError
+from datasets.sources.image_check import check_image
+from datasets.sources.index import read_index
 from tests.small_sets import jpeg, make, market_files, pose_lines, write_files
 
 STATUSES = {"ok", "empty", "unreadable", "truncated", "not-jpeg", "not-rgb", "bomb"}

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets import miniature
-from datasets.body import GESTURES, JOINTS, suit_motion
-from datasets.figures import (
+from datasets.miniature import render as miniature
+from datasets.miniature.body import GESTURES, JOINTS, suit_motion
+from datasets.miniature.figures import (
     CAMERAS,
     STUDIO,
     Motion,
@@ -23,7 +23,7 @@ from datasets.figures import (
     sample_shot,
     studio_shot,
 )
-from datasets.scenes import OCCLUDERS
+from datasets.miniature.scenes import OCCLUDERS
 
 MARKET_NAME = re.compile(r"(-1|\d{4})_c([1-6])s([1-6])_(\d{6})_(\d{2})\.jpg")
 CATALOGUE_PATH = re.compile(r"img/(MEN|WOMEN)/(\w+)/id_(\d{8})/(\d\d)_(1_front|2_side|3_back|4_full|7_additional)\.jpg")

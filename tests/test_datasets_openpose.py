@@ -14,15 +14,15 @@ import torch
 from safetensors.torch import save_file
 
 from benchmarks.pose_maps import GivenMaps, crowd_maps
-from datasets import openpose_weights
 from datasets.__main__ import COMMANDS
-from datasets.command_line import main
-from datasets.errors import WeightsError
-from datasets.openpose import OpenPose, enlarge, load_openpose, network_input
-from datasets.openpose_weights import WEIGHTS_FILE, load_network, network_class
-from datasets.pose_decoding import smooth
-from datasets.pose_estimation import main_person
-from datasets.skeleton import missing_keypoints
+from datasets.poses.estimation import main_person
+from datasets.poses.openpose import weights as openpose_weights
+from datasets.poses.openpose.decoding import smooth
+from datasets.poses.openpose.estimator import OpenPose, enlarge, load_openpose, network_input
+from datasets.poses.openpose.weights import WEIGHTS_FILE, load_network, network_class
+from datasets.poses.skeleton import missing_keypoints
+from datasets.runtime.command_line import main
+from datasets.runtime.errors import WeightsError
 from tests.small_sets import make, market_root
 
 CROP = (128, 64)

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from benchmarks.pose_maps import GivenMaps, controlnet_aux_body, controlnet_aux_people, crowd_maps, pair_people
-from datasets.openpose import enlarge
-from datasets.pose_decoding import PAF_CHANNELS, PAF_LIMBS, Decoding, decode_people, smooth
-from datasets.skeleton import JOINTS, LIMBS, present_joints
+from datasets.poses.openpose.decoding import PAF_CHANNELS, PAF_LIMBS, Decoding, decode_people, smooth
+from datasets.poses.openpose.estimator import enlarge
+from datasets.poses.skeleton import JOINTS, LIMBS, present_joints
 
 RAW = Decoding(smoothing_sigma=0)
 HEIGHT, WIDTH = 40, 60

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from datasets.__main__ import COMMANDS
-from datasets.artifacts import manifest_of
-from datasets.command_line import main
 from datasets.config import ImportPosesConfig, IndexConfig
-from datasets.errors import InputError
-from datasets.pairs import deepfashion_groups, has_torso, market1501_groups, ordered_pairs
-from datasets.pose_csv import HEADER, format_pose_row, parse_pose_line, read_pose_csv, write_pose_csv
-from datasets.poses import read_poses
-from datasets.skeleton import missing_keypoints, present_joints
-from datasets.views import from_deepfashion
+from datasets.poses.csv_files import HEADER, format_pose_row, parse_pose_line, read_pose_csv, write_pose_csv
+from datasets.poses.skeleton import missing_keypoints, present_joints
+from datasets.poses.table import read_poses
+from datasets.poses.views import from_deepfashion
+from datasets.runtime.artifacts import manifest_of
+from datasets.runtime.command_line import main
+from datasets.runtime.errors import InputError
+from datasets.sources.pairs import deepfashion_groups, has_torso, market1501_groups, ordered_pairs
 from tests.small_sets import make, market_files, pose_csv, write_files
 
 PUBLISHED = (

@@ -18,13 +18,13 @@ import pandas as pd
 import pytest
 
 from datasets.__main__ import COMMANDS
-from datasets.artifacts import MANIFEST, artifact_directory, is_complete, manifest_of
-from datasets.command_line import main
 from datasets.config import ImportPosesConfig, IndexConfig, WriteShardsConfig
-from datasets.errors import ArtifactBusyError, InputError
-from datasets.index import read_index
-from datasets.poses import read_poses
-from datasets.shards import plan_shards, read_shard_index, sample_json, sample_keypoints, shard_ends
+from datasets.poses.table import read_poses
+from datasets.runtime.artifacts import MANIFEST, artifact_directory, is_complete, manifest_of
+from datasets.runtime.command_line import main
+from datasets.runtime.errors import ArtifactBusyError, InputError
+from datasets.shards.write import plan_shards, read_shard_index, sample_json, sample_keypoints, shard_ends
+from datasets.sources.index import read_index
 from tests.small_sets import jpeg, make, market_files, pose_csv, write_files
 
 SPLITS = ["train", "query", "gallery"]
@@ -156,7 +156,7 @@ def test_a_split_without_images_is_refused(tmp_path):
     config = prepare(tmp_path, market_files(test_identities=1))
     images = read_index(config.images)
     with pytest.raises(InputError, match="no usable image in split 'query'"):
-        from datasets.shards import _join
+        from datasets.shards.write import _join
 
         _join(images[images["split"] != "query"], read_poses(config.poses), config)
 
@@ -221,9 +221,9 @@ def test_a_key_that_no_tar_can_hold_is_refused_before_work(tmp_path):
 NURSERY = """
 import os, sys
 from pathlib import Path
-from datasets.artifacts import build
+from datasets.runtime.artifacts import build
 from datasets.config import WriteShardsConfig
-from datasets.shards import make_shards
+from datasets.shards.write import make_shards
 config = WriteShardsConfig.model_validate_json(Path(sys.argv[1]).read_text())
 for store in sys.stdin:
     pid = os.fork()
@@ -266,7 +266,7 @@ def test_killed_at_ten_random_moments_and_run_again_the_set_is_byte_identical(tm
 
 def test_an_interrupted_run_keeps_its_finished_shards_and_clears_what_was_half_written(tmp_path, monkeypatch):
     config = prepare(tmp_path, market_files(identities=12, images=4), splits=["train"])
-    from datasets import shards
+    from datasets.shards import write as shards
 
     real, calls = shards.write_tar, []
 
@@ -299,7 +299,7 @@ def test_a_full_disk_is_told_in_one_line_and_the_next_run_goes_on(tmp_path, monk
             raise OSError(errno.ENOSPC, "No space left on device")
         real(descriptor)
 
-    monkeypatch.setattr("datasets.tars.os.fsync", full_at_the_second)
+    monkeypatch.setattr("datasets.shards.tars.os.fsync", full_at_the_second)
     assert main("datasets", COMMANDS, flags) == 2
     assert "no space left while making" in capsys.readouterr().err
     assert not is_complete(artifact_directory(config, tmp_path / "store"))
@@ -311,7 +311,7 @@ def test_a_full_disk_is_told_in_one_line_and_the_next_run_goes_on(tmp_path, monk
 
 def test_a_second_writer_is_refused_while_the_first_one_works(tmp_path, monkeypatch):
     config = prepare(tmp_path, market_files(), splits=["train"])
-    from datasets import shards
+    from datasets.shards import write as shards
 
     real = shards.write_tar
 

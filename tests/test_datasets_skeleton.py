@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from datasets.skeleton import (
+from datasets.poses.skeleton import (
     COLOURS,
     FLIP_PAIRS,
     JOINTS,

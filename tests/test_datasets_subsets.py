@@ -5,11 +5,11 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
-from datasets.artifacts import manifest_of
 from datasets.config import IndexConfig, SelectSubsetsConfig
-from datasets.errors import InputError
-from datasets.index import read_index
-from datasets.subsets import draw_order, read_subset, subset_size
+from datasets.runtime.artifacts import manifest_of
+from datasets.runtime.errors import InputError
+from datasets.sources.index import read_index
+from datasets.sources.subsets import draw_order, read_subset, subset_size
 from tests.small_sets import jpeg, make, market_files, write_files
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from datasets.errors import InputError
-from datasets.tars import BLOCK, DamagedTarError, locate_samples, read_samples, write_tar
+from datasets.runtime.errors import InputError
+from datasets.shards.tars import BLOCK, DamagedTarError, locate_samples, read_samples, write_tar
 
 MEMBERS = [
     ("a.json", b"{}"),

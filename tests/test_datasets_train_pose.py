@@ -9,13 +9,11 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
-from datasets.artifacts import build, manifest_of
 from datasets.config import ImportPosesConfig, IndexConfig, TrainPoseConfig
-from datasets.errors import InputError, WeightsError
-from datasets.skeleton import flip_keypoints, missing_keypoints, present_joints
-from datasets.tiny_pose import augmentation, training
-from datasets.tiny_pose.decoding import _choose, _limb_agreement, decode_person, find_peaks
-from datasets.tiny_pose.network import (
+from datasets.poses.skeleton import flip_keypoints, missing_keypoints, present_joints
+from datasets.poses.tiny import augmentation, training
+from datasets.poses.tiny.decoding import _choose, _limb_agreement, decode_person, find_peaks
+from datasets.poses.tiny.network import (
     CONFIG_FILE,
     WEIGHTS_FILE,
     NetworkConfig,
@@ -24,10 +22,12 @@ from datasets.tiny_pose.network import (
     load_network,
     save_network,
 )
-from datasets.tiny_pose.people import People, split_by_identity
-from datasets.tiny_pose.quality import pose_quality
-from datasets.tiny_pose.targets import FIELD_LIMBS, field_targets, field_weights, heat_targets, to_cells, to_pixels
-from datasets.training_run import CHECKPOINT
+from datasets.poses.tiny.people import People, split_by_identity
+from datasets.poses.tiny.quality import pose_quality
+from datasets.poses.tiny.targets import FIELD_LIMBS, field_targets, field_weights, heat_targets, to_cells, to_pixels
+from datasets.runtime.artifacts import build, manifest_of
+from datasets.runtime.errors import InputError, WeightsError
+from datasets.runtime.training_run import CHECKPOINT
 from tests.small_sets import make, market_files, market_root, pose_csv, write_files
 
 PERSON = np.array(
@@ -135,7 +135,7 @@ def test_no_other_choice_of_candidates_has_more_evidence():
 
 
 def training_tree() -> tuple[int, ...]:
-    from datasets.tiny_pose.decoding import TREE
+    from datasets.poses.tiny.decoding import TREE
 
     return TREE
 
@@ -333,6 +333,6 @@ def _poses_of_tests(folder: Path) -> Path:
 
 
 def test_weights_are_float16_and_small():
-    tensors = load_file(Path(training.__file__).parents[1] / "builtin" / "openpose_tiny" / WEIGHTS_FILE)
+    tensors = load_file(Path(training.__file__).parents[2] / "builtin" / "openpose_tiny" / WEIGHTS_FILE)
     assert {value.dtype for value in tensors.values()} == {torch.float16}
     assert sum(value.nbytes for value in tensors.values()) < 3e6

@@ -6,11 +6,11 @@ import shutil
 
 import pytest
 
-from datasets import artifacts
 from datasets.__main__ import COMMANDS
-from datasets.artifacts import build
-from datasets.command_line import main
 from datasets.config import IndexConfig, MiniatureConfig, SelectSubsetsConfig
+from datasets.runtime import artifacts
+from datasets.runtime.artifacts import build
+from datasets.runtime.command_line import main
 from tests.small_sets import make, market_root
 
 

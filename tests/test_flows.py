@@ -16,12 +16,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from datasets import command_line
-from datasets.artifacts import MANIFEST, build, verify
 from datasets.config import MiniatureConfig
-from datasets.errors import ArtifactBusyError
-from flows.commands import CommandError
-from flows.output import StageOutput
+from datasets.runtime import command_line
+from datasets.runtime.artifacts import MANIFEST, build, verify
+from datasets.runtime.errors import ArtifactBusyError
+from flows.process.commands import CommandError
+from flows.process.output import StageOutput
 from flows.stages import describe_made
 
 pytestmark = pytest.mark.timeout(900)  # whichever test comes first waits for the run of all stages
@@ -114,7 +114,7 @@ def test_the_installed_versions_give_a_prefect_server():
 def test_a_commands_lines_keep_their_level_and_lose_their_own_clock(caplog):
     output = StageOutput("datasets index", logging.getLogger("test"))
     with caplog.at_level(logging.INFO):
-        output("14:02:03 WARNING datasets.index: 2 files are truncated")
+        output("14:02:03 WARNING datasets.sources.index: 2 files are truncated")
         output("a traceback's line: no prefix")
     assert [(record.levelname, record.message) for record in caplog.records] == [
         ("WARNING", "2 files are truncated"),

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from datasets.artifacts import MANIFEST
-from datasets.errors import InputError
-from flows.commands import CommandError, Guard
+from datasets.runtime.artifacts import MANIFEST
+from datasets.runtime.errors import InputError
+from flows.process.commands import CommandError, Guard
 from flows.stages import shares_of
 
 ray = pytest.importorskip("ray", reason="optional: pip install -e '.[ray]'")
 
 from datasets.config import EncodeConfig, ExtractPosesConfig  # noqa: E402
-from flows.cluster import run_on_cluster  # noqa: E402
+from flows.process.cluster import run_on_cluster  # noqa: E402
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -68,7 +68,7 @@ def test_a_failure_says_the_commands_last_lines_and_stops_the_others(cluster, tm
 def test_a_node_that_does_not_see_the_store_is_told_of(cluster, tmp_path, monkeypatch):
     import contextlib
 
-    from flows import cluster as module
+    from flows.process import cluster as module
 
     monkeypatch.setattr(module, "_mark", lambda folder: contextlib.nullcontext(folder / "not-there"))
     with pytest.raises(InputError, match="does not see"):
@@ -76,7 +76,7 @@ def test_a_node_that_does_not_see_the_store_is_told_of(cluster, tmp_path, monkey
 
 
 def test_an_address_where_no_cluster_answers_is_refused(tmp_path):
-    code = "import sys; from flows.cluster import _connect; _connect('127.0.0.1:1')"
+    code = "import sys; from flows.process.cluster import _connect; _connect('127.0.0.1:1')"
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=Path(__file__).parent.parent, capture_output=True, text=True
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.commands import CommandError, Guard, run_command, run_commands
+from flows.process.commands import CommandError, Guard, run_command, run_commands
 
 TRAINER = """
 import os, pathlib, signal, subprocess, sys, time
@@ -100,7 +100,7 @@ def test_the_trainer_saves_and_ends_when_its_caller_is_killed_outright(tmp_path,
     script = tmp_path / "trainer.py"
     script.write_text(TRAINER)
     code = (
-        "import sys; from pathlib import Path; from flows.commands import run_command; "
+        "import sys; from pathlib import Path; from flows.process.commands import run_command; "
         f"run_command([sys.executable, {str(script)!r}, {str(tmp_path)!r}], Path({str(tmp_path / 'x.log')!r}), print)"
     )
     caller = subprocess.Popen([sys.executable, "-c", code], cwd=repository)
@@ -164,7 +164,7 @@ def test_a_run_that_is_no_longer_wanted_ends_its_command(tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux's /proc")
 def test_a_server_that_others_started_ends_with_us(tmp_path, repository):
     code = (
-        "import subprocess, sys, time; from flows.commands import tether; "
+        "import subprocess, sys, time; from flows.process.commands import tether; "
         "server = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], start_new_session=True); "
         "subprocess.Popen([*tether(2.0), '--end', str(server.pid)], start_new_session=True); "
         "print(server.pid, flush=True); time.sleep(600)"

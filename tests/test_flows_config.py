@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from datasets.artifacts import Role
-from datasets.command_line import parse_config
 from datasets.config import WriteShardsConfig
+from datasets.runtime.artifacts import Role
+from datasets.runtime.command_line import parse_config
 from flows.__main__ import main
 from flows.config import PRESETS, RegenerateConfig, complete, settings_of
 from flows.overrides import regenerate_command

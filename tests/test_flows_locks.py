@@ -10,9 +10,9 @@ import time
 
 import pytest
 
-from flows import locks
-from flows.commands import Guard, run_command
-from flows.locks import hold_cards, only_run, visible_cards
+from flows.process import locks
+from flows.process.commands import Guard, run_command
+from flows.process.locks import hold_cards, only_run, visible_cards
 
 
 class GivenUpError(Exception):
@@ -109,7 +109,7 @@ def test_a_card_is_held_until_the_last_process_of_the_command_is_gone(cards, tmp
 
 def test_the_locks_of_a_killed_process_are_free(tmp_path, repository):
     code = (
-        "import sys, time; from pathlib import Path; from flows.locks import only_run; "
+        "import sys, time; from pathlib import Path; from flows.process.locks import only_run; "
         f"lock = only_run(Path({str(tmp_path / 'a.lock')!r}), 'killed', print, lambda: None); "
         "lock.__enter__(); print('held', flush=True); time.sleep(600)"
     )

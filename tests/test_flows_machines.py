@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from datasets.artifacts import StageConfig, artifact_directory, is_complete, partial_directory
+from datasets.runtime.artifacts import StageConfig, artifact_directory, is_complete, partial_directory
 from flows.config import RegenerateConfig
 from flows.pipeline import regenerate_with
 from flows.stages import Resources, run_stages

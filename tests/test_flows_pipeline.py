@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from datasets.artifacts import StageConfig, artifact_directory, artifact_key, describe_config, is_complete
 from datasets.config import EncodeConfig, MiniatureConfig, SelectSubsetsConfig
+from datasets.runtime.artifacts import StageConfig, artifact_directory, artifact_key, describe_config, is_complete
 from flows import stages
-from flows.commands import CommandError
 from flows.config import RegenerateConfig
 from flows.pipeline import regenerate_with
+from flows.process.commands import CommandError
 from flows.stages import Resources, run_stages, stage_command
 from imagpose.config import SynthesizeConfig
 from imagpose.config import TrainConfig as GeneratorConfig

@@ -8,9 +8,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from datasets.artifacts import StageConfig, build, is_complete
-from datasets.command_line import load_name
 from datasets.config import MiniatureConfig
+from datasets.runtime.artifacts import StageConfig, build, is_complete
+from datasets.runtime.command_line import load_name
 from flows.config import RegenerateConfig
 from flows.pipeline import regenerate_with
 from flows.preflight import check

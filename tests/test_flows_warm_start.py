@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from datasets.artifacts import artifact_directory, build
 from datasets.config import EncodeConfig, MiniatureConfig, SelectSubsetsConfig, WriteShardsConfig
-from datasets.subsets import SCHEMA, SUBSETS_FILE
+from datasets.runtime.artifacts import artifact_directory, build
+from datasets.sources.subsets import SCHEMA, SUBSETS_FILE
 from flows.warm_start import starting_point
 from imagpose.config import TrainConfig
 

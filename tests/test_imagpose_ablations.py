@@ -5,10 +5,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from datasets.artifacts import build
-from datasets.errors import InputError
-from imagpose import ablations
+from datasets.runtime.artifacts import build
+from datasets.runtime.errors import InputError
 from imagpose.config import ABLATIONS, AblateConfig, EvaluateConfig, TrainConfig
+from imagpose.training import ablations
 from tests.small_encoded import encoded_artifact
 
 SSIM = {"B0": 0.5, "B3": 0.6, "full": 0.7}

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from datasets.skeleton import draw_skeleton, flip_keypoints
-from imagpose.canvas import EMPTY, CanvasPlan, canvas_counts, make_batch, plan_batch, plan_canvas
+from datasets.poses.skeleton import draw_skeleton, flip_keypoints
+from imagpose.canvas.training import EMPTY, CanvasPlan, canvas_counts, make_batch, plan_batch, plan_canvas
+from imagpose.canvas.view_grid import unpack_views
 from imagpose.config import TrainConfig
-from imagpose.view_grid import unpack_views
 
 CONFIG = TrainConfig(encoded=Path("nowhere"))
 

@@ -10,13 +10,13 @@ from PIL import Image
 from transformers import CLIPVisionConfig, CLIPVisionModel, Dinov2Config, Dinov2Model
 
 from datasets.config import EncodeConfig
-from datasets.encode import PIXEL_STATISTICS, FeatureEncoder, image_tokens
-from datasets.image_encoders import NAMED_ENCODERS, folder_of
-from imagpose.canvas_layout import SourceImage
-from imagpose.checkpoint import Generator
+from datasets.shards.encode import PIXEL_STATISTICS, FeatureEncoder, image_tokens
+from datasets.shards.image_encoders import NAMED_ENCODERS, folder_of
+from imagpose.canvas.layout import SourceImage
 from imagpose.config import ModelConfig, NoiseConfig
 from imagpose.modeling.denoiser import new_denoiser
-from imagpose.noise import noise_scheduler
+from imagpose.training.checkpoint import Generator
+from imagpose.training.noise import noise_scheduler
 
 HEIGHT, WIDTH = 32, 16
 

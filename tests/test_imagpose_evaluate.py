@@ -16,17 +16,18 @@ from torch import Tensor
 from torchmetrics.image import StructuralSimilarityIndexMeasure
 from torchvision.models import alexnet
 
-from datasets.artifacts import StageConfig, build, verify
-from datasets.encoded import keypoints_to_json
-from datasets.errors import InputError, WeightsError
-from datasets.pairs import read_pairs
-from datasets.tars import write_tar
-from imagpose import evaluate, image_metrics
+from datasets.runtime.artifacts import StageConfig, build, verify
+from datasets.runtime.errors import InputError, WeightsError
+from datasets.shards.encoded import keypoints_to_json
+from datasets.shards.tars import write_tar
+from datasets.sources.pairs import read_pairs
 from imagpose.config import EvaluateConfig
-from imagpose.evaluate import make_evaluation
-from imagpose.image_metrics import Lpips, bootstrap_interval, frechet_distance, psnr, ssim, ssim_table1
-from imagpose.metric_weights import find_weights
-from imagpose.pair_canvases import canvases_of, draw_pairs
+from imagpose.evaluation import evaluate
+from imagpose.evaluation import metrics as image_metrics
+from imagpose.evaluation.evaluate import make_evaluation
+from imagpose.evaluation.metrics import Lpips, bootstrap_interval, frechet_distance, psnr, ssim, ssim_table1
+from imagpose.evaluation.pair_canvases import canvases_of, draw_pairs
+from imagpose.evaluation.weights import find_weights
 from tests.test_imagpose_pipeline import HEIGHT, WIDTH, pose, tiny_image_encoder, tiny_pipeline
 
 PEOPLE = {1: 4, 2: 3, 3: 2}

@@ -9,17 +9,17 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
 
 import imagpose
-from imagpose.canvas_layout import CanvasRequest, SourceFeatures
-from imagpose.check_model import run_check_model
-from imagpose.checkpoint import Generator, save_generator
+from imagpose.canvas.layout import CanvasRequest, SourceFeatures
+from imagpose.canvas.view_grid import join_views, pack_views, split_views, unpack_views, view_map
 from imagpose.config import ABLATIONS, CheckModelConfig, ModelConfig, NoiseConfig
 from imagpose.modeling.cross_view_attention import CrossViewAttention
 from imagpose.modeling.denoiser import denoiser_from_unet2d, new_denoiser
 from imagpose.modeling.feature_conditioning import FeatureConditioning
 from imagpose.modeling.unet import IMAGPoseUNet
-from imagpose.noise import noise_scheduler, prediction_target, signal_to_noise, timestep_weights
-from imagpose.pipeline import load_pipeline
-from imagpose.view_grid import join_views, pack_views, split_views, unpack_views, view_map
+from imagpose.sampling.pipeline import load_pipeline
+from imagpose.training.check_model import run_check_model
+from imagpose.training.checkpoint import Generator, save_generator
+from imagpose.training.noise import noise_scheduler, prediction_target, signal_to_noise, timestep_weights
 
 TINY = ModelConfig(
     channels=(16, 32), attention=(True, True), head_width=8, cross_attention_dim=24, norm_groups=8,

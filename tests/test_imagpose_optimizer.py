@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from imagpose.optimizer import DenoiserOptimizer
+from imagpose.training.optimizer import DenoiserOptimizer
 
 
 def network() -> nn.Module:

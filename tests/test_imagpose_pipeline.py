@@ -10,13 +10,13 @@ from diffusers import AutoencoderKL, DDIMScheduler
 from PIL import Image
 
 from benchmarks.sampling import largest_difference, market_pipeline
-from datasets.errors import InputError, WeightsError
-from datasets.skeleton import missing_keypoints
-from imagpose.canvas_layout import CanvasRequest, SourceFeatures, SourceImage, arrange
+from datasets.poses.skeleton import missing_keypoints
+from datasets.runtime.errors import InputError, WeightsError
+from imagpose.canvas.layout import CanvasRequest, SourceFeatures, SourceImage, arrange
 from imagpose.config import GenerateConfig, ModelConfig
-from imagpose.generate import run_generate
 from imagpose.modeling.denoiser import new_denoiser
-from imagpose.pipeline import IMAGPosePipeline, load_pipeline
+from imagpose.sampling.generate import run_generate
+from imagpose.sampling.pipeline import IMAGPosePipeline, load_pipeline
 
 HEIGHT, WIDTH = 32, 16
 LATENTS = (4, 16, 8)
@@ -273,7 +273,7 @@ class FakeEstimator:
 
 def test_skeletons_are_found_in_pictures_and_people_cut_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny_pipeline(image_encoder=tiny_image_encoder()).save_pretrained(tmp_path / "generator")
-    monkeypatch.setattr("imagpose.generate.open_backend", lambda *_: FakeEstimator())
+    monkeypatch.setattr("imagpose.sampling.generate.open_backend", lambda *_: FakeEstimator())
     pixels = np.random.default_rng(0).integers(1, 256, (150, 200, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "me.png")
     config = GenerateConfig(
@@ -292,7 +292,7 @@ def test_skeletons_are_found_in_pictures_and_people_cut_out(tmp_path: Path, monk
 
 
 def test_a_box_around_a_person_has_the_views_proportions() -> None:
-    from imagpose.pose_files import keypoints_in_box, person_box
+    from imagpose.sampling.pose_files import keypoints_in_box, person_box
 
     person = FakeEstimator().estimate([np.ones((150, 200, 3), np.uint8)])[0][0]
     box = person_box(person, Image.new("RGB", (200, 150)), (128, 64))
@@ -313,7 +313,7 @@ NO_JOINT = json.dumps([[None, None, 0]] * 18)
     [("[[1, 2, 1]]", "1 joints, expected 18"), ("{}", "holds no skeleton"), (NO_JOINT, "no joint")],
 )
 def test_a_pose_file_without_a_pose_is_refused(tmp_path: Path, content: str, message: str) -> None:
-    from imagpose.pose_files import PoseFiles
+    from imagpose.sampling.pose_files import PoseFiles
 
     (tmp_path / "pose.json").write_text(content)
     with pytest.raises(InputError, match=message):
@@ -321,7 +321,7 @@ def test_a_pose_file_without_a_pose_is_refused(tmp_path: Path, content: str, mes
 
 
 def test_a_photograph_of_other_proportions_is_refused() -> None:
-    from imagpose.generate import fit_photo
+    from imagpose.sampling.generate import fit_photo
 
     with pytest.raises(InputError, match=r"holiday\.jpg is 400x300 .* crop"):
         fit_photo(Image.new("RGB", (400, 300)), (128, 64), "holiday.jpg")

@@ -18,17 +18,17 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from datasets.artifacts import StageConfig, build, file_sha256, verify
-from datasets.encoded import EncodedImages, keypoints_from_json, keypoints_to_json
-from datasets.errors import ArtifactError, InputError
-from datasets.tars import read_samples, write_tar
+from datasets.runtime.artifacts import StageConfig, build, file_sha256, verify
+from datasets.runtime.errors import ArtifactError, InputError
+from datasets.shards.encoded import EncodedImages, keypoints_from_json, keypoints_to_json
+from datasets.shards.tars import read_samples, write_tar
 from imagpose.config import ShowPicturesConfig, SynthesizeConfig
-from imagpose.image_checks import check_image
-from imagpose.plan import FACINGS, check_leak_free, cut_shards, facing, is_synthetic_key, make_plan
-from imagpose.pose_check import pose_score
-from imagpose.show_pictures import run_show_pictures
-from imagpose.synthesize import Synthesizer, make_synthetic, plan_for
-from imagpose.synthetic_jpeg import encode_synthetic_jpeg, is_marked_synthetic
+from imagpose.pictures.image_checks import check_image
+from imagpose.pictures.synthetic_jpeg import encode_synthetic_jpeg, is_marked_synthetic
+from imagpose.sampling.pose_check import pose_score
+from imagpose.synthesis.plan import FACINGS, check_leak_free, cut_shards, facing, is_synthetic_key, make_plan
+from imagpose.synthesis.show_pictures import run_show_pictures
+from imagpose.synthesis.synthesize import Synthesizer, make_synthetic, plan_for
 from tests.test_imagpose_pipeline import HEIGHT, LATENTS, TOKENS, WIDTH, pose, tiny_pipeline
 
 IMAGES = {1: 5, 2: 3, 3: 1, 7: 2}  # per identity
@@ -341,7 +341,7 @@ class FakeEstimator:
 def test_skeletons_are_extracted_again_and_scored(
     inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("imagpose.synthesize.open_backend", lambda *_: FakeEstimator())
+    monkeypatch.setattr("imagpose.synthesis.synthesize.open_backend", lambda *_: FakeEstimator())
     weights = tmp_path / "weights"
     weights.write_text("stand-in")
     config = config_of(inputs, showcase=0, pose_backend="openpose", pose_weights=weights)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from imagpose.checkpoint import states
+from imagpose.training.checkpoint import states
 from tests.small_encoded import encoded_artifact
 from tests.training_worker import STEPS, new_trainer
 
@@ -85,7 +85,7 @@ def test_processes_of_torchrun_work_together_on_the_device_auto_without_a_gpu(tm
     script = f"""
 from pathlib import Path
 from imagpose.config import TrainConfig
-from imagpose.train import _accelerator
+from imagpose.training.train import _accelerator
 together = _accelerator(TrainConfig(encoded=Path({str(encoded)!r}), device="auto"))
 Path({str(tmp_path)!r}, str(together.process_index)).write_text(f"{{together.num_processes}} {{together.device.type}}")
 """

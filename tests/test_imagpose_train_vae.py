@@ -13,15 +13,16 @@ from PIL import Image
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
-from datasets.artifacts import build
-from datasets.encode import load_image_encoder, load_vae
-from datasets.errors import ArtifactError, InputError
-from datasets.training_run import Run, cosine_rate, step_generator
-from imagpose import train_image_encoder, train_vae
+from datasets.runtime.artifacts import build
+from datasets.runtime.errors import ArtifactError, InputError
+from datasets.runtime.training_run import Run, cosine_rate, step_generator
+from datasets.shards.encode import load_image_encoder, load_vae
 from imagpose.config import TrainImageEncoderConfig, TrainVaeConfig
-from imagpose.frozen_training import Crops, load_crops, split_by_identity
-from imagpose.train_image_encoder import augment, contrastive_loss, erase, make_image_encoder, measure_rank1
-from imagpose.train_vae import make_vae, new_vae, reconstruct, reconstruction_loss
+from imagpose.frozen import image_encoder as train_image_encoder
+from imagpose.frozen import vae as train_vae
+from imagpose.frozen.crops import Crops, load_crops, split_by_identity
+from imagpose.frozen.image_encoder import augment, contrastive_loss, erase, make_image_encoder, measure_rank1
+from imagpose.frozen.vae import make_vae, new_vae, reconstruct, reconstruction_loss
 
 PEOPLE, IMAGES = 8, 4
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from datasets.errors import InputError
-from reid.distributed import Processes
+from datasets.runtime.errors import InputError
+from reid.training.distributed import Processes
 
 ROOT = Path(__file__).resolve().parent.parent
 WORKER = """
@@ -20,11 +20,11 @@ import sys, numpy as np, torch
 from pathlib import Path
 from safetensors.torch import save_file
 from reid.config import AugmentationConfig, BatchConfig, NetworkConfig, ScheduleConfig, TrainConfig
-from reid.data import ImageSet
-from reid.distributed import Processes
-from reid.model import assemble_network, seeded_backbone
-from reid.train import Trainer, save_network
-from reid.training_set import TrainingSet
+from reid.data.images import ImageSet
+from reid.training.distributed import Processes
+from reid.training.model import assemble_network, seeded_backbone
+from reid.training.train import Trainer, save_network
+from reid.data.training_set import TrainingSet
 
 torch.set_num_threads(1)
 count, out = int(sys.argv[1]), Path(sys.argv[2])

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from reid.config import CheckIdentityConfig
-from reid.identity_check import judge, others_scores, person_means, score, summarise
+from reid.evaluation.identity_check import judge, others_scores, person_means, score, summarise
 
 
 def config(**changes):

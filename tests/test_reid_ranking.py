@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reid.ranking import (
+from reid.evaluation.ranking import (
     FeatureError,
     Labels,
     MatchIndex,

@@ -18,14 +18,13 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageDraw
 
-from datasets.artifacts import build
-from datasets.errors import ArtifactError
-from reid.benchmark import make_benchmark
+from datasets.runtime.artifacts import build
+from datasets.runtime.errors import ArtifactError
+from reid.benchmark.benchmark import make_benchmark
 from reid.config import BenchmarkConfig, ReportConfig
-from reid.report import make_report, markdown_cell
-from reid.report_cards import read_card
-from reid.report_cases import extremes, rejected
-from reid.report_data import (
+from reid.report.cards import read_card
+from reid.report.cases import extremes, rejected
+from reid.report.data import (
     Arms,
     costs,
     enumeration,
@@ -36,11 +35,12 @@ from reid.report_data import (
     spoken_seconds,
     with_ancestors,
 )
-from reid.report_figures import Line, Point, fraction_chart
-from reid.report_gains import Comparison, Gain, gain_cards, gain_rows, read_gains
-from reid.report_headline import headline
-from reid.report_retrieval import chosen_queries
-from reid.report_sections import identity_gains
+from reid.report.figures import Line, Point, fraction_chart
+from reid.report.gains import Comparison, Gain, gain_cards, gain_rows, read_gains
+from reid.report.headline import headline
+from reid.report.page import make_report, markdown_cell
+from reid.report.retrieval import chosen_queries
+from reid.report.sections import identity_gains
 
 EVIL = "<script>alert(1)</script>"
 FRACTIONS = (20, 40)
@@ -483,7 +483,7 @@ def test_the_report_is_an_artifact_that_is_built_once(inputs: dict[str, object],
 
 
 def test_making_a_report_never_imports_torch() -> None:
-    code = "import sys, reid.report; print([m for m in ('torch', 'pyplot', 'prefect') if m in sys.modules])"
+    code = "import sys, reid.report.page; print([m for m in ('torch', 'pyplot', 'prefect') if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
 

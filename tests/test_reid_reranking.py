@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from reid.config import RerankConfig
-from reid.ranking import FeatureError, Labels, rank_distances, rank_features
-from reid.reranking import FeaturePairs, rerank, rerank_features
+from reid.evaluation.ranking import FeatureError, Labels, rank_distances, rank_features
+from reid.evaluation.reranking import FeaturePairs, rerank, rerank_features
 
 
 def clustered(queries, images, people, width=16, seed=0, noise=1.0):
@@ -53,9 +53,9 @@ def test_neighbours_that_agree_raise_the_figures_of_noisy_features():
 def test_chunks_of_rows_change_nothing(monkeypatch):
     query, gallery, *_ = clustered(10, 60, 8)
     whole = rerank_features(query, gallery, RerankConfig())
-    monkeypatch.setattr("reid.reranking.CHUNK_BYTES", 4 * 70 * 3)
-    monkeypatch.setattr("reid.reranking.ROWS_AT_A_TIME", 7)
-    monkeypatch.setattr("reid.reranking.PAIRS_AT_A_TIME", 11)
+    monkeypatch.setattr("reid.evaluation.reranking.CHUNK_BYTES", 4 * 70 * 3)
+    monkeypatch.setattr("reid.evaluation.reranking.ROWS_AT_A_TIME", 7)
+    monkeypatch.setattr("reid.evaluation.reranking.PAIRS_AT_A_TIME", 11)
     np.testing.assert_allclose(rerank_features(query, gallery, RerankConfig()), whole, atol=1e-6)
 
 

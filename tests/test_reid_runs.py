@@ -15,12 +15,12 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from datasets.artifacts import StageConfig, build, is_complete, manifest_of
-from datasets.errors import ArtifactError, InputError
-from reid import train
+from datasets.runtime.artifacts import StageConfig, build, is_complete, manifest_of
+from datasets.runtime.errors import ArtifactError, InputError
 from reid.__main__ import COMMANDS
-from reid.benchmark import make_benchmark, read_results
-from reid.benchmark_tables import aligned
+from reid.benchmark.benchmark import make_benchmark, read_results
+from reid.benchmark.statistics import bootstrap_gain, t_interval
+from reid.benchmark.tables import aligned
 from reid.config import (
     AugmentationConfig,
     BatchConfig,
@@ -33,12 +33,12 @@ from reid.config import (
     ScheduleConfig,
     TrainConfig,
 )
-from reid.data import ImageSet
-from reid.evaluate import make_evaluation
-from reid.identity_check import make_identity_check
-from reid.statistics import bootstrap_gain, t_interval
-from reid.train import CHECKPOINT, make_run
-from reid.training_set import fewest_first, synthetic_cameras
+from reid.data.images import ImageSet
+from reid.data.training_set import fewest_first, synthetic_cameras
+from reid.evaluation.evaluate import make_evaluation
+from reid.evaluation.identity_check import make_identity_check
+from reid.training import train
+from reid.training.train import CHECKPOINT, make_run
 
 SMALL = {
     "network": NetworkConfig(backbone="test_resnet.r160_in1k", weights="none", height=32, width=16),
@@ -475,7 +475,7 @@ def test_a_text_table_is_aligned():
 
 
 def test_every_command_names_a_stage_that_exists():
-    from datasets.command_line import load_name
+    from datasets.runtime.command_line import load_name
 
     for name, command in COMMANDS.items():
         config = load_name(command.config)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reid.statistics import METRICS, gains, statistics, t_interval, units_of
+from reid.benchmark.statistics import METRICS, gains, statistics, t_interval, units_of
 
 REAL = {(0, 0): 0.10, (0, 1): 0.14, (1, 0): 0.20, (1, 1): 0.10, (2, 0): 0.12, (2, 1): 0.12}
 AUGMENTED = {(0, 0): 0.20, (0, 1): 0.20, (1, 0): 0.22, (1, 1): 0.16, (2, 0): 0.20, (2, 1): 0.28}

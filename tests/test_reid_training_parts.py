@@ -8,16 +8,16 @@ import torch
 from safetensors.torch import save_file
 from torch.nn import functional
 
-from datasets.errors import InputError, WeightsError
+from datasets.runtime.errors import InputError, WeightsError
 from reid.config import AugmentationConfig, BatchConfig, LossConfig, NetworkConfig, ScheduleConfig, TrainConfig
-from reid.data import ImageSet, augment, erase, flip_and_crop, normalise
-from reid.distributed import Processes
-from reid.losses import CentreLoss, batch_hard_triplet_loss, identity_loss
-from reid.model import assemble_network, seeded_backbone
-from reid.sampler import IdentitySampler
-from reid.schedule import rate_factor, stretched_epoch
-from reid.train import Trainer
-from reid.training_set import TrainingSet, join_training_sets, refuse_leak
+from reid.data.images import ImageSet, augment, erase, flip_and_crop, normalise
+from reid.data.sampler import IdentitySampler
+from reid.data.training_set import TrainingSet, join_training_sets, refuse_leak
+from reid.training.distributed import Processes
+from reid.training.losses import CentreLoss, batch_hard_triplet_loss, identity_loss
+from reid.training.model import assemble_network, seeded_backbone
+from reid.training.schedule import rate_factor, stretched_epoch
+from reid.training.train import Trainer
 
 TINY = NetworkConfig(backbone="test_resnet.r160_in1k", weights="none", height=32, width=16)
 

@@ -10,10 +10,10 @@ import torch
 from accelerate import Accelerator
 from diffusers import AutoencoderKL
 
-from datasets.encoded import EncodedImages
+from datasets.shards.encoded import EncodedImages
 from imagpose.config import ModelConfig, TrainConfig
-from imagpose.train import Trainer
-from imagpose.training_inputs import FrozenParts
+from imagpose.training.inputs import FrozenParts
+from imagpose.training.train import Trainer
 
 STEPS = 7
 

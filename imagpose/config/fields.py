@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from datasets.artifacts import Role
+from datasets.runtime.artifacts import Role
 
 Device = Annotated[str, Role.RUNTIME]
 Probability = Annotated[float, Field(ge=0, le=1)]

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from datasets.artifacts import Artifact, ModelFolder, Role, StageConfig
+from datasets.runtime.artifacts import Artifact, ModelFolder, Role, StageConfig
 from imagpose.config.fields import Device
 
 TINY_VIEW = (128, 64)

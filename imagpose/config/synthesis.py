@@ -7,8 +7,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from datasets.artifacts import Artifact, Config, ModelFolder, Role, SourceFile, StageConfig
 from datasets.config import TINY_POSE_WEIGHTS, Percent
+from datasets.runtime.artifacts import Artifact, Config, ModelFolder, Role, SourceFile, StageConfig
 from imagpose.config.fields import Device
 
 

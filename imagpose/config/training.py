@@ -10,8 +10,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from datasets.artifacts import Artifact, Config, ModelFolder, Role, SourceFile, StageConfig
 from datasets.config import Percent
+from datasets.runtime.artifacts import Artifact, Config, ModelFolder, Role, SourceFile, StageConfig
 from imagpose.config.fields import Device, Probability
 
 
@@ -118,7 +118,7 @@ class TrainConfig(StageConfig):
     batch_size: int = Field(8, ge=1)
     """Canvases per step, over all processes."""
     optimizer: Literal["adamw", "muon"] = "adamw"
-    """'muon': weight matrices and kernels by Muon, the rest by AdamW, at one rate (`imagpose.optimizer`)."""
+    """'muon': weight matrices and kernels by Muon, the rest by AdamW, at one rate (`imagpose.training.optimizer`)."""
     learning_rate: float = Field(1e-3, gt=0)
     """Rate after warm-up."""
     weight_decay: float = Field(0.01, ge=0)

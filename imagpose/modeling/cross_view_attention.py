@@ -11,7 +11,7 @@ from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D
 from torch import Tensor, nn
 
-from imagpose.view_grid import VIEWS, join_views, split_views
+from imagpose.canvas.view_grid import VIEWS, join_views, split_views
 
 POSITIONS = 32  # length of AnimateDiff's position table, so that its motion modules can initialise this one
 

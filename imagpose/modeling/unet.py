@@ -8,7 +8,7 @@ from typing import Any
 from diffusers import ModelMixin, UNet2DConditionModel  # noqa: F401 (diffusers looks here for the class's base)
 from torch.nn.functional import pad
 
-from datasets.errors import WeightsError
+from datasets.runtime.errors import WeightsError
 from imagpose.modeling.cross_view_attention import CrossViewTransformer2DModel
 
 CVA_KEY = ".cva."

@@ -1,0 +1,1 @@
+"""Skeletons: joints, files, extraction, comparison; one sub-package per pose network."""

@@ -1,0 +1,248 @@
+"""The stage ``extract-poses``: skeletons of an index's images, found by a network, part by part in several processes.
+
+A part is a fixed run of the index's images; its table appears in the working folder only when it is whole, so an
+interrupted stage goes on with the next part and ends with the same bytes. Images that an earlier artifact in the same
+store has looked at with the same backend, weights and settings are not looked at again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import multiprocessing
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from datasets.config import ExtractPosesConfig
+from datasets.poses.csv_files import PoseRow
+from datasets.poses.estimation import PoseEstimator, main_person
+from datasets.poses.skeleton import missing_keypoints, present_joints
+from datasets.poses.table import POSES_FILE, SCHEMA, pose_table, read_poses, write_pose_table
+from datasets.runtime.artifacts import file_sha256, is_complete, manifest_of
+from datasets.runtime.errors import ArtifactError, InputError
+from datasets.runtime.processes import end_with_parent
+from datasets.runtime.progress import Progress
+from datasets.shards.encode import pick_device
+from datasets.sources.files import ImageSource, UnreadableFileError
+from datasets.sources.index import open_images, read_index
+
+logger = logging.getLogger(__name__)
+
+PART_IMAGES = 512
+PARTS = "parts"
+FEW_PARTS = {"openpose-tiny": 8, "openpose": 1}
+"""So many parts one process makes in less time than others need to start."""
+SETTINGS = ("backend", "weights_sha256", "scales")
+AGAIN = "delete the index's folder and index again"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A run of an index's images: rows with key, path and sha256, and the skeletons that are known already."""
+
+    name: str
+    images: pd.DataFrame
+    known: dict[str, PoseRow]
+    """By image hash."""
+
+
+def make_extracted_poses(config: ExtractPosesConfig, directory: Path) -> dict[str, Any]:
+    """Write ``poses.parquet`` for the usable images of an index; returns counts by status.
+
+    Raises:
+        WeightsError: the weights are missing or cannot be used.
+        InputError: no image in the wanted splits, or an image changed since it was indexed.
+    """
+    images = read_index(config.images)
+    wanted = images[images["split"].isin(config.splits)]
+    if wanted.empty:
+        raise InputError(f"{config.images} has no usable image in splits {', '.join(config.splits)}; name others")
+    known = _known_skeletons(config, directory)
+    parts = [
+        Part(f"part-{number:05d}.parquet", rows, {sha: known[sha] for sha in rows["sha256"] if sha in known})
+        for number, start in enumerate(range(0, len(wanted), PART_IMAGES))
+        for rows in [wanted.iloc[start : start + PART_IMAGES][["key", "path", "sha256"]]]
+    ]
+    folder = directory / PARTS
+    if not (directory / POSES_FILE).is_file():  # else it was killed between the last part and the manifest
+        folder.mkdir(exist_ok=True)
+        _make_parts(parts, config, folder)
+        tables = [pq.read_table(folder / part.name, schema=SCHEMA) for part in parts]
+        write_pose_table(_in_order(tables, images, config), directory / POSES_FILE)
+    shutil.rmtree(folder, ignore_errors=True)
+    statuses = Counter(pq.read_table(directory / POSES_FILE, columns=["status"])["status"].to_pylist())
+    reused = sum(len(part.known) for part in parts)
+    return {
+        "images": len(images), "statuses": dict(sorted(statuses.items())), "reused": reused,
+        "looked_at": len(wanted) - reused,
+    }  # fmt: skip
+
+
+def _in_order(tables: list[pa.Table], images: pd.DataFrame, config: ExtractPosesConfig) -> pa.Table:
+    """The parts' rows, and 'missing' ones for images of other splits, in the index's order."""
+    others = images.loc[~images["split"].isin(config.splits), "key"].tolist()
+    if others:
+        absent = PoseRow("missing", "its split was not asked for", missing_keypoints())
+        tables = [*tables, pose_table(others, [absent] * len(others), config.backend)]
+    table = pa.concat_tables(tables)
+    position = {key: row for row, key in enumerate(table["key"].to_pylist())}
+    return table.take([position[key] for key in images["key"]])
+
+
+def _known_skeletons(config: ExtractPosesConfig, directory: Path) -> dict[str, PoseRow]:
+    """Skeletons in finished artifacts beside this one, by image hash, where backend, weights and settings agree."""
+    known: dict[str, PoseRow] = {}
+    for artifact in sorted(directory.parent.iterdir()):
+        if artifact == directory or not artifact.is_dir() or not is_complete(artifact):
+            continue
+        try:
+            known.update(_skeletons_by_hash(artifact, config))
+        except (ArtifactError, OSError, KeyError, pa.ArrowException) as error:
+            logger.info("%s cannot be reused: %s", artifact, error)
+    return known
+
+
+def _skeletons_by_hash(artifact: Path, config: ExtractPosesConfig) -> dict[str, PoseRow]:
+    manifest = manifest_of(artifact, config.stage)
+    own = config.model_dump(mode="json")
+    if manifest["stage_version"] != config.stage_version or any(manifest["config"][k] != own[k] for k in SETTINGS):
+        return {}
+    if manifest["inputs"].get("weights", {}).get("sha256") != _weights_hash(config):
+        return {}
+    index = Path(manifest["config"]["images"])
+    if manifest_of(index, "index")["content_sha256"] != manifest["inputs"]["images"]["sha256"]:
+        return {}
+    hashes = read_index(index).set_index("key")["sha256"]
+    poses = read_poses(artifact)
+    poses = poses[poses["status"].isin(["ok", "no-person"])]
+    rows = zip(poses["key"], poses["status"], poses["error"], poses["keypoints"], strict=True)
+    return {hashes[key]: PoseRow(status, error, keypoints) for key, status, error, keypoints in rows}
+
+
+def _weights_hash(config: ExtractPosesConfig) -> str | None:
+    return file_sha256(config.weights) if config.weights else None
+
+
+def load_estimator(config: ExtractPosesConfig, device: torch.device) -> PoseEstimator:
+    """The backend that a config names.
+
+    Raises: WeightsError: see the backends.
+    """
+    if config.backend == "openpose-tiny":
+        from datasets.poses.tiny.estimator import TinyPoseEstimator
+
+        return TinyPoseEstimator(config.weights, device=device)
+    from datasets.poses.openpose.estimator import load_openpose
+
+    return load_openpose(config.weights, config.weights_sha256, scales=config.scales, device=device)
+
+
+def _make_parts(parts: list[Part], config: ExtractPosesConfig, folder: Path) -> None:
+    """Write the tables of all parts that are not there yet."""
+    waiting = [part for part in parts if not (folder / part.name).is_file()]
+    total = sum(len(part.images) for part in parts)
+    done = total - sum(len(part.images) for part in waiting)
+    progress = Progress(logger, config.stage, total, "images", done=done)
+    if not waiting:
+        return
+    if config.workers == 1 or len(waiting) <= FEW_PARTS[config.backend]:
+        finder = _Finder(config, pick_device(config.device))
+        for part in waiting:
+            progress.update(finder.write(part, folder))
+        return
+    pick_device(config.device)  # a device that is not there is refused before any process starts, and so are
+    load_estimator(config, torch.device("cpu"))  # wrong weights: a worker's error would be a broken pool
+    workers = min(config.workers, len(waiting))
+    with _pool(config, workers) as pool:
+        for count in pool.map(_write_part, waiting, [folder] * len(waiting)):
+            progress.update(count)
+
+
+@contextmanager
+def _pool(config: ExtractPosesConfig, workers: int) -> Iterator[ProcessPoolExecutor]:
+    # spawn: a forked child of a process with threads (Prefect, torch) can hang.
+    context = multiprocessing.get_context("spawn")
+    devices = context.SimpleQueue()
+    for number in range(workers):
+        devices.put(number)
+    pool = ProcessPoolExecutor(
+        workers, mp_context=context, initializer=_start_worker, initargs=(config, devices, workers)
+    )
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_finder: _Finder | None = None
+
+
+def _start_worker(config: ExtractPosesConfig, numbers: multiprocessing.SimpleQueue, workers: int) -> None:
+    global _finder
+    end_with_parent()
+    device = pick_device(config.device)
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", numbers.get() % torch.cuda.device_count())
+    if device.type == "cpu":
+        torch.set_num_threads(max(1, torch.get_num_threads() // workers))
+    _finder = _Finder(config, device)
+
+
+def _write_part(part: Part, folder: Path) -> int:
+    return _finder.write(part, folder)
+
+
+class _Finder:
+    """A backend with the images that it reads; one per process."""
+
+    def __init__(self, config: ExtractPosesConfig, device: torch.device) -> None:
+        self.source = open_images(config.images)
+        self.estimator = load_estimator(config, device)
+
+    def write(self, part: Part, folder: Path) -> int:
+        """Write a part's table; returns its number of images."""
+        new = part.images[~part.images["sha256"].isin(part.known.keys())]
+        pictures = [_read(self.source, path, sha256) for path, sha256 in zip(new["path"], new["sha256"], strict=True)]
+        people = self.estimator.estimate(pictures) if pictures else []
+        found = {
+            sha256: _row(persons, picture.shape[:2])
+            for sha256, persons, picture in zip(new["sha256"], people, pictures, strict=True)
+        }
+        rows = [part.known.get(sha256) or found[sha256] for sha256 in part.images["sha256"]]
+        write_pose_table(pose_table(part.images["key"].tolist(), rows, self.estimator.name), folder / part.name)
+        return len(rows)
+
+
+def _read(source: ImageSource, path: str, sha256: str) -> np.ndarray:
+    """An indexed image as RGB uint8 (H, W, 3)."""
+    try:
+        content = source.read(path)
+    except UnreadableFileError as error:
+        raise InputError(f"{path} of {source.root} cannot be read any more ({error}); {AGAIN}") from None
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise InputError(f"{path} of {source.root} changed since it was indexed; {AGAIN}")
+    return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+
+
+def _row(people: np.ndarray, size: tuple[int, int]) -> PoseRow:
+    """The main person of an image as a row: places to 0.01 px, scores to 0.001, so that the last bits of an
+    arithmetic (another batch, another CPU) do not show."""
+    keypoints = np.asarray(main_person(people, size), np.float64)
+    rounded = np.column_stack([keypoints[:, :2].round(2), keypoints[:, 2:].round(3)]).astype(np.float32)
+    if not present_joints(rounded).any():
+        reason = f"no person found ({len(people)} candidates)" if len(people) else ""
+        return PoseRow("no-person", reason, missing_keypoints())
+    return PoseRow("ok", "", rounded)

@@ -1,0 +1,1 @@
+"""Backend `openpose`: CMU's network, its weights, its maps decoded to people."""

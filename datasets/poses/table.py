@@ -1,0 +1,201 @@
+"""Pose artifacts: one skeleton per image of an index, with a status.
+
+Statuses: 'ok'; 'no-person' (looked at, no joint found); 'missing' (never looked at: the files have no row for it);
+or what is wrong with its row ('wrong-length', 'not-a-number', 'half-missing', 'out-of-image', 'duplicate-row',
+'malformed'). Only 'ok' rows have joints.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from datasets.config import ExportPosesConfig, ImportPosesConfig
+from datasets.poses.csv_files import PoseRow, read_pose_csv, write_pose_csv
+from datasets.poses.skeleton import JOINT_COUNT, missing_keypoints, present_joints
+from datasets.poses.views import frame_of, from_deepfashion, is_of_another_frame
+from datasets.runtime.artifacts import manifest_of
+from datasets.runtime.errors import InputError
+from datasets.sources.index import read_index
+
+logger = logging.getLogger(__name__)
+
+POSES_FILE = "poses.parquet"
+STAGES = ("import-poses", "extract-poses")
+SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("keypoints", pa.list_(pa.float32(), JOINT_COUNT * 3)),
+        ("backend", pa.string()),
+        ("status", pa.string()),
+        ("error", pa.string()),
+    ]
+)
+MAX_OUTSIDE_PERCENT = 5.0
+"""More rows than this outside their images mean that the coordinates are of another frame."""
+NO_ROW = (None, "image")
+NO_JOINTS = np.empty((0, 3), np.float32)
+
+
+def make_imported_poses(config: ImportPosesConfig, directory: Path) -> dict[str, object]:
+    """Write ``poses.parquet`` for the usable images of an index; returns counts by status.
+
+    Raises: InputError: a file is not in the published format, repeats an image of another file, fits none of the
+        images, or has coordinates of another frame.
+    """
+    images = read_index(config.images)
+    files = _read_files(config.csv)
+    layout = manifest_of(config.images, "index")["config"]["layout"]
+    sizes = (int(images["width"].median()), int(images["height"].median())) if len(images) else (0, 0)
+    frames = {file: _frame(file, rows, config, layout, sizes) for file, rows in files.items()}
+    placed = {key: (row, frames[file]) for file, rows in files.items() for key, row in rows.items()}
+    found = [_fit(*placed.get(image.key, NO_ROW), image.width, image.height) for image in images.itertuples()]
+    statuses = Counter(row.status for row in found)
+    if statuses["missing"] == len(images):
+        raise InputError(f"{config.csv[0]} has no row for any of the {len(images)} images; is it of another data set?")
+    _refuse_another_frame(statuses, len(images), config)
+    write_poses(images["key"].tolist(), found, "published", directory)
+    told = ", ".join(f"{count:,} {status}" for status, count in sorted(statuses.items()))
+    logger.info("skeletons of %s images: %s", f"{len(images):,}", told)
+    known = set(images["key"])
+    bad = {key: row.error for key, (row, _) in placed.items() if key in known and row.status not in ("ok", "no-person")}
+    return {
+        "images": len(images),
+        "statuses": dict(sorted(statuses.items())),
+        "coordinates": {file.name: frame for file, frame in frames.items()},
+        "rows_of_other_images": sum(key not in known for key in placed),
+        "bad_rows": dict(sorted(bad.items())[:20]),
+    }
+
+
+def _read_files(files: list[Path]) -> dict[Path, dict[str, PoseRow]]:
+    found: dict[Path, dict[str, PoseRow]] = {}
+    seen: set[str] = set()
+    for file in files:
+        rows = read_pose_csv(file)
+        repeated = sorted(rows.keys() & seen)
+        if repeated:
+            raise InputError(f"{file} repeats {len(repeated)} images of an earlier file, first {repeated[0]}; give one")
+        seen |= rows.keys()
+        found[file] = rows
+    return found
+
+
+def _frame(file: Path, rows: dict[str, PoseRow], config: ImportPosesConfig, layout: str, size: tuple[int, int]) -> str:
+    """What a file's coordinates are pixels of: as the config says, checked against the values, or told from them.
+
+    Raises: InputError: the values contradict the config, do not tell, or are of DeepFashion for another data set.
+    """
+    asked = config.coordinates
+    if layout != "deepfashion":
+        if asked != "image":
+            raise InputError(f"coordinates '{asked}' are of DeepFashion, but {config.images} has layout '{layout}'")
+        return asked
+    joints = np.concatenate([row.keypoints[present_joints(row.keypoints)] for row in rows.values()] or [NO_JOINTS])
+    told = frame_of(joints[:, 0])
+    if asked == "image":
+        if is_of_another_frame(joints, told, *size):
+            raise InputError(
+                f"{file} has coordinates of DeepFashion's 256x256 originals or 176x256 crops, the images are mostly "
+                f"{size[0]}x{size[1]}: give --coordinates deepfashion"
+            )
+        return asked
+    if asked == "deepfashion":
+        if told is None:
+            raise InputError(
+                f"{file}: its joints do not tell whether they are pixels of the 256x256 originals or of 176x256 crops; "
+                "say it with --coordinates deepfashion-256 or deepfashion-176"
+            )
+        logger.info("%s: coordinates are %s", file, told)
+        return told
+    if told not in (None, asked):
+        raise InputError(f"{file} has coordinates '{told}', not '{asked}': its joints' x say so; give that one")
+    return asked
+
+
+def _fit(row: PoseRow | None, frame: str, width: int, height: int) -> PoseRow:
+    """A file's row as skeleton of an image of this size."""
+    if row is None:
+        return PoseRow("missing", "the files have no row for it", missing_keypoints())
+    if row.status != "ok":
+        return row
+    if frame != "image":
+        keypoints = from_deepfashion(row.keypoints, frame, width, height)
+        return PoseRow("ok" if present_joints(keypoints).any() else "no-person", "", keypoints)
+    there = present_joints(row.keypoints)
+    x, y = row.keypoints[there, 0], row.keypoints[there, 1]
+    if x.min() < 0 or y.min() < 0 or x.max() >= width or y.max() >= height:
+        reason = f"a joint lies outside the {width}x{height} image"
+        return PoseRow("out-of-image", reason, missing_keypoints())
+    return row
+
+
+def _refuse_another_frame(statuses: Counter[str], total: int, config: ImportPosesConfig) -> None:
+    outside = statuses["out-of-image"]
+    if outside * 100 > MAX_OUTSIDE_PERCENT * total:
+        raise InputError(
+            f"{outside} of {total} skeletons of {config.csv[0]} lie outside their images; is it of another data set? "
+            "DeepFashion's files, in pixels of its 256x256 originals or 176x256 crops, need --coordinates deepfashion"
+        )
+
+
+def write_poses(keys: list[str], rows: list[PoseRow], backend: str, directory: Path) -> None:
+    """Write a pose artifact's table; equal rows give equal bytes."""
+    write_pose_table(pose_table(keys, rows, backend), directory / POSES_FILE)
+
+
+def pose_table(keys: list[str], rows: list[PoseRow], backend: str) -> pa.Table:
+    """Skeletons as rows of a pose artifact."""
+    flat = np.stack([row.keypoints for row in rows]).astype(np.float32).reshape(-1)
+    columns = [
+        pa.array(keys, pa.string()),
+        pa.FixedSizeListArray.from_arrays(pa.array(flat, pa.float32(), from_pandas=False), JOINT_COUNT * 3),
+        pa.array([backend if row.status != "missing" else "" for row in rows], pa.string()),
+        pa.array([row.status for row in rows], pa.string()),
+        pa.array([row.error for row in rows], pa.string()),
+    ]
+    return pa.table(columns, schema=SCHEMA)
+
+
+def write_pose_table(table: pa.Table, path: Path) -> None:
+    """Write a table of skeletons; the file appears only when it is whole, and equal rows give equal bytes."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    pq.write_table(table.combine_chunks(), temporary, compression="zstd")
+    temporary.replace(path)
+
+
+def read_poses(directory: Path) -> pd.DataFrame:
+    """A pose artifact's rows; ``keypoints`` holds one (18, 3) float32 array a row: x, y, score in image pixels."""
+    stage = manifest_of(directory)["stage"]
+    if stage not in STAGES:
+        raise InputError(f"{directory} is an artifact of stage '{stage}', expected one of {', '.join(STAGES)}")
+    table = pq.read_table(Path(directory) / POSES_FILE)
+    keypoints = table["keypoints"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    frame = table.drop_columns(["keypoints"]).to_pandas()
+    frame.insert(1, "keypoints", list(keypoints.reshape(-1, JOINT_COUNT, 3)))
+    return frame
+
+
+def run_export(config: ExportPosesConfig) -> int:
+    """Write a pose artifact in the published CSV format, missing images left out."""
+    images = read_index(config.images).set_index("key")
+    names = images["path"].str.rpartition("/")[2]
+    poses = read_poses(config.poses)
+    looked_at = poses[poses["status"].isin(["ok", "no-person"])]
+    unknown = set(looked_at["key"]) - set(names.index)
+    if unknown:
+        raise InputError(f"{config.poses} holds {len(unknown)} images that {config.images} lacks; give its own index")
+    # Whole pixels inside the image: 63.6 of a 64 wide one would be rounded to 64, and refused when it is read again.
+    inside = [
+        np.clip(row.keypoints, (0, 0, 0), (images.at[row.key, "width"] - 1, images.at[row.key, "height"] - 1, 1))
+        for row in looked_at.itertuples()
+    ]
+    write_pose_csv(config.csv, zip(names.loc[looked_at["key"]], inside, strict=True))
+    logger.info("%d skeletons written to %s", len(looked_at), config.csv)
+    return 0

@@ -1,0 +1,262 @@
+"""One way to run a stage from the command line, for all packages.
+
+``python -m PACKAGE COMMAND --field value ...`` builds the command's config from flags (or from ``--config FILE``, which
+may be given several times to make several artifacts in one process) and runs it. What the user can mend is told in one
+line with exit code 2, before any work; a defect of ours keeps its traceback and exits with 1.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import json
+import logging
+import os
+import re
+import signal
+import sys
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from datasets.runtime.artifacts import StageConfig, artifact_directory, build, is_complete
+from datasets.runtime.errors import ArtifactBusyError, InputError
+from datasets.sources.files import printable
+
+BAD_INPUT = 2
+TERMINATED = 128 + signal.SIGTERM
+BAD_PATH = (
+    errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP,
+)  # fmt: skip
+"""What the system says of a path that cannot be written or read as it was given: the user's to mend."""
+NO_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+"""Control characters, and bytes of an argument that are not UTF-8."""
+IO_ERROR, BUSY = 74, 75
+"""Exit codes of what may pass by itself (EX_IOERR, EX_TEMPFAIL of sysexits.h): a disk or network that failed, another
+process at work on the same artifact. A flow tries again after these, and after no other."""
+PASSING_ERRORS = frozenset(
+    {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ECONNRESET, errno.ECONNREFUSED, errno.ECONNABORTED,
+     errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENOTCONN, errno.EREMOTEIO}
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """A command of a package: what it does, its config class and its function, both as ``module:name``.
+
+    The function of a stage is ``make(config, directory) -> summary``, any other command's ``run(config) -> int | None``
+    (an exit code). Names, not objects, so that ``--help`` and complete artifacts never import torch.
+    """
+
+    summary: str
+    config: str
+    run: str
+
+
+def load_name(name: str) -> Any:
+    """The object that ``module:name`` stands for."""
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def main(package: str, commands: Mapping[str, Command], argv: Sequence[str] | None = None) -> int:
+    """Run one of a package's commands; returns the exit code."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_usage(package, commands))
+        return 0 if argv else BAD_INPUT
+    name, *arguments = argv
+    if name not in commands:
+        print(f"python -m {package}: unknown command '{name}'; known: {', '.join(commands)}", file=sys.stderr)
+        return BAD_INPUT
+    logging.basicConfig(
+        level=logging.INFO,
+        stream=sys.stderr,
+        datefmt="%H:%M:%S",
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    for noisy in ("httpx", "fontTools", "matplotlib", "PIL"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    # Read when torch is loaded, later. Threads that wait by spinning stall each other where other work shares the
+    # cores: measured 57 s a training step with two threads on two busy cores, 1.1 s with threads that sleep.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))  # so that 'finally' blocks run
+    try:
+        return run_command(f"python -m {package} {name}", commands[name], arguments)
+    except (InputError, ValidationError) as error:
+        print(f"python -m {package} {name}: {printable(one_line(error))}", file=sys.stderr)
+        return BUSY if isinstance(error, ArtifactBusyError) else BAD_INPUT
+    except OSError as error:
+        if error.errno in BAD_PATH:
+            shown = printable(str(error.filename or "a path"))
+            print(f"python -m {package} {name}: {shown[:200]}: {error.strerror}; name another path", file=sys.stderr)
+            return BAD_INPUT
+        if error.errno not in PASSING_ERRORS:
+            raise
+        logging.getLogger(__name__).exception("reading or writing failed")
+        return IO_ERROR
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
+def run_command(program: str, command: Command, arguments: Sequence[str]) -> int:
+    """Parse a command's arguments and run it, once per config."""
+    config_class = load_name(command.config)
+    for argument in arguments:
+        if NO_TEXT.search(argument):  # Parquet, JSON and terminals would choke on it later
+            raise InputError(f"'{argument}' holds characters that are no text; rename or link what it names")
+    own, rest = _split_own_options(arguments)
+    if own["config"]:
+        if rest:
+            raise InputError(f"'{rest[0]}' beside --config: change the field in the file, or give flags only")
+        configs = [read_config(config_class, Path(file)) for file in own["config"]]
+    else:
+        configs = [parse_config(config_class, rest, program)]
+    if not issubclass(config_class, StageConfig):
+        return int(load_name(command.run)(configs[0]) or 0)
+    if own["output"] and len(configs) > 1:
+        raise InputError("--output names one folder, but several --config were given; use --store")
+    for config in configs:
+        print(_build_one(config, command, own), flush=True)
+    return 0
+
+
+def _build_one(config: StageConfig, command: Command, own: Mapping[str, Any]) -> Path:
+    store = Path(own["store"] or "runs/store")
+    if not own["output"] and is_complete(directory := artifact_directory(config, store)):
+        return directory  # found before the stage's module, and with it torch, is imported
+    output = Path(own["output"]) if own["output"] else None
+    return build(config, load_name(command.run), store=store, output=output)
+
+
+def _split_own_options(arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """Take --config, --store and --output out of the arguments; the rest are fields of the config."""
+    own: dict[str, Any] = {"config": [], "store": None, "output": None}
+    rest: list[str] = []
+    queue = list(arguments)
+    while queue:
+        token = queue.pop(0)
+        option, equals, value = token.removeprefix("--").partition("=")
+        if not token.startswith("--") or option not in own:
+            rest.append(token)
+            continue
+        if not equals:
+            if not queue:
+                raise InputError(f"--{option} needs a value")
+            value = queue.pop(0)
+        if not value:
+            raise InputError(f"--{option} is empty; give a path, or leave the option out")
+        if option == "config":
+            own["config"].append(value)
+        else:
+            own[option] = value
+    return own, rest
+
+
+def read_config(config_class: type[BaseModel], file: Path) -> Any:
+    """A config from its JSON file."""
+    if file.exists() and not file.is_file():  # a pipe or a device would be read for ever
+        raise InputError(f"--config {file}: is not a file")
+    try:
+        return config_class.model_validate_json(file.read_text())
+    except OSError as error:
+        raise InputError(f"--config {file}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"--config {file}: is not UTF-8 text, expected a JSON file") from None
+
+
+def parse_config(
+    config_class: type[BaseModel], arguments: Sequence[str], program: str, defaults: Mapping[str, Any] | None = None
+) -> Any:
+    """A config from command-line flags: ``--field value``, ``--outer.inner value``, lists as ``1,2`` or JSON.
+
+    A flag may be spelled with hyphens or, like its field, with underscores.
+
+    Args:
+        defaults: values (nested) that a flag may override, for example those of a preset.
+    """
+    from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict
+    from pydantic_settings.exceptions import SettingsError
+
+    # No environment variable may set a field: what a run was made from must stand in its command or its file.
+    def sources(cls, settings_cls, init_settings, **_others):
+        return (init_settings,)
+
+    namespace = {
+        "__doc__": config_class.__doc__,
+        "model_config": SettingsConfigDict(
+            cli_prog_name=program,
+            cli_kebab_case=True,
+            cli_implicit_flags=True,
+            cli_hide_none_type=True,
+            cli_avoid_json=False,
+            cli_exit_on_error=False,
+        ),
+        "settings_customise_sources": classmethod(sources),
+    }
+    settings_class = types.new_class("Arguments", (config_class, BaseSettings), {}, lambda ns: ns.update(namespace))
+    try:
+        source = CliSettingsSource(settings_class, cli_parse_args=[_as_flag(argument) for argument in arguments])
+        given = source()
+    except SettingsError as error:
+        raise InputError(f"{one_line(error).removeprefix('error parsing CLI: ')} (--help lists the fields)") from None
+    if empty := _first_empty(given):
+        raise InputError(f"--{empty.replace('_', '-')} is empty; give a value, or leave the option out")
+    return config_class.model_validate(_merged(defaults or {}, given))
+
+
+def _as_flag(argument: str) -> str:
+    """``--outer.some_field=a_b`` as ``--outer.some-field=a_b``; what is not a flag unchanged."""
+    name, equals, value = argument.partition("=")
+    return name.replace("_", "-") + equals + value if name.startswith("--") else argument
+
+
+def _first_empty(given: Mapping[str, Any], prefix: str = "") -> str | None:
+    """The first field given as an empty text (an empty path would mean the current folder), or None."""
+    for name, value in given.items():
+        inner = _first_empty(value, f"{prefix}{name}.") if isinstance(value, Mapping) else None
+        if inner or value == "" or (isinstance(value, list) and "" in value):
+            return inner or f"{prefix}{name}"
+    return None
+
+
+def _merged(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(defaults)
+    for name, value in given.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(name), Mapping)
+        merged[name] = _merged(merged[name], value) if both else value
+    return merged
+
+
+def one_line(error: Exception) -> str:
+    """An error's message in one line; a validation error as ``field: rule (got value)``."""
+    if isinstance(error, ValidationError):
+        return "; ".join(_describe_validation(item) for item in error.errors())
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _describe_validation(item: Mapping[str, Any]) -> str:
+    field = ".".join(str(part) for part in item["loc"]) or "config"
+    message = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "missing":
+        return f"{field}: is required"
+    if item["type"] == "extra_forbidden":
+        return f"{field}: no such field"
+    try:
+        value = json.dumps(item["input"], default=str)
+    except (TypeError, ValueError):
+        value = str(item["input"])
+    return f"{field}: {message} (got {value if len(value) <= 80 else value[:77] + '...'})"
+
+
+def _usage(package: str, commands: Mapping[str, Command]) -> str:
+    width = max(map(len, commands))
+    rows = "\n".join(f"  {name:<{width}}  {command.summary}" for name, command in commands.items())
+    return (
+        f"usage: python -m {package} COMMAND [--store DIR | --output DIR] [--config FILE ... | --field value ...]\n\n"
+        f"{rows}\n\n'python -m {package} COMMAND --help' explains a command's fields."
+    )

@@ -1,0 +1,81 @@
+"""Re-hash finished artifacts and name what is damaged."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+
+from datasets.config import VerifyConfig
+from datasets.runtime.artifacts import KEY_LENGTH, LOGS, MANIFEST, is_complete, json_sha256, manifest_of, verify
+from datasets.runtime.errors import ArtifactError, InputError
+
+logger = logging.getLogger(__name__)
+
+DAMAGED = 1
+_KEY = re.compile(rf"[0-9a-f]{{{KEY_LENGTH}}}")
+
+
+def run_verify(config: VerifyConfig) -> int:
+    """Check every artifact below the given folders; returns 1 if any is damaged, else 0.
+
+    Raises: InputError: a folder holds no finished artifact.
+    """
+    damage = []
+    artifacts = dict.fromkeys(artifact for folder in config.artifacts for artifact in find_artifacts(folder))
+    for artifact in artifacts:
+        lines = damage_of(artifact)
+        damage += lines
+        for line in lines:
+            logger.error("damaged: %s", line)
+        if not lines:
+            logger.info("whole: %s", artifact)
+    logger.info("%d artifacts checked, %d damages", len(artifacts), len(damage))
+    return DAMAGED if damage else 0
+
+
+def find_artifacts(folder: Path) -> list[Path]:
+    """The artifacts at or below a folder, sorted: folders with a manifest, and folders of a store that lost theirs.
+
+    Unfinished ones (``*.partial``) are left out; what lies inside an artifact is part of it.
+    Raises: InputError: if there are none.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder; give an artifact or a store")
+    if is_complete(folder) or _has_a_key(folder):
+        return [folder]
+    found: list[Path] = []
+    for path in sorted(folder.rglob("*")):
+        if (found and path.is_relative_to(found[-1])) or not path.is_dir() or _is_working_folder(path, folder):
+            continue
+        if is_complete(path) or _has_a_key(path):
+            found.append(path)
+    if not found:
+        raise InputError(f"{folder} holds no finished artifact (no {MANIFEST} in or below it)")
+    return found
+
+
+def _has_a_key(path: Path) -> bool:
+    """Whether a folder is named as a store names finished artifacts."""
+    return _KEY.fullmatch(path.name) is not None
+
+
+def _is_working_folder(path: Path, top: Path) -> bool:
+    return any(part.endswith(".partial") for part in path.relative_to(top).parts)
+
+
+def damage_of(artifact: Path) -> list[str]:
+    """One line, beginning with the path, for each damaged file of an artifact, its manifest included."""
+    try:
+        manifest = manifest_of(artifact)
+        counted = (file for file in manifest["files"] if not file["name"].startswith(f"{LOGS}/"))
+        files = [[file["name"], file["sha256"]] for file in counted]
+        said = manifest.pop("own_sha256", None)  # manifests of earlier versions have none
+        if json_sha256(files) != manifest["content_sha256"] or said not in (None, json_sha256(manifest)):
+            return [f"{artifact / MANIFEST}: content changed"]
+        return [f"{artifact / line}" for line in verify(artifact)]
+    except ArtifactError as error:
+        missing = not (artifact / MANIFEST).exists()
+        return [f"{artifact / MANIFEST}: {'missing' if missing else f'cannot be read ({error})'}"]
+    except (KeyError, TypeError, AttributeError, OSError) as error:
+        return [f"{artifact / MANIFEST}: cannot be read ({error!r})"]

@@ -1,0 +1,1 @@
+"""WebDataset tars: written, taken over, encoded once, read in training order."""

@@ -1,0 +1,326 @@
+"""Frozen features of every image, computed once: scaled VAE latents and image-encoder tokens.
+
+A view is encoded alone, never as part of a canvas: a VAE's GroupNorm would let neighbours change it
+(IMAGPose's released code does). The image encoder sees the whole person, resized, without a centre crop.
+The unit of resuming, and of taking over from an earlier artifact, is the shard.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from datasets.config import EncodeConfig
+from datasets.poses.views import keypoints_in_view, open_picture
+from datasets.runtime.artifacts import describe_config, json_sha256, model_sha256, write_text_atomically
+from datasets.runtime.errors import ArtifactError, InputError, WeightsError
+from datasets.runtime.progress import Progress
+from datasets.shards.encoded import keypoints_from_json, keypoints_to_json
+from datasets.shards.reuse import INDEX_FILE, copy_checked, earlier_artifacts
+from datasets.shards.tars import read_samples, write_tar
+from datasets.shards.write import read_shard_index
+
+logger = logging.getLogger(__name__)
+
+ENCODERS = {"dinov2": "Dinov2Model", "clip_vision_model": "CLIPVisionModel", "clip": "CLIPVisionModel"}
+"""`model_type` of the image encoders that can be read, and their transformers classes."""
+PIXEL_STATISTICS = {
+    "Dinov2Model": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "CLIPVisionModel": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+}
+"""Mean and standard deviation of RGB in [0, 1] that each encoder was trained with (ImageNet's; CLIP's)."""
+CPU_CHUNK = 16
+"""Pictures that go through a model at once on a CPU: twice as fast as 64, which fall out of the cache."""
+
+
+def pick_device(name: str) -> torch.device:
+    """The device a config names; 'auto' is the GPU when there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"device '{name}' is unknown; use 'auto', 'cpu' or 'cuda'") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device '{name}': this machine has no usable GPU; use 'cpu' or 'auto'")
+    return device
+
+
+def load_vae(folder: Path) -> Any:
+    """A frozen diffusers AutoencoderKL from its folder, float32.
+
+    Raises: WeightsError: weights missing, unsafe or of another architecture.
+    """
+    from diffusers import AutoencoderKL
+
+    try:
+        vae = AutoencoderKL.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, torch_dtype=torch.float32
+        )
+    except Exception as error:
+        raise WeightsError(f"{folder} cannot be loaded as a diffusers AutoencoderKL: {error}") from error
+    return vae.eval().requires_grad_(False)
+
+
+def load_image_encoder(folder: Path) -> Any:
+    """A frozen Dinov2Model or CLIPVisionModel from its folder, float32.
+
+    Raises: WeightsError: neither of the two, or weights missing, unsafe or incomplete.
+    """
+    import transformers
+
+    model_type = json.loads((folder / "config.json").read_text()).get("model_type")
+    if model_type not in ENCODERS:
+        raise WeightsError(
+            f"{folder} holds a '{model_type}' model; an image encoder is a Dinov2Model or a CLIPVisionModel"
+        )
+    try:
+        encoder, report = getattr(transformers, ENCODERS[model_type]).from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+        )
+    except Exception as error:
+        raise WeightsError(f"{folder} cannot be loaded as a {ENCODERS[model_type]}: {error}") from error
+    if report["missing_keys"]:  # transformers only warns and leaves those weights random
+        raise WeightsError(
+            f"{folder} lacks weights: {', '.join(sorted(report['missing_keys'])[:3])}; save the model again"
+        )
+    return encoder.eval().requires_grad_(False)
+
+
+def view_pixels(images: list[Image.Image], height: int, width: int) -> torch.Tensor:
+    """(B, 3, H, W) float32 RGB in [0, 1]; images of another size are resized (bicubic, antialiased)."""
+    arrays = [
+        np.asarray(image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BICUBIC))
+        for image in images
+    ]
+    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 255
+
+
+def image_tokens(encoder: Any, pixels: torch.Tensor) -> torch.Tensor:
+    """The encoder's last hidden state, (B, N, D), of (B, 3, H, W) RGB in [0, 1], normalised as it was trained with."""
+    kind = type(encoder).__name__
+    mean, std = (torch.tensor(value, device=pixels.device).view(1, 3, 1, 1) for value in PIXEL_STATISTICS[kind])
+    # Dinov2 fits its position table to the picture by itself, CLIP only when told to.
+    options = {"interpolate_pos_encoding": True} if kind == "CLIPVisionModel" else {}
+    return encoder(((pixels - mean) / std).to(encoder.dtype), **options).last_hidden_state
+
+
+class FeatureEncoder:
+    """The two frozen models and how an image is shown to each of them."""
+
+    def __init__(self, config: EncodeConfig) -> None:
+        self.config = config
+        self.device = pick_device(config.device)
+        self.vae = load_vae(config.vae).to(self.device, memory_format=torch.channels_last)
+        self.image_encoder = load_image_encoder(config.image_encoder).to(self.device)
+        self.scaling_factor = float(self.vae.config.scaling_factor)
+        self._check_sizes()
+
+    def _check_sizes(self) -> None:
+        config, cell = self.config, 2 ** (len(self.vae.config.block_out_channels) - 1)
+        if config.view_height % cell or config.view_width % cell:
+            raise InputError(
+                f"view {config.view_height}x{config.view_width}: this VAE's cells are {cell} pixels wide; "
+                f"use multiples of {cell}"
+            )
+        patch = self.image_encoder.config.patch_size
+        if config.token_height % patch or config.token_width % patch:
+            raise InputError(
+                f"token size {config.token_height}x{config.token_width}: the encoder's patches are {patch} pixels "
+                f"wide; use multiples of {patch}"
+            )
+
+    @torch.inference_mode()
+    def __call__(self, images: list[Image.Image]) -> tuple[np.ndarray, np.ndarray]:
+        """Encode RGB images.
+
+        Returns: latents (B, F, C, h, w), scaled posterior means, and tokens (B, F, N, D), the encoder's last hidden
+            state; both float16. F is 2 (plain, mirrored) or 1.
+        """
+        config = self.config
+        views = self._faces(view_pixels(images, config.view_height, config.view_width))
+        seen = self._faces(view_pixels(images, config.token_height, config.token_width))
+        chunk = CPU_CHUNK if self.device.type == "cpu" else len(views)
+        latents = torch.cat([self._latents(part) for part in views.split(chunk)])
+        tokens = torch.cat([self._tokens(part) for part in seen.split(chunk)])
+        return self._pairs(latents, len(images)), self._pairs(tokens, len(images))
+
+    def _latents(self, pixels: torch.Tensor) -> torch.Tensor:
+        pixels = (pixels * 2 - 1).contiguous(memory_format=torch.channels_last)
+        return self.vae.encode(pixels).latent_dist.mean * self.scaling_factor
+
+    def _tokens(self, pixels: torch.Tensor) -> torch.Tensor:
+        return image_tokens(self.image_encoder, pixels)
+
+    def _faces(self, pixels: torch.Tensor) -> torch.Tensor:
+        pixels = pixels.to(self.device)
+        return torch.cat([pixels, pixels.flip(-1)]) if self.config.mirrored else pixels
+
+    def _pairs(self, features: torch.Tensor, count: int) -> np.ndarray:
+        array = features.unflatten(0, (-1, count)).transpose(0, 1).float().cpu().numpy()
+        if not np.isfinite(array).all() or np.abs(array).max() > np.finfo(np.float16).max:
+            raise WeightsError("the frozen models give values that float16 cannot hold; check their weights")
+        return np.ascontiguousarray(array.astype(np.float16))
+
+
+def make_encoded(config: EncodeConfig, directory: Path) -> dict[str, Any]:
+    """Encode all shards but those that an interrupted run finished or an earlier artifact beside this one holds."""
+    shards = read_shard_index(config.shards)["shards"]
+    if not shards:
+        raise ArtifactError(f"{config.shards} holds no shard; run write-shards again")
+    if unknown := set(config.only) - {shard["name"] for shard in shards}:
+        raise InputError(f"only: {config.shards} has no shard {', '.join(sorted(unknown))}")
+    shards = [shard for shard in shards if not config.only or shard["name"] in config.only]
+    fingerprints = _fingerprints(config, shards)
+    encoder = FeatureEncoder(config)
+    how = _provided(directory, fingerprints)
+    progress = Progress(
+        logger, "encode", sum(shard["samples"] for shard in shards), "images",
+        done=sum(shard["samples"] for shard in shards if shard["name"] in how),
+    )  # fmt: skip
+    with _threads(encoder.device) as (threads, stop):
+        futures = [
+            threads.submit(_encode_shard, config.shards / name, directory / name, encoder, progress, stop)
+            for name in fingerprints
+            if name not in how
+        ]
+        for future in futures:
+            future.result()
+    counts = Counter(how.get(name, "encoded") for name in fingerprints)
+    index = _index(config, encoder, shards, fingerprints, directory)
+    write_text_atomically(directory / INDEX_FILE, json.dumps(index, indent=1) + "\n")
+    facts = ("samples", "latent_shape", "token_shape", "view_size", "mirrored", "scaling_factor")
+    return {key: index[key] for key in facts} | {f"shards_{way}": counts[way] for way in ("encoded", "kept", "reused")}
+
+
+def _fingerprints(config: EncodeConfig, shards: list[dict[str, Any]]) -> dict[str, str]:
+    """What each encoded shard is made of, by its name: equal fingerprint, equal features."""
+    settings = {name: value for name, value in describe_config(config).items() if name not in ("shards", "only")}
+    return {shard["name"]: json_sha256([config.stage_version, settings, shard["sha256"]]) for shard in shards}
+
+
+def _provided(directory: Path, fingerprints: dict[str, str]) -> dict[str, str]:
+    """Shards that need no encoding, and why: 'kept' from an interrupted run, or 'reused' from an earlier artifact."""
+    earlier = {
+        file["fingerprint"]: artifact / file["name"]
+        for artifact, index in earlier_artifacts(directory, EncodeConfig.stage)
+        for file in index["files"]
+        if "fingerprint" in file  # artifacts of the stage's first version have none
+    }
+    how = {}
+    for name, fingerprint in fingerprints.items():
+        if (directory / name).is_file():
+            how[name] = "kept"
+        elif fingerprint in earlier and copy_checked(earlier[fingerprint], directory / name):
+            how[name] = "reused"
+    return how
+
+
+@contextmanager
+def _threads(device: torch.device) -> Iterator[tuple[ThreadPoolExecutor, threading.Event]]:
+    """As many shards at a time as torch may use cores, one core each: several cores on one small picture only wait.
+
+    The event is set when the work fails or is stopped, so that nobody waits for shards in hand.
+    """
+    count, stop = torch.get_num_threads(), threading.Event()
+    pool = ThreadPoolExecutor(count if device.type == "cpu" else 1)
+    if device.type == "cpu":
+        torch.set_num_threads(1)
+    try:
+        yield pool, stop
+    finally:
+        stop.set()
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(count)
+
+
+class _StoppedError(Exception):
+    """Another shard failed, or the work was stopped: this one is given up."""
+
+
+def _encode_shard(
+    shard: Path, target: Path, encoder: FeatureEncoder, progress: Progress, stop: threading.Event
+) -> None:
+    temporary = target.with_name(f".{target.name}.tmp")
+    write_tar(temporary, _members(shard, encoder, progress, stop))
+    temporary.replace(target)
+
+
+def _members(
+    shard: Path, encoder: FeatureEncoder, progress: Progress, stop: threading.Event
+) -> Iterator[tuple[str, bytes]]:
+    remaining = read_samples(shard)
+    while samples := list(islice(remaining, encoder.config.batch_size)):
+        if stop.is_set():
+            raise _StoppedError
+        images, facts = zip(*(_decode(shard, key, members) for key, members in samples), strict=True)
+        latents, tokens = encoder(list(images))
+        for row, (key, _) in enumerate(samples):
+            view = _in_view(facts[row], encoder.config)
+            yield f"{key}.json", json.dumps(view, separators=(",", ":")).encode()
+            yield f"{key}.latent.npy", _npy(latents[row])
+            yield f"{key}.tokens.npy", _npy(tokens[row])
+        progress.update(len(samples))
+
+
+def _decode(shard: Path, key: str, members: dict[str, bytes]) -> tuple[Image.Image, dict[str, Any]]:
+    try:
+        facts = json.loads(members["json"])
+        return open_picture(members["jpg"], facts), facts
+    except (KeyError, OSError, ValueError) as error:
+        raise ArtifactError(f"{shard}: sample '{key}' cannot be read ({error}); write the shards again") from error
+
+
+def _in_view(facts: dict[str, Any], config: EncodeConfig) -> dict[str, Any]:
+    """A sample's facts with its keypoints moved from the image's pixels to the view's, as its picture is."""
+    view = [config.view_height, config.view_width]
+    keypoints = keypoints_in_view(keypoints_from_json(facts["keypoints"]), facts, view)
+    kept = {name: value for name, value in facts.items() if name != "crop"}  # the view is of the picture alone
+    return {**kept, "keypoints": keypoints_to_json(keypoints), "view": view}
+
+
+def _npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _index(
+    config: EncodeConfig,
+    encoder: FeatureEncoder,
+    shards: list[dict[str, Any]],
+    fingerprints: dict[str, str],
+    directory: Path,
+) -> dict[str, Any]:
+    _, first = next(read_samples(directory / shards[0]["name"]))
+    shapes = {
+        name: list(np.load(io.BytesIO(first[f"{name}.npy"]), allow_pickle=False).shape[1:])
+        for name in ("latent", "tokens")
+    }
+    return {
+        "files": [
+            {**{name: shard[name] for name in ("name", "split", "samples")}, "fingerprint": fingerprints[shard["name"]]}
+            for shard in shards
+        ],
+        "samples": sum(shard["samples"] for shard in shards),
+        "latent_shape": shapes["latent"],
+        "token_shape": shapes["tokens"],
+        "view_size": [config.view_height, config.view_width],
+        "mirrored": config.mirrored,
+        "scaling_factor": encoder.scaling_factor,
+        "vae_sha256": model_sha256(config.vae),
+        "image_encoder_sha256": model_sha256(config.image_encoder),
+    }

@@ -1,0 +1,57 @@
+"""Shards of earlier artifacts of the same stage, taken over instead of being made again.
+
+A shard is known by what goes into it. It is copied and not hard-linked: damage to one artifact must not reach another.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from datasets.runtime.artifacts import file_sha256, is_complete, manifest_of
+from datasets.runtime.errors import ArtifactError
+
+INDEX_FILE = "index.json"
+
+
+def read_index_file(directory: Path, stage: str) -> dict[str, Any]:
+    """The ``index.json`` of an artifact of write-shards or encode.
+
+    Raises: ArtifactError: if it is not one, or damaged.
+    """
+    manifest_of(directory, stage)
+    try:
+        return json.loads((Path(directory) / INDEX_FILE).read_text())
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{directory}/{INDEX_FILE} cannot be read ({error}); run 'verify' on it") from None
+
+
+def earlier_artifacts(directory: Path, stage: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Finished artifacts beside a stage's working folder, each with its index; damaged ones are passed over."""
+    for artifact in sorted(directory.parent.iterdir()):
+        if artifact != directory and artifact.is_dir() and is_complete(artifact):
+            try:
+                yield artifact, read_index_file(artifact, stage)
+            except ArtifactError:
+                continue
+
+
+def copy_checked(existing: Path, target: Path) -> bool:
+    """Copy an earlier artifact's shard after comparing it with that artifact's manifest; False if it is damaged.
+
+    The copy appears under its name only when it is whole.
+    """
+    temporary = target.with_name(f".{target.name}.tmp")
+    try:
+        listed = {file["name"]: file["sha256"] for file in manifest_of(existing.parent)["files"]}
+        shutil.copyfile(existing, temporary)
+    except (FileNotFoundError, ArtifactError):
+        return False
+    if file_sha256(temporary) != listed.get(existing.name):
+        temporary.unlink()
+        return False
+    temporary.replace(target)
+    return True

@@ -1,0 +1,140 @@
+"""Tar files of samples: written so that equal content gives equal bytes, read without the cost of `tarfile`.
+
+A sample is a run of members with one key: ``KEY.jpg``, ``KEY.json``. Only what this project writes is read: regular
+files under USTAR headers (POSIX.1-1988). Everything else (links, folders, GNU or PAX extensions, a wrong checksum, a
+missing end) is refused with the file's name and the byte where it stands, so no damaged tar is half read in silence.
+"""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from datasets.runtime.errors import ArtifactError
+
+BLOCK = tarfile.BLOCKSIZE
+READ_AHEAD = 1 << 20
+MAGIC = b"ustar\x0000"
+REGULAR = (b"0", b"\0")
+END = bytes(BLOCK)
+LONGEST_NAME = tarfile.LENGTH_NAME
+"""Bytes of a member's name, its kind included."""
+
+
+class DamagedTarError(ArtifactError):
+    """A tar file that this project did not write, or that was damaged since."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a member's content lies in its file, in bytes."""
+
+    offset: int
+    size: int
+
+
+def write_tar(path: Path, members: Iterator[tuple[str, bytes]]) -> None:
+    """Write a tar whose bytes depend on names and contents alone, and wait until the disk has it."""
+    with path.open("wb", buffering=READ_AHEAD) as file:
+        for name, content in members:
+            header = tarfile.TarInfo(name)  # date, owner and mode are fixed
+            header.size = len(content)
+            file.write(header.tobuf(tarfile.USTAR_FORMAT, "utf-8", "strict"))
+            file.write(content)
+            file.write(bytes(-len(content) % BLOCK))
+        file.write(2 * END)
+        file.write(bytes(-file.tell() % tarfile.RECORDSIZE))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_samples(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Samples in file order: (key, {kind: content}), kind being what follows the first dot (``jpg``, ``latent.npy``).
+
+    Raises: DamagedTarError: see above.
+    """
+    key, members = "", {}
+    with _opened(path) as file:
+        offset = 0
+        while (entry := _entry(file.read(BLOCK), path, offset)) is not None:
+            name, size = entry
+            content = file.read(size)
+            padding = -size % BLOCK
+            if len(content) < size or len(file.read(padding)) < padding:
+                raise _damaged(path, offset, f"'{name}' is cut off")
+            base, _, kind = name.partition(".")
+            if base != key and members:
+                yield key, members
+                members = {}
+            elif kind in members:
+                raise _damaged(path, offset, f"'{name}' stands there twice")
+            key = base
+            members[kind] = content
+            offset += BLOCK + size + padding
+    if members:
+        yield key, members
+
+
+def locate_samples(path: Path, read: Collection[str]) -> Iterator[tuple[str, dict[str, Place], dict[str, bytes]]]:
+    """Samples in file order without their large parts: (key, {kind: place}, {kind: content} of the kinds in `read`).
+
+    Only headers and the wanted contents are read from the disk.
+    Raises: DamagedTarError: see above.
+    """
+    key, places, contents = "", {}, {}
+    with _opened(path, buffering=0) as file:
+        descriptor, end = file.fileno(), os.fstat(file.fileno()).st_size
+        offset = 0
+        while (entry := _entry(os.pread(descriptor, BLOCK, offset), path, offset)) is not None:
+            name, size = entry
+            place = Place(offset + BLOCK, size)
+            if place.offset + size > end:
+                raise _damaged(path, offset, f"'{name}' is cut off")
+            base, _, kind = name.partition(".")
+            if base != key and places:
+                yield key, places, contents
+                places, contents = {}, {}
+            elif kind in places:
+                raise _damaged(path, offset, f"'{name}' stands there twice")
+            key = base
+            places[kind] = place
+            if kind in read:
+                contents[kind] = os.pread(descriptor, size, place.offset)
+            offset = place.offset + size + -size % BLOCK
+    if places:
+        yield key, places, contents
+
+
+def _opened(path: Path, buffering: int = READ_AHEAD) -> BinaryIO:
+    try:
+        return path.open("rb", buffering=buffering)
+    except OSError as error:
+        raise DamagedTarError(f"{path} cannot be read ({error.strerror}); make its folder again") from None
+
+
+def _entry(header: bytes, path: Path, offset: int) -> tuple[str, int] | None:
+    """Name and size of the member under a header; None at the archive's end."""
+    if header == END:
+        return None
+    if len(header) < BLOCK:
+        raise _damaged(path, offset, "the file ends without the mark that ends a tar")
+    if header[257:265] != MAGIC:
+        raise _damaged(path, offset, "this is no USTAR header")
+    try:
+        stated, size = int(header[148:156].rstrip(b"\0 "), 8), int(header[124:136].rstrip(b"\0 "), 8)
+        name = header[:100].partition(b"\0")[0].decode()
+    except ValueError:
+        raise _damaged(path, offset, "a name or number cannot be read") from None
+    if sum(header) - sum(header[148:156]) + 8 * ord(" ") != stated:
+        raise _damaged(path, offset, "the header's checksum is wrong")
+    if header[156:157] not in REGULAR or header[345] != 0 or size < 0:
+        raise _damaged(path, offset, f"'{name}' is a link, a folder or has a long name; only plain files are read")
+    return name, size
+
+
+def _damaged(path: Path, offset: int, what: str) -> DamagedTarError:
+    return DamagedTarError(f"{path}, byte {offset}: {what}; it is damaged or was made elsewhere: make it again")

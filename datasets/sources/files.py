@@ -1,0 +1,244 @@
+"""Where a data set's image files come from: an unpacked folder or a zip archive, read alike.
+
+Nothing is ever unpacked to disk, so an archive's member names cannot reach outside it; links and names with ``..`` are
+listed as what they are and never followed. Listing is sorted, so nothing depends on the file system's order.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import zipfile
+import zlib
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Self
+
+from datasets.runtime.errors import DatasetLayoutError
+
+MAX_FILE_BYTES = 64 << 20
+"""No person crop is larger; an archive member that claims or turns out to be is not read to its end."""
+BOMB_BYTES, BOMB_RATIO = 1 << 20, 50
+"""An archive member that unpacks to more bytes and to so many times its packed size is no JPEG, and is not unpacked."""
+ENCRYPTED = 1
+"""Bit of an archive member's flags."""
+
+
+class UnreadableFileError(Exception):
+    """One file of a source cannot be read; `status` names the reason in one word."""
+
+    def __init__(self, status: str, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class SourceEntry:
+    """A file of a source: its path below the source's root and, if it must not be read, why."""
+
+    path: str
+    refused: tuple[str, str] | None = None
+    """Status and reason."""
+
+
+def printable(name: str) -> str:
+    """A file name as valid UTF-8 without control characters: undecodable bytes as escapes."""
+    text = name.encode("utf-8", "backslashreplace").decode("utf-8")
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+class ImageSource:
+    """Files below a folder or inside a zip; usable as a context manager, one per process."""
+
+    def __init__(self, root: Path, prefix: str = "") -> None:
+        """Open a source.
+
+        Args:
+            root: folder or zip file.
+            prefix: the data set's own top folder inside `root`, as `find_prefix` gives it.
+        Raises: DatasetLayoutError: if `root` is neither a folder nor a readable zip.
+        """
+        self.root, self.prefix = Path(root), prefix
+        self.archive: zipfile.ZipFile | None = None
+        if self.root.is_dir():
+            return
+        if self.root.exists() and not self.root.is_file():  # a pipe or a device would be read for ever
+            raise DatasetLayoutError(f"{root} is neither a folder nor a file; give the unpacked data set or its zip")
+        try:
+            self.archive = zipfile.ZipFile(self.root)
+        except FileNotFoundError:
+            raise DatasetLayoutError(f"{root} does not exist; give the unpacked data set or its zip") from None
+        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+            raise DatasetLayoutError(f"{root} is neither a folder nor a readable zip archive ({error})") from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.archive is not None:
+            self.archive.close()
+
+    def find_prefix(self, marker: str) -> str | None:
+        """The folder, at most two levels down, that holds a folder called `marker`; '' is the root itself."""
+        if self.archive is None:
+            candidates = [""] if (self.root / marker).is_dir() else []
+            candidates += sorted(f"{path.parent.relative_to(self.root)}/" for path in self.root.glob(f"*/{marker}/"))
+            return candidates[0] if candidates else None
+        found = set()
+        for name in self.archive.namelist():
+            parts = name.split("/")
+            if marker in parts[:-1] and ".." not in parts and parts.index(marker) <= 2:
+                found.add("".join(part + "/" for part in parts[: parts.index(marker)]))
+        return min(found, key=lambda prefix: (prefix.count("/"), prefix), default=None)
+
+    def has_folder(self, folder: str) -> bool:
+        """Whether `folder` (relative to the prefix) exists, be it empty."""
+        if self.archive is None:
+            return (self.root / self.prefix / folder).is_dir()
+        return any(name.startswith(f"{self.prefix}{folder}/") for name in self.archive.namelist())
+
+    def entries(self, folder: str = "") -> list[SourceEntry]:
+        """All files below `folder` (relative to the prefix, '' for everything), sorted by path."""
+        found = self._archive_entries(folder) if self.archive is not None else self._folder_entries(folder)
+        return sorted(found, key=lambda entry: entry.path)
+
+    def _folder_entries(self, folder: str) -> list[SourceEntry]:
+        base = os.path.join(self.root, self.prefix)
+        found = []
+
+        def unreadable(error: OSError) -> None:
+            if isinstance(error, FileNotFoundError):  # the wanted folder is not there, or a folder went away
+                return
+            path = os.path.relpath(error.filename, base)
+            found.append(SourceEntry(path, ("unreadable", f"the folder cannot be listed: {error.strerror}")))
+
+        for parent, folders, names in os.walk(os.path.join(base, folder), onerror=unreadable):
+            inside = os.path.relpath(parent, base).replace(os.sep, "/")
+            links = [name for name in folders if Path(parent, name).is_symlink()]
+            for name in names + links:
+                refused = ("link", "is a link to a folder, which is not followed") if name in links else None
+                found.append(SourceEntry(name if inside == "." else f"{inside}/{name}", refused))
+        return found
+
+    def _archive_entries(self, folder: str) -> list[SourceEntry]:
+        start = f"{self.prefix}{folder}/" if folder else self.prefix
+        found = []
+        occurrences = Counter(self.archive.namelist())
+        for member in self.archive.infolist():
+            if member.is_dir() or not member.filename.startswith(start):
+                continue
+            path, refused = member.filename.removeprefix(self.prefix), None
+            if not is_safe_path(path):
+                refused = "unsafe-path", "its name leads outside the archive"
+            elif stat.S_ISLNK(member.external_attr >> 16):
+                refused = "link", "is a link; only plain files are read from an archive"
+            elif occurrences[member.filename] > 1:
+                refused = "duplicate", "the archive holds several files of this name"
+            elif member.flag_bits & ENCRYPTED:
+                refused = "encrypted", "is encrypted; unpack the archive with its password and give the folder"
+            elif member.file_size > max(BOMB_BYTES, BOMB_RATIO * member.compress_size):
+                refused = "bomb", f"unpacks from {member.compress_size} to {member.file_size} bytes, as no JPEG does"
+            found.append(SourceEntry(path, refused))
+        return found
+
+    def unsafe_names(self) -> list[str]:
+        """Names of archive members that lead outside it (absolute, or with ``..``); never read."""
+        if self.archive is None:
+            return []
+        return sorted(printable(name) for name in self.archive.namelist() if not is_safe_path(name))
+
+    def read(self, path: str) -> bytes:
+        """A file's bytes, by its path below the prefix.
+
+        Raises: UnreadableFileError: with the status 'unreadable', 'truncated', 'too-large' or 'not-a-file'.
+        """
+        try:
+            return self._read_folder(path) if self.archive is None else self._read_archive(path)
+        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+            raise UnreadableFileError("truncated", f"damaged in the archive: {error}") from None
+        except (OSError, KeyError, RuntimeError, NotImplementedError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            raise UnreadableFileError("unreadable", reason) from None
+
+    def _read_folder(self, path: str) -> bytes:
+        full = os.path.join(self.root, self.prefix, path)
+        status = os.stat(full)
+        if not stat.S_ISREG(status.st_mode):
+            raise UnreadableFileError("not-a-file", "is not a plain file")
+        if status.st_size > MAX_FILE_BYTES:
+            raise UnreadableFileError("too-large", f"has {status.st_size} bytes, more than {MAX_FILE_BYTES}")
+        return Path(full).read_bytes()
+
+    def _read_archive(self, path: str) -> bytes:
+        member = self.archive.getinfo(self.prefix + path)
+        if member.file_size > MAX_FILE_BYTES:
+            raise UnreadableFileError("too-large", f"unpacks to {member.file_size} bytes, more than {MAX_FILE_BYTES}")
+        with self.archive.open(member) as file:
+            content = file.read(MAX_FILE_BYTES + 1)  # the archive's own figure may be a lie
+        if len(content) > MAX_FILE_BYTES:
+            raise UnreadableFileError("too-large", f"unpacks to more than {MAX_FILE_BYTES} bytes")
+        return content
+
+
+def is_safe_path(name: str) -> bool:
+    """Whether a member name stays below its archive: relative, no ``..``, no backslash, no drive, no NUL."""
+    path = PurePosixPath(name)
+    return not (path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name[:2] or "\0" in name)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a layout finds in a source."""
+
+    rows: list[dict[str, object]]
+    """Index rows (`image_record`), not yet checked."""
+    ignored: list[str]
+    """Files that are none of the data set's."""
+    notes: dict[str, object] = field(default_factory=dict)
+    """What else a reader of the index's summary should know."""
+
+
+IGNORED_NAMES = frozenset({"thumbs.db", "desktop.ini", ".ds_store"})
+"""Left behind by desktops; listed nowhere, counted in the index's summary."""
+
+NOBODY = {"pid": -1, "camid": 0, "sequence": 0, "frame": 0, "role": "unknown"}
+"""Identity fields of a file whose name says nothing."""
+
+
+def is_ignored(path: str) -> bool:
+    """Whether a file is no part of any data set: a desktop's, hidden, or macOS's archive shadow."""
+    parts = path.split("/")
+    return parts[-1].lower() in IGNORED_NAMES or any(
+        part == "__MACOSX" or (part.startswith(".") and part != "..") for part in parts
+    )
+
+
+def image_key(name: str) -> str:
+    """A file name without its ``.jpg`` (or ``.jpg.jpg``)."""
+    while name.lower().endswith(".jpg"):
+        name = name[:-4]
+    return name
+
+
+def image_record(
+    entry: SourceEntry, split: str, parsed: dict[str, int | str] | None, problem: str
+) -> dict[str, object]:
+    """An index row before the file's bytes are looked at: status '' means still to be checked.
+
+    Args:
+        entry: the file.
+        split: 'train', 'query' or 'gallery'.
+        parsed: pid, camid, sequence, frame, role (and key) from the name; None if the name is not a proper one.
+        problem: what is wrong where `parsed` is None, in a sentence.
+    """
+    path = printable(entry.path)
+    name = path.rpartition("/")[2]
+    row = {"key": image_key(name), "path": path, "split": split, **NOBODY, "status": "", "error": ""}
+    if entry.refused is not None:
+        row["status"], row["error"] = entry.refused
+    elif parsed is None or path != entry.path:
+        row["status"], row["error"] = "bad-name", problem or "the name holds characters that cannot be shown"
+    else:
+        row.update(parsed)
+    return row

@@ -1,0 +1,317 @@
+"""The image index: every file of a data set, checked, with identity, camera, split and a status.
+
+Layouts (`market1501`, `deepfashion` and `table` beside this file) list the files; this module picks a slice,
+decodes every file in several processes, sets apart what cannot be used, and writes ``images.parquet``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from datasets.config import IndexConfig
+from datasets.runtime.artifacts import installed_versions, is_complete, manifest_of, verify
+from datasets.runtime.errors import ArtifactError, DatasetLayoutError, InputError
+from datasets.runtime.processes import end_with_parent
+from datasets.runtime.progress import Progress
+from datasets.sources import deepfashion, market1501, table
+from datasets.sources.files import ImageSource, UnreadableFileError
+from datasets.sources.image_check import ImageCheck, check_image
+
+logger = logging.getLogger(__name__)
+
+INDEX_FILE = "images.parquet"
+LAYOUTS = {"market1501": market1501, "deepfashion": deepfashion, "table": table}
+SCHEMA = pa.schema(
+    [
+        ("key", pa.string()), ("path", pa.string()), ("split", pa.string()), ("pid", pa.int32()), ("camid", pa.int32()),
+        ("sequence", pa.int32()), ("frame", pa.int32()), ("role", pa.string()), ("width", pa.int32()),
+        ("height", pa.int32()), ("sha256", pa.string()), ("status", pa.string()), ("error", pa.string()),
+    ]
+)  # fmt: skip
+CHUNK = 256
+ORDER = ("train", "query", "gallery")
+OF_THE_BYTES = ("ok", "unreadable", "truncated", "not-jpeg", "not-rgb", "rotated", "bomb", "duplicate")
+"""Statuses of files that were read and decoded as far as it went."""
+
+
+def make_index(config: IndexConfig, directory: Path) -> dict[str, object]:
+    """Write ``images.parquet`` of a data set; returns counts by status, split and role.
+
+    Raises:
+        DatasetLayoutError: the root does not look as its layout demands.
+        InputError: more files than `max_error_percent` cannot be used, or the slice is larger than the set.
+    """
+    with open_source(config.root, config.layout) as source:
+        listing = LAYOUTS[config.layout].list_images(source)
+        unsafe = source.unsafe_names()
+        prefix = source.prefix
+    if unsafe:
+        logger.warning(
+            "%s: %d names lead outside the archive and are never read: %s", config.root, len(unsafe), unsafe[:3]
+        )
+    rows = [row for row, wanted in zip(listing.rows, _in_slice(listing.rows, config), strict=True) if wanted]
+    known = earlier_checks(directory, config)
+    decoded = _check_files(rows, config, prefix, known)
+    _set_duplicates_apart(rows)
+    images = pd.DataFrame(rows, columns=SCHEMA.names).sort_values(["split", "path"], ignore_index=True)
+    _refuse_too_many_errors(images, len(unsafe), config)
+    write_index(images, directory)
+    summary = {**summarise(images), **listing.notes, "ignored": listing.ignored[:20], "unsafe_names": unsafe[:20],
+               "prefix": prefix, "files_decoded": decoded}  # fmt: skip
+    if config.layout == "market1501" and config.identities is None:
+        summary["deviations"] = _deviations(images)
+    _log_counts(summary)
+    return summary
+
+
+def _log_counts(summary: dict[str, Any]) -> None:
+    """Say what there is, split by split, and whether it is what was published."""
+    for split, counts in sorted(summary["splits"].items(), key=lambda item: ORDER.index(item[0])):
+        roles = ", ".join(f"{count:,} {name}" for name, count in counts.items() if name.endswith(" images"))
+        logger.info("%s: %s images, %s identities (%s)", split, f"{counts['images']:,}", counts["identities"], roles)
+    if "deviations" in summary:
+        told = "; ".join(summary["deviations"]) or "as published"
+        logger.info("counts of Market-1501: %s", told)
+
+
+def open_source(root: Path, layout: str) -> ImageSource:
+    """The files of a data set, with the data set's own top folder found inside a folder or zip.
+
+    Raises: DatasetLayoutError: if it cannot be found.
+    """
+    module = LAYOUTS[layout]
+    if module is table:
+        return table.open_source(root)
+    source = ImageSource(root)
+    prefix = source.find_prefix(module.MARKER) if module.MARKER else ""
+    if prefix is None:
+        raise DatasetLayoutError(f"{root} has no folder '{module.MARKER}'; {module.EXPECTED}")
+    source.prefix = prefix
+    return source
+
+
+def open_images(directory: Path, root: Path | None = None) -> ImageSource:
+    """The source that an index's paths belong to, for reading its images.
+
+    Args:
+        directory: the index.
+        root: where the data set lies now, if it has moved since.
+    """
+    config = manifest_of(directory, "index")["config"]
+    return open_source(root or Path(config["root"]), config["layout"])
+
+
+def write_index(images: pd.DataFrame, directory: Path) -> None:
+    """Write an index's rows; equal rows give equal bytes."""
+    rows = pa.Table.from_pandas(images, schema=SCHEMA, preserve_index=False).replace_schema_metadata(None)
+    pq.write_table(rows, directory / INDEX_FILE, compression="zstd")
+
+
+def read_index(directory: Path, *, usable: bool = True) -> pd.DataFrame:
+    """The rows of a finished index, sorted by split and path; with `usable`, only those with status 'ok'."""
+    manifest_of(directory, "index")
+    images = pq.read_table(Path(directory) / INDEX_FILE).to_pandas()
+    return images[images["status"] == "ok"].reset_index(drop=True) if usable else images
+
+
+def _in_slice(rows: list[dict[str, object]], config: IndexConfig) -> list[bool]:
+    """Which rows a slice takes. Told from names alone, so that only the slice's files need be opened."""
+    if config.identities is None:
+        if config.outside_slice:
+            raise InputError("outside_slice needs identities: it is what a slice of that many leaves out")
+        return [True] * len(rows)
+    train = sorted({row["pid"] for row in rows if row["split"] == "train" and row["role"] == "person"})
+    if config.identities > len(train):
+        raise InputError(
+            f"identities {config.identities} is more than the {len(train)} training identities of {config.root}"
+        )
+    taken = set(np.random.default_rng(config.seed).permutation(train)[: config.identities].tolist())
+    if config.outside_slice:
+        return [row["split"] == "train" and row["role"] == "person" and row["pid"] not in taken for row in rows]
+    query = {row["pid"] for row in rows if row["split"] == "query" and row["role"] == "person"}
+    gallery = {row["pid"] for row in rows if row["split"] == "gallery" and row["role"] == "person"}
+    test = sorted(query & gallery if query else gallery)  # DeepFashion has no queries
+    test_taken = set(np.random.default_rng([config.seed, 1]).permutation(test)[: config.identities].tolist())
+    share = len(test_taken) / len(test) if test else 0.0
+    others = _sampled_others(rows, share, config.seed)
+    return [
+        position in others
+        or (row["role"] == "person" and row["pid"] in (taken if row["split"] == "train" else test_taken))
+        for position, row in enumerate(rows)
+    ]
+
+
+def _sampled_others(rows: list[dict[str, object]], share: float, seed: int) -> set[int]:
+    """Positions of a slice's distractors and junk images: the same share of each as of the test identities."""
+    positions: set[int] = set()
+    for stream, role in enumerate(("distractor", "junk"), start=2):
+        found = [i for i, row in enumerate(rows) if row["role"] == role and row["split"] != "train"]
+        positions.update(np.random.default_rng([seed, stream]).permutation(found)[: round(share * len(found))].tolist())
+    return positions
+
+
+def earlier_checks(directory: Path, config: IndexConfig) -> dict[str, ImageCheck]:
+    """What earlier indexes of the same root in the store found out, by SHA-256 of a file's bytes.
+
+    Whether bytes are a whole picture depends on nothing but them and the decoder, so every file is still read and
+    hashed, and only bytes that no earlier index has seen are decoded. An index made by another decoder does not count.
+    """
+    known: dict[str, ImageCheck] = {}
+    versions = installed_versions()
+    for artifact in sorted(path for path in directory.parent.glob("*") if path != directory and is_complete(path)):
+        try:
+            manifest = manifest_of(artifact, config.stage)
+            same = (manifest["stage_version"], manifest["config"]["root"], manifest["versions"]["pillow"])
+            if same != (config.stage_version, str(config.root), versions["pillow"]) or verify(artifact):
+                continue
+            rows = read_index(artifact, usable=False)
+        except (ArtifactError, KeyError, TypeError, OSError, pa.ArrowException):
+            continue
+        looked_at = rows[rows["sha256"].ne("") & rows["status"].isin(OF_THE_BYTES)]
+        for row in looked_at.itertuples():
+            told = (
+                ("ok", "") if row.status == "duplicate" else (row.status, row.error)
+            )  # of others, it was decoded whole
+            known[row.sha256] = ImageCheck(*told, row.width, row.height, row.sha256)
+    return known
+
+
+def _check_files(rows: list[dict[str, object]], config: IndexConfig, prefix: str, known: dict[str, ImageCheck]) -> int:
+    """Fill in size, hash and status of every row that has no status yet; returns how many had to be decoded."""
+    waiting = [row for row in rows if not row["status"]]
+    paths = [row["path"] for row in waiting]
+    progress = Progress(logger, "index", len(waiting), "images")
+    decoded = 0
+    for row, check in zip(waiting, _checks(paths, config, prefix, known), strict=True):
+        decoded += bool(check.sha256) and check.sha256 not in known
+        row.update(status=check.status, error=check.error, width=check.width, height=check.height, sha256=check.sha256)
+        progress.update()
+    for row in rows:
+        row.setdefault("width", 0)
+        row.setdefault("height", 0)
+        row.setdefault("sha256", "")
+    return decoded
+
+
+def _checks(paths: list[str], config: IndexConfig, prefix: str, known: dict[str, ImageCheck]) -> Iterator[ImageCheck]:
+    chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
+    arguments = (config.root, config.layout, prefix, known)
+    if config.workers == 1 or len(chunks) < 3:  # a pool would take longer to start than the work
+        _open_in_worker(*arguments)
+        for chunk in chunks:
+            yield from _check_chunk(chunk)
+        return
+    with ProcessPoolExecutor(config.workers, initializer=_start_worker, initargs=arguments) as pool:
+        for checks in pool.map(_check_chunk, chunks):
+            yield from checks
+
+
+_worker_source: ImageSource | None = None
+_worker_known: dict[str, ImageCheck] = {}
+_worker_arguments: tuple[Any, ...] = ()
+
+
+def _open_in_worker(root: Path, layout: str, prefix: str, known: dict[str, ImageCheck]) -> None:
+    global _worker_source, _worker_known
+    _worker_source = table.open_source(root) if layout == "table" else ImageSource(root, prefix)
+    _worker_known = known
+
+
+def _start_worker(*arguments: Any) -> None:
+    global _worker_arguments
+    end_with_parent()
+    _worker_arguments = arguments  # opened with the first chunk: an error in here would only break the pool
+
+
+def _check_chunk(paths: list[str]) -> list[ImageCheck]:
+    global _worker_arguments
+    if _worker_arguments:
+        _open_in_worker(*_worker_arguments)
+        _worker_arguments = ()
+    return [_check_path(path) for path in paths]
+
+
+def _check_path(path: str) -> ImageCheck:
+    try:
+        content = _worker_source.read(path)
+    except UnreadableFileError as error:
+        return ImageCheck(error.status, str(error))
+    return _worker_known.get(hashlib.sha256(content).hexdigest()) or check_image(content)
+
+
+def _set_duplicates_apart(rows: list[dict[str, object]]) -> None:
+    """Keep the first of equal keys and of equal bytes (by path); a repeated key is replaced, to stay unique."""
+    keys: dict[str, str] = {}
+    contents: dict[str, str] = {}
+    for position, row in enumerate(sorted(rows, key=lambda row: (row["status"] != "ok", row["path"]))):
+        first = keys.get(row["key"])
+        keys.setdefault(row["key"], row["path"])
+        if first is not None:
+            row["key"] = f"{row['path']}#{position}"
+            if row["status"] == "ok":
+                row["status"], row["error"] = "duplicate", f"has the same name as {first}"
+        if row["status"] == "ok":
+            first = contents.setdefault(row["sha256"], row["path"])
+            if first != row["path"]:
+                row["status"], row["error"] = "duplicate", f"has the same bytes as {first}"
+
+
+def _refuse_too_many_errors(images: pd.DataFrame, unsafe: int, config: IndexConfig) -> None:
+    bad = images[images["status"] != "ok"]
+    total = len(images) + unsafe
+    if not total or len(bad) == len(images):
+        first = f"; first: {bad.iloc[0]['path']}: {bad.iloc[0]['error']}" if not bad.empty else ""
+        raise DatasetLayoutError(f"{config.root} holds no usable image ({_reasons(bad)}{first})")
+    percent = 100 * (len(bad) + unsafe) / total
+    if not bad.empty:
+        logger.warning("%d of %d files cannot be used: %s", len(bad), len(images), _reasons(bad))
+    if percent > config.max_error_percent:
+        first = bad.iloc[0] if not bad.empty else None
+        example = f"; first: {first['path']}: {first['error']}" if first is not None else ""
+        raise InputError(
+            f"{len(bad) + unsafe} of {total} files of {config.root} cannot be used ({_reasons(bad)}), more than "
+            f"max_error_percent {config.max_error_percent:g}{example}; mend them or raise the limit"
+        )
+
+
+def _reasons(bad: pd.DataFrame) -> str:
+    return ", ".join(f"{status}: {count}" for status, count in sorted(Counter(bad["status"]).items())) or "none listed"
+
+
+def summarise(images: pd.DataFrame) -> dict[str, object]:
+    """Counts of an index: files by status, and usable images and identities by split and role."""
+    usable = images[images["status"] == "ok"]
+    splits = {}
+    for split, part in usable.groupby("split"):
+        people = part[part["role"] == "person"]
+        splits[split] = {
+            "images": len(part),
+            "identities": int(people["pid"].nunique()),
+            "cameras": int(part["camid"].nunique()),
+            **{f"{role} images": int(count) for role, count in part["role"].value_counts().sort_index().items()},
+        }
+    statuses = {status: int(count) for status, count in images["status"].value_counts().sort_index().items()}
+    return {"files": len(images), "statuses": statuses, "splits": splits}
+
+
+def _deviations(images: pd.DataFrame) -> list[str]:
+    """Where a Market-1501 differs from what was published; said, not fatal."""
+    splits = summarise(images)["splits"]
+    found = []
+    for name, published in market1501.PUBLISHED_COUNTS.items():
+        split, _, count_name = name.partition(" ")
+        counted = splits.get(split, {}).get(count_name, 0)
+        if counted != published:
+            found.append(f"{name}: {counted:,} usable, {published:,} published")
+    return found

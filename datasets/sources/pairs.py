@@ -1,0 +1,132 @@
+"""Pairs of images (source, target) by PATN's rule, which all later pose-transfer papers follow.
+
+An image can be in a pair if its skeleton has both shoulders and both hips. Market-1501: all ordered pairs of different
+images of one person (no distractors, no junk). DeepFashion: of one person, category and outfit number.
+Counts of the published keypoints: 263,632 for Market-1501 train, 8,570 for DeepFashion test
+(https://github.com/tengteng95/Pose-Transfer, ``create_pairs_dataset.py``).
+"""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from datasets.config import ExportPairsConfig
+from datasets.poses.skeleton import present_joints
+from datasets.poses.table import read_poses
+from datasets.runtime.artifacts import manifest_of, write_text_atomically
+from datasets.runtime.errors import InputError
+from datasets.sources.deepfashion import outfit_of
+from datasets.sources.files import image_key, printable
+from datasets.sources.index import read_index
+
+logger = logging.getLogger(__name__)
+
+Pair = tuple[str, str]
+"""Keys of source and target."""
+HEADER = ["from", "to"]
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+SPLITS = {"train": ["train"], "test": ["query", "gallery"]}
+
+TORSO = (2, 5, 8, 11)
+"""Both shoulders and both hips."""
+
+
+def has_torso(keypoints: np.ndarray) -> np.ndarray:
+    """Whether skeletons have both shoulders and both hips: (..., 18, 3) -> bool (...)."""
+    return present_joints(keypoints)[..., TORSO].all(-1)
+
+
+def market1501_groups(pids: Sequence[int]) -> list[int | None]:
+    """The group of each image, None for distractors and junk."""
+    return [int(pid) if pid > 0 else None for pid in pids]
+
+
+def deepfashion_groups(keys: Sequence[str]) -> list[str]:
+    """The group of each image by its key (PATN's flat name)."""
+    return [outfit_of(key) for key in keys]
+
+
+def ordered_pairs(keys: Sequence[str], groups: Sequence[object | None], keypoints: np.ndarray) -> Iterator[Pair]:
+    """All ordered pairs of different images of a group, groups and images in sorted order.
+
+    Args:
+        keys: image keys.
+        groups: what may be paired together, one per image; None pairs with nothing.
+        keypoints: (N, 18, 3) skeletons.
+    """
+    members: dict[object, list[str]] = {}
+    for key, group, usable in zip(keys, groups, has_torso(keypoints), strict=True):
+        if group is not None and usable:
+            members.setdefault(group, []).append(key)
+    for group in sorted(members):
+        images = sorted(members[group])
+        yield from ((source, target) for source in images for target in images if source != target)
+
+
+def read_pairs(file: Path) -> list[Pair]:
+    """Pairs of a CSV file with the columns ``from`` and ``to``, as keys, in file order.
+
+    Raises: InputError: another header, a half line, or no pair.
+    """
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as opened:
+            rows = list(csv.reader(opened, strict=True))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{file} cannot be read as a list of pairs: {error}") from None
+    if not rows or [name.strip() for name in rows[0]] != HEADER:
+        shown = printable(",".join(rows[0])[:60]) if rows else ""
+        raise InputError(f"{file}: expected the header 'from,to', got '{shown}'")
+    pairs = []
+    for number, row in enumerate(rows[1:], start=2):
+        names = [name.strip() for name in row]
+        if len(names) != 2 or not all(name.lower().endswith(IMAGE_SUFFIXES) for name in names):
+            shown = printable(",".join(row)[:120])
+            raise InputError(f"{file}, line {number}: expected two image names, got '{shown}' (cut off?)")
+        pairs.append((image_key(names[0]), image_key(names[1])))
+    if not pairs:
+        raise InputError(f"{file} lists no pair")
+    return pairs
+
+
+def run_export(config: ExportPairsConfig) -> int:
+    """Write all pairs of a split, after comparing them with a published file where one is given.
+
+    Raises: InputError: poses of another index, a published file that is none, or no pair at all.
+    """
+    images = read_index(config.images)
+    images = images[images["split"].isin(SPLITS[config.split])]
+    by_key = read_poses(config.poses).set_index("key")["keypoints"]
+    if absent := sorted(set(images["key"]) - set(by_key.index)):
+        raise InputError(f"{config.poses} lacks {len(absent)} images of {config.images}, first {absent[0]}")
+    keys = images["key"].tolist()
+    is_deepfashion = manifest_of(config.images, "index")["config"]["layout"] == "deepfashion"
+    groups = deepfashion_groups(keys) if is_deepfashion else market1501_groups(images["pid"].tolist())
+    keypoints = np.stack(by_key.loc[keys]) if keys else np.empty((0, 18, 3), np.float32)
+    pairs = list(ordered_pairs(keys, groups, keypoints))
+    if not pairs:
+        raise InputError(f"{config.images} has no two images of a person with shoulders and hips in '{config.split}'")
+    if config.published is not None:
+        _compare(pairs, set(keys), config.published)
+    rows = [",".join(HEADER), *(f"{source}.jpg,{target}.jpg" for source, target in pairs)]
+    write_text_atomically(config.csv, "\n".join(rows) + "\n")
+    logger.info("%d ordered pairs of %d images written to %s", len(pairs), len({s for s, _ in pairs}), config.csv)
+    return 0
+
+
+def _compare(pairs: Sequence[Pair], keys: set[str], file: Path) -> None:
+    published = read_pairs(file)
+    distinct, by_rule = set(published), set(pairs)
+    unknown = {key for pair in distinct for key in pair} - keys
+    told = {
+        "pairs": len(published),
+        "repeated": len(published) - len(distinct),
+        "images that the index lacks": len(unknown),
+        "pairs of images that the rule does not pair": sum(not unknown & set(pair) for pair in distinct - by_rule),
+        "pairs of the rule that it lacks": len(by_rule - distinct),
+    }
+    logger.info("%s: %s", file, ", ".join(f"{count} {what}" for what, count in told.items()))

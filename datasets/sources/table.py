@@ -1,0 +1,135 @@
+"""Any other data set, through a table: a CSV or Parquet file with the columns ``path, pid, camid, split``.
+
+Paths are relative to the table's own folder. A role is told by the pid as in Market-1501 (-1 junk, 0 distractor).
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from datasets.runtime.errors import DatasetLayoutError
+from datasets.sources.files import ImageSource, Listing, SourceEntry, image_record, is_safe_path
+
+MARKER = ""
+COLUMNS = ("path", "pid", "camid", "split")
+SPLITS = ("train", "query", "gallery")
+MAX_NUMBER = 2**31 - 1
+_NUMBER = re.compile(r"-?[0-9]{1,10}")
+
+
+class TableSource(ImageSource):
+    """Images that a table lists."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(file.parent)
+        self.table = file
+
+
+def open_source(file: Path) -> ImageSource:
+    """The folder of a table file."""
+    if not Path(file).is_file():
+        raise DatasetLayoutError(
+            f"{file} is not a file; layout 'table' takes a CSV or Parquet with {','.join(COLUMNS)}"
+        )
+    return TableSource(Path(file))
+
+
+def read_table(file: Path) -> list[dict[str, str]]:
+    """The table's rows: path, pid, camid, split as strings; a row of another length than the header has pid ''.
+
+    Raises: DatasetLayoutError: if it cannot be read or lacks a column.
+    """
+    try:
+        names, rows = _read_parquet(file) if file.suffix.lower() == ".parquet" else _read_csv(file)
+    except UnicodeDecodeError as error:
+        raise DatasetLayoutError(f"{file} is not UTF-8 text ({error}); save the table as UTF-8") from None
+    except (OSError, csv.Error, pa.ArrowException) as error:
+        raise DatasetLayoutError(f"{file} cannot be read as a table: {' '.join(str(error).split())}") from None
+    missing = [column for column in COLUMNS if names.count(column) != 1]
+    if missing:
+        raise DatasetLayoutError(
+            f"{file} lacks or repeats {', '.join(missing)}; it needs {','.join(COLUMNS)}, separated by commas"
+        )
+    places = [names.index(column) for column in COLUMNS]
+    return [
+        dict(
+            zip(
+                COLUMNS,
+                ([row[place] for place in places] if len(row) == len(names) else [*row[:1], *_RAGGED]),
+                strict=True,
+            )
+        )
+        for row in rows
+    ]
+
+
+_RAGGED = ("", "", "")
+
+
+def _read_csv(file: Path) -> tuple[list[str], list[list[str]]]:
+    with file.open(encoding="utf-8-sig", newline="") as text:
+        names, *rows = [row for row in csv.reader(text, strict=True) if row] or [[]]
+    return [name.strip() for name in names], rows
+
+
+def _read_parquet(file: Path) -> tuple[list[str], list[list[str]]]:
+    table = pq.read_table(file)
+    wanted = [name for name in table.column_names if name in COLUMNS]
+    if len(set(wanted)) < len(wanted):
+        return wanted, []
+    columns = [pc.fill_null(table[name].cast(pa.string()), "").to_pylist() for name in wanted]
+    return wanted, [list(row) for row in zip(*columns, strict=True)]
+
+
+def parse_row(row: dict[str, str]) -> tuple[dict[str, int | str] | None, str]:
+    """Identity fields of a row, or None and what is wrong with it."""
+    if not (_NUMBER.fullmatch(row["pid"]) and _NUMBER.fullmatch(row["camid"])):
+        return None, "the row's pid and camid are not whole numbers, or it has another length than the header"
+    pid, camid = int(row["pid"]), int(row["camid"])
+    if not (-1 <= pid <= MAX_NUMBER and 1 <= camid <= MAX_NUMBER):
+        return None, "the row's pid is below -1, its camid below 1, or a number is too large"
+    if row["split"] not in SPLITS:
+        return None, f"the row's split is none of {', '.join(SPLITS)}"
+    if not is_safe_path(row["path"]) or not row["path"]:
+        return None, "the row's path is empty or leads out of the table's folder"
+    role = {-1: "junk", 0: "distractor"}.get(pid, "person")
+    return {"pid": pid, "camid": camid, "sequence": 0, "frame": 0, "role": role}, ""
+
+
+def list_images(source: ImageSource) -> Listing:
+    """Index rows of the table, not yet checked. The key is the path without its suffix, ``/`` and ``.`` as ``_``."""
+    rows = []
+    seen: set[str] = set()
+    for fields in read_table(source.table):
+        parsed, problem = parse_row(fields)
+        path = fields["path"]
+        split = fields["split"] if fields["split"] in SPLITS else "train"
+        refused = ("duplicate", "an earlier row has the same path") if path in seen else None
+        seen.add(path)
+        if parsed is not None:
+            parsed["key"] = path.rpartition(".")[0].replace("/", "_").replace(".", "_") or path
+        rows.append(image_record(SourceEntry(path, refused), split, parsed, problem))
+    return Listing(rows, [])
+
+
+def listed_files(file: Path) -> list[list[object]]:
+    """Path, size and date of the files that a table lists: what changes when one of them does.
+
+    Raises: DatasetLayoutError: the table cannot be read.
+    """
+    found = []
+    for path in sorted({row["path"] for row in read_table(file) if row["path"] and is_safe_path(row["path"])}):
+        try:
+            status = os.stat(file.parent / path)
+        except OSError:
+            found.append([path])
+        else:
+            found.append([path, status.st_size, status.st_mtime_ns])
+    return found

@@ -1,0 +1,205 @@
+"""Run a package's command as a guarded child process.
+
+The child gets a session of its own, writes to a log file (never a pipe, which a dead reader would break), and its lines
+are handed on as they come. Whatever ends the caller - a cancelled flow, a timeout, Ctrl-C, a crash - ends the child's
+whole tree: SIGTERM, a grace period in which a trainer saves its checkpoint, SIGKILL. If the caller is killed outright,
+a small process between the two does the same (flows/process/tether.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parents[2]
+LAST_LINES = 15
+POLL_SECONDS = 0.1
+GRACE_SECONDS = 10.0
+"""Between SIGTERM and SIGKILL. A worker of Prefect's itself kills a cancelled flow after 30 s."""
+KILLED_SECONDS = 5.0
+"""For the kernel to take away what was killed; longer only where a process hangs in a driver."""
+
+
+class CommandError(RuntimeError):
+    """A command ended with an exit code other than 0; carries its last lines."""
+
+    def __init__(self, command: Sequence[str], exit_code: int, last_lines: Sequence[str], log: Path) -> None:
+        said = "\n".join(f"    {line}" for line in last_lines) or "    (it said nothing)"
+        super().__init__(f"{describe(command)} ended with exit code {exit_code}; its last lines (all: {log}):\n{said}")
+        self.exit_code = exit_code
+
+
+def describe(command: Sequence[str]) -> str:
+    """A command as a person would type it, less the settings files."""
+    words = ["python" if word == sys.executable else word for word in command]
+    return " ".join(words[: words.index("--config")] if "--config" in words else words)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guard:
+    """Under what conditions commands run."""
+
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Variables set on top of this process's."""
+    grace_seconds: float = GRACE_SECONDS
+    """Between SIGTERM and SIGKILL when the call is interrupted, or another of the commands failed."""
+    still_wanted: Callable[[], None] = lambda: None
+    """Called several times a second; raises to stop the commands."""
+    keep_open: Sequence[int] = ()
+    """File descriptors that the commands inherit: locks that shall be held as long as any of their processes lives."""
+
+
+def run_command(command: Sequence[str], log: Path, on_line: Callable[[str], None], guard: Guard = Guard()) -> None:
+    """Run one command to its end; see `run_commands`."""
+    run_commands([(command, log)], on_line, guard)
+
+
+def run_commands(
+    commands: Sequence[tuple[Sequence[str], Path]], on_line: Callable[[str], None], guard: Guard = Guard()
+) -> None:
+    """Run commands side by side, all to their end; every line one writes goes to its log and to `on_line`.
+
+    Args:
+        commands: program and arguments (relative paths count from the project's root), and the log file that receives
+            standard output and error; its folder is made.
+        on_line: called for each line, without the line end.
+        guard: under what conditions they run.
+    Raises: CommandError: one ended with an exit code other than 0; the others were stopped.
+    """
+    running: list[_Running] = []
+    try:
+        for command, log in commands:
+            running.append(_Running(command, log, guard))
+        while not _all_ended(running, on_line):
+            guard.still_wanted()
+            time.sleep(POLL_SECONDS)
+    finally:
+        for child in running:
+            _signal_group(child.process.pid, signal.SIGTERM)  # all at once, so that they stop side by side
+        for child in running:
+            end_tree(child.process, guard.grace_seconds)
+            child.tail.file.close()
+    for child in running:
+        if child.failed:
+            raise CommandError(child.command, child.process.returncode, child.last_lines, child.log)
+
+
+def _all_ended(running: Sequence[_Running], on_line: Callable[[str], None]) -> bool:
+    """Hand on what was written; whether there is nothing more to wait for: all ended, or one failed."""
+    ended = []
+    for child in running:
+        ended.append(child.process.poll() is not None)  # asked before reading: nothing written earlier is missed
+        child.failed = child.process.returncode not in (None, 0)
+        for line in child.tail.new_lines(at_end=ended[-1]):
+            child.last_lines.append(line)
+            on_line(line)
+    return all(ended) or any(child.failed for child in running)
+
+
+class Tail:
+    """Reads a log that somebody writes, line by line."""
+
+    def __init__(self, log: Path) -> None:
+        self.file = log.open("rb")
+        self._rest = b""
+
+    def new_lines(self, *, at_end: bool) -> Iterator[str]:
+        """Lines written since the last call; `at_end` also the last one if it has no line end."""
+        if os.fstat(self.file.fileno()).st_size < self.file.tell():
+            self.file.seek(0)  # begun anew
+        *whole, self._rest = (self._rest + self.file.read()).split(b"\n")
+        if at_end and self._rest:
+            whole, self._rest = [*whole, self._rest], b""
+        for line in whole:
+            yield line.decode(errors="replace").rstrip("\r")
+
+
+class _Running:
+    """A started command and the place up to which its log was read."""
+
+    def __init__(self, command: Sequence[str], log: Path, guard: Guard) -> None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("wb") as output:
+            self.process = _start(command, output.fileno(), guard)
+        self.command, self.log, self.tail = command, log, Tail(log)
+        self.last_lines: deque[str] = deque(maxlen=LAST_LINES)
+        self.failed = False
+
+
+def _start(command: Sequence[str], output: int, guard: Guard) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [*tether(guard.grace_seconds), *command],
+        cwd=PROJECT,  # so that `-m datasets` is ours wherever the flow was started
+        env={**os.environ, "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", **guard.environment},
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        pass_fds=guard.keep_open,
+    )
+
+
+def tether(grace_seconds: float) -> list[str]:
+    """What to write before a command so that it ends with this process."""
+    # -I -S: it needs nothing of site-packages and starts in 10 ms; the command is not concerned.
+    program = [sys.executable, "-I", "-S", str(PROJECT / "flows" / "tether.py")]
+    return [*program, str(os.getpid()), str(grace_seconds)]
+
+
+def end_tree(process: subprocess.Popen[bytes], grace_seconds: float = GRACE_SECONDS) -> None:
+    """End a child's process group; at once if it left nothing behind.
+
+    SIGTERM first; SIGKILL to whoever is left after the grace period. A process that opened a session of its own is
+    out of reach; none of our commands does.
+    """
+    group = process.pid
+    _signal_group(group, signal.SIGTERM)
+    _wait_for_group(process, group, grace_seconds)
+    _signal_group(group, signal.SIGKILL)
+    process.wait()
+    _wait_for_group(process, group, KILLED_SECONDS)
+
+
+def _wait_for_group(process: subprocess.Popen[bytes], group: int, seconds: float) -> None:
+    """Until nobody of a group is left, or so many seconds have passed."""
+    deadline = time.monotonic() + seconds
+    while _group_lives(process, group) and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def _signal_group(group: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, number)
+
+
+def _group_lives(process: subprocess.Popen[bytes], group: int) -> bool:
+    process.poll()  # reap the leader
+    try:
+        os.killpg(group, 0)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return any(state != "Z" for state in _group_states(group))
+
+
+def _group_states(group: int) -> Iterator[str]:
+    """Process states of a group's members, after proc(5); 'R' where there is no /proc.
+
+    A grandchild whose parent died stays a zombie if process 1 reaps nobody, as in many containers: it is dead for us.
+    """
+    if not Path("/proc/self/stat").exists():
+        yield "R"
+        return
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                state, _, its_group = Path(entry.path, "stat").read_text().rpartition(")")[2].split()[:3]
+                if int(its_group) == group:
+                    yield state

@@ -1,0 +1,62 @@
+"""What a team sets once in Prefect and no preset can know: where the data lie, and the commands' environment.
+
+Prefect variables (`prefect variable set NAME VALUE`, or the Variables page):
+
+- ``market1501_root``, ``deepfashion_root``: the unpacked data set, for runs that give no `root` themselves;
+- ``market1501_poses``, ``deepfashion_poses``: its keypoint file, or a JSON list of them;
+- ``report_url``: where the folder ``runs`` is served, for links that open in a browser;
+- ``command_environment``: a JSON object of environment variables for the commands.
+
+Secrets of the same kind go into a Secret block named ``command-environment`` whose value is such an object.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from prefect.blocks.system import Secret
+from prefect.variables import Variable
+
+from datasets.runtime.errors import InputError
+from flows.config import RegenerateConfig
+
+
+def with_data_of_the_site(config: RegenerateConfig) -> RegenerateConfig:
+    """The settings, with data set and keypoints from the variables if the run names none."""
+    if config.root is not None or config.miniature is not None:
+        return config
+    root, poses = (Variable.get(f"{config.layout}_{what}", default=None) for what in ("root", "poses"))
+    if root is None:
+        raise InputError(
+            f"preset '{config.preset}' works on your data: give 'root' and 'poses', or set the Prefect variables "
+            f"{config.layout}_root and {config.layout}_poses"
+        )
+    found = [poses] if isinstance(poses, str) else poses or []
+    update = {"root": Path(str(root)), **({} if config.poses else {"poses": [Path(path) for path in found]})}
+    return config.model_copy(update=update)
+
+
+def command_environment() -> dict[str, str]:
+    """Environment variables for the commands, from the variable and the secret block; no value is ever logged."""
+    variables = _object(Variable.get("command_environment", default=None) or {}, "variable command_environment")
+    try:
+        secret: Any = Secret.load("command-environment").get()
+    except ValueError:  # no such block
+        secret = {}
+    return {**variables, **_object(secret, "Secret block command-environment")}
+
+
+def _object(value: Any, name: str) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise InputError(f'{name} must be a JSON object such as {{"NAME": "value"}}')
+    return {str(key): str(item) for key, item in value.items()}
+
+
+def report_link(report: Path) -> str | None:
+    """The report's address under the variable ``report_url``; None where that is not set or cannot reach it."""
+    base = Variable.get("report_url", default=None)
+    runs = Path("runs").absolute()
+    if not base or not report.is_relative_to(runs):
+        return None
+    return f"{str(base).rstrip('/')}/{report.relative_to(runs).as_posix()}"

@@ -1,0 +1,195 @@
+"""Which view shows what: sources and target poses of one person on a 2x2 canvas, and the paper's scenarios.
+
+Slots are in reading order. Sources come first, targets after them; a slot that nobody asked for repeats a pose (as the
+paper's T1 does), because a network that was trained on four views of a person should not meet an empty one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from datasets.poses.skeleton import JOINT_COUNT, draw_skeleton, missing_keypoints, present_joints
+from datasets.runtime.errors import InputError
+from imagpose.canvas.view_grid import VIEWS, pack_views, view_map
+
+Mode = Literal["T1", "T2", "T3", "IMAGPose*", "free"]
+MODES: dict[str, str] = {
+    "T1": "one source, one pose in the three other views: three pictures of which one is kept at random",
+    "T2": "one source repeated in three views, one pose: one picture",
+    "T3": "two or three different sources, one pose: one picture (two with two sources)",
+    "IMAGPose*": "one source, three poses: three pictures at once",
+    "free": "any one to three sources and one to three poses that fit four views",
+}
+"""The paper's scenarios (section 4.1, Figures 7 and 8)."""
+
+Size = tuple[int, int]  # height, width
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SourceImage:
+    """A source as a photograph of the model's view size."""
+
+    image: Image.Image
+    keypoints: np.ndarray = field(default_factory=missing_keypoints)
+    """(18, 3) in the image's pixels; none known: the view goes without skeleton."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SourceFeatures:
+    """A source as frozen features, computed once for a whole data set."""
+
+    latents: Tensor
+    """(C, h, w), times the VAE's scaling factor."""
+    tokens: Tensor
+    """(N, D) of the image encoder."""
+    keypoints: np.ndarray
+    """(18, 3) in view pixels."""
+
+
+Source = SourceImage | SourceFeatures
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CanvasRequest:
+    """One canvas: a person, what is known and what is asked."""
+
+    sources: Sequence[Source]
+    """One to three images of the person; the first one feeds the cross-attention (FLC)."""
+    poses: Sequence[np.ndarray]
+    """One to three target poses, (18, 3) keypoints in view pixels."""
+    seed: int
+    """The canvas's own noise: a picture does not depend on the canvases beside it."""
+    mode: Mode = "free"
+    keep: Sequence[int] | None = None
+    """Which of the generated views to decode, counted from 0; all if not given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """What each of the four views is."""
+
+    sources: tuple[int, ...]
+    """Source number of each visible view; these are the canvas's first slots."""
+    poses: tuple[int, ...]
+    """Pose number of each generated view; these follow."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Canvases:
+    """A batch laid out on canvases, on the sampler's device."""
+
+    layouts: list[Layout]
+    visible: Tensor
+    """(B, 1, 2h, 2w) bool."""
+    known: Tensor
+    """(B, C, 2h, 2w): latents of the visible views, zeros elsewhere."""
+    skeletons: Tensor
+    """(B, 3, 2H, 2W) in [0, 1]."""
+    image_tokens: Tensor
+    """(B, N, D) of each canvas's first source."""
+    source_latents: Tensor
+    """(B, C, h, w) of each canvas's first source."""
+    noise: Tensor
+    """(B, C, 2h, 2w), each canvas from its own seed."""
+
+
+def arrange(sources: int, poses: int, mode: Mode = "free") -> Layout:
+    """Which slots show which source and ask for which pose.
+
+    Raises: InputError: numbers that the canvas or the scenario does not take.
+    """
+    if mode not in MODES:
+        raise InputError(f"mode '{mode}' is unknown; known: {', '.join(MODES)}")
+    if not 1 <= sources < VIEWS:
+        raise InputError(f"a canvas takes 1 to {VIEWS - 1} source images, got {sources}")
+    if not 1 <= poses < VIEWS:
+        raise InputError(f"a canvas takes 1 to {VIEWS - 1} target poses, got {poses}")
+    if sources + poses > VIEWS:
+        raise InputError(f"{sources} sources and {poses} poses do not fit a canvas of {VIEWS} views; leave some out")
+    if mode in ("T1", "T2") and (sources, poses) != (1, 1):
+        raise InputError(f"{mode} takes one source and one pose, got {sources} and {poses}")
+    if mode == "T3" and (sources < 2 or poses != 1):
+        raise InputError(f"T3 takes two or three sources and one pose, got {sources} and {poses}")
+    if mode == "IMAGPose*" and (sources, poses) != (1, 3):
+        raise InputError(f"IMAGPose* takes one source and three poses, got {sources} and {poses}")
+    visible = (0,) * (VIEWS - 1) if mode == "T2" else tuple(range(sources))
+    return Layout(sources=visible, poses=tuple(i % poses for i in range(VIEWS - len(visible))))
+
+
+def check_request(request: CanvasRequest, size: Size) -> None:
+    """Raises: InputError: a request that a canvas of `size` (H, W) views cannot show, told in one line."""
+    layout = arrange(len(request.sources), len(request.poses), request.mode)
+    for source in request.sources:
+        _check_shape(source.keypoints, "a source's keypoints")
+        if isinstance(source, SourceImage) and (source.image.height, source.image.width) != size:
+            raise InputError(
+                f"a source is {source.image.height}x{source.image.width} pixels (height x width), this model's views "
+                f"are {size[0]}x{size[1]}; resize or crop it"
+            )
+    for keypoints in request.poses:
+        _check_shape(keypoints, "a target pose")
+        joints = keypoints[present_joints(keypoints)]
+        inside = ((joints[:, :2] >= -0.5) & (joints[:, :2] <= np.array([size[1], size[0]]) - 0.5)).all(-1)
+        if not inside.any():
+            raise InputError(f"a target pose has no joint inside the {size[0]}x{size[1]} view, so nothing is asked for")
+    if request.keep is not None and not set(request.keep) <= set(range(len(layout.poses))):
+        raise InputError(f"keep names views {list(request.keep)}, but this canvas generates {len(layout.poses)}")
+
+
+def _check_shape(keypoints: np.ndarray, what: str) -> None:
+    if np.shape(keypoints) != (JOINT_COUNT, 3):
+        raise InputError(f"{what}: expected {JOINT_COUNT} rows of x, y, score, got shape {np.shape(keypoints)}")
+
+
+def lay_out(
+    requests: Sequence[CanvasRequest],
+    features: Sequence[Sequence[SourceFeatures]],
+    size: Size,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Canvases:
+    """Place sources and poses on their canvases, and draw each canvas's noise from its own seed.
+
+    Args:
+        features: each request's sources, encoded.
+        size: (H, W) of a view in pixels.
+        dtype: of the denoiser's inputs; latents and noise stay float32.
+    Raises: InputError: views of several sizes in one batch.
+    """
+    shape = features[0][0].latents.shape
+    layouts, views, skeletons = [], [], []
+    for request, sources in zip(requests, features, strict=True):
+        if any(source.latents.shape != shape for source in sources):
+            raise InputError("the canvases of a batch have views of different sizes; generate them apart")
+        layout = arrange(len(sources), len(request.poses), request.mode)
+        shown = [sources[i] for i in layout.sources]
+        masked = torch.zeros(len(layout.poses), *shape)
+        views.append(torch.cat([torch.stack([source.latents.cpu().float() for source in shown]), masked]))
+        asked = [*(source.keypoints for source in shown), *(request.poses[i] for i in layout.poses)]
+        skeletons.append(np.stack([draw_skeleton(keypoints, *size) for keypoints in asked]))
+        layouts.append(layout)
+    visible = torch.tensor([[slot < len(layout.sources) for slot in range(VIEWS)] for layout in layouts])
+    drawn = torch.from_numpy(np.stack(skeletons)).permute(0, 1, 4, 2, 3)
+    return Canvases(
+        layouts=layouts,
+        visible=view_map(visible, *shape[1:]).bool().to(device),
+        known=pack_views(torch.stack(views)).to(device),
+        skeletons=pack_views(drawn).to(device, dtype) / 255,
+        image_tokens=torch.stack([sources[0].tokens for sources in features]).to(device, dtype),
+        source_latents=torch.stack([sources[0].latents for sources in features]).to(device, dtype),
+        noise=torch.stack([_canvas_noise(request.seed, shape) for request in requests]).to(device),
+    )
+
+
+def _canvas_noise(seed: int, view_shape: torch.Size) -> Tensor:
+    """(C, 2h, 2w) from a seed, drawn on the CPU: the same numbers on every device and in every batch."""
+    channels, height, width = view_shape
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(channels, 2 * height, 2 * width, generator=generator)

@@ -1,0 +1,1 @@
+"""A generator on the published test pairs: metrics, their networks' weights, tables."""

@@ -1,0 +1,129 @@
+"""The test images of an evaluation, read from image shards: pictures, skeletons, people, pairs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from datasets.poses.skeleton import present_joints
+from datasets.poses.views import keypoints_in_view, open_picture
+from datasets.runtime.artifacts import manifest_of
+from datasets.runtime.errors import InputError
+from datasets.shards.encoded import keypoints_from_json
+from datasets.shards.tars import read_samples
+from datasets.sources.pairs import deepfashion_groups, has_torso, market1501_groups, ordered_pairs
+from imagpose.canvas.layout import Size
+from imagpose.evaluation.pair_canvases import Pair
+
+TEST_SPLITS = ("query", "gallery")
+
+
+class HeldOutImages:
+    """Query and gallery images of a write-shards artifact, as files in memory.
+
+    Attributes:
+        keys: in file order.
+        members: for each key, the images of the same person (DeepFashion: and outfit) with a usable skeleton.
+    """
+
+    def __init__(self, shards: Path, view: Size, compared: Size) -> None:
+        """Read the shards; `view` and `compared` are (height, width) of the generator's views and of the comparison.
+
+        Raises: ArtifactError: no such artifact. InputError: no query or gallery image in it.
+        """
+        manifest_of(shards, "write-shards")
+        self.shards, self.view, self.compared = Path(shards), view, compared
+        self._files: dict[str, dict[str, bytes]] = {}
+        self.facts: dict[str, dict[str, Any]] = {}
+        for split in TEST_SPLITS:
+            for tar in sorted(self.shards.glob(f"{split}-*.tar")):
+                for key, members in read_samples(tar):
+                    self._files[key] = members
+                    self.facts[key] = json.loads(members["json"])
+        if not self._files:
+            raise InputError(
+                f"{shards} holds no query or gallery images; write-shards with --splits query,gallery,train"
+            )
+        self.keys = list(self.facts)
+        self._keypoints = np.stack([keypoints_from_json(fact["keypoints"]) for fact in self.facts.values()])
+        self._row = {key: row for row, key in enumerate(self.keys)}
+        self.groups = self._groups()
+        self.members = self._members()
+
+    def _groups(self) -> list[object | None]:
+        try:
+            return list(deepfashion_groups(self.keys))
+        except ValueError:  # other names: a group is a person
+            return list(market1501_groups([fact["pid"] for fact in self.facts.values()]))
+
+    def _members(self) -> dict[str, list[str]]:
+        groups: dict[object, list[str]] = {}
+        for key, group, usable in zip(self.keys, self.groups, has_torso(self._keypoints), strict=True):
+            if group is not None and usable:
+                groups.setdefault(group, []).append(key)
+        return {key: groups.get(group, []) for key, group in zip(self.keys, self.groups, strict=True)}
+
+    def all_pairs(self) -> list[Pair]:
+        """All ordered pairs by PATN's rule (Market-1501: per person; DeepFashion's test set: the 8,570)."""
+        return list(ordered_pairs(self.keys, self.groups, self._keypoints))
+
+    def check(self, pairs: Sequence[Pair]) -> None:
+        """Raises: InputError: pairs of images that are not here, or targets without a joint; all pairs must count."""
+        if missing := sorted({key for pair in pairs for key in pair} - self.facts.keys()):
+            raise InputError(
+                f"the pairs name {len(missing)} images that {self.shards} lacks, for example {missing[0]}; write the "
+                "shards of the whole set, or leave --pairs out to take all pairs of these images"
+            )
+        empty = sorted({target for _, target in pairs if not present_joints(self._keypoints[self._row[target]]).any()})
+        if empty:
+            raise InputError(f"{len(empty)} targets have no skeleton, for example {empty[0]}; extract poses first")
+
+    def keypoints(self, key: str) -> np.ndarray:
+        """(18, 3) in pixels of the view."""
+        return keypoints_in_view(self._keypoints[self._row[key]], self.facts[key], self.view).astype(np.float32)
+
+    def in_view(self, key: str) -> Image.Image:
+        """The picture as the generator sees it."""
+        return fitted(open_picture(self._files[key]["jpg"], self.facts[key]), self.view)
+
+    def in_comparison(self, keys: Sequence[str]) -> Tensor:
+        """(N, 3, H, W) uint8 at the size of the comparison."""
+        return stacked([fitted(open_picture(self._files[k]["jpg"], self.facts[k]), self.compared) for k in keys])
+
+    def pid(self, key: str) -> int:
+        """Whom an image shows."""
+        return int(self.facts[key]["pid"])
+
+    def training_pictures(self, tar: Path, at_once: int = 64) -> Iterator[Tensor]:
+        """A shard's pictures of persons at the size of the comparison, some at a time."""
+        pictures = []
+        for _, members in read_samples(tar):
+            facts = json.loads(members["json"])
+            if facts["pid"] > 0:
+                pictures.append(fitted(open_picture(members["jpg"], facts), self.compared))
+            if len(pictures) == at_once:
+                yield stacked(pictures)
+                pictures = []
+        if pictures:
+            yield stacked(pictures)
+
+    def training_shards(self) -> list[Path]:
+        """The training split's tars."""
+        return sorted(self.shards.glob("train-*.tar"))
+
+
+def fitted(image: Image.Image, size: Size) -> Image.Image:
+    """A picture of (height, width) `size`; bicubic, antialiased, untouched where it has the size."""
+    return image if (image.height, image.width) == size else image.resize(size[::-1], Image.Resampling.BICUBIC)
+
+
+def stacked(images: Sequence[Image.Image]) -> Tensor:
+    """Pictures of one size as (N, 3, H, W) uint8."""
+    return torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2).contiguous()

@@ -1,0 +1,287 @@
+"""``python -m imagpose evaluate``: a generator on the published test pairs, in the paper's four scenarios.
+
+All pairs count, nothing is selected: where a canvas gives several pictures of a pair (T1), the seed draws one before
+any is made. Pictures are written as PNG and measured as written. The unit of resuming is a file of pictures; its scores
+lie beside it. Two rows bound what can be expected: the target as the VAE gives it back (no generator on this VAE can do
+better), and the source as it is (what a copy would score).
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from torch import Tensor
+
+from datasets.runtime.artifacts import write_text_atomically
+from datasets.runtime.errors import InputError
+from datasets.runtime.progress import Progress
+from datasets.shards.encode import pick_device
+from datasets.shards.tars import read_samples, write_tar
+from datasets.sources.pairs import read_pairs
+from imagpose.canvas.layout import CanvasRequest, SourceImage
+from imagpose.config import EvaluateConfig
+from imagpose.evaluation.data import HeldOutImages, fitted, stacked
+from imagpose.evaluation.metrics import (
+    Lpips,
+    inception_features,
+    psnr,
+    ssim,
+    ssim_table1,
+    torchvision_features,
+)
+from imagpose.evaluation.pair_canvases import Pair, PairCanvas, canvases_of, draw_pairs
+from imagpose.evaluation.table import write_results
+from imagpose.evaluation.weights import WEIGHTS, find_weights
+from imagpose.pictures.contact_sheet import SheetRow, save_contact_sheet, skeleton_picture
+from imagpose.sampling.generate import view_size_of
+from imagpose.sampling.pipeline import IMAGPosePipeline, load_pipeline
+
+logger = logging.getLogger(__name__)
+
+BOUNDS = ("VAE", "copy")
+"""Rows beside the scenarios: the target through the VAE, the source as it is."""
+SMALLEST_FOR_LPIPS = 31
+"""Pixels: AlexNet's three strides leave nothing of less."""
+PAIRS_AT_ONCE = 256
+"""Pairs of a bound's file of scores."""
+
+
+def make_evaluation(config: EvaluateConfig, directory: Path) -> dict[str, Any]:
+    """Make and measure the pictures of every scenario; returns the table's rows.
+
+    Raises: InputError: pairs, weights or a generator that do not fit, before any picture is made.
+    """
+    view = view_size_of(config.generator)
+    compared = (config.height, config.width) if config.height and config.width else view
+    given = read_pairs(config.pairs) if config.pairs else None
+    meter = Meter(config)
+    if meter.lpips is not None and min(compared) < SMALLEST_FOR_LPIPS:
+        raise InputError(f"LPIPS needs sides of at least {SMALLEST_FOR_LPIPS} pixels, got {compared}; compare larger")
+    images = HeldOutImages(config.shards, view, compared)
+    if meter.features and config.fid_reference == "train" and not images.training_shards():
+        raise InputError(f"{config.shards} holds no training images for FID; add them, or pass --fid-reference targets")
+    pairs = draw_pairs(given if given is not None else images.all_pairs(), config.limit, config.seed)
+    if len(pairs) < 2:
+        raise InputError(f"{len(pairs)} pairs to measure; at least two images of a person with a skeleton are needed")
+    images.check(pairs)
+    Evaluation(config, images, pairs, meter, directory).run()
+    return write_results(config, images, pairs, meter.absent, directory)
+
+
+class Meter:
+    """The metrics whose weights are at hand; `absent` says in words which are not, and how to get them."""
+
+    def __init__(self, config: EvaluateConfig) -> None:
+        found = {
+            name: find_weights(
+                name, getattr(config, name), from_hub=config.from_hub, known_only=config.known_weights_only
+            )
+            for name in WEIGHTS
+        }
+        self.absent = [reason for reason in found.values() if isinstance(reason, str)]
+        for reason in self.absent:
+            logger.warning("column left out: %s", reason)
+        self.device = pick_device(config.device)
+        self.lpips = Lpips(found["alexnet"]).to(self.device) if isinstance(found["alexnet"], Path) else None
+        self.features: dict[str, Callable[[Tensor], Tensor]] = {}
+        for name, build in (("inception", inception_features), ("torchvision_inception", torchvision_features)):
+            if isinstance(found[name], Path):
+                self.features[name] = build(found[name], self.device)
+
+    def scores(self, made: Tensor, real: Tensor) -> dict[str, np.ndarray]:
+        """Per picture, from (N, 3, H, W) uint8 pairs."""
+        made, real = made.to(self.device), real.to(self.device)
+        values = {"ssim": ssim(made, real), "psnr": psnr(made, real), "ssim_table1": ssim_table1(made, real)}
+        if self.lpips is not None:
+            values["lpips"] = self.lpips(made, real)
+        return {name: value.double().cpu().numpy() for name, value in values.items()}
+
+    def save_features(self, pictures: Tensor, path: Path) -> None:
+        """Write ``PATH.NAME.npy`` for each feature network."""
+        for name, features in self.features.items():
+            parts = [features(part.to(self.device)).float().cpu().numpy() for part in pictures.split(32)]
+            _save_array(np.concatenate(parts), path.with_name(f"{path.name}.{name}.npy"))
+
+
+class Evaluation:
+    """All work of one evaluation; finished files are left alone."""
+
+    def __init__(
+        self, config: EvaluateConfig, images: HeldOutImages, pairs: Sequence[Pair], meter: Meter, directory: Path
+    ) -> None:
+        self.config, self.images, self.pairs, self.meter = config, images, pairs, meter
+        self.pictures, self.scored, self.directory = directory / "pictures", directory / "scores", directory
+        for folder in (self.pictures, self.scored):
+            folder.mkdir(exist_ok=True)
+        self.pipeline: IMAGPosePipeline = load_pipeline(config.generator, meter.device, precision=config.precision)
+
+    def run(self) -> None:
+        """Every scenario, the bounds, and the reference of FID."""
+        for mode in self.config.modes:
+            self._scenario(mode)
+        for name in BOUNDS:
+            self._bound(name)
+        if self.meter.features:
+            self._reference()
+
+    def _scenario(self, mode: str) -> None:
+        canvases = canvases_of(mode, self.pairs, self.images.members, self.config.seed)
+        size = self.config.canvases_per_shard
+        parts = [canvases[i : i + size] for i in range(0, len(canvases), size)]
+        names = [f"{_file_name(mode)}-{number:05d}" for number in range(len(parts))]
+        done = sum(
+            len(part) for part, name in zip(parts, names, strict=True) if (self.pictures / f"{name}.tar").is_file()
+        )
+        progress = Progress(logger, f"evaluate {mode}", len(canvases), "canvases", done=done)
+        for part, name in zip(parts, names, strict=True):
+            tar = self.pictures / f"{name}.tar"
+            if not tar.is_file():
+                self._make(part, tar, progress)
+            if not (self.scored / f"{name}.parquet").is_file():
+                numbers, made = read_pictures(tar)
+                self._score(name, numbers, stacked([fitted(image, self.images.compared) for image in made]))
+        if self.config.sheet_rows:
+            self._sheet(mode, canvases, names)
+
+    def _make(self, canvases: Sequence[PairCanvas], tar: Path, progress: Progress) -> None:
+        """Pictures of some canvases into one tar, ``PAIR.png`` each; seconds on the clock and of the CPU beside it."""
+        clock, cpu, members = 0.0, 0.0, []
+        for start in range(0, len(canvases), self.config.batch_size):
+            batch = canvases[start : start + self.config.batch_size]
+            requests = [self._request(canvas) for canvas in batch]
+            before = (time.perf_counter(), time.process_time())
+            output = self.pipeline(
+                requests, sampler=self.config.sampler, num_inference_steps=self.config.steps,
+                guidance_scale=self.config.guidance,
+            )  # fmt: skip
+            clock, cpu = clock + time.perf_counter() - before[0], cpu + time.process_time() - before[1]
+            for canvas, made in zip(batch, output.images, strict=True):
+                members += [(f"{n:06d}.png", _png(picture)) for (_, n), picture in zip(canvas.kept, made, strict=True)]
+            progress.update(len(batch))
+        asked = sum(3 if canvas.mode == "IMAGPose*" else 1 for canvas in canvases)
+        seconds = {"seconds": clock, "cpu_seconds": cpu, "canvases": len(canvases), "images": asked}
+        write_text_atomically(tar.with_suffix(".json"), json.dumps(seconds) + "\n")
+        temporary = tar.with_name(f".{tar.name}.tmp")
+        write_tar(temporary, iter(members))
+        temporary.replace(tar)
+
+    def _request(self, canvas: PairCanvas) -> CanvasRequest:
+        return CanvasRequest(
+            sources=[
+                SourceImage(image=self.images.in_view(key), keypoints=self.images.keypoints(key))
+                for key in canvas.sources
+            ],
+            poses=[self.images.keypoints(key) for key in canvas.poses],
+            seed=canvas.seed, mode=canvas.mode, keep=[slot for slot, _ in canvas.kept],
+        )  # fmt: skip
+
+    def _bound(self, name: str) -> None:
+        """Scores of what needs no sampling."""
+        for number, start in enumerate(range(0, len(self.pairs), PAIRS_AT_ONCE)):
+            label = f"{name}-{number:05d}"
+            if (self.scored / f"{label}.parquet").is_file():
+                continue
+            numbers = list(range(start, min(start + PAIRS_AT_ONCE, len(self.pairs))))
+            if name == "copy":
+                made = self.images.in_comparison([self.pairs[i][0] for i in numbers])
+            else:
+                made = self._through_vae([self.pairs[i][1] for i in numbers])
+            self._score(label, numbers, made)
+
+    def _through_vae(self, keys: Sequence[str]) -> Tensor:
+        pictures = []
+        for start in range(0, len(keys), self.config.batch_size):
+            sources = [
+                SourceImage(image=self.images.in_view(key)) for key in keys[start : start + self.config.batch_size]
+            ]
+            latents = self.pipeline.encode_latents([source.image for source in sources])
+            pictures += [Image.fromarray(picture) for picture in self.pipeline.decode_views(latents)]
+        return stacked([fitted(picture, self.images.compared) for picture in pictures])
+
+    def _score(self, label: str, numbers: Sequence[int], made: Tensor) -> None:
+        """Scores of pictures `made` of some pairs; the table is written last, so that its being there means done."""
+        chosen = [self.pairs[i] for i in numbers]
+        real = self.images.in_comparison([target for _, target in chosen])
+        parts = [self.meter.scores(a, b) for a, b in zip(made.split(64), real.split(64), strict=True)]
+        frame = pd.DataFrame(
+            {
+                "pair": numbers,
+                "source": [source for source, _ in chosen],
+                "target": [target for _, target in chosen],
+                "pid": [self.images.pid(target) for _, target in chosen],
+                **{name: np.concatenate([part[name] for part in parts]) for name in parts[0]},
+            }
+        )
+        self.meter.save_features(made, self.scored / label)
+        temporary = self.scored / f".{label}.parquet.tmp"
+        frame.to_parquet(temporary, index=False)
+        temporary.replace(self.scored / f"{label}.parquet")
+
+    def _reference(self) -> None:
+        """Features of what FID compares with: the training images, a file for each shard, or the pairs' targets."""
+        if self.config.fid_reference == "targets":
+            targets = sorted({target for _, target in self.pairs})
+            self.meter.save_features(self.images.in_comparison(targets), self.scored / "reference-targets")
+            return
+        for tar in self.images.training_shards():
+            path = self.scored / f"reference-{tar.stem}"
+            if not all(path.with_name(f"{path.name}.{name}.npy").is_file() for name in self.meter.features):
+                pictures = list(self.images.training_pictures(tar))
+                if pictures:
+                    self.meter.save_features(torch.cat(pictures), path)
+
+    def _sheet(self, mode: str, canvases: Sequence[PairCanvas], names: Sequence[str]) -> None:
+        """Sources | asked poses | pictures | the targets, for some canvases of a scenario, evenly chosen."""
+        count = min(self.config.sheet_rows, len(canvases))
+        chosen = [canvases[i] for i in np.linspace(0, len(canvases) - 1, count).round().astype(int)]
+        wanted = {number for canvas in chosen for _, number in canvas.kept}
+        made = {}
+        for name in names:
+            numbers, pictures = read_pictures(self.pictures / f"{name}.tar")
+            made |= {n: np.asarray(picture) for n, picture in zip(numbers, pictures, strict=True) if n in wanted}
+        rows = [
+            SheetRow(
+                sources=[np.asarray(self.images.in_view(key)) for key in canvas.sources],
+                skeletons=[
+                    skeleton_picture(self.images.keypoints(self.pairs[n][1]), self.images.view) for _, n in canvas.kept
+                ],
+                generated=[made[n] for _, n in canvas.kept],
+                truth=[np.asarray(self.images.in_view(self.pairs[n][1])) for _, n in canvas.kept],
+            )
+            for canvas in chosen
+        ]
+        save_contact_sheet(rows, self.directory / f"contact_sheet-{_file_name(mode)}.png")
+
+
+def read_pictures(tar: Path) -> tuple[list[int], list[Image.Image]]:
+    """Pair numbers and RGB pictures of a file that `evaluate` wrote."""
+    samples = [(int(key), Image.open(io.BytesIO(members["png"])).convert("RGB")) for key, members in read_samples(tar)]
+    return [number for number, _ in samples], [picture for _, picture in samples]
+
+
+def _file_name(mode: str) -> str:
+    """A scenario's name without the star."""
+    return mode.replace("*", "-star")
+
+
+def _png(picture: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _save_array(array: np.ndarray, path: Path) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
+    temporary.replace(path)

@@ -1,0 +1,176 @@
+"""SSIM, PSNR, LPIPS and FID of generated pictures, by torchmetrics, lpips and torch-fidelity.
+
+Pictures are (N, 3, H, W) uint8, as they were written; every metric says which range it sees. The family of Table 1
+(PIDM, PCDMs, CFLD) measures differently from everybody else: `ssim_table1` and `fid_table1` follow it, for comparison
+with that table only (docs/synthesis.md tells the differences).
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+from torchmetrics.image.fid import FrechetInceptionDistance
+
+from datasets.poses.openpose.weights import read_state
+from datasets.runtime.errors import WeightsError
+
+FEATURES = 2048
+"""Width of both Inception networks' last layer."""
+TABLE1_SIGMA = 1.2
+"""Of SSIM's Gaussian window in PIDM and PCDMs (CFLD, scikit-image and torchmetrics: 1.5)."""
+
+
+def unit(pictures: Tensor) -> Tensor:
+    """uint8 pictures to float32 in [0, 1]."""
+    return pictures.float() / 255
+
+
+def ssim(made: Tensor, real: Tensor) -> Tensor:
+    """(N,) structural similarity: Gaussian window of sigma 1.5, range [0, 1], all pixels of RGB."""
+    return structural_similarity_index_measure(unit(made), unit(real), sigma=1.5, data_range=1.0, reduction="none")
+
+
+def ssim_within(made: Tensor, real: Tensor, mask: Tensor) -> Tensor:
+    """(N,) as `ssim`, but the mean over the pixels of a (N, H, W) bool mask; windows at its rim see past it."""
+    plain = {"sigma": 1.5, "data_range": 1.0, "reduction": "none", "return_full_image": True}
+    values = structural_similarity_index_measure(unit(made), unit(real), **plain)[1].mean(1)
+    return (values * mask).sum((1, 2)) / mask.sum((1, 2)).clamp_min(1)
+
+
+def ssim_table1(made: Tensor, real: Tensor) -> Tensor:
+    """(N,) as PIDM and PCDMs measure it: sigma 1.2, range = the generated picture's own maximum less its minimum."""
+    values = []
+    for one, other in zip(unit(made).split(1), unit(real).split(1), strict=True):
+        span = float(one.max() - one.min()) or 1.0
+        values.append(structural_similarity_index_measure(one, other, sigma=TABLE1_SIGMA, data_range=span))
+    return torch.stack(values)
+
+
+def psnr(made: Tensor, real: Tensor) -> Tensor:
+    """(N,) in dB, range [0, 1]; infinite for equal pictures."""
+    return peak_signal_noise_ratio(unit(made), unit(real), data_range=1.0, dim=(1, 2, 3), reduction="none")
+
+
+class Lpips(nn.Module):
+    """LPIPS v0.1 on AlexNet, pictures in [-1, 1]; its linear weights come with the lpips package."""
+
+    def __init__(self, alexnet: Path) -> None:
+        """From AlexNet's ImageNet weights (torchvision's file).
+
+        Raises: WeightsError: weights of another network.
+        """
+        super().__init__()
+        import lpips
+
+        with redirect_stdout(io.StringIO()):  # the package greets
+            self.network = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False).eval()
+        weights = read_state(alexnet)
+        trunk = self.network.net
+        try:
+            for piece in (getattr(trunk, f"slice{number}") for number in range(1, trunk.N_slices + 1)):
+                piece.load_state_dict({name: weights[f"features.{name}"] for name in piece.state_dict()})
+        except (KeyError, RuntimeError) as error:
+            raise WeightsError(
+                f"{alexnet} holds no torchvision AlexNet: {' '.join(str(error).split())[:200]}"
+            ) from None
+
+    @torch.inference_mode()
+    def forward(self, made: Tensor, real: Tensor) -> Tensor:
+        """(N,) distances; 0 is equal."""
+        return self.network(unit(made) * 2 - 1, unit(real) * 2 - 1).flatten()
+
+
+def inception_features(weights: Path, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """The usual FID's features: TensorFlow's Inception, pictures scaled to 299x299 bilinearly with antialiasing.
+
+    Returns: a function from (N, 3, H, W) uint8 to (N, 2048) float32, both on `device`.
+    """
+    from torchmetrics.image.fid import NoTrainInceptionV3
+
+    plain = io.BytesIO()
+    torch.save(read_state(weights), plain)  # torch-fidelity would unpickle the user's file; this one is ours
+    plain.seek(0)
+    try:
+        network = NoTrainInceptionV3("inception-v3-compat", [str(FEATURES)], plain)
+    except RuntimeError as error:
+        raise WeightsError(f"{weights} holds no TensorFlow Inception: {_short(error)}") from None
+    network.to(device)
+    return torch.inference_mode()(lambda pictures: network(pictures).flatten(1))
+
+
+def torchvision_features(weights: Path, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """Features of Table 1's family: torchvision's Inception, no antialiasing, and a wrong normalisation.
+
+    The scale and shift below are meant for ImageNet-normalised input but are given pictures in [0, 1] by PIDM, PCDMs
+    and CFLD; the published figures stand on it, so it is kept.
+    """
+    from torchvision.models import inception_v3
+
+    network = inception_v3(weights=None, init_weights=False, transform_input=False)
+    try:
+        network.load_state_dict(read_state(weights))
+    except RuntimeError as error:
+        raise WeightsError(f"{weights} holds no torchvision Inception: {_short(error)}") from None
+    network.fc = nn.Identity()
+    network.to(device).eval()
+    scale = torch.tensor([0.229, 0.224, 0.225], device=device).view(3, 1, 1) / 0.5
+    shift = (torch.tensor([0.485, 0.456, 0.406], device=device).view(3, 1, 1) - 0.5) / 0.5
+
+    @torch.inference_mode()
+    def features(pictures: Tensor) -> Tensor:
+        large = interpolate(unit(pictures), (299, 299), mode="bilinear", align_corners=False)
+        return network(large * scale + shift)
+
+    return features
+
+
+class _Ready(nn.Module):
+    """Stands where torchmetrics expects a network: the features are computed already, shard by shard."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.num_features = width
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features
+
+
+def frechet_distance(real: np.ndarray, made: np.ndarray) -> float | None:
+    """FID between two sets of features, (n, D) and (m, D); None where either has fewer than two rows."""
+    if len(real) < 2 or len(made) < 2:
+        return None
+    metric = FrechetInceptionDistance(feature=_Ready(real.shape[1]), normalize=False)
+    metric.update(torch.from_numpy(real).double(), real=True)
+    metric.update(torch.from_numpy(made).double(), real=False)
+    return float(metric.compute())
+
+
+def bootstrap_interval(values: np.ndarray, groups: np.ndarray, draws: int, seed: int) -> tuple[float, float] | None:
+    """95 % interval of a mean, drawing whole people with replacement: pairs of one person are not independent.
+
+    Args:
+        values: (n,) one per pair.
+        groups: (n,) whom each pair shows.
+
+    Returns: None where there are fewer than two groups or no draws.
+    """
+    names, where = np.unique(groups, return_inverse=True)
+    if len(names) < 2 or draws < 1:
+        return None
+    sums, counts = np.bincount(where, weights=values), np.bincount(where)
+    chosen = np.random.default_rng(seed).integers(len(names), size=(draws, len(names)))
+    means = sums[chosen].sum(1) / counts[chosen].sum(1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,85 @@
+"""Published weights of the networks behind LPIPS and FID: found by path or fetched, and checked by SHA-256.
+
+torchvision and torch-fidelity name their files after the first eight hex digits of the SHA-256; these are checked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.error import URLError
+
+import torch
+
+from datasets.runtime.artifacts import file_sha256
+from datasets.runtime.errors import WeightsError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """One file of weights."""
+
+    field: str
+    """The config's field that takes its path."""
+    url: str
+    sha256_start: str
+    """First digits of its SHA-256, as they stand in its name."""
+    columns: tuple[str, ...]
+    """Columns of the results that need it."""
+
+
+WEIGHTS = {
+    "alexnet": Published(
+        field="alexnet", url="https://download.pytorch.org/models/alexnet-owt-7be5be79.pth", sha256_start="7be5be79",
+        columns=("lpips",),
+    ),
+    "inception": Published(
+        field="inception", sha256_start="6726825d", columns=("fid",),
+        url="https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
+    ),
+    "torchvision_inception": Published(
+        field="torchvision_inception", url="https://download.pytorch.org/models/inception_v3_google-0cc3c7bd.pth",
+        sha256_start="0cc3c7bd", columns=("fid_table1",),
+    ),
+}  # fmt: skip
+"""AlexNet of ImageNet (LPIPS), Inception of TensorFlow (the usual FID), Inception of torchvision (Table 1's family)."""
+
+
+def find_weights(name: str, given: Path | None, *, from_hub: bool, known_only: bool) -> Path | str:
+    """The file of one network, checked; or a sentence that says which columns are absent and how to get them.
+
+    Args:
+        given: the user's file.
+        from_hub: fetch it from its publisher if it is not given (kept in torch's cache, then found there).
+        known_only: refuse other weights than the published ones.
+    Raises: WeightsError: another file than the published one, or it cannot be fetched.
+    """
+    published = WEIGHTS[name]
+    option = f"--{published.field.replace('_', '-')}"
+    if given is None and not from_hub:
+        columns = " and ".join(published.columns)
+        return f"{columns}: no weights given; get {published.url} and pass {option} FILE, or pass --from-hub"
+    path = given if given is not None else _fetched(published, option)
+    if known_only and not file_sha256(path).startswith(published.sha256_start):
+        raise WeightsError(
+            f"{option} {path}: SHA-256 {file_sha256(path)[:8]}... is not the published file's "
+            f"({published.sha256_start}...); get {published.url}, or pass --no-known-weights-only to measure with it "
+            "all the same"
+        )
+    return path
+
+
+def _fetched(published: Published, option: str) -> Path:
+    name = published.url.rpartition("/")[2]
+    target = Path(torch.hub.get_dir()) / "checkpoints" / name
+    if target.is_file():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        torch.hub.download_url_to_file(published.url, str(target), published.sha256_start, progress=False)
+    except (URLError, OSError, RuntimeError) as error:
+        raise WeightsError(
+            f"{published.url} cannot be fetched ({error}); get it where there is a network and pass {option} FILE, or "
+            "leave --from-hub out to go without its columns"
+        ) from None
+    return target

@@ -1,0 +1,1 @@
+"""Training of what stays frozen afterwards: the small VAE and the small image encoder."""

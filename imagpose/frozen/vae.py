@@ -1,0 +1,195 @@
+"""A small AutoencoderKL for person crops (Latent Diffusion, https://arxiv.org/abs/2112.10752, section 3.1).
+
+Stock diffusers architecture without attention in the middle, so a view's latents depend on its own pixels only
+through convolutions and GroupNorm. No pretrained perceptual network and no discriminator: L1, squared error and an
+L1 on image gradients. The same loss on half-size images decoded from half-size latents keeps the latents alike at
+every scale, which makes them easier to denoise (EQ-VAE, https://arxiv.org/abs/2502.09509).
+`B` batch, `H, W` pixels, `h, w` latent cells.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from diffusers import AutoencoderKL
+from PIL import Image
+from torch import Tensor
+from torchmetrics.functional.image import structural_similarity_index_measure
+
+from datasets.runtime.errors import InputError
+from datasets.runtime.training_run import Run, cosine_rate, set_rate, step_generator
+from datasets.shards.encode import load_vae, pick_device
+from imagpose.config import TrainVaeConfig
+from imagpose.frozen.crops import Crops, load_crops, split_by_identity
+
+logger = logging.getLogger(__name__)
+
+MEASURED_IMAGES = 256
+"""Held-out images that PSNR and SSIM are measured on."""
+SCALED_IMAGES = 1024
+"""Training images that the latents' standard deviation is measured on."""
+
+
+def new_vae(config: TrainVaeConfig) -> AutoencoderKL:
+    """An AutoencoderKL with random weights, drawn by the config's seed alone."""
+    levels = len(config.channels)
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        return AutoencoderKL(
+            in_channels=3, out_channels=3, latent_channels=config.latent_channels, block_out_channels=config.channels,
+            layers_per_block=config.layers_per_block, norm_num_groups=config.norm_groups,
+            down_block_types=("DownEncoderBlock2D",) * levels, up_block_types=("UpDecoderBlock2D",) * levels,
+            mid_block_add_attention=False, sample_size=max(config.view_height, config.view_width), scaling_factor=1.0,
+        )  # fmt: skip
+
+
+def reconstruction_loss(decoded: Tensor, images: Tensor, gradient_weight: float, chroma_weight: float = 0.0) -> Tensor:
+    """L1 + squared error + weighted L1 of neighbours' differences and of colour less brightness.
+
+    Args: decoded, images: (B, 3, H, W) in [-1, 1].
+    """
+    error = decoded - images
+    edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+    chroma = (error - error.mean(1, keepdim=True)).abs().mean() if chroma_weight else 0.0
+    return error.abs().mean() + error.square().mean() + gradient_weight * edges + chroma_weight * chroma
+
+
+def vae_losses(
+    vae: AutoencoderKL, images: Tensor, config: TrainVaeConfig, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """The losses of one batch in [-1, 1]; 'loss' is what is minimised."""
+    with torch.set_grad_enabled(not config.freeze_encoder):
+        posterior = vae.encode(images).latent_dist
+    noise = torch.randn(posterior.mean.shape, generator=generator).to(images.device)
+    mean, std = posterior.mean.float(), posterior.std.float()
+    decoded = vae.decode(mean + std * noise).sample.float()
+    reconstruction = reconstruction_loss(decoded, images, config.gradient_weight, config.chroma_weight)
+    kl = 0.5 * (mean.square() + std.square() - 1 - 2 * std.log()).mean()
+    loss = reconstruction + config.kl_weight * kl
+    losses = {
+        "reconstruction": reconstruction.detach(),
+        "kl": kl.detach(),
+        "l1": (decoded - images).abs().mean().detach(),
+    }
+    if config.equivariance_weight:
+        part = slice(0, max(1, len(images) // 2))  # half the batch at a quarter of the pixels: an eighth of the cost
+        small = vae.decode(F.avg_pool2d(mean[part], 2)).sample.float()
+        equivariance = reconstruction_loss(small, F.avg_pool2d(images[part], 2), 0.0, config.chroma_weight)
+        loss = loss + config.equivariance_weight * equivariance
+        losses["equivariance"] = equivariance.detach()
+    return {"loss": loss, **losses}
+
+
+def make_vae(config: TrainVaeConfig, directory: Path) -> dict[str, Any]:
+    """Train the VAE and save it in diffusers' layout, with the scaling factor that gives its latents unit variance."""
+    device = pick_device(config.device)
+    vae = (load_vae(config.init_from).requires_grad_(True) if config.init_from else new_vae(config)).to(device)
+    _check(config, vae)
+    crops = load_crops(config.shards, config.view_height, config.view_width)
+    train, held_out = split_by_identity(crops, config.seed, config.max_images)
+    logger.info("%d images to train on, %d held out; %.2f M parameters", len(train), len(held_out), _millions(vae))
+    trained = (
+        [*vae.post_quant_conv.parameters(), *vae.decoder.parameters()] if config.freeze_encoder else vae.parameters()
+    )
+    optimizer = torch.optim.AdamW(trained, config.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
+    run = Run(directory, "train-vae", config.steps, vae, optimizer)
+    start_quality = measure_vae(vae, held_out, device) if config.init_from and run.step == 0 else None
+    vae.train()
+    while run.step < config.steps:
+        rate = cosine_rate(
+            run.step, config.steps, config.learning_rate, warmup=min(100, config.steps // 10), floor=0.03
+        )
+        set_rate(optimizer, rate)
+        generator = step_generator(config.seed, run.step)
+        images = _batch(train, config, generator).to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+            losses = vae_losses(vae, images, config, generator)
+        optimizer.zero_grad(set_to_none=True)
+        losses["loss"].backward()
+        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        optimizer.step()
+        run.finished_step(losses, rate, log_every=50, checkpoint_every=config.checkpoint_every)
+    vae.eval()
+    if not config.freeze_encoder:
+        vae.register_to_config(scaling_factor=measure_scaling_factor(vae, train, device, config.seed))
+    quality = measure_vae(vae, held_out, device)
+    run.write({"step": run.step, "held_out": quality, "scaling_factor": vae.config.scaling_factor})
+    vae.save_pretrained(directory, safe_serialization=True)
+    save_reconstructions(vae, held_out, directory / "reconstructions.png", device)
+    logger.info("held-out PSNR %.2f dB, SSIM %.4f", quality["psnr"], quality["ssim"])
+    return {
+        **quality, "start": start_quality, "scaling_factor": vae.config.scaling_factor, "images": len(train),
+        "held_out_images": len(held_out), "steps": run.step, "seconds": round(run.seconds, 1),
+        "parameters": sum(parameter.numel() for parameter in vae.parameters()),
+    }  # fmt: skip
+
+
+def _check(config: TrainVaeConfig, vae: AutoencoderKL) -> None:
+    cell = 2 ** (len(vae.config.block_out_channels) - 1)
+    if config.view_height % (2 * cell) or config.view_width % (2 * cell):
+        raise InputError(
+            f"view {config.view_height}x{config.view_width}: use multiples of {2 * cell}, twice this VAE's stride"
+        )
+
+
+def _millions(model: torch.nn.Module) -> float:
+    return sum(parameter.numel() for parameter in model.parameters()) / 1e6
+
+
+def _batch(train: Crops, config: TrainVaeConfig, generator: torch.Generator) -> Tensor:
+    """(B, 3, H, W) in [-1, 1], drawn with replacement, mirrored at random."""
+    rows = torch.randint(len(train), (config.batch_size,), generator=generator)
+    images = train.pixels[rows].float() / 127.5 - 1
+    if config.flip:
+        mirrored = torch.rand(config.batch_size, generator=generator) < 0.5
+        images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
+    return images
+
+
+@torch.inference_mode()
+def reconstruct(vae: AutoencoderKL, pixels: Tensor, device: torch.device) -> Tensor:
+    """uint8 (B, 3, H, W) through the posterior mean and back: float32 in [0, 1], rounded as in a saved picture."""
+    decoded = [
+        vae.decode(vae.encode(chunk.to(device).float() / 127.5 - 1).latent_dist.mean).sample.cpu()
+        for chunk in pixels.split(32)
+    ]
+    return ((torch.cat(decoded) + 1) * 127.5).round().clamp(0, 255) / 255
+
+
+def measure_vae(vae: AutoencoderKL, held_out: Crops, device: torch.device) -> dict[str, float]:
+    """Mean PSNR (dB, of 8-bit pictures), SSIM (sigma 1.5), and root mean square error of colour less brightness."""
+    pixels = held_out.pixels[np.linspace(0, len(held_out) - 1, min(MEASURED_IMAGES, len(held_out))).astype(int)]
+    truth, copy = pixels.float() / 255, reconstruct(vae, pixels, device)
+    squared = (truth - copy).square().flatten(1).mean(1)
+    psnr = (-10 * torch.log10(squared.clamp_min(1e-10))).mean()
+    ssim = structural_similarity_index_measure(copy, truth, data_range=1.0)
+    chroma = [(image - image.mean(1, keepdim=True)) for image in (truth, copy)]
+    chroma_error = (chroma[0] - chroma[1]).square().mean().sqrt()
+    return {"psnr": round(float(psnr), 3), "ssim": round(float(ssim), 5), "chroma_error": round(float(chroma_error), 5)}
+
+
+@torch.inference_mode()
+def measure_scaling_factor(vae: AutoencoderKL, train: Crops, device: torch.device, seed: int) -> float:
+    """1 / standard deviation of the posterior means over training images."""
+    rows = np.random.default_rng([seed, 2]).permutation(len(train))[:SCALED_IMAGES]
+    pixels = train.pixels[torch.from_numpy(np.sort(rows))]
+    means = torch.cat([
+        vae.encode(chunk.to(device).float() / 127.5 - 1).latent_dist.mean.cpu() for chunk in pixels.split(32)
+    ])  # fmt: skip
+    logger.info("latents: mean %s, std %s per channel", means.mean((0, 2, 3)).tolist(), means.std((0, 2, 3)).tolist())
+    return round(1 / float(means.std()), 6)
+
+
+def save_reconstructions(
+    vae: AutoencoderKL, held_out: Crops, path: Path, device: torch.device, count: int = 12
+) -> None:
+    """A picture of held-out images (above) and their reconstructions (below), for people to look at."""
+    pixels = held_out.pixels[np.linspace(0, len(held_out) - 1, min(count, len(held_out))).astype(int)]
+    copy = (reconstruct(vae, pixels, device) * 255).round().to(torch.uint8)
+    rows = [torch.cat(list(images), dim=-1) for images in (pixels, copy)]
+    Image.fromarray(torch.cat(rows, dim=-2).permute(1, 2, 0).numpy()).save(path)

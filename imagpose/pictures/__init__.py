@@ -1,0 +1,1 @@
+"""Pictures as files: contact sheets, marks, checks. No model."""

@@ -1,0 +1,141 @@
+"""``python -m imagpose generate``: my photographs and my poses to pictures."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from datasets.poses.estimation import PoseEstimator
+from datasets.poses.skeleton import present_joints
+from datasets.runtime.artifacts import model_sha256, write_text_atomically
+from datasets.runtime.errors import InputError, WeightsError
+from datasets.shards.encode import pick_device
+from imagpose.canvas.layout import CanvasRequest, SourceImage, arrange
+from imagpose.config import GenerateConfig
+from imagpose.pictures.contact_sheet import SheetRow, save_contact_sheet, skeleton_picture
+from imagpose.pictures.synthetic_jpeg import DESCRIPTION, xmp_packet
+from imagpose.sampling.pipeline import IMAGPosePipeline, load_pipeline
+from imagpose.sampling.pose_check import find_skeletons, open_backend
+from imagpose.sampling.pose_files import MOST_STRETCH, PoseFiles, Size, keypoints_in_box, open_photo, person_box
+
+logger = logging.getLogger(__name__)
+
+
+def run_generate(config: GenerateConfig) -> int:
+    """Write ``picture-0.png`` ..., ``overview.png`` and ``pictures.json`` to `config.out`; returns the exit code.
+
+    Raises: InputError: files that are no photographs or poses, or more of them than a canvas takes.
+    """
+    layout = arrange(len(config.source), len(config.pose), config.mode)
+    if config.source_pose and len(config.source_pose) != len(config.source):
+        raise InputError(f"{len(config.source_pose)} source poses for {len(config.source)} sources; give one for each")
+    size = view_size_of(config.generator)
+    device = pick_device(config.device)
+    files = PoseFiles(config.keypoints, size, PhotoReader(config, device))
+    request = CanvasRequest(
+        sources=[_source(file, number, config, files, size) for number, file in enumerate(config.source)],
+        poses=[files.pose(file) for file in config.pose],
+        seed=config.seed,
+        mode=config.mode,
+        # the paper's T1 is the choice among three pictures of a pose; otherwise a repeated pose is only padding
+        keep=range(len(layout.poses) if config.mode == "T1" else len(config.pose)),
+    )
+    pipeline = load_pipeline(config.generator, device)
+    output = pipeline(
+        request, sampler=config.sampler, num_inference_steps=config.steps, guidance_scale=config.guidance
+    )  # fmt: skip
+    _save(config, request, pipeline, output.images[0], output.poses[0])
+    return 0
+
+
+def view_size_of(generator: Path) -> Size:
+    """Height and width in pixels of a saved generator's views, read without loading it.
+
+    Raises: WeightsError: the folder is no generator, or does not say it.
+    """
+    try:
+        index = json.loads((generator / "model_index.json").read_text())
+        return int(index["view_height"]), int(index["view_width"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WeightsError(
+            f"{generator} is no generator that says its view size in model_index.json ({error}); give a folder made by "
+            "'imagpose train'"
+        ) from None
+
+
+class PhotoReader:
+    """Finds the skeleton of a photograph with the config's pose network, which is loaded when first asked."""
+
+    def __init__(self, config: GenerateConfig, device: torch.device) -> None:
+        self.config, self.device = config, device
+        self.estimator: PoseEstimator | None = None
+
+    def __call__(self, picture: np.ndarray) -> np.ndarray:
+        """(H, W, 3) uint8 to (18, 3) in its pixels; all missing where nobody is found."""
+        if self.estimator is None:
+            self.estimator = open_backend(self.config.backend, self.config.weights, self.device)
+        return find_skeletons(self.estimator, [picture])[0]
+
+
+def _source(file: Path, number: int, config: GenerateConfig, files: PoseFiles, size: Size) -> SourceImage:
+    """A photograph of a person as a view, with its skeleton; cut out around the person where it shows more."""
+    image = open_photo(file)
+    if config.source_pose:
+        return SourceImage(image=fit_photo(image, size, str(file)), keypoints=files.pose(config.source_pose[number]))
+    found = files.in_photo(file, image, required=False)
+    if not present_joints(found).any():
+        logger.warning("%s: no skeleton found in this source; pictures are better with one (--source-pose)", file)
+        return SourceImage(image=fit_photo(image, size, str(file)), keypoints=found)
+    box = person_box(found, image, size)
+    if box != (0, 0, image.width, image.height):
+        logger.info("%s: taking the part around the person, %s", file, box)
+        image = image.crop(box)
+    return SourceImage(
+        image=image.resize(size[::-1], Image.Resampling.BICUBIC), keypoints=keypoints_in_box(found, box, size)
+    )
+
+
+def fit_photo(image: Image.Image, size: Size, name: str) -> Image.Image:
+    """A photograph at view size (height, width), stretched a little at most.
+
+    Raises: InputError: its proportions are not those of a person's crop.
+    """
+    height, width = size
+    stretch = (image.height / image.width) / (height / width)
+    if not 1 / MOST_STRETCH <= stretch <= MOST_STRETCH:
+        raise InputError(
+            f"{name} is {image.width}x{image.height} pixels (width x height), this model's views are {width}x{height}; "
+            "crop the photograph closely around the whole person first"
+        )
+    return image.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def _save(
+    config: GenerateConfig,
+    request: CanvasRequest,
+    pipeline: IMAGPosePipeline,
+    pictures: np.ndarray,
+    poses: Sequence[int],
+) -> None:
+    config.out.mkdir(parents=True, exist_ok=True)
+    info = PngInfo()
+    info.add_itxt("XML:com.adobe.xmp", xmp_packet())
+    info.add_text("Description", DESCRIPTION)
+    for number, picture in enumerate(pictures):
+        Image.fromarray(picture).save(config.out / f"picture-{number}.png", pnginfo=info)
+    row = SheetRow(
+        sources=[np.asarray(source.image) for source in request.sources],
+        skeletons=[skeleton_picture(request.poses[i], pipeline.view_size()) for i in poses],
+        generated=list(pictures),
+    )
+    save_contact_sheet([row], config.out / "overview.png", scale=3)
+    facts = {**config.model_dump(mode="json"), "generator_sha256": model_sha256(config.generator), "synthetic": True}
+    write_text_atomically(config.out / "pictures.json", json.dumps(facts, indent=1) + "\n")
+    logger.info("wrote %d pictures to %s", len(pictures), config.out)

@@ -1,0 +1,332 @@
+"""IMAGPosePipeline: sources and target poses to pictures, many canvases at once.
+
+`B` canvases, `V` = 4 views, `C` latent channels, `h, w` latent cells and `H, W` pixels of a view, `N` tokens of width
+`D`. Guidance is Eq. 2 of the paper, ``u + s (c - u)`` (Eq. 5 as printed drops the wrong inputs): only the
+cross-attention tokens differ between the two halves, pose and visible views stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    DiffusionPipeline,
+    DPMSolverMultistepScheduler,
+    UniPCMultistepScheduler,
+)
+from diffusers.utils import BaseOutput
+from diffusers.utils import logging as diffusers_logging
+from PIL import Image
+from safetensors import SafetensorError
+from torch import Tensor
+from transformers.utils import logging as transformers_logging
+
+from datasets.runtime.errors import InputError, WeightsError
+from datasets.shards.encode import image_tokens, view_pixels
+from imagpose.canvas.layout import Canvases, CanvasRequest, Source, SourceFeatures, check_request, lay_out
+from imagpose.canvas.view_grid import unpack_views
+from imagpose.modeling.denoiser import IMAGPose
+from imagpose.modeling.feature_conditioning import FeatureConditioning
+from imagpose.modeling.pose_encoder import PoseEncoder
+from imagpose.modeling.unet import IMAGPoseUNet
+from imagpose.sampling.condition_cache import cached_conditions
+
+SAMPLERS = {"ddim": DDIMScheduler, "unipc": UniPCMultistepScheduler, "dpm++": DPMSolverMultistepScheduler}
+"""Solvers; all take the noise schedule that is saved with the model."""
+ENCODED_AT_ONCE = 32
+"""Photographs that go through VAE and image encoder together."""
+
+
+@dataclass
+class IMAGPoseOutput(BaseOutput):
+    """What the pipeline returns, one entry per request."""
+
+    images: list[np.ndarray]
+    """(G, H, W, 3) uint8, G generated views in slot order; latents (G, C, h, w) float32 if those were asked for."""
+    poses: list[tuple[int, ...]]
+    """Which of the request's poses each picture shows."""
+
+
+class IMAGPosePipeline(DiffusionPipeline):
+    """Pose-guided person synthesis on 2x2 canvases (IMAGPose)."""
+
+    model_cpu_offload_seq = "image_encoder->feature_conditioning->pose_encoder->unet->vae"
+    _optional_components = ["image_encoder"]
+
+    def __init__(
+        self,
+        unet: IMAGPoseUNet,
+        pose_encoder: PoseEncoder,
+        feature_conditioning: FeatureConditioning,
+        vae: AutoencoderKL,
+        scheduler: DDIMScheduler,
+        image_encoder: Any = None,
+        view_height: int | None = None,
+        view_width: int | None = None,
+        token_height: int | None = None,
+        token_width: int | None = None,
+    ) -> None:
+        """Put a generator together.
+
+        Args:
+            image_encoder: needed for photographs only; frozen features bring their tokens with them.
+            view_height, view_width: pixels of a view; needed for photographs only.
+            token_height, token_width: pixels at which the image encoder sees a source; the view's if not given.
+        """
+        super().__init__()
+        self.register_modules(
+            unet=unet, pose_encoder=pose_encoder, feature_conditioning=feature_conditioning, vae=vae,
+            scheduler=scheduler, image_encoder=image_encoder,
+        )  # fmt: skip
+        self.register_to_config(
+            view_height=view_height, view_width=view_width, token_height=token_height, token_width=token_width
+        )
+        self.denoiser = IMAGPose(unet, pose_encoder, feature_conditioning).eval()
+        self._weights_checked = False
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        requests: CanvasRequest | Sequence[CanvasRequest],
+        *,
+        sampler: str = "ddim",
+        num_inference_steps: int = 20,
+        guidance_scale: float = 2.0,
+        reuse_conditions: bool = True,
+        output_type: str = "np",
+    ) -> IMAGPoseOutput:
+        """Generate every asked view of every canvas in one batch.
+
+        Args:
+            requests: canvases; all of one view size.
+            sampler: 'ddim' (paper, 20 steps), 'unipc' or 'dpm++' (DPM-Solver++ 2M; as good with 12).
+            guidance_scale: 1 is no guidance and half the work; the paper's is 2.
+            reuse_conditions: compute what is constant over the steps once; off is the plain way, for comparison and
+                for `torch.compile`.
+            output_type: 'np' pictures or 'latent'.
+        Raises: InputError: requests that this generator cannot serve. WeightsError: weights that are not finite.
+        """
+        requests = [requests] if isinstance(requests, CanvasRequest) else list(requests)
+        self.check_inputs(requests, sampler, num_inference_steps, output_type)
+        canvases = self.lay_out(requests, self.encode([list(request.sources) for request in requests]))
+        latents = self.denoise(canvases, sampler, num_inference_steps, guidance_scale, reuse_conditions)
+        return self.decode(requests, canvases, latents, output_type)
+
+    def check_inputs(
+        self, requests: Sequence[CanvasRequest], sampler: str, num_inference_steps: int, output_type: str
+    ) -> None:
+        """Refuse what cannot work, before any work, each in one line."""
+        if not requests:
+            raise InputError("no canvas was asked for; give at least one request")
+        if sampler not in SAMPLERS:
+            raise InputError(f"sampler '{sampler}' is unknown; known: {', '.join(SAMPLERS)}")
+        if num_inference_steps < 1:
+            raise InputError(f"num_inference_steps is {num_inference_steps}; sampling takes at least one step")
+        if output_type not in ("np", "latent"):
+            raise InputError(f"output_type '{output_type}' is unknown; use 'np' or 'latent'")
+        for request in requests:
+            check_request(request, self._view_size(request))
+            for source in request.sources:
+                self._check_source(source)
+        if not self._weights_checked:
+            self._check_weights()
+
+    def _check_source(self, source: Source) -> None:
+        if not isinstance(source, SourceFeatures):
+            if self.image_encoder is None:
+                raise InputError("this generator was loaded without image encoder; it takes frozen features only")
+            return
+        channels = self.denoiser.latent_channels
+        cell = 2 ** (len(self.unet.config.block_out_channels) - 1)
+        if source.latents.ndim != 3 or source.latents.shape[0] != channels:
+            raise InputError(
+                f"latents of shape {tuple(source.latents.shape)} do not fit this generator's {channels} channels; "
+                "encode the images with the generator's own VAE"
+            )
+        if source.latents.shape[1] % cell or source.latents.shape[2] % cell:
+            raise InputError(
+                f"views of {tuple(source.latents.shape[1:])} cells: both sides must be multiples of {cell}"
+            )
+        wanted = self.feature_conditioning.config.image_token_dim
+        if source.tokens.ndim != 2 or source.tokens.shape[1] != wanted:
+            raise InputError(
+                f"image tokens of shape {tuple(source.tokens.shape)} do not fit this generator's width {wanted}; "
+                "encode the images with the generator's own image encoder"
+            )
+        if not (torch.isfinite(source.latents).all() and torch.isfinite(source.tokens).all()):
+            raise InputError("a source's features are not finite; encode its image again")
+
+    def _check_weights(self) -> None:
+        for name, component in self.components.items():
+            for parameter_name, parameter in getattr(component, "named_parameters", lambda: ())():
+                if not torch.isfinite(parameter).all():
+                    raise WeightsError(f"{name}: weight '{parameter_name}' holds NaN or infinity; train or load again")
+        self._weights_checked = True
+
+    @property
+    def _stride(self) -> int:
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    def _view_size(self, request: CanvasRequest) -> tuple[int, int]:
+        for source in request.sources:
+            if isinstance(source, SourceFeatures):
+                return source.latents.shape[-2] * self._stride, source.latents.shape[-1] * self._stride
+        return self.view_size()
+
+    def view_size(self) -> tuple[int, int]:
+        """Height and width in pixels of a view, as the generator was trained.
+
+        Raises: InputError: the generator's folder does not say it.
+        """
+        if self.config.view_height is None or self.config.view_width is None:
+            raise InputError("this generator does not say its view size; give frozen features instead of photographs")
+        return self.config.view_height, self.config.view_width
+
+    def encode(self, sources: list[list[Source]]) -> list[list[SourceFeatures]]:
+        """Frozen features of photographs, many at once; features pass through."""
+        photographs = [source for person in sources for source in person if not isinstance(source, SourceFeatures)]
+        encoded: list[SourceFeatures] = []
+        for start in range(0, len(photographs), ENCODED_AT_ONCE):
+            chunk = photographs[start : start + ENCODED_AT_ONCE]
+            images = [source.image.convert("RGB") for source in chunk]
+            features = zip(chunk, self.encode_latents(images), self._encode_tokens(images), strict=True)
+            encoded += [
+                SourceFeatures(latents=latents, tokens=tokens, keypoints=source.keypoints)
+                for source, latents, tokens in features
+            ]
+        ready = iter(encoded)
+        return [[s if isinstance(s, SourceFeatures) else next(ready) for s in person] for person in sources]
+
+    @torch.no_grad()
+    def encode_latents(self, images: Sequence[Image.Image]) -> Tensor:
+        """RGB views of one size to scaled latents, (n, C, h, w) float32: the posterior's mean, each view alone."""
+        pixels = view_pixels(list(images), images[0].height, images[0].width).to(self.device, self.vae.dtype)
+        return (self.vae.encode(pixels * 2 - 1).latent_dist.mean * self.vae.config.scaling_factor).float()
+
+    def _encode_tokens(self, images: Sequence[Image.Image]) -> Tensor:
+        height, width = self.config.token_height or images[0].height, self.config.token_width or images[0].width
+        return image_tokens(self.image_encoder, view_pixels(list(images), height, width).to(self.device)).float()
+
+    def lay_out(self, requests: Sequence[CanvasRequest], features: list[list[SourceFeatures]]) -> Canvases:
+        """Place sources and poses on their canvases, and draw each canvas's noise from its own seed."""
+        return lay_out(requests, features, self._view_size(requests[0]), self.device, self.unet.dtype)
+
+    def denoise(
+        self, canvases: Canvases, sampler: str, steps: int, guidance_scale: float, reuse_conditions: bool = True
+    ) -> Tensor:
+        """Canvas latents from noise, (B, C, 2h, 2w) float32; visible views end as exactly what was given."""
+        scheduler = SAMPLERS[sampler].from_config(self.scheduler.config)
+        scheduler.set_timesteps(steps, device=self.device)
+        visible, known, noise = canvases.visible, canvases.known, canvases.noise
+        latents = noise
+        with self._predictor(canvases, guidance_scale, reuse_conditions) as predict:
+            for timestep in scheduler.timesteps:
+                signal, spread = _noise_level(scheduler, timestep)
+                latents = torch.where(visible, signal * known + spread * noise, latents)
+                prediction = predict(latents, timestep)
+                latents = scheduler.step(prediction, timestep, latents, return_dict=False)[0]
+        if not torch.isfinite(latents).all():
+            raise WeightsError("sampling gave NaN or infinity; check the generator's weights and its noise schedule")
+        return torch.where(visible, known, latents)
+
+    @contextmanager
+    def _predictor(
+        self, canvases: Canvases, guidance_scale: float, reuse_conditions: bool
+    ) -> Iterator[Callable[[Tensor, Tensor], Tensor]]:
+        """The guided prediction as a function of noisy latents and time."""
+        model, guided = self.denoiser, guidance_scale != 1.0
+        conditions = model.condition_channels(
+            canvases.visible.to(self.unet.dtype), canvases.known.to(self.unet.dtype), canvases.skeletons
+        )
+        context = model.feature_conditioning(canvases.image_tokens, canvases.source_latents)
+
+        def predict(noisy_latents: Tensor, timestep: Tensor) -> Tensor:
+            twice = torch.cat([noisy_latents] * 2) if guided else noisy_latents
+            times = timestep.expand(len(twice))
+            if reuse_conditions:
+                prediction = self.unet(twice.to(self.unet.dtype), times, context, return_dict=False)[0]
+            else:
+                prediction = model.predict(twice, times, *plain)
+            if not guided:
+                return prediction.float()
+            conditional, unconditional = prediction.float().chunk(2)
+            return unconditional + guidance_scale * (conditional - unconditional)
+
+        if guided:
+            plain = (torch.cat([conditions] * 2), torch.cat([context, torch.zeros_like(context)]))
+        else:
+            plain = (conditions, context)
+        with cached_conditions(model, conditions, context) if reuse_conditions else nullcontext():
+            yield predict
+
+    def decode(
+        self, requests: Sequence[CanvasRequest], canvases: Canvases, latents: Tensor, output_type: str = "np"
+    ) -> IMAGPoseOutput:
+        """Pictures of the generated views only; what was visible is known already."""
+        views, poses = [], []
+        for request, layout, canvas in zip(requests, canvases.layouts, unpack_views(latents), strict=True):
+            kept = range(len(layout.poses)) if request.keep is None else request.keep
+            views.append(canvas[[len(layout.sources) + i for i in kept]])
+            poses.append(tuple(layout.poses[i] for i in kept))
+        counts = [len(view) for view in views]
+        if output_type == "latent":
+            return IMAGPoseOutput(images=[view.cpu().numpy() for view in views], poses=poses)
+        pictures = self.decode_views(torch.cat(views))
+        return IMAGPoseOutput(images=np.split(pictures, np.cumsum(counts)[:-1]), poses=poses)
+
+    @torch.no_grad()
+    def decode_views(self, latents: Tensor, batch_size: int = 64) -> np.ndarray:
+        """Scaled latents of single views, (n, C, h, w), to pictures (n, H, W, 3) uint8."""
+        pictures = []
+        for chunk in latents.split(batch_size):
+            scaled = (chunk / self.vae.config.scaling_factor).to(self.vae.device, self.vae.dtype)
+            pixels = self.vae.decode(scaled, return_dict=False)[0].float()
+            image_u8 = ((pixels / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
+            pictures.append(image_u8.permute(0, 2, 3, 1).cpu().numpy())
+        return np.concatenate(pictures)
+
+
+def _noise_level(scheduler: Any, timestep: Tensor) -> tuple[Tensor, Tensor]:
+    """Shares of signal and noise in x_t: ``x_t = signal * x_0 + spread * noise`` (rescaled betas included)."""
+    kept = scheduler.alphas_cumprod.to(timestep.device)[timestep.long()]
+    return kept.sqrt().float(), (1 - kept).sqrt().float()
+
+
+def load_pipeline(
+    folder: Path, device: torch.device, *, precision: str = "no", photographs: bool = True
+) -> IMAGPosePipeline:
+    """A saved generator, ready to sample.
+
+    Args:
+        precision: 'bf16' runs the denoiser in bfloat16; sampler state and VAE stay float32.
+        photographs: load the image encoder too; frozen features do not need it.
+    Raises: WeightsError: not a complete generator folder.
+    """
+    if not (folder / "model_index.json").is_file():
+        raise WeightsError(f"{folder} holds no model_index.json; give the folder of a generator ('imagpose train')")
+    for library in (diffusers_logging, transformers_logging):
+        library.disable_progress_bar()  # bars for the parts would tear the log lines apart
+    left_out = {} if photographs else {"image_encoder": None}
+    try:
+        pipeline = IMAGPosePipeline.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False, **left_out
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise WeightsError(f"{folder} cannot be loaded as an IMAGPose generator: {reason}") from error
+    pipeline.to(device)
+    if device.type == "cuda":  # tensor cores read convolutions this way; on a CPU it was measured to gain nothing
+        pipeline.unet.to(memory_format=torch.channels_last)
+        pipeline.vae.to(memory_format=torch.channels_last)
+    if precision == "bf16":
+        for part in (pipeline.unet, pipeline.pose_encoder, pipeline.feature_conditioning):
+            part.bfloat16()
+    return pipeline

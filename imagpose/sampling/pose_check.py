@@ -1,0 +1,54 @@
+"""Whether a generated picture shows the pose that was asked for: the skeleton is extracted again and compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from datasets.poses.estimation import PoseEstimator, main_person
+from datasets.poses.skeleton import present_joints
+
+TOLERANCE = 0.1
+"""A joint is right within this share of the figure's height (PCK@0.1)."""
+
+
+def open_backend(name: str, weights: Path | None, device: torch.device) -> PoseEstimator:
+    """The pose network of a config: 'openpose-tiny' (built in) or 'openpose' (published weights, by path or hub).
+
+    Raises: WeightsError: it is not there, or not that network.
+    """
+    if name == "openpose-tiny":
+        from datasets.config import TINY_POSE_WEIGHTS
+        from datasets.poses.tiny.estimator import TinyPoseEstimator
+
+        return TinyPoseEstimator(weights or TINY_POSE_WEIGHTS, device=device)
+    from datasets.poses.openpose.estimator import load_openpose
+
+    return load_openpose(weights, device=device)
+
+
+def find_skeletons(estimator: PoseEstimator, pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The person that each picture is about, (18, 3) in its pixels; all missing where nobody is found."""
+    people = estimator.estimate(pictures)
+    return [main_person(found, picture.shape[:2]) for found, picture in zip(people, pictures, strict=True)]
+
+
+def pose_score(asked: np.ndarray, found: np.ndarray) -> float | None:
+    """Share of the asked joints that were found near where they were asked for (PCK@0.1 of the figure's height).
+
+    The figure is the asked skeleton, from its highest to its lowest joint. A joint that was not found is wrong.
+
+    Args:
+        asked, found: (18, 3) in pixels of the same picture.
+    Returns: 0 to 1; None where fewer than two joints were asked for.
+    """
+    joints = present_joints(asked)
+    if joints.sum() < 2:
+        return None
+    height = float(np.ptp(asked[joints, 1]))
+    distance = np.linalg.norm(asked[joints, :2] - found[joints, :2], axis=1)
+    near = present_joints(found)[joints] & (np.nan_to_num(distance, nan=np.inf) <= TOLERANCE * height)
+    return round(float(near.mean()), 4)

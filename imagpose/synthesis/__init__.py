@@ -1,0 +1,1 @@
+"""Synthetic sets: who in which pose, the shards, the showcase."""

@@ -1,0 +1,246 @@
+"""What to synthesise, decided before any image is made: identity, sources, target poses and seed of every picture.
+
+The plan is a pure function of the subset's records and a seed, so it can be read, compared and resumed. Identities,
+sources *and* target poses all come from the subset (a leak-free pose bank by construction: a fraction that may use
+20 % of the images may use 20 % of the poses), and nothing here looks at a picture.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from datasets.runtime.errors import InputError
+
+RIGHT_SHOULDER, LEFT_SHOULDER, RIGHT_HIP, LEFT_HIP = 2, 5, 8, 11  # COCO-18
+MIN_KEYPOINTS = 6
+"""A pose with fewer visible joints asks for nothing in particular, so it is never a target."""
+
+Policy = Literal["top-up", "paper"]
+PosePolicy = Literal["random", "rare", "rare-in-camera", "reconstruction"]
+FACINGS = ("front", "back", "side", "unknown")
+COLUMNS = ("key", "canvas", "slot", "pid", "camid", "source_keys", "target_pose_key", "seed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Person:
+    """One identity's images in the subset."""
+
+    pid: int
+    rows: np.ndarray
+    """Their row numbers in the records."""
+    cameras: int
+    """How many cameras have seen this person."""
+
+
+def synthetic_key(pid: int, camid: int, canvas: int, slot: int) -> str:
+    """A synthetic picture's name, read by every Market-1501 reader: ``0002_c1s0_000017_01`` = canvas 17, view 1.
+
+    Sequences of real images count from 1, so sequence 0 marks a picture as synthetic and cannot meet a real key.
+    """
+    return f"{pid:04d}_c{camid}s0_{canvas:06d}_{slot:02d}"
+
+
+def is_synthetic_key(key: str) -> bool:
+    """Whether a key was made by `synthetic_key`."""
+    parts = key.split("_")
+    return len(parts) == 4 and parts[1].startswith("c") and parts[1].endswith("s0")
+
+
+def canvas_seed(seed: int, canvas: int) -> int:
+    """A canvas's own seed (63 bits), so that no picture depends on which others are made beside it."""
+    return int.from_bytes(hashlib.sha256(f"imagpose canvas {seed} {canvas}".encode()).digest()[:8], "big") >> 1
+
+
+def visible_keypoints(keypoints: np.ndarray) -> np.ndarray:
+    """How many joints are known: (N, 18, 3) -> (N,)."""
+    return np.isfinite(keypoints[..., :2]).all(-1).sum(-1)
+
+
+def facing(keypoints: np.ndarray) -> np.ndarray:
+    """Which way a body faces, from its shoulders (hips where they are missing).
+
+    Args: keypoints: (N, 18, 3) pixels, missing = NaN.
+    Returns: (N,) indices into `FACINGS`. A person seen from the front has the right shoulder on the image's left.
+    """
+    width = _signed_width(keypoints, RIGHT_SHOULDER, LEFT_SHOULDER)
+    width = np.where(np.isnan(width), _signed_width(keypoints, RIGHT_HIP, LEFT_HIP), width)
+    height = np.nan_to_num(_extent(keypoints[..., 1]), nan=1.0)
+    share = width / np.maximum(height, 1.0)  # shoulders span about 0.2 of a standing body's height
+    result = np.select([share > 0.06, share < -0.06, np.isfinite(share)], [0, 1, 2], default=3)
+    return result.astype(np.int64)
+
+
+def _signed_width(keypoints: np.ndarray, right: int, left: int) -> np.ndarray:
+    return keypoints[:, left, 0] - keypoints[:, right, 0]
+
+
+def _extent(values: np.ndarray) -> np.ndarray:
+    known = np.isfinite(values)
+    extent = np.where(known, values, -np.inf).max(-1) - np.where(known, values, np.inf).min(-1)
+    return np.where(known.any(-1), extent, np.nan)
+
+
+def make_plan(
+    records: pd.DataFrame,
+    *,
+    images: int,
+    sources: int = 1,
+    poses: int = 3,
+    policy: Policy = "top-up",
+    pose_policy: PosePolicy = "random",
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Plan `images` synthetic pictures of the people in `records`.
+
+    Args:
+        records: the subset: columns key, pid, camid, keypoints (18, 3); any order.
+        images: how many pictures.
+        sources: most source images a canvas shows (1-3); people with fewer show what they have.
+        poses: target poses on a canvas (1-3), with `sources` at most 4 views together.
+        policy: 'top-up': the person with the fewest images is next, each source in its turn. 'paper': any image.
+        pose_policy: 'random': any pose of the subset (the papers' choice). 'rare': rather a side of the body that
+            this person's images lack. 'rare-in-camera': rather one that the source's camera seldom shows (the picture
+            takes over its background). 'reconstruction': the first source's own pose, a control.
+        seed: decides everything random.
+    Returns: one row for each picture, columns `COLUMNS`; sorted by person and canvas.
+    Raises: InputError: nobody or no pose to plan with.
+    """
+    if sources + poses > 4:
+        raise InputError(f"{sources} sources and {poses} poses do not fit a canvas of 4 views; lower one of them")
+    records = records.sort_values("key", ignore_index=True)
+    if images > 0 and records.empty:
+        raise InputError("the subset holds no images, so there is nobody to synthesise; choose a larger fraction")
+    keypoints = _stacked(records)
+    bank = np.flatnonzero(visible_keypoints(keypoints) >= MIN_KEYPOINTS)
+    if images > 0 and len(bank) == 0:
+        raise InputError(f"no image of the subset has a pose of {MIN_KEYPOINTS} or more joints; extract poses first")
+    choose = _PoseChooser(bank, facing(keypoints), records.camid.to_numpy(), pose_policy)
+    turns = (_fewest_first if policy == "top-up" else _at_random)(records, -(-images // poses), poses, sources, seed)
+    keys, camids = records.key.to_numpy(), records.camid.to_numpy()
+    rows: list[tuple[object, ...]] = []
+    for canvas, (person, shown) in enumerate(turns):
+        targets = choose(np.random.default_rng([seed, canvas]), shown, person, min(poses, images - len(rows)))
+        shared = (person.pid, int(camids[shown[0]]), [str(keys[i]) for i in shown])
+        for slot, target in enumerate(targets):
+            name = synthetic_key(shared[0], shared[1], canvas, slot)
+            rows.append((name, canvas, slot, *shared, str(keys[target]), canvas_seed(seed, canvas)))
+    plan = pd.DataFrame(rows, columns=list(COLUMNS)).sort_values(["pid", "canvas", "slot"], ignore_index=True)
+    check_leak_free(plan, set(records.key))
+    return plan
+
+
+def check_leak_free(plan: pd.DataFrame, subset: set[str]) -> None:
+    """Raises: InputError: if the plan uses an image outside the subset, or would give a picture a real image's key."""
+    used = {key for keys in plan.source_keys for key in keys} | set(plan.target_pose_key)
+    if outside := sorted(used - subset):
+        raise InputError(f"the plan uses {len(outside)} images outside its subset, for example {outside[0]}")
+    if clash := sorted(set(plan.key) & subset):
+        raise InputError(f"{len(clash)} synthetic keys are keys of real images, for example {clash[0]}")
+
+
+def _stacked(records: pd.DataFrame) -> np.ndarray:
+    if records.empty:
+        return np.zeros((0, 18, 3))
+    return np.stack([np.asarray(k, dtype=np.float64).reshape(18, 3) for k in records.keypoints])
+
+
+def _people(records: pd.DataFrame) -> list[Person]:
+    return [
+        Person(pid=int(pid), rows=group.index.to_numpy(), cameras=group.camid.nunique())
+        for pid, group in records.groupby("pid", sort=True)
+    ]
+
+
+def _fewest_first(
+    records: pd.DataFrame, canvases: int, per_canvas: int, sources: int, seed: int
+) -> Iterator[tuple[Person, list[int]]]:
+    """Whose canvas is next, with its sources: the person with the fewest images so far, one camera before several.
+
+    This levels the subset from below, so a top-up helps first where a re-ID model has least to learn from. Each image
+    of a person has its turn as source before any comes again.
+    """
+    rng = np.random.default_rng(seed)
+    people = _people(records)
+    orders = [rng.permutation(person.rows) for person in people]
+    lots = rng.permutation(len(people))
+    queue = [
+        (len(p.rows), p.cameras > 1, int(lot), number) for number, (p, lot) in enumerate(zip(people, lots, strict=True))
+    ]
+    heapq.heapify(queue)
+    turns = [0] * len(people)
+    for _ in range(canvases):
+        count, several, lot, number = heapq.heappop(queue)
+        order, start = orders[number], turns[number]
+        yield people[number], [int(order[(start + i) % len(order)]) for i in range(min(sources, len(order)))]
+        turns[number] += 1
+        heapq.heappush(queue, (count + per_canvas, several, lot, number))
+
+
+def _at_random(
+    records: pd.DataFrame, canvases: int, per_canvas: int, sources: int, seed: int
+) -> Iterator[tuple[Person, list[int]]]:
+    """The papers' choice: any image of the subset is the source, whoever it shows."""
+    rng = np.random.default_rng(seed)
+    people = {person.pid: person for person in _people(records)}
+    pids = records.pid.to_numpy()
+    for first in rng.integers(len(records), size=canvases).tolist():
+        person = people[int(pids[first])]
+        others = rng.permutation(person.rows[person.rows != first])[: sources - 1]
+        yield person, [first, *(int(i) for i in others)]
+
+
+class _PoseChooser:
+    """Draws the target poses of a canvas from the subset's poses."""
+
+    def __init__(self, bank: np.ndarray, sides: np.ndarray, cameras: np.ndarray, policy: PosePolicy) -> None:
+        self.bank, self.sides, self.cameras, self.policy = bank, sides, cameras, policy
+        self.bank_by_side = [bank[sides[bank] == side] for side in range(len(FACINGS))]
+
+    def __call__(self, rng: np.random.Generator, shown: Sequence[int], person: Person, count: int) -> list[int]:
+        if self.policy == "reconstruction":
+            return [shown[0]] * count
+        chosen: list[int] = []
+        for _ in range(count):
+            candidates = self._candidates(rng, person, shown[0])
+            free = candidates if len(candidates) > 64 else candidates[~np.isin(candidates, [*shown, *chosen])]
+            pose = int(rng.choice(free)) if len(free) else None
+            while pose is not None and (pose in shown or pose in chosen):
+                pose = int(rng.choice(free))
+            chosen.append(self._again(rng, shown) if pose is None else pose)
+        return chosen
+
+    def _again(self, rng: np.random.Generator, shown: Sequence[int]) -> int:
+        """A subset of a handful of images: a pose comes twice rather than a canvas not at all."""
+        others = self.bank[~np.isin(self.bank, shown)]
+        return int(rng.choice(others if len(others) else self.bank))
+
+    def _candidates(self, rng: np.random.Generator, person: Person, source: int) -> np.ndarray:
+        if self.policy == "random":
+            return self.bank
+        there = np.array([len(bank) > 0 for bank in self.bank_by_side])
+        if self.policy == "rare":
+            seen = np.bincount(self.sides[person.rows], minlength=len(FACINGS))
+            weights = there / (1.0 + seen) ** 2
+        else:  # by shares, not counts: cameras have seen thousands
+            seen = np.bincount(self.sides[self.cameras == self.cameras[source]], minlength=len(FACINGS))
+            weights = there / (0.01 + seen / seen.sum())
+        return self.bank_by_side[int(rng.choice(len(FACINGS), p=weights / weights.sum()))]
+
+
+def cut_shards(plan: pd.DataFrame, images_per_shard: int) -> list[pd.DataFrame]:
+    """Cut a plan after each person with whom a shard reaches `images_per_shard`: nobody spans two shards."""
+    pids = plan.pid.to_numpy()
+    ends = np.append(np.flatnonzero(pids[1:] != pids[:-1]) + 1, len(pids))
+    parts, start = [], 0
+    for end in ends.tolist():
+        if end - start >= images_per_shard or (end == len(pids) and end > start):
+            parts.append(plan.iloc[start:end])
+            start = end
+    return parts

@@ -1,0 +1,1 @@
+"""Training of the denoiser: inputs, loss, loop, checkpoints, validation, ablations."""

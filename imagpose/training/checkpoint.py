@@ -1,0 +1,178 @@
+"""Generators and training states on disk. Safetensors only; a reader never sees half a file."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from datasets.runtime.errors import WeightsError
+from imagpose.modeling.denoiser import COMPONENTS, IMAGPose
+from imagpose.modeling.feature_conditioning import FeatureConditioning
+from imagpose.modeling.pose_encoder import PoseEncoder
+from imagpose.modeling.unet import IMAGPoseUNet
+from imagpose.sampling.pipeline import IMAGPosePipeline, load_pipeline
+from imagpose.training.optimizer import DenoiserOptimizer
+
+STATE = "state-{step:08d}.safetensors"
+"""Name of a training state; states lie in the scratch folder of the unfinished artifact."""
+FROZEN_FILES = ("config.json", "preprocessor_config.json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generator:
+    """All parts of a saved generator."""
+
+    model: IMAGPose
+    vae: AutoencoderKL
+    scheduler: DDIMScheduler
+    image_encoder: nn.Module | None = None
+    view_size: tuple[int, int] | None = None
+    """Height and width in pixels of a view."""
+    token_size: tuple[int, int] | None = None
+    """Height and width in pixels at which the image encoder sees a source."""
+
+    def pipeline(self) -> IMAGPosePipeline:
+        """The same parts as a pipeline (shared, not copied)."""
+        view, token = self.view_size or (None, None), self.token_size or (None, None)
+        return IMAGPosePipeline(
+            unet=self.model.unet, pose_encoder=self.model.pose_encoder,
+            feature_conditioning=self.model.feature_conditioning, vae=self.vae, scheduler=self.scheduler,
+            image_encoder=self.image_encoder, view_height=view[0], view_width=view[1],
+            token_height=token[0], token_width=token[1],
+        )  # fmt: skip
+
+
+def save_generator(folder: Path, generator: Generator, copied: Mapping[str, Path] | None = None) -> None:
+    """Write a diffusers folder that `IMAGPosePipeline.from_pretrained` opens.
+
+    Args: copied: frozen parts ('vae', 'image_encoder') to take over byte for byte from these folders.
+    """
+    generator.pipeline().save_pretrained(folder, safe_serialization=True)
+    for name, source in (copied or {}).items():
+        shutil.rmtree(folder / name)
+        (folder / name).mkdir()
+        for file in sorted(Path(source).iterdir()):
+            if file.suffix == ".safetensors" or file.name in FROZEN_FILES:
+                shutil.copyfile(file, folder / name / file.name)
+
+
+def load_generator(folder: Path, device: str | torch.device = "cpu") -> Generator:
+    """Open a saved generator, in evaluation mode.
+
+    Raises: WeightsError: the folder is not a generator, or its weights cannot be used.
+    """
+    pipeline = load_pipeline(Path(folder), torch.device(device))
+    config = pipeline.config
+    return Generator(
+        model=pipeline.denoiser, vae=pipeline.vae, scheduler=pipeline.scheduler, image_encoder=pipeline.image_encoder,
+        view_size=config.view_height and (config.view_height, config.view_width),
+        token_size=config.token_height and (config.token_height, config.token_width),
+    )  # fmt: skip
+
+
+def load_denoiser(folder: Path) -> IMAGPose:
+    """Only the trained parts of a saved generator, on the CPU."""
+    folder = Path(folder)
+    missing = [name for name in COMPONENTS if not (folder / name / "config.json").is_file()]
+    if missing:
+        raise WeightsError(f"{folder} is not a generator (no {', '.join(missing)}); give one made by 'imagpose train'")
+    return IMAGPose(
+        _opened(IMAGPoseUNet, folder / "unet"),
+        _opened(PoseEncoder, folder / "pose_encoder"),
+        _opened(FeatureConditioning, folder / "feature_conditioning"),
+    )
+
+
+def load_unet2d(folder: Path) -> UNet2DConditionModel:
+    """The stock UNet of a Stable Diffusion pipeline's folder, in float32."""
+    return _opened(UNet2DConditionModel, Path(folder) / "unet")
+
+
+def is_stable_diffusion(folder: Path) -> bool:
+    """Whether a folder holds a stock diffusers UNet rather than one of ours."""
+    try:
+        return json.loads((Path(folder) / "unet" / "config.json").read_text())["_class_name"] == "UNet2DConditionModel"
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _opened(kind: Any, folder: Path) -> Any:
+    try:
+        model = kind.from_pretrained(folder, local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False)
+        model.register_to_config(_name_or_path="")  # else a saved copy would name this folder, and differ by it
+        return model
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise WeightsError(f"{folder} cannot be opened as {kind.__name__}: {reason}") from error
+
+
+def save_state(
+    folder: Path, step: int, model: nn.Module, average: Sequence[Tensor], optimizer: DenoiserOptimizer, keep: int
+) -> None:
+    """Write weights, averaged weights and optimiser after `step` steps, and delete all but the newest `keep` states.
+
+    Args: folder: of the states; made if it is not there.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    tensors |= {f"average.{name}": tensor for name, tensor in zip(names, average, strict=bool(average))}
+    tensors |= {f"optimizer.{name}": tensor for name, tensor in optimizer.state().items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / STATE.format(step=step)
+    temporary = folder / f".{path.name}.tmp"
+    save_file({key: tensor.detach().contiguous() for key, tensor in tensors.items()}, temporary, {"step": str(step)})
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    for old in states(folder)[keep:]:
+        old.unlink()
+
+
+def states(folder: Path) -> list[Path]:
+    """The training states in a folder, newest first."""
+    return sorted(folder.glob("state-*.safetensors"), reverse=True)
+
+
+def load_state(folder: Path, model: nn.Module, average: Sequence[Tensor], optimizer: DenoiserOptimizer) -> int:
+    """Put back the newest readable state; returns its step, 0 if there is none.
+
+    Raises: WeightsError: states exist, but none can be used.
+    """
+    reasons = []
+    for path in states(folder):
+        try:
+            with safe_open(path, "pt") as file:
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+                step = int(file.metadata()["step"])
+            _put_back(tensors, model, average, optimizer)
+            return step
+        except (SafetensorError, OSError, KeyError, RuntimeError, ValueError) as error:
+            reasons.append(f"{path}: {error}")
+    if reasons:
+        raise WeightsError(f"no checkpoint can be read ({'; '.join(reasons)}); delete {folder.parent} to start anew")
+    return 0
+
+
+def _put_back(
+    tensors: dict[str, Tensor], model: nn.Module, average: Sequence[Tensor], optimizer: DenoiserOptimizer
+) -> None:
+    def part(prefix: str) -> dict[str, Tensor]:
+        return {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
+
+    model.load_state_dict(part("model."))
+    names = [name for name, _ in model.named_parameters()]
+    averaged = part("average.")
+    for name, tensor in zip(names, average, strict=bool(average)):
+        tensor.copy_(averaged[name])
+    optimizer.load_state(part("optimizer."))

@@ -1,0 +1,278 @@
+"""Train the IMAGPose denoiser on encoded images (paper, Eq. 4): frozen features were computed once, only it runs here.
+
+Exactly resumable: canvases, noise and timesteps of a step are functions of the seed and the step's number, so weights,
+averaged weights, optimiser and the step are all there is to save. Under ``torchrun`` every process takes its share of
+the same batch, in as many parts as memory asks for, so neither number changes what is learned.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from datasets.runtime.artifacts import SCRATCH
+from datasets.runtime.errors import InputError
+from datasets.shards.encode import pick_device
+from datasets.shards.loader import stream_steps
+from imagpose.canvas.training import ViewSource, canvas_counts
+from imagpose.config import TrainConfig
+from imagpose.training.batches import StepBatch, StepReader
+from imagpose.training.checkpoint import load_state, save_generator, save_state
+from imagpose.training.inputs import FrozenParts, check_view_size, hold_out, initial_denoiser, read_training_images
+from imagpose.training.log import TrainingLog, TrainingProgress, peak_memory_mib
+from imagpose.training.noise import noise_scheduler, timestep_weights
+from imagpose.training.objective import learning_rate_at, loss_sum, noise_of_step
+from imagpose.training.optimizer import DenoiserOptimizer
+from imagpose.training.samples import save_samples
+from imagpose.training.stop_request import stop_on_sigterm
+from imagpose.training.validation import questions, validation_losses
+
+logger = logging.getLogger(__name__)
+
+TERMINATED = 128 + signal.SIGTERM
+
+
+class DivergedError(InputError):
+    """The loss is not finite; another learning rate or precision is the way out."""
+
+
+def make_generator(config: TrainConfig, directory: Path) -> dict[str, Any]:
+    """Train and save a generator in `directory`, going on from the checkpoint found there.
+
+    Returns: counts, last losses, speed and peak memory.
+    Raises: InputError: inputs that do not fit. DivergedError: the loss became NaN or infinite.
+    """
+    accelerator = _accelerator(config)
+    source = read_training_images(config)
+    frozen = FrozenParts.of(config)
+    trainer = Trainer(config, directory, source, frozen, accelerator)
+    counts = canvas_counts(trainer.source)
+    logger.info("training on %s", ", ".join(f"{value} {name}" for name, value in counts.items()))
+    summary = trainer.run()
+    if accelerator.is_main_process:
+        trainer.use_average()
+        save_generator(directory, frozen.generator(trainer.model.cpu(), trainer.scheduler), frozen.folders)
+    accelerator.wait_for_everyone()
+    return {**counts, **summary, "parameters": sum(p.numel() for p in trainer.model.parameters())}
+
+
+def _accelerator(config: TrainConfig) -> Accelerator:
+    if config.device.startswith("cuda:"):
+        torch.cuda.set_device(config.device)
+    # accelerate left to itself makes no process group where there is no GPU: each process would train all by itself
+    on_cpu = pick_device(config.device).type == "cpu"
+    accelerator = Accelerator(cpu=on_cpu, mixed_precision=config.precision)
+    if accelerator.num_processes != (started := int(os.environ.get("WORLD_SIZE", "1"))):
+        raise InputError(
+            f"torchrun started {started} processes, but accelerate sees {accelerator.num_processes}; "
+            f"pass --device cpu or cuda instead of '{config.device}'"
+        )
+    return accelerator
+
+
+@dataclass
+class Trainer:
+    """One training run: its model, its state on disk and its loop."""
+
+    config: TrainConfig
+    directory: Path
+    source: ViewSource
+    frozen: FrozenParts
+    accelerator: Accelerator
+    pending: list[Tensor] = field(default_factory=list)
+    """Loss and gradient norm of the steps since the last look at them, left on the device."""
+
+    def __post_init__(self) -> None:
+        config, self.device = self.config, self.accelerator.device
+        self._check_batch()
+        self.source, self.held_out = hold_out(self.source, config.validation_identities, config.seed)
+        self.asked = questions(self.held_out, config) if self.held_out else []
+        channels, *cells = self.source.latent_shape
+        stride = self.source.view_size[0] // cells[0]
+        self.canvas_shape = (channels, 2 * cells[0], 2 * cells[1])
+        self.scheduler = noise_scheduler(config.noise)
+        self.weights = timestep_weights(config.noise, self.scheduler).to(self.device)
+        self.model = initial_denoiser(config, channels, self.source.token_shape[1], stride).to(self.device).train()
+        check_view_size(self.model, self.source.view_size)
+        if config.gradient_checkpointing:
+            self.model.unet.enable_gradient_checkpointing()
+        self.average = [p.detach().clone() for p in self.model.parameters()] if config.ema_decay else []
+        self.optimizer = DenoiserOptimizer(
+            self.model.named_parameters(), config.optimizer, config.learning_rate, config.weight_decay
+        )
+        self.states = self.directory / SCRATCH
+        self.step = load_state(self.states, self.model, self.average, self.optimizer)
+        if self.step:
+            logger.info("going on from step %d", self.step)
+        self.wrapped = self.accelerator.prepare_model(self.model)
+        self.network = torch.compile(self.wrapped) if config.compile else self.wrapped
+
+    def _check_batch(self) -> None:
+        shares = self.accelerator.num_processes * self.config.gradient_accumulation
+        if self.config.batch_size < shares:
+            raise InputError(
+                f"batch_size {self.config.batch_size} cannot be cut into {shares} parts "
+                f"({self.accelerator.num_processes} processes x gradient_accumulation "
+                f"{self.config.gradient_accumulation}); every part needs a canvas"
+            )
+
+    def run(self) -> dict[str, Any]:
+        """All remaining steps; returns last losses, speed and memory."""
+        config, started, first = self.config, time.monotonic(), self.step
+        log = TrainingLog(
+            self.directory, first, first=self.accelerator.is_main_process, tensorboard=config.tensorboard,
+            device=self.device,
+        )  # fmt: skip
+        progress = TrainingProgress(config.steps, config.batch_size, first, self.device)
+        self.pending, self.batches = [], self._batches()
+        with stop_on_sigterm() as stop:
+            while self.step < config.steps:
+                rate = learning_rate_at(config, self.step)
+                self.pending.append(self._train_step(rate))
+                self.step += 1
+                done, stopped = self.step == config.steps, stop.agreed()
+                save = not done and (stopped or self.step % config.checkpoint_every == 0)
+                if done or save or self.step % config.log_every == 0:
+                    log.add_step(self.step, {**self._checked_losses(rate), "learning_rate": rate})
+                if done or not stopped:
+                    self._look(log, done)
+                if save:
+                    self._save(log)
+                if stopped and not done:
+                    logger.info("stopped at step %d; the same command goes on from there", self.step)
+                    sys.exit(TERMINATED)
+                progress.finished_step(log.train.rows[-1]["loss"] if log.train.rows else None)
+        log.close()
+        seconds = time.monotonic() - started
+        canvases = (self.step - first) * config.batch_size
+        return {
+            "steps": self.step,
+            "loss": log.recent_loss(),
+            "validation_loss": log.validation.rows[-1]["loss"] if log.validation.rows else None,
+            "canvases_per_second": round(canvases / max(seconds, 1e-9), 2),
+            "peak_memory_mib": round(peak_memory_mib(self.device), 1),
+        }
+
+    def _batches(self) -> Iterator[StepBatch]:
+        """This process's share of every remaining step."""
+        processes = self.accelerator.num_processes
+        reader = StepReader(
+            source=self.source, config=self.config, process=self.accelerator.process_index, processes=processes
+        )
+        steps = range(self.step, self.config.steps)
+        return stream_steps(reader, steps, self.config.workers, pinned=self.device.type == "cuda")
+
+    def _train_step(self, rate: float) -> Tensor:
+        """One step; returns loss and gradient norm, (2,), not yet waited for."""
+        config, processes = self.config, self.accelerator.num_processes
+        work = next(self.batches)
+        noise, timesteps = noise_of_step(config, self.step, self.canvas_shape, len(self.weights))
+        # every process divides by the whole batch's weight; DDP then averages over processes, hence the factor
+        scale = processes / max(work.total_weight, 1e-9)
+        loss = torch.zeros((), device=self.device)
+        for number, (part, canvases) in enumerate(work.parts, 1):
+            batch = canvases.to(self.device)
+            # the processes exchange gradients once a step, with the last part's
+            with nullcontext() if number == len(work.parts) else self.accelerator.no_sync(self.wrapped):
+                with self.accelerator.autocast():
+                    total = loss_sum(
+                        self.network, self.scheduler, self.weights, batch, noise[part].to(self.device),
+                        timesteps[part].to(self.device),
+                    )  # fmt: skip
+                self.accelerator.backward(total * scale)
+            loss += total.detach() * scale
+        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), config.max_gradient_norm)
+        self.optimizer.step(rate)
+        self._update_average()
+        return torch.stack([loss, norm.detach()])
+
+    def _update_average(self) -> None:
+        if self.average:
+            decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
+            torch._foreach_lerp_(self.average, [p.detach() for p in self.model.parameters()], 1 - decay)
+
+    def _checked_losses(self, rate: float) -> dict[str, float]:
+        """Means of loss and gradient norm since the last call, over all processes."""
+        values = torch.stack(self.pending)
+        if self.accelerator.num_processes > 1:
+            values = self.accelerator.reduce(values, "mean")
+        self.pending = []
+        finite = torch.isfinite(values).all(1)
+        if not finite.all():
+            bad = self.step - len(values) + 1 + int((~finite).int().argmax())
+            raise DivergedError(self._divergence(bad, rate))
+        loss, norm = values.mean(0).tolist()
+        return {"loss": loss, "gradient_norm": norm}
+
+    def _divergence(self, step: int, rate: float) -> str:
+        config = self.config
+        ways = [f"--learning-rate below {config.learning_rate:g}"]
+        if config.warmup_steps < 100:
+            ways.append(f"--warmup-steps above {config.warmup_steps}")
+        if config.precision != "no":
+            ways.append("--precision no")
+        return (
+            f"the loss is not finite at step {step} (learning rate {rate:g}); try {', or '.join(ways)}; nothing was "
+            "saved after that step"
+        )
+
+    def _save(self, log: TrainingLog) -> None:
+        if self.accelerator.is_main_process:
+            log.write()
+            save_state(
+                self.states, self.step, self.model, self.average, self.optimizer, self.config.keep_checkpoints
+            )  # fmt: skip
+        self.accelerator.wait_for_everyone()
+
+    def _look(self, log: TrainingLog, done: bool) -> None:
+        """Validation and pictures, when it is time; both with the averaged weights, in evaluation mode."""
+        measure = bool(self.asked) and (done or self.step % self.config.validation_every == 0)
+        draw = done or self.step % self.config.sample_every == 0
+        if not (measure or draw):
+            return
+        with self._averaged():
+            self.model.eval()
+            if measure:
+                losses = validation_losses(
+                    self.model, self.scheduler, self.held_out, self.asked, self.accelerator, self.config.batch_size
+                )
+                logger.info("validation at step %d: loss %.4f", self.step, losses["loss"])
+                log.add_validation(self.step, losses)
+            if draw and self.accelerator.is_main_process:
+                pipeline = self.frozen.generator(self.model, self.scheduler).pipeline()
+                path = log.folder / f"samples-{self.step:06d}.png"
+                picture = save_samples(pipeline, self.held_out or self.source, self.config, path)
+                if picture is not None:
+                    log.add_picture(self.step, "samples", picture)
+            self.model.train()
+        self.accelerator.wait_for_everyone()
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """The averaged weights in the model's place."""
+        parameters = [p.detach() for p in self.model.parameters()]
+        kept = [p.clone() for p in parameters] if self.average else []
+        self.use_average()
+        try:
+            yield
+        finally:
+            for parameter, value in zip(parameters, kept, strict=bool(kept)):
+                parameter.copy_(value)
+
+    def use_average(self) -> None:
+        """Put the averaged weights into the model for good."""
+        with torch.no_grad():
+            for parameter, value in zip(self.model.parameters(), self.average, strict=bool(self.average)):
+                parameter.copy_(value)

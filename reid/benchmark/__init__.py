@@ -1,0 +1,1 @@
+"""The table of finished runs and its statistics. No torch, no pictures."""

@@ -1,0 +1,94 @@
+"""The table of finished runs: what each arm reaches at each fraction, how certain that is, and the papers beside it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from datasets.runtime.artifacts import manifest_of, write_text_atomically
+from datasets.runtime.errors import ArtifactError, InputError
+from reid.benchmark.statistics import METRICS, gains, per_query_metrics, statistics
+from reid.benchmark.tables import markdown, plain_table
+from reid.config import ARMS, BenchmarkConfig, TrainConfig
+
+logger = logging.getLogger(__name__)
+
+RUN_KEYS = ["protocol", "fraction", "arm", "draw", "seed"]
+COLUMNS = [
+    *("protocol", "fraction", "draw", "seed", "arm", "images", "synthetic_images", "provenance", "identities"),
+    *("steps", "steps_before"),
+    *METRICS,
+    *("queries", "unmatched_queries", "gallery", "distractors", "junk"),
+    *("backbone", "weights", "height", "width", "parameters", "batch_identities", "batch_images", "batch_synthetic"),
+    *("seconds", "run"),
+]
+
+
+def make_benchmark(config: BenchmarkConfig, directory: Path) -> dict[str, Any]:
+    """Write ``results.parquet/.csv/.md/.txt``, ``statistics.parquet`` and ``gains.parquet``."""
+    results = read_results(config.runs)
+    table = statistics(results, config.confidence)
+    per_query = {
+        tuple(row[key] for key in RUN_KEYS): per_query_metrics(pd.read_parquet(Path(run) / "per_query.parquet"))
+        for run, row in zip(results.folder, results.to_dict("records"), strict=True)
+    }
+    gained = pd.concat(
+        gains(
+            results, per_query, baseline,
+            confidence=config.confidence, resamples=config.resamples, seed=config.seed,
+        )
+        for baseline in dict.fromkeys([config.baseline, *config.controls])
+    )  # fmt: skip
+    results = results[[*COLUMNS, *(name for name in results if name.startswith("reranked_"))]]
+    results.to_parquet(directory / "results.parquet", index=False)
+    results.to_csv(directory / "results.csv", index=False)
+    table.to_parquet(directory / "statistics.parquet", index=False)
+    gained.to_parquet(directory / "gains.parquet", index=False)
+    text = plain_table(results, table)
+    write_text_atomically(directory / "results.txt", text + "\n")
+    write_text_atomically(directory / "results.md", markdown(results, table, gained, config))
+    logger.info("%d runs\n%s", len(results), text)
+    return {
+        "runs": len(results),
+        "arms": sorted(set(results.arm)),
+        "fractions": sorted(map(int, set(results.fraction))),
+    }
+
+
+def read_results(runs: Sequence[Path]) -> pd.DataFrame:
+    """One row per run, sorted; ``folder`` is where it lies.
+
+    Raises: ArtifactError: a folder is no finished run. InputError: two runs of the same cell, or of other test images.
+    """
+    rows = []
+    for run in runs:
+        manifest = manifest_of(run, TrainConfig.stage)
+        path = Path(run) / "metrics.json"
+        if "arm" not in manifest["config"] or not path.is_file():
+            raise ArtifactError(f"{run} is no re-ID run; give folders of finished 'python -m reid train'")
+        rows.append(
+            json.loads(path.read_text()) | {"seconds": manifest["seconds"], "run": manifest["key"], "folder": str(run)}
+        )
+    results = pd.DataFrame(rows).astype({"batch_synthetic": "Int64"})  # unknown where the pools are mixed
+    repeated = results[results.duplicated(RUN_KEYS)]
+    if len(repeated):
+        cell = ", ".join(str(repeated.iloc[0][key]) for key in RUN_KEYS)
+        raise InputError(
+            f"two runs are the same cell of the table ({cell}); give each (protocol, fraction, arm, draw, seed) once"
+        )
+    for column in ("queries", "gallery"):
+        if results[column].nunique() > 1:
+            found = sorted(map(int, set(results[column])))
+            raise InputError(f"runs were tested on different images ({column}: {found}); compare runs of one test set")
+    order = results.arm.map(arm_rank)
+    return results.assign(_arm=order).sort_values(["protocol", "fraction", "_arm", "draw", "seed"], ignore_index=True)
+
+
+def arm_rank(arm: str) -> tuple[int, str]:
+    """Sorts the known arms first, in the order in which they are argued."""
+    return ([*ARMS, arm].index(arm), arm)

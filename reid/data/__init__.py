@@ -1,0 +1,1 @@
+"""Images for re-ID: read, augmented, sampled, joined with synthetic ones."""

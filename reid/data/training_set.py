@@ -1,0 +1,214 @@
+"""What a run trains on: a subset's real images and the chosen synthetic ones, under one label map."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import torch
+
+from datasets.runtime.artifacts import is_complete, manifest_of
+from datasets.runtime.errors import DatasetLayoutError, InputError
+from reid.config import TrainConfig
+from reid.data.folders import find_table, iterate_folder, read_table
+from reid.data.images import ImageSet, read_images, select
+
+logger = logging.getLogger(__name__)
+
+PROVENANCE = ("source_keys", "target_pose_key")
+"""Columns that say from which real images a synthetic one was made."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSet:
+    """Real images followed by synthetic ones, under one label map made from the real ones."""
+
+    images: ImageSet
+    labels: np.ndarray
+    """(N,) class of each image, 0 .. identities - 1 in the order of the pids."""
+    is_synthetic: np.ndarray
+    """(N,) bool."""
+    pids: list[int]
+    """pid of each class."""
+
+    @property
+    def real_count(self) -> int:
+        """Number of real images."""
+        return int((~self.is_synthetic).sum())
+
+    @property
+    def synthetic_count(self) -> int:
+        """Number of synthetic images."""
+        return int(self.is_synthetic.sum())
+
+
+def read_training_set(config: TrainConfig) -> TrainingSet:
+    """The subset's real images and the usable images of each synthetic set.
+
+    Raises: InputError: a synthetic set made outside the subset (leak-free), or a check of another set.
+    """
+    size = (config.network.height, config.network.width)
+    keys = None if config.subsets is None else subset_keys(config.subsets, config.fraction, config.draw)
+    real = read_images(config.shards, "train", size, keys=keys, workers=config.workers)
+    tables = [read_synthetic_table(folder) for folder in config.synthetic]
+    if config.protocol == "leak-free":
+        for folder, table in zip(config.synthetic, tables, strict=True):
+            refuse_leak(folder, table, real.keys if keys is None else keys)
+    checks = config.identity_check or [None] * len(tables)
+    tables = [table if check is None else kept_rows(table, check) for table, check in zip(tables, checks, strict=True)]
+    if config.synthetic_images is not None:
+        tables = fewest_first(tables, real, config.synthetic_images)
+    synthetic = [
+        read_images(folder, "synthetic", size, keys=set(table.key), workers=config.workers)
+        for folder, table in zip(config.synthetic, tables, strict=True)
+        if len(table)  # a subset as large as the full set is topped up with nothing
+    ]
+    cameras = {} if config.synthetic_camera == "source" else synthetic_cameras(tables, real, config.synthetic_camera)
+    synthetic = [with_cameras(part, cameras) for part in synthetic]
+    training_set = join_training_sets(real, synthetic)
+    logger.info(
+        "training on %d real and %d synthetic images of %d identities",
+        training_set.real_count, training_set.synthetic_count, len(training_set.pids),
+    )  # fmt: skip
+    return training_set
+
+
+def subset_keys(subsets: Path, fraction: int, draw: int) -> set[str]:
+    """The training images that a fraction of a draw allows.
+
+    Raises: InputError: if the list has no such fraction and draw.
+    """
+    manifest_of(subsets, "select-subsets")
+    table = pq.read_table(Path(subsets) / "subsets.parquet", columns=["draw", "fraction", "key"]).to_pandas()
+    keys = set(table.key[(table.draw == draw) & (table.fraction == fraction)])
+    if not keys:
+        known = sorted({(int(d), int(f)) for d, f in zip(table.draw, table.fraction, strict=True)})
+        raise InputError(f"{subsets} has no subset of {fraction} % in draw {draw}; (draw, fraction) known: {known}")
+    return keys
+
+
+def read_synthetic_table(folder: Path) -> pd.DataFrame:
+    """The usable images of a synthetic set (status 'ok'): ``key, pid, camid`` and where they come from, if it says.
+
+    Raises: DatasetLayoutError: the folder does not say whose images it holds.
+    """
+    path = Path(folder) / "synthetic.parquet"
+    if is_complete(folder):
+        if not path.is_file():
+            raise DatasetLayoutError(f"{folder} holds no synthetic.parquet; give the artifact of 'imagpose synthesize'")
+        names = ["key", "pid", "camid", "status", *PROVENANCE]
+        table = pq.read_table(path, columns=[n for n in names if n in pq.read_schema(path).names]).to_pandas()
+        return table[table.status == "ok"].reset_index(drop=True)
+    if (found := find_table(folder)) is not None:
+        table = read_table(found)
+        return table[table.split == "synthetic"] if "split" in table else table
+    images = [meta for meta, _ in iterate_folder(folder, "synthetic")]
+    return pd.DataFrame(images)[["key", "pid", "camid"]]
+
+
+def has_provenance(table: pd.DataFrame) -> bool:
+    """Whether a synthetic set says which real images it was made from."""
+    return all(name in table for name in PROVENANCE)
+
+
+def refuse_leak(folder: Path, table: pd.DataFrame, subset: Collection[str]) -> None:
+    """Refuse a synthetic set that was made from images outside the subset.
+
+    Raises: InputError: its sources or poses lie outside; a set that names none is taken on trust, and said to be.
+    """
+    if not has_provenance(table):
+        logger.warning("%s does not say what it was made from: whether it leaks cannot be checked", folder)
+    used = {key for keys in table.get("source_keys", ()) for key in keys} | set(table.get("target_pose_key", ()))
+    if outside := sorted(used - set(subset)):
+        raise InputError(
+            f"{folder} was made from {len(outside)} images outside the subset ({outside[0]}), which protocol "
+            "'leak-free' forbids; give the set of this fraction and draw"
+        )
+
+
+def kept_rows(table: pd.DataFrame, check: Path) -> pd.DataFrame:
+    """The images that an identity check kept.
+
+    Raises: InputError: the check does not know one of the images.
+    """
+    manifest_of(check, "check-identity")
+    checked = pq.read_table(Path(check) / "identity_check.parquet", columns=["key", "kept"]).to_pandas()
+    if unknown := set(table.key) - set(checked.key):
+        raise InputError(f"{check} is the check of another synthetic set: it has no {min(unknown)}")
+    return table[table.key.isin(checked.key[checked.kept])]
+
+
+def fewest_first(tables: Sequence[pd.DataFrame], real: ImageSet, limit: int) -> list[pd.DataFrame]:
+    """The tables cut to `limit` images in all: those of people with the fewest images, then of one camera, first.
+
+    A person's n-th synthetic image counts after all images that others need to have as many.
+    """
+    joined = pd.concat([table.assign(_set=i) for i, table in enumerate(tables)])
+    known = pd.DataFrame({"pid": real.pids, "camid": real.camids}).groupby("pid").camid.agg(["size", "nunique"])
+    nth = joined.groupby("pid").cumcount()
+    order = pd.DataFrame(
+        {
+            "has": joined.pid.map(known["size"]).fillna(0) + nth,
+            "several": joined.pid.map(known["nunique"]).fillna(0) > 1,
+            "pid": joined.pid,
+        }
+    ).reset_index(drop=True)
+    chosen = joined.iloc[order.sort_values(["has", "several", "pid"], kind="stable").index[:limit]]
+    return [chosen[chosen._set == i] for i in range(len(tables))]
+
+
+def synthetic_cameras(tables: Sequence[pd.DataFrame], real: ImageSet, whose: str) -> dict[str, int]:
+    """The camera that each synthetic image counts as, by key.
+
+    Args: whose: 'pose' (the camera of the image that lent the pose) or 'own' (a new one).
+    Raises: InputError: the pose image is not known.
+    """
+    keys = [key for table in tables for key in table.key]
+    if whose == "own":
+        return dict.fromkeys(keys, int(real.camids.max()) + 1)
+    cameras = dict(zip(real.keys, real.camids.tolist(), strict=True))
+    poses = [pose for table in tables for pose in table.get("target_pose_key", pd.Series([""] * len(table)))]
+    if strange := [key for key, pose in zip(keys, poses, strict=True) if pose not in cameras]:
+        raise InputError(
+            f"synthetic_camera 'pose': the pose image of {strange[0]} is no real image here; use 'source' or 'own'"
+        )
+    return {key: cameras[pose] for key, pose in zip(keys, poses, strict=True)}
+
+
+def with_cameras(images: ImageSet, cameras: dict[str, int]) -> ImageSet:
+    """The images, with the cameras of those that `cameras` names."""
+    own = zip(images.keys, images.camids.tolist(), strict=True)
+    return replace(images, camids=np.array([cameras.get(key, camid) for key, camid in own], dtype=np.int64))
+
+
+def join_training_sets(real: ImageSet, synthetic: Sequence[ImageSet]) -> TrainingSet:
+    """One label map over real and synthetic images.
+
+    Raises: InputError: if a synthetic image shows a person who has no real image here, or there are fewer than two
+    people.
+    """
+    kept = np.flatnonzero(real.pids > 0)
+    pids = np.unique(real.pids[kept])
+    if len(pids) < 2:
+        raise InputError(f"the training images show {len(pids)} identities; at least 2 are needed to tell them apart")
+    parts = [select(real, kept), *synthetic]
+    joined = ImageSet(
+        keys=[key for part in parts for key in part.keys],
+        pixels=torch.cat([part.pixels for part in parts]),
+        pids=np.concatenate([part.pids for part in parts]),
+        camids=np.concatenate([part.camids for part in parts]),
+    )
+    strangers = sorted(set(joined.pids.tolist()) - set(pids.tolist()))
+    if strangers:
+        raise InputError(f"synthetic images show pid {strangers[0]}, who has no real image in this subset (leak?)")
+    return TrainingSet(
+        images=joined,
+        labels=np.searchsorted(pids, joined.pids),
+        is_synthetic=np.arange(len(joined)) >= len(kept),
+        pids=pids.tolist(),
+    )

@@ -1,0 +1,1 @@
+"""Features, ranking, re-ranking, and the identity check of synthetic images."""

@@ -1,0 +1,74 @@
+"""Test a trained network on the query and gallery splits of any shards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from datasets.runtime.artifacts import manifest_of
+from datasets.runtime.errors import ArtifactError, InputError, WeightsError
+from reid.config import EvaluateConfig, NetworkConfig, TrainConfig
+from reid.data.images import read_images
+from reid.evaluation.features import Features, choose_device, evaluate, evaluate_features, write_metrics
+from reid.evaluation.ranking import Labels
+from reid.training.model import ReidNetwork, assemble_network, seeded_backbone
+
+
+def make_evaluation(config: EvaluateConfig, directory: Path) -> dict[str, Any]:
+    """Write ``metrics.json``, ``per_query.parquet`` and ``ranked.parquet`` of a run's network, or of features."""
+    if config.features is not None:
+        query, gallery = (read_features(config.features, split) for split in ("query", "gallery"))
+        metrics = evaluate_features(query, gallery, directory, config.max_rank, config.rerank)
+        write_metrics(directory, metrics)
+        return metrics
+    device = choose_device(config.device)
+    network, settings = load_network(config.run)
+    size = (settings.height, settings.width)
+    query, gallery = (read_images(config.test_shards, s, size, workers=config.workers) for s in ("query", "gallery"))
+    metrics = evaluate(network.to(device), query, gallery, device, directory, config.max_rank, config.rerank)
+    write_metrics(directory, metrics)
+    return metrics
+
+
+def read_features(path: Path, split: str) -> Features:
+    """One split's rows of a file of features.
+
+    Raises: InputError: the file cannot be read, lacks a column or has no such row.
+    """
+    columns = ["key", "split", "pid", "camid", "feature"]
+    try:
+        table = pq.read_table(path, columns=columns).to_pandas()
+        table = table[table.split == split]
+        values = np.stack(table.feature.to_list()).astype(np.float32)
+        labels = Labels(pids=table.pid.to_numpy(dtype=np.int64), camids=table.camid.to_numpy(dtype=np.int64))
+    except (OSError, pa.ArrowInvalid, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path}: no features of split '{split}'; it takes Parquet with {', '.join(columns)}, features of equal "
+            f"length ({' '.join(str(error).split())})"
+        ) from None
+    return Features(keys=table.key.astype(str).tolist(), values=values, labels=labels)
+
+
+def load_network(run: Path) -> tuple[ReidNetwork, NetworkConfig]:
+    """A finished run's network and its settings.
+
+    Raises: ArtifactError: `run` is no re-ID run. WeightsError: its weights are damaged.
+    """
+    settings = manifest_of(run, TrainConfig.stage)["config"].get("network")
+    path = Path(run) / "model.safetensors"
+    if settings is None or not path.is_file():
+        raise ArtifactError(f"{run} is no re-ID run; give the folder of a finished 'python -m reid train'")
+    config = NetworkConfig.model_validate(settings | {"weights": "none"})
+    try:
+        tensors = load_file(path)
+        network = assemble_network(seeded_backbone(config, 0), config, len(tensors["classifier.weight"]), 0)
+        network.load_state_dict(tensors)
+    except (SafetensorError, KeyError, RuntimeError) as error:
+        raise WeightsError(f"{path} cannot be loaded ({error}); delete the run and make it again") from None
+    return network, config

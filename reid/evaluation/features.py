@@ -1,0 +1,147 @@
+"""Features of images, and what an evaluation writes down."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from datasets.runtime.artifacts import write_text_atomically
+from datasets.runtime.progress import Progress
+from reid.config import RerankConfig
+from reid.data.images import ImageSet, normalise
+from reid.evaluation.ranking import (
+    JUNK,
+    Labels,
+    MatchIndex,
+    Ranking,
+    distance_rows,
+    nearest,
+    normalised,
+    rank_distances,
+    rank_features,
+)
+from reid.evaluation.reranking import rerank_features
+from reid.training.model import ReidNetwork
+
+logger = logging.getLogger(__name__)
+
+
+def choose_device(name: str) -> torch.device:
+    """'auto' is the first GPU, or the CPU where there is none."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def extract_features(
+    network: ReidNetwork, pixels_u8: Tensor, device: torch.device, *, batch_size: int = 128, label: str = "features"
+) -> np.ndarray:
+    """Test features (N, D) float32 of (N, 3, H, W) uint8 images; no flip, no augmentation."""
+    network.eval()
+    progress = Progress(logger, label, len(pixels_u8), "images")
+    parts = []
+    with torch.inference_mode():
+        for start in range(0, len(pixels_u8), batch_size):
+            images = normalise(pixels_u8[start : start + batch_size].to(device))
+            parts.append(network.embed(images).float().cpu().numpy())
+            progress.update(len(images))
+    return np.concatenate(parts) if parts else np.empty((0, network.width), dtype=np.float32)
+
+
+def evaluate(
+    network: ReidNetwork, query: ImageSet, gallery: ImageSet, device: torch.device, directory: Path,
+    max_rank: int, rerank: RerankConfig | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Rank the gallery for each query by the network's features; see `evaluate_features`."""
+    found = [
+        Features(keys=images.keys, values=extract_features(network, images.pixels, device, label=label),
+                 labels=images.labels)
+        for images, label in ((query, "query features"), (gallery, "gallery features"))
+    ]  # fmt: skip
+    return evaluate_features(*found, directory, max_rank, rerank)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Features:
+    """Features of the images of a split."""
+
+    keys: list[str]
+    values: np.ndarray
+    """(N, D)."""
+    labels: Labels
+
+
+def evaluate_features(
+    query: Features, gallery: Features, directory: Path, max_rank: int, rerank: RerankConfig | None = None
+) -> dict[str, Any]:
+    """Rank the gallery for each query; write ``per_query.parquet`` and ``ranked.parquet``; return the figures.
+
+    With `rerank` also ``per_query_reranked.parquet``, and figures whose names begin with ``reranked_``.
+    """
+    ranking = rank_features(query.values, gallery.values, query.labels, gallery.labels)
+    summary = ranking.summary() | gallery_counts(gallery.labels)
+    write_per_query(directory / "per_query.parquet", query, ranking)
+    if rerank is not None:
+        summary |= _evaluate_reranked(query, gallery, directory, rerank)
+    table = ranked_lists(query, gallery, max_rank)
+    table.to_parquet(directory / "ranked.parquet", index=False)
+    logger.info(
+        "Rank-1 %.1f %%, mAP %.1f %%, mINP %.1f %% over %d queries (%d without a match), %d gallery images, %d junk",
+        100 * summary["rank1"], 100 * summary["map"], 100 * summary["minp"],
+        summary["queries"], summary["unmatched_queries"], summary["gallery"], summary["junk"],
+    )  # fmt: skip
+    return summary
+
+
+def _evaluate_reranked(query: Features, gallery: Features, directory: Path, config: RerankConfig) -> dict[str, float]:
+    kept = gallery.labels.pids != JUNK  # junk must not be anybody's neighbour
+    labels = Labels(pids=gallery.labels.pids[kept], camids=gallery.labels.camids[kept])
+    ranking = rank_distances(rerank_features(query.values, gallery.values[kept], config), query.labels, labels)
+    write_per_query(directory / "per_query_reranked.parquet", query, ranking)
+    names = ("rank1", "rank5", "rank10", "map", "map_trapezoid", "minp")
+    return {f"reranked_{name}": ranking.summary()[name] for name in names}
+
+
+def gallery_counts(gallery: Labels) -> dict[str, int]:
+    """How many gallery images are ranked, and how many of what kind."""
+    junk = int((gallery.pids == JUNK).sum())
+    return {"gallery": len(gallery) - junk, "distractors": int((gallery.pids == 0).sum()), "junk": junk}
+
+
+def write_per_query(path: Path, query: Features, ranking: Ranking) -> None:
+    """One row per query: ``query, pid, camid, matches, first_rank, last_rank, ap, ap_trapezoid, inp``."""
+    columns = {"query": query.keys, "pid": query.labels.pids, "camid": query.labels.camids}
+    for name in ("matches", "first_rank", "last_rank", "ap", "ap_trapezoid", "inp"):
+        columns[name] = getattr(ranking, name)
+    pd.DataFrame(columns).to_parquet(path, index=False)
+
+
+def ranked_lists(query: Features, gallery: Features, count: int) -> pd.DataFrame:
+    """The `count` nearest valid gallery images of each query: ``query, rank, gallery, pid, camid, right, cosine``."""
+    kept = np.flatnonzero(gallery.labels.pids != JUNK)
+    labels = Labels(pids=gallery.labels.pids[kept], camids=gallery.labels.camids[kept])
+    index = MatchIndex(labels)
+    distances = distance_rows(normalised(query.values), normalised(gallery.values[kept]))
+    pids, camids = query.labels.pids.tolist(), query.labels.camids.tolist()
+    rows: list[tuple] = []
+    for i, row in enumerate(distances):
+        same_person, match = index.of(pids[i], camids[i])
+        for rank, position in enumerate(nearest(row, same_person, match, count), start=1):
+            image, pid = kept[position], int(labels.pids[position])
+            right = pid == pids[i]
+            cosine = -float(row[position])
+            rows.append((query.keys[i], rank, gallery.keys[image], pid, int(labels.camids[position]), right, cosine))
+    return pd.DataFrame(rows, columns=["query", "rank", "gallery", "pid", "camid", "right", "cosine"])
+
+
+def write_metrics(directory: Path, metrics: dict[str, Any]) -> None:
+    """``metrics.json``: shares in [0, 1], counts."""
+    write_text_atomically(directory / "metrics.json", json.dumps(metrics, indent=1) + "\n")

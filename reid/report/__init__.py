@@ -1,0 +1,1 @@
+"""The report page: its data, words, tables, charts and pictures."""

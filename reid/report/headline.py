@@ -1,0 +1,167 @@
+"""The first words of the report: what came out, against what, how certain, and what must be said beside it.
+
+The sentences follow from the figures: a gain is called a gain only where its interval excludes zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from reid.report.data import enumeration, points
+from reid.report.gains import LONG, PRETRAINED, Comparison, Gain, excludes_zero, spoken_interval
+
+SPACE = "\N{NO-BREAK SPACE}"
+
+
+def headline(comparison: Comparison, confidence: float, *, rendered: bool = False) -> dict[str, Any]:
+    """The first sentence of the page, the answer to the next objection, and cautions.
+
+    Args: rendered: whether the data set is a rendered one.
+    """
+    maps = [gain for gain in comparison.headline if gain.metric == "map"]
+    if not maps:
+        sentence = (
+            f"There is no gain to report: no fraction has both the arm “{comparison.baseline}” and an arm with "
+            "synthetic images."
+        )
+        return {"sentence": sentence, "further": "", "remarks": []}
+    share = f"{SPACE}of the real training images"
+    sentence = f"Adding generated images changes mAP by {_listed(maps)}{share}, compared with {_opponent(comparison)}. "
+    return {
+        "sentence": sentence + certainty(maps, confidence),
+        "further": other_people(comparison, confidence),
+        "remarks": remarks(comparison, rendered=rendered),
+    }
+
+
+def _listed(gains: Sequence[Gain]) -> str:
+    """+3.0 points at 20 % and −0.4 at 40 %."""
+    parts = [f"{points(gain.value)} at{SPACE}{gain.fraction}{SPACE}%" for gain in gains]
+    one = len(gains) == 1 and abs(round(gains[0].value, 1)) == 1
+    return enumeration([parts[0].replace(" at", f" point{'' if one else 's'} at"), *parts[1:]])
+
+
+def _opponent(comparison: Comparison) -> str:
+    """What the arm is compared with, and whether for equally many steps."""
+    reference = comparison.reference
+    what = {"real": "training on the real images alone", LONG: "training on the real images alone"}.get(
+        reference, "another arm"
+    )
+    ours, theirs = (
+        {fraction: own + before for fraction, (own, before) in comparison.steps(arm).items()}
+        for arm in (comparison.arm or "", reference)
+    )
+    common = [(ours[fraction], theirs[fraction]) for fraction in ours if fraction in theirs]
+    if all(mine == other for mine, other in common):
+        counts = sorted({mine for mine, _ in common})
+        many = f": {counts[0]:,}" if len(counts) == 1 else ""
+        return f"{what} for equally many optimisation steps (arm “{reference}”{many})"
+    mine, other = common[0]
+    return f"{what} for {other:,} optimisation steps instead of {mine:,} (arm “{reference}”; steps are not equal)"
+
+
+def certainty(maps: Sequence[Gain], confidence: float) -> str:
+    """Where the decisive interval excludes zero, and what the other one says."""
+    if all(gain.interval is None for gain in maps):
+        return "There are too few runs for an interval."
+    level = f"The {100 * confidence:g}{SPACE}% interval over {maps[0].over}"
+    told = f"{level} {_excluded(maps, [excludes_zero(gain.interval) for gain in maps])}."
+    if maps[0].unit == "draw" and maps[0].runs is not None:
+        return f"{told} The one over the test identities {_excluded(maps, [excludes_zero(g.people) for g in maps])}."
+    return told
+
+
+def _excluded(maps: Sequence[Gain], certain: Sequence[bool]) -> str:
+    up, down = (
+        [f"{gain.fraction}{SPACE}%" for gain, sure in zip(maps, certain, strict=True) if sure and gain.value * side > 0]
+        for side in (1, -1)
+    )
+    if not up and not down:
+        return f"does not exclude zero{'' if len(maps) == 1 else ' anywhere'}: no gain and no loss is shown"
+    told = [f"{name} at {enumeration(found)}" for name, found in (("a gain", up), ("a loss", down)) if found]
+    rest = "" if len(up) + len(down) == len(maps) else "; elsewhere it includes zero"
+    return f"excludes zero for {enumeration(told)}{rest}"
+
+
+def other_people(comparison: Comparison, confidence: float) -> str:
+    """The gain over a network that has seen the generator's other people; empty where that was not run."""
+    maps = comparison.against(PRETRAINED, "map")
+    if not maps or comparison.reference == PRETRAINED:
+        return ""
+    level = f"{100 * confidence:g}{SPACE}% interval over {maps[0].over} "
+    parts = [
+        f"{points(gain.value)}{' points' if not place else ''} at{SPACE}{gain.fraction}{SPACE}%"
+        + (f" ({'' if place else level}{spoken_interval(gain.interval)})" if gain.interval else "")
+        for place, gain in enumerate(maps)
+    ]
+    text = (
+        "The generator’s base has seen other people, so a gain might come from their pictures. Against a network that "
+        f"was first trained on these people (arm “{PRETRAINED}”), the change is {enumeration(parts)}"
+    )
+    if all(gain.interval is None for gain in maps):
+        return f"{text}; there are too few runs for an interval."
+    text += ". "
+    if all(gain.certain and gain.value > 0 for gain in maps):
+        return text + "So such pictures, used in this simpler way, do not explain the gain."
+    if any(gain.certain and gain.value > 0 for gain in maps):
+        return text + "Where the interval includes zero or lies below it, such pictures may explain the gain."
+    return text + "So it is not shown that the generator adds more than these people’s pictures would."
+
+
+def remarks(comparison: Comparison, *, rendered: bool = False) -> list[str]:
+    """Cautions that the figures call for: few draws or seeds, unequal steps, people seen before, rendered people."""
+    results, arm, reference = comparison.results, comparison.arm or "", comparison.reference
+    pair = results[results["arm"].isin([arm, reference])]
+    told = [*_spread(pair)]
+    if rendered:
+        told.append(
+            "The people are rendered, not photographed. Whether the change carries over to photographs, this page "
+            "cannot tell."
+        )
+    if "synthetic" in arm and PRETRAINED not in set(results["arm"]):
+        told.append(
+            f"Not controlled for: other people that the generator’s base may have seen. Arm “{PRETRAINED}” would tell "
+            "whether their pictures alone bring as much; it was not run."
+        )
+    elif "synthetic" in arm and not comparison.against(PRETRAINED):
+        told.append(
+            f"Arm “{PRETRAINED}” was run, but the benchmark counts no gain over it "
+            "(name it in the benchmark’s ‘controls’)."
+        )
+    if reference != LONG and LONG in set(results["arm"]):
+        told.append(f"Arm “{LONG}” was not run at every fraction, so the comparison is with “{reference}”.")
+    if _unequal(comparison):
+        told.append(
+            f"Training lengths differ: “{arm}” takes more or fewer steps than “{reference}” (column Steps), so a "
+            "part of the difference may be the length of the training."
+        )
+    if set(pair.loc[pair["arm"] == arm, "protocol"]) == {"paper"}:
+        told.append(
+            "Protocol of the papers: the generator was trained on the full training split, also where the "
+            "re-identification network may see only a part of it."
+        )
+    return told
+
+
+def _spread(pair: pd.DataFrame) -> list[str]:
+    draws, seeds = pair["draw"].nunique(), pair["seed"].nunique()
+    if draws == 1 and seeds == 1:
+        return [
+            "One draw, one seed: an illustration, not evidence. The intervals cover only which people happen to be in "
+            "the test set, not the luck of the subset or of the training."
+        ]
+    if draws == 1:
+        return [
+            f"One draw of the subset, {seeds} seeds: no interval here covers which images the subset happens to hold."
+        ]
+    if draws < 5:
+        return [f"{draws} draws of the subset: enough to see a spread, few for a firm interval."]
+    return []
+
+
+def _unequal(comparison: Comparison) -> bool:
+    ours, theirs = comparison.steps(comparison.arm or ""), comparison.steps(comparison.reference)
+    return any(sum(ours[fraction]) != sum(theirs[fraction]) for fraction in ours if fraction in theirs)

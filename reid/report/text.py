@@ -1,0 +1,240 @@
+"""The report's words: captions, the protocol, the papers' figures. The headline has a file of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from reid.benchmark.tables import PAPER_FRACTIONS, PAPER_NOTE, PAPER_TABLE_4
+from reid.report.data import Arms, enumeration
+from reid.report.gains import LONG, PRETRAINED, Comparison
+
+
+def result_lead(results: pd.DataFrame) -> str:
+    """What was trained on what, and tested how."""
+    fractions = sorted(results["fraction"].unique())
+    shares = enumeration([f"{fraction} %" for fraction in fractions])
+    row = results.iloc[0]
+    return (
+        f"The same re-identification network, trained on {shares} of the real training images and tested on "
+        f"{row['queries']:,} queries against {row['gallery']:,} gallery images: {len(results)} "
+        f"run{'s' if len(results) != 1 else ''} in {results['arm'].nunique()} "
+        f"arm{'s' if results['arm'].nunique() != 1 else ''}."
+    )
+
+
+def arm_list(arms: Arms, comparison: Comparison) -> list[dict[str, Any]]:
+    """Name, colour, meaning and optimisation steps of each arm."""
+    told = []
+    for item in arms.legend():
+        steps = comparison.steps(item["name"])
+        told.append(
+            item | {"text": ARMS.get(item["name"], "Another generator’s images, mixed in alike.")} | _steps(steps)
+        )
+    return told
+
+
+def _steps(steps: dict[int, tuple[int, int]]) -> dict[str, str]:
+    own, before = sorted({own for own, _ in steps.values()}), sorted({before for _, before in steps.values()} - {0})
+    if not own:
+        return {"steps": ""}
+    text = f"{own[0]:,}" if len(own) == 1 else f"{own[0]:,} to {own[-1]:,}"
+    after = f" after {before[-1]:,} of the run that it goes on from" if before else ""
+    return {"steps": f"{text} steps{after}"}
+
+
+WORDS = (
+    ("mAP", "mean average precision: 100 % where every right image comes before every wrong one."),
+    ("Rank-1", "share of queries whose first answer is the right person."),
+    ("Gain", "the difference of two such figures, in percentage points."),
+    ("Interval", "where the true difference lies with the stated probability, if only what it is “over” were left to "
+     "chance; one that includes zero shows neither gain nor loss."),
+    ("Draw", "which real images are in the 20 % (40 %, ...) subset."),
+    ("Seed", "the random start of a training."),
+)  # fmt: skip
+"""The head's terms, for a newcomer."""
+
+
+def result_caption(statistics: pd.DataFrame, confidence: float) -> str:
+    """What to look at in the charts."""
+    units, level = set(statistics["unit"]), f"{100 * confidence:g} % intervals"
+    text = "Dots and squares are means; a gain is coloured only where its interval excludes zero. "
+    if "draw" in units:
+        text += (
+            f"Pale bars: {level} over the draws of the subset; small dots: the single draws. Arms share their draws, "
+            "so overlapping bars on the left can go with a certain gain on the right."
+        )
+    elif "seed" in units:
+        text += (
+            f"Pale bars on the left: {level} over the seeds of one draw; small dots: the single seeds. On the right: "
+            "over the test identities (paired bootstrap)."
+        )
+    else:
+        text += f"Pale bars on the right: {level} from drawing the test identities anew (paired bootstrap)."
+    return text
+
+
+def identity_caption(comparison: Comparison) -> str:
+    """What the chart of identities shows, and how not to read it."""
+    return (
+        f"One bar a test identity: the change of their queries’ mean AP (average precision of one query) from "
+        f"“{comparison.reference}” to “{comparison.arm}”, averaged over the runs that both have, sorted. None of these "
+        "people was in the training set. A mean gain that comes from a few tall bars is worth less than many small "
+        "ones; some bars would point either way between two trainings of one arm, too."
+    )
+
+
+def protocol(
+    comparison: Comparison, benchmark: dict[str, Any], synthesis: Sequence[dict[str, Any]]
+) -> list[tuple[str, str]]:
+    """The benchmark's rules, in words: term and explanation.
+
+    Args: synthesis: configs of the generated sets.
+    """
+    results, level = comparison.results, f"{100 * float(benchmark.get('confidence', 0.95)):g} %"
+    told = [
+        ("Fractions and draws.", "A fraction is a share of the real training images with at least one image of each "
+         "identity. Subsets of one draw are nested: the 20 % subset lies inside the 40 % one."),
+        ("Synthetic images.", _synthesis(results, synthesis)),
+    ]  # fmt: skip
+    protocols = set(results["protocol"])
+    if "leak-free" in protocols:
+        told.append(
+            ("Leak-free.", "The generator, its poses and any identity check have seen only the subset itself, plus "
+             "data of other people. The papers’ generators have seen the whole training split.")
+        )  # fmt: skip
+    if "paper" in protocols:
+        told.append(("Paper.", "The generator was trained on the full training split, as in PIDM, PCDMs and IMAGPose; "
+                     "runs of this protocol are labelled and never mixed with leak-free ones."))  # fmt: skip
+    told += [
+        ("Equal steps.", _equal_steps(comparison)),
+        ("Test.", "Every query is ranked against the gallery by cosine distance. Gallery images of the query’s person "
+         "from the query’s own camera are left out, junk (−1) is dropped, distractors (0000) stay. No re-ranking, no "
+         "choice of the best epoch: the last network counts. A query without a right answer in the gallery is counted "
+         f"({_unmatched(results)} here) and takes no part in the means."),
+        ("Figures.", "Rank-k is the share of queries with a right answer among the first k. mAP is the mean of the "
+         "precisions at the hits (as BoT, fast-reid and torchreid count; the official MATLAB code’s trapezoid gives "
+         "half a point to a point less on Market-1501). mINP is the mean, over queries, of the right answers’ number "
+         "divided by the rank of the last one."),
+        ("Gains and intervals.", f"A gain is counted in percentage points over “{comparison.reference}” (or the arm "
+         "named) of the same fraction, draw and seed. Intervals over draws are Student’s "
+         f"({level}; the seeds of a draw are averaged first); those over test identities are a paired bootstrap "
+         f"({benchmark.get('resamples', '?')} resamples of people, not of queries): they hold for these trained "
+         "networks and other test people, not for another subset or another training. No correction is made for "
+         "looking at several fractions and opponents."),
+    ]  # fmt: skip
+    return told
+
+
+def _synthesis(results: pd.DataFrame, synthesis: Sequence[dict[str, Any]]) -> str:
+    policies, poses = ({item.get(name) for item in synthesis} for name in ("policy", "pose_policy"))
+    text = "Generated images show the people of the subset under their own labels; the table says how many. "
+    if policies == {"top-up"}:
+        text = (
+            "Each subset is topped up with generated images of its own people, those with fewest images or only one "
+            "camera first; the table says how many. "
+        )
+    if poses == {"random"}:
+        text += "The asked poses are those of other images of the subset, at random. "
+    text += "Pictures that are flat, saturated or a copy of their source are flagged, counted above and not trained on"
+    if "real+checked" in set(results["arm"]):
+        return text + "; arm “real+checked” also leaves out those that the identity check refuses."
+    return text + "; nothing else is thrown away."
+
+
+def _equal_steps(comparison: Comparison) -> str:
+    text = "An epoch counts as if all images of a batch were real, so synthetic images never lengthen a training. "
+    arms = set(comparison.results["arm"])
+    if comparison.reference == LONG:
+        text += f"“{LONG}” sees only real images and takes as many optimisation steps as “{comparison.arm}”. "
+    if "real" in arms and LONG in arms:
+        text += "“real” takes fewer, so a gain over it is partly more training. "
+    if PRETRAINED in arms:
+        text += f"“{PRETRAINED}” takes its steps on other people on top. "
+    return text + "The list of arms and the table name the numbers."
+
+
+def _unmatched(results: pd.DataFrame) -> str:
+    return f"{int(results['unmatched_queries'].max()):,}" if "unmatched_queries" in results else "0"
+
+
+def papers(results: pd.DataFrame) -> dict[str, Any]:
+    """The papers' table as the page shows it, and what differs here."""
+    row = results.iloc[0]
+    differences = []
+    if (row["queries"], row["gallery"]) != MARKET_TEST:
+        differences.append(f"the test here has {row['queries']:,} queries and {row['gallery']:,} gallery images")
+    if row["backbone"] != "resnet50":
+        differences.append(f"the network is {row['backbone']} at {row['height']} × {row['width']} pixels")
+    if "ImageNet" not in str(row["weights"]):
+        differences.append("it starts without ImageNet weights")
+    text = f": {enumeration(differences)}" if differences else ""
+    return {
+        "fractions": PAPER_FRACTIONS,
+        "rows": PAPER_TABLE_4.items(),
+        "difference": text,
+        "caveat": PAPER_NOTE.replace("*", ""),
+    }
+
+
+MARKET_TEST = (3368, 15913)
+"""Queries and gallery images (junk left out) of the whole of Market-1501."""
+
+
+def set_up(results: pd.DataFrame) -> str:
+    """The network and where it starts from, in words."""
+    networks = results[["backbone", "weights", "height", "width"]].drop_duplicates()
+    told = [
+        f"{row.backbone} at {row.height} × {row.width} pixels, {STARTS.get(str(row.weights), str(row.weights))}"
+        for row in networks.itertuples()
+    ]
+    text = f"Network: {'; '.join(told)}."
+    if "from scratch" in set(results["weights"]):
+        text += " So absolute figures cannot be compared with published ones; differences between arms are what counts."
+    return text
+
+
+STARTS = {
+    "from scratch": "trained from scratch without ImageNet weights",
+    "another run": "started from another run",
+    "ImageNet (timm)": "started from ImageNet weights",
+}
+
+
+def gain_caption(confidence: float) -> str:
+    """How to read the table of gains."""
+    return (
+        f"mAP in percent, gains in points, brackets and columns of intervals: {100 * confidence:g} %. Over test "
+        "identities: paired bootstrap, for these trained networks and other test people. Smallest visible: half the "
+        "width of the interval that decides (over draws where there are several); a smaller true gain could not have "
+        "been told from none."
+    )
+
+
+def table_caption(results: pd.DataFrame, comparison: Comparison, confidence: float) -> str:
+    """How to read the table of all arms."""
+    text = "Figures in percent, gains in points; the best mAP of each share in bold."
+    if len(results.groupby(["protocol", "fraction", "arm"])) < len(results):
+        text += " ± is the standard deviation over the runs of an arm (draws and seeds)."
+    over = next((gain.over for gain in comparison.headline), "the test identities")
+    return text + (
+        f" In brackets: {100 * confidence:g} % interval over {over}. Real, Synthetic: images in the training set. "
+        "Steps: optimisation steps, with those of a run that an arm goes on from."
+    )
+
+
+ARMS = {
+    "real": "The real images of the subset alone.",
+    "real+synthetic": "Real and generated images of the same people, mixed from the first step on.",
+    "real-long": "Real images alone for as many optimisation steps as the arms with synthetic ones: what longer "
+    "training gives by itself.",
+    "real-then-synthetic": "First the real images, then further on both (PIDM’s schedule).",
+    "reconstruction": "Generated images that keep their source’s pose: noise and style without new poses.",
+    "real-pretrained": "Real images alone, but the network was first trained on the other people that the generator’s "
+    "base has seen.",
+    "cheap-augmentation": "Real images, as many steps as real-long, with colour jitter, erasing and wider crops.",
+    "real+checked": "As real+synthetic, with only those generated images that the identity check has kept.",
+    "pretrained+synthetic": "As real+synthetic, but from the network that real-pretrained goes on from.",
+}

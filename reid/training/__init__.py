@@ -1,0 +1,1 @@
+"""One re-ID run: network, losses, learning rate, loop."""

@@ -1,0 +1,330 @@
+"""Train BoT on a subset, with or without synthetic images, and test it: one run of the benchmark.
+
+A run depends on its config and its images alone: every step draws from a generator of its own, made from the seed and
+the step, so an interrupted run that goes on from its checkpoint ends with the same weights.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from datasets.runtime.artifacts import SCRATCH, manifest_of
+from datasets.runtime.errors import ArtifactError, InputError, WeightsError
+from datasets.runtime.progress import Progress
+from reid.config import TrainConfig, run_name
+from reid.data.images import augment, read_images
+from reid.data.sampler import IdentitySampler, native_steps
+from reid.data.training_set import TrainingSet, has_provenance, read_synthetic_table, read_training_set
+from reid.evaluation.features import evaluate, write_metrics
+from reid.training.distributed import Processes
+from reid.training.losses import CentreLoss, batch_hard_triplet_loss, identity_loss
+from reid.training.model import ReidNetwork, assemble_network, seeded_backbone
+from reid.training.schedule import rate_factor, stretched_epoch
+
+logger = logging.getLogger(__name__)
+
+LOG_ROWS = 100
+"""About how many rows of means `log.jsonl` gets."""
+CHECKPOINT = f"{SCRATCH}/checkpoint.safetensors"
+MODEL = "model.safetensors"
+LOG = "log.jsonl"
+METRICS = "metrics.json"
+
+
+class DivergedError(RuntimeError):
+    """The loss is not finite any more."""
+
+
+def make_run(config: TrainConfig, directory: Path) -> dict[str, Any]:
+    """Train, test, write ``model.safetensors, metrics.json, per_query.parquet, ranked.parquet, log.jsonl``."""
+    logger.info("run: %s", run_name(config))
+    processes = Processes(config.processes, config.device)
+    device = processes.device
+    backbone = seeded_backbone(config.network, config.seed)  # first: it is what may lack its weights
+    training_set = read_training_set(config)
+    size = (config.network.height, config.network.width)
+    query, gallery = (read_images(config.test_shards, s, size, workers=config.workers) for s in ("query", "gallery"))
+    if not (query.pids > 0).any():
+        raise InputError(f"{config.test_shards} has no query image of a person; nothing could be tested")
+    network = assemble_network(backbone, config.network, len(training_set.pids), config.seed)
+    if config.start_from is not None:
+        start_from_run(network, config.start_from)
+    trainer = Trainer(config, network, training_set, processes)
+    started = time.monotonic()
+    trainer.run(directory)
+    training_seconds = time.monotonic() - started
+    if not processes.first:
+        return {}
+    save_network(network, directory / MODEL)
+    metrics = evaluate(network, query, gallery, device, directory, config.max_rank, config.rerank) | trainer.facts()
+    write_metrics(directory, metrics)
+    return metrics | {"training_seconds": round(training_seconds, 2), "device": str(device)}
+
+
+def start_from_run(network: ReidNetwork, run: Path) -> None:
+    """Take over another run's network; its classifier too if that has as many identities.
+
+    Raises: WeightsError: if the other network is of another architecture.
+    """
+    manifest_of(run, TrainConfig.stage)
+    if not (run / MODEL).is_file():
+        raise ArtifactError(f"start_from {run} holds no {MODEL}; delete the run and make it again")
+    with safe_open(run / MODEL, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    if tensors["classifier.weight"].shape != network.classifier.weight.shape:
+        del tensors["classifier.weight"]
+    try:
+        missing, unexpected = network.load_state_dict(tensors, strict=False)
+    except RuntimeError as error:
+        raise WeightsError(f"start_from {run} has another network: {str(error).splitlines()[-1].strip()}") from None
+    if unexpected or set(missing) - {"classifier.weight"}:
+        raise WeightsError(f"start_from {run} has another network: {[*missing, *unexpected][0]}")
+
+
+def save_network(network: ReidNetwork, path: Path) -> None:
+    """Weights as safetensors, contiguous, on the CPU."""
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}, path)
+
+
+@dataclass
+class RunningMeans:
+    """Means of the losses since the last row of the log."""
+
+    sums: dict[str, float] = field(default_factory=dict)
+    count: int = 0
+
+    def add(self, values: dict[str, Tensor]) -> None:
+        """Add one step's values."""
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + float(value)
+        self.count += 1
+
+    def take(self) -> dict[str, float]:
+        """The means; starts anew."""
+        means = {name: total / self.count for name, total in self.sums.items()}
+        self.sums, self.count = {}, 0
+        return means
+
+
+class Trainer:
+    """The training loop and all its state.
+
+    Args:
+        config: the run.
+        network: moved to the processes' device.
+        training_set: real and synthetic images; moved to a GPU whole, as bytes.
+        processes: who trains together.
+    """
+
+    def __init__(
+        self, config: TrainConfig, network: ReidNetwork, training_set: TrainingSet, processes: Processes
+    ) -> None:
+        device = processes.device
+        network.backbone = processes.prepare(network.backbone)
+        self.layout = torch.channels_last if config.channels_last and device.type == "cuda" else torch.contiguous_format
+        self.config, self.training_set, self.device, self.processes = config, training_set, device, processes
+        self.network = network.to(device, memory_format=self.layout)
+        self.pixels = training_set.images.pixels.to(device)
+        self.labels = torch.from_numpy(training_set.labels).to(device)
+        self.is_synthetic = torch.from_numpy(training_set.is_synthetic).to(device)
+        labels, is_synthetic, camids = training_set.labels, training_set.is_synthetic, training_set.images.camids
+        self.sampler = IdentitySampler(labels, is_synthetic, config.batch, config.seed, camids)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.centre_loss = CentreLoss(len(training_set.pids), network.width).to(device)
+        trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        rate, decay = config.schedule.learning_rate, config.schedule.weight_decay
+        self.optimizer = torch.optim.Adam(trained, lr=rate, weight_decay=decay)  # coupled L2, as BoT's Adam
+        self.centre_optimizer = torch.optim.SGD(self.centre_loss.parameters(), lr=config.loss.centre_learning_rate)
+        self.backbone = torch.compile(network.backbone) if config.compile else network.backbone
+        epochs = config.schedule.epochs if config.schedule.steps is None else 1
+        self.native = native_steps(labels, is_synthetic, config.batch, config.seed, epochs)
+        self.steps = max(1, round(config.schedule.times * (config.schedule.steps or sum(self.native))))
+        self.step = 0
+
+    def facts(self) -> dict[str, Any]:
+        """What the table says about a run beside its figures."""
+        config, batch = self.config, self.config.batch
+        synthetic = self.training_set.synthetic_count
+        before = 0 if config.start_from is None else json.loads((config.start_from / METRICS).read_text())["steps"]
+        return {
+            **{name: getattr(config, name) for name in ("protocol", "fraction", "draw", "seed", "arm")},
+            "images": self.training_set.real_count,
+            "synthetic_images": synthetic,
+            "provenance": self._provenance(),
+            "identities": len(self.training_set.pids),
+            "steps": self.steps + before,
+            "steps_before": before,
+            "steps_per_epoch": self.native[0],
+            "batch_identities": self.sampler.identities,
+            "batch_images": batch.images,
+            "batch_synthetic": batch.synthetic if synthetic else 0,
+            "backbone": config.network.backbone,
+            "weights": self._weights_in_words(),
+            "parameters": sum(p.numel() for p in self.network.backbone.parameters()),
+            "height": config.network.height,
+            "width": config.network.width,
+        }
+
+    def _provenance(self) -> str:
+        """Whether the synthetic images say what they were made from; '' without any."""
+        tables = [read_synthetic_table(folder) for folder in self.config.synthetic]
+        return "" if not tables else "stated" if all(map(has_provenance, tables)) else "unknown"
+
+    def _weights_in_words(self) -> str:
+        if self.config.start_from is not None:
+            return "another run"
+        weights = self.config.network.weights
+        return {"none": "from scratch", "hub": "ImageNet (timm)"}.get(str(weights), f"file {Path(weights).name}")
+
+    def run(self, directory: Path) -> None:
+        """Train to the last step, from the checkpoint in `directory` if there is one."""
+        self.load(directory)
+        self.network.train()
+        every = max(1, self.steps // LOG_ROWS)
+        means, saved_at = RunningMeans(), time.monotonic()
+        first = self.processes.first
+        progress = Progress(logger, f"training {self.config.arm}", self.steps, "steps", done=self.step)
+        with (directory / LOG if first else Path(os.devnull)).open("a", encoding="utf-8") as log:
+            for epoch, positions in self._batches():
+                rate = self._set_rate(epoch)
+                means.add(self.train_step(positions))
+                self.step += 1
+                if first:
+                    progress.update()
+                if self.step % every and self.step < self.steps:
+                    continue
+                row = {"step": self.step, "epoch": epoch, "learning_rate": rate} | means.take()
+                if not math.isfinite(row["loss"]):
+                    raise DivergedError(f"loss is {row['loss']} at step {self.step}; lower schedule.learning_rate")
+                log.write(json.dumps(row) + "\n")
+                log.flush()
+                # Checkpoints lie on the log's rows only, so that a resumed run's means are the same.
+                due = time.monotonic() - saved_at > self.config.checkpoint_seconds
+                if first and due and self.step < self.steps:
+                    self.save(directory)
+                    saved_at = time.monotonic()
+
+    def _batches(self) -> Iterator[tuple[int, np.ndarray]]:
+        """(epoch of the schedule from 1, positions in the training set) of each step from `self.step` on."""
+        at, number = 0, 0
+        while at < self.steps:
+            batches = self.sampler.epoch(number)
+            for positions in batches[max(0, self.step - at) : self.steps - at]:
+                yield self._epoch(), positions
+            at += len(batches)
+            number += 1
+
+    def _epoch(self) -> int:
+        """Epoch of the schedule, from 1, in which the next step lies."""
+        schedule = self.config.schedule
+        if schedule.steps is None and schedule.times == 1:
+            return int(np.searchsorted(np.cumsum(self.native), self.step, side="right")) + 1
+        return stretched_epoch(schedule, self.step, self.steps)
+
+    def _set_rate(self, epoch: int) -> float:
+        rate = self.config.schedule.learning_rate * rate_factor(self.config.schedule, epoch)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        return rate
+
+    def train_step(self, positions: np.ndarray) -> dict[str, Tensor]:
+        """One step on the images at `positions`; returns the loss and its parts."""
+        generator = torch.Generator().manual_seed(self.config.seed * 2**32 + self.step)
+        index = torch.from_numpy(positions).to(self.device)
+        images = augment(self.pixels[index], self.config.augmentation, generator)
+        share = images[self.processes.share(len(images))].contiguous(memory_format=self.layout)
+        labels, is_synthetic = self.labels[index], self.is_synthetic[index]
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
+            features = self.processes.gather(self.backbone(share), len(images))
+            logits = self.network.classifier(self.network.neck(features))
+        loss, parts = self._loss(features.float(), logits.float(), labels, is_synthetic)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.centre_optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        own = list(self.network.backbone.parameters())
+        self.processes.add_gradients(own, [*self.network.head_parameters(), *self.centre_loss.parameters()])
+        self.optimizer.step()
+        if self.config.loss.centre_weight:
+            self.centre_loss.centres.grad /= self.config.loss.centre_weight  # BoT: the centres learn at full rate
+            self.centre_optimizer.step()
+        return {"loss": loss.detach(), **parts}
+
+    def _loss(
+        self, features: Tensor, logits: Tensor, labels: Tensor, is_synthetic: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        config = self.config.loss
+        identity = identity_loss(logits, labels, is_synthetic, config)
+        loss, parts = identity, {"identity_loss": identity.detach()}
+        if config.triplet_weight:
+            chosen = torch.ones_like(is_synthetic) if config.synthetic_triplet else ~is_synthetic
+            triplet = batch_hard_triplet_loss(features[chosen], labels[chosen], config.triplet_margin)
+            loss = loss + config.triplet_weight * triplet
+            parts["triplet_loss"] = triplet.detach()
+        if config.centre_weight:
+            centre = self.centre_loss(features, labels, is_synthetic, config.synthetic_weight)
+            loss = loss + config.centre_weight * centre
+            parts["centre_loss"] = centre.detach()
+        parts["accuracy"] = (logits.argmax(dim=1) == labels).float().mean()
+        return loss, parts
+
+    def save(self, directory: Path) -> None:
+        """Write the checkpoint: network, centres, Adam's moments, step."""
+        tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
+        tensors["centres"] = self.centre_loss.centres.data
+        for i, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"adam.{i}.{name}": value for name, value in state.items()}
+        (directory / SCRATCH).mkdir(exist_ok=True)
+        temporary = directory / f"{CHECKPOINT}.tmp"
+        contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        save_file(contiguous, temporary, metadata={"step": str(self.step)})
+        temporary.replace(directory / CHECKPOINT)
+
+    def load(self, directory: Path) -> None:
+        """Go on from the checkpoint, if there is one; rows of the log after it are dropped."""
+        path = directory / CHECKPOINT
+        if path.is_file():
+            with safe_open(path, framework="pt") as file:
+                self.step = int(file.metadata()["step"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            self._restore(tensors)
+            logger.info("going on from step %d of %d", self.step, self.steps)
+        self.processes.wait()  # nobody may read a checkpoint that the first has written since
+        log = directory / LOG
+        if self.processes.first and log.is_file():
+            rows = [line for line in log.read_text().splitlines() if _step_of(line) <= self.step]
+            log.write_text("".join(f"{row}\n" for row in rows))
+
+    def _restore(self, tensors: dict[str, Tensor]) -> None:
+        network = {n.removeprefix("network."): t for n, t in tensors.items() if n.startswith("network.")}
+        self.network.load_state_dict(network)
+        self.centre_loss.centres.data.copy_(tensors["centres"])
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            if name.startswith("adam."):
+                _, i, part = name.split(".")
+                moments.setdefault(int(i), {})[part] = tensor
+        state = self.optimizer.state_dict()
+        self.optimizer.load_state_dict({"state": moments, "param_groups": state["param_groups"]})
+
+
+def _step_of(line: str) -> float:
+    """Step of a row of the log; a row that a kill cut short counts as after everything."""
+    try:
+        return json.loads(line)["step"]
+    except (json.JSONDecodeError, KeyError, TypeError):
+        return math.inf
