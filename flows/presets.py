@@ -146,8 +146,8 @@ def deepfashion_256() -> RegenerateConfig:
     """DeepFashion In-shop at 256x176, as views of 256x192: a side must be a multiple of 64 px.
 
     PATN's lists decide the split; they name no queries, so the re-ID part takes the first image of each outfit of the
-    test identities that are not in train (`datasets.sources.deepfashion`), or In-shop's own partition where only that is
-    there.
+    test identities that are not in train (`datasets.sources.deepfashion`), or In-shop's own partition where only
+    that is there.
     """
     encode = EncodeSettings(view_height=256, view_width=192, token_height=224, token_width=168)
     return _published_weights(encode, token_patch=16, layout="deepfashion", coordinates="deepfashion")

@@ -4,8 +4,8 @@ A sample shows one person and is started by one image. An epoch starts one sampl
 from seed and epoch, so people are met in proportion to their images, and each image exactly once an epoch.
 
 Why no shuffle buffer over a stream: `datasets.shards.encoded` reads any image by its place in the tars, so an epoch's
-order is one permutation over all images (better mixed than shards and a buffer can be), memory holds one batch, and sample
-number n follows from the seed alone. From that follow the rules:
+order is one permutation over all images (better mixed than shards and a buffer can be), memory holds one batch, and
+sample number n follows from the seed alone. From that follow the rules:
 
 * Resuming needs nothing but the step's number; what comes before is not read.
 * Nodes and processes: step s takes samples s*B to s*B + B - 1, of which process r of R lays out r, r + R, r + 2R, ...
