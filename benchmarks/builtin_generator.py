@@ -50,9 +50,13 @@ TURNS = {"same side (below 60 degrees)": (0, 60), "across": (60, 120), "other si
 """Degrees between the person's directions in source and target."""
 SHARES = ("pose", "identity")
 METRICS = {
-    "pose": "pose %", "identity": "identity %", "ssim": "SSIM", "psnr": "PSNR", "ssim_person": "SSIM person",
+    "pose": "pose %",
+    "identity": "identity %",
+    "ssim": "SSIM",
+    "psnr": "PSNR",
+    "ssim_person": "SSIM person",
     "lpips": "LPIPS",
-}  # fmt: skip
+}
 NAMES = {"truth": "the truth itself", "VAE": "the truth through the VAE", "copy": "a copy of the source"}
 
 
@@ -200,17 +204,21 @@ def generate(
         CanvasRequest(
             sources=[tasks.source(name) for name in canvas.sources],
             poses=[tasks.source(name).keypoints for name in canvas.poses],
-            seed=canvas.seed, mode=canvas.mode, keep=[slot for slot, _ in canvas.kept],
+            seed=canvas.seed,
+            mode=canvas.mode,
+            keep=[slot for slot, _ in canvas.kept],
         )
         for canvas in canvases
-    ]  # fmt: skip
+    ]
     made = np.empty_like(tasks.truth)
     before = (time.perf_counter(), time.process_time())
     for start in range(0, len(requests), config.batch_size):
         output = pipeline(
-            requests[start : start + config.batch_size], sampler=config.sampler, num_inference_steps=config.steps,
+            requests[start : start + config.batch_size],
+            sampler=config.sampler,
+            num_inference_steps=config.steps,
             guidance_scale=config.guidance,
-        )  # fmt: skip
+        )
         for canvas, pictures in zip(canvases[start : start + config.batch_size], output.images, strict=True):
             made[[number for _, number in canvas.kept]] = pictures
     spent = (time.perf_counter() - before[0], time.process_time() - before[1])
@@ -237,12 +245,16 @@ class Meter:
         answers = self.judge.answers(pictures)
         made, real = _tensor(pictures), _tensor(tasks.truth)
         columns = {
-            "row": row, "pid": tasks.pids, "turn": tasks.turn,
+            "row": row,
+            "pid": tasks.pids,
+            "turn": tasks.turn,
             "pose": [pose_score(asked, skeleton) for asked, skeleton in zip(tasks.asked, found, strict=True)],
-            "identity": (answers == tasks.pids).astype(float), "answer": answers,
-            "ssim": ssim(made, real).numpy(), "psnr": psnr(made, real).numpy(),
+            "identity": (answers == tasks.pids).astype(float),
+            "answer": answers,
+            "ssim": ssim(made, real).numpy(),
+            "psnr": psnr(made, real).numpy(),
             "ssim_person": ssim_within(made, real, torch.from_numpy(tasks.cover)).numpy(),
-        }  # fmt: skip
+        }
         if self.lpips is not None:
             parts = zip(made.split(64), real.split(64), strict=True)
             distances = [self.lpips(a.to(self.device), b.to(self.device)).cpu() for a, b in parts]
@@ -271,13 +283,23 @@ def _results(
         "benchmark": "builtin_generator",
         "generator": str(config.generator),
         "generator_sha256": model_sha256(config.generator),
-        "people": len(np.unique(tasks.pids)), "pictures": len(tasks.pairs), "size": list(tasks.truth.shape[1:3]),
-        "population_seed": config.judge.seed, "modes": list(config.modes), "sampler": config.sampler,
-        "steps": config.steps, "guidance": config.guidance, "seed": config.seed, "precision": config.precision,
-        "chance": judge.summary["chance"], "judge_accuracy": judge.summary["accuracy"],
-        "rows": rows, "absent": absent, "goals": _goals(rows, config.modes),
+        "people": len(np.unique(tasks.pids)),
+        "pictures": len(tasks.pairs),
+        "size": list(tasks.truth.shape[1:3]),
+        "population_seed": config.judge.seed,
+        "modes": list(config.modes),
+        "sampler": config.sampler,
+        "steps": config.steps,
+        "guidance": config.guidance,
+        "seed": config.seed,
+        "precision": config.precision,
+        "chance": judge.summary["chance"],
+        "judge_accuracy": judge.summary["accuracy"],
+        "rows": rows,
+        "absent": absent,
+        "goals": _goals(rows, config.modes),
         "machine": machine("torch", "diffusers"),
-    }  # fmt: skip
+    }
 
 
 def _means(part: pd.DataFrame, config: QualityConfig, metrics: Sequence[str] = tuple(METRICS)) -> dict[str, Any]:

@@ -26,9 +26,13 @@ LATENT_CHANNELS, VAE_STRIDE = 4, 8
 def stable_diffusion_vae() -> AutoencoderKL:
     """Stable Diffusion 1.5's VAE."""
     return AutoencoderKL(
-        block_out_channels=(128, 256, 512, 512), layers_per_block=2, latent_channels=LATENT_CHANNELS, sample_size=512,
-        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
-    )  # fmt: skip
+        block_out_channels=(128, 256, 512, 512),
+        layers_per_block=2,
+        latent_channels=LATENT_CHANNELS,
+        sample_size=512,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+    )
 
 
 def denoiser(model: ModelConfig, token_width: int) -> IMAGPose:
@@ -40,9 +44,11 @@ def image_encoder(name: str) -> nn.Module:
     """One of `NAMED_ENCODERS`, its position table as trained."""
     named = NAMED_ENCODERS[name]
     sizes: dict[str, Any] = {
-        "hidden_size": named.width, "num_hidden_layers": named.layers, "num_attention_heads": named.heads,
+        "hidden_size": named.width,
+        "num_hidden_layers": named.layers,
+        "num_attention_heads": named.heads,
         "patch_size": named.patch,
-    }  # fmt: skip
+    }
     if named.kind == "CLIPVisionModel":
         return CLIPVisionModel(CLIPVisionConfig(**sizes, intermediate_size=named.mlp_width, image_size=224))
     return Dinov2Model(Dinov2Config(**sizes, image_size=518, use_swiglu_ffn=named.gated))

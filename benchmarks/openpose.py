@@ -178,12 +178,18 @@ def main(rounds: int = 2) -> int:
     cv2.setNumThreads(1)
     result = measure(rounds)
     print("a 128x64 crop, CPU milliseconds of one thread")
-    print(f"  whole path   controlnet-aux {result['peer_ms']:8.1f}  ours {result['ours_ms']:7.1f}"
-          f"  (float32 {result['float32_ms']:.1f}): {result['ratio']:.1f}x (goal 6)")  # fmt: skip
-    print(f"  decoding     its defaults   {result['peer_decode_ms']:8.1f}  ours {result['decode_ms']:7.2f}"
-          f": {result['decode_ratio']:.0f}x (goal 20)")  # fmt: skip
-    print(f"               equal scale    {result['peer_decode_equal_scale_ms']:8.1f}  ours {result['decode_ms']:7.2f}"
-          f": {result['decode_ratio_equal_scale']:.1f}x (goal 3)")  # fmt: skip
+    print(
+        f"  whole path   controlnet-aux {result['peer_ms']:8.1f}  ours {result['ours_ms']:7.1f}"
+        f"  (float32 {result['float32_ms']:.1f}): {result['ratio']:.1f}x (goal 6)"
+    )
+    print(
+        f"  decoding     its defaults   {result['peer_decode_ms']:8.1f}  ours {result['decode_ms']:7.2f}"
+        f": {result['decode_ratio']:.0f}x (goal 20)"
+    )
+    print(
+        f"               equal scale    {result['peer_decode_equal_scale_ms']:8.1f}  ours {result['decode_ms']:7.2f}"
+        f": {result['decode_ratio_equal_scale']:.1f}x (goal 3)"
+    )
     print(f"  {result['people']} people on {MAPS} maps, joints at most {result['max_keypoint_difference_px']} px apart")
     tiny = result["tiny_images_per_s"]
     print(f"  openpose-tiny {f'{tiny} crops/s (goal 300)' if tiny else 'has no built-in weights yet'}")

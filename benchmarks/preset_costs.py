@@ -117,12 +117,17 @@ def markdown(rows: list[dict[str, object]]) -> str:
         + f" | {r['tflop_per_synthetic_image']} | {r['synthetic_images_per_s']['A100 80 GB']} |"
         for r in rows
     ]
-    return "\n".join([
-        "| preset | view | batch | fixed GiB | GiB a canvas | one card | each of 8 | one canvas at a time |",
-        "|---|---|---|---|---|---|---|---|", *memory, "",
-        "| preset | TFLOP a canvas | " + " | ".join(CARDS) + " | TFLOP a synthetic image | images/s, A100 |",
-        "|---|---|" + "---|" * len(CARDS) + "---|---|", *speed,
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            "| preset | view | batch | fixed GiB | GiB a canvas | one card | each of 8 | one canvas at a time |",
+            "|---|---|---|---|---|---|---|---|",
+            *memory,
+            "",
+            "| preset | TFLOP a canvas | " + " | ".join(CARDS) + " | TFLOP a synthetic image | images/s, A100 |",
+            "|---|---|" + "---|" * len(CARDS) + "---|---|",
+            *speed,
+        ]
+    )
 
 
 def main() -> int:
@@ -130,8 +135,17 @@ def main() -> int:
     names = [name for name in PRESET_FUNCTIONS if name not in ("demo", "smoke", "study", "market-small")]
     rows = [costs(name) for name in names]
     print(markdown(rows))
-    print(json.dumps({"computed": True, "sustained_share": SUSTAINED, "peaks_tflops": CARDS, "presets": rows,
-                      "machine": machine("torch", "diffusers")}))  # fmt: skip
+    print(
+        json.dumps(
+            {
+                "computed": True,
+                "sustained_share": SUSTAINED,
+                "peaks_tflops": CARDS,
+                "presets": rows,
+                "machine": machine("torch", "diffusers"),
+            }
+        )
+    )
     return 0
 
 

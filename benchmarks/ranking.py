@@ -133,10 +133,14 @@ def main() -> int:
         "machine": machine("numpy", "torchreid"),
     }
     print(f"{QUERIES:,} queries x {GALLERY:,} images x {WIDTH:,}: CPU seconds, extra peak memory")
-    print(f"  reid.evaluation.ranking  {seconds:6.2f} s beyond {mine['distance_seconds']:.2f} s of distances, "
-          f"{mine['extra_peak_mb']:6.0f} MB with them")  # fmt: skip
-    print(f"  torchreid     {theirs['torchreid_seconds']:6.2f} s, {theirs['torchreid_extra_peak_mb']:6.0f} MB beside "
-          "the matrix")  # fmt: skip
+    print(
+        f"  reid.evaluation.ranking  {seconds:6.2f} s beyond {mine['distance_seconds']:.2f} s of distances, "
+        f"{mine['extra_peak_mb']:6.0f} MB with them"
+    )
+    print(
+        f"  torchreid     {theirs['torchreid_seconds']:6.2f} s, {theirs['torchreid_extra_peak_mb']:6.0f} MB beside "
+        "the matrix"
+    )
     print(f"  ratio {result['ratio']}x")
     print(json.dumps(result))
     return 0 if all(checks.values()) else 1

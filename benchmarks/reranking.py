@@ -129,18 +129,24 @@ def main() -> int:
         "full_size_in_range": full["in_range"],
         "full_size_below_1_gb": full["extra_peak_mb"] < 1000,
     }
-    print(f"quarter size: torchreid {quarter['torchreid_seconds']:.2f} CPU s, {quarter['torchreid_extra_peak_mb']:.0f} "
-          f"MB; ours {quarter['seconds']:.2f} s, {quarter['extra_peak_mb']:.0f} MB; ratio {result['ratio']}x; largest "
-          f"difference {quarter['difference']:.1e}")  # fmt: skip
-    print(f"full size: ours {beyond:.2f} CPU s beyond {full['distance_seconds']:.1f} s of distances, "
-          f"{full['extra_peak_mb']:.0f} MB")  # fmt: skip
+    print(
+        f"quarter size: torchreid {quarter['torchreid_seconds']:.2f} CPU s, {quarter['torchreid_extra_peak_mb']:.0f} "
+        f"MB; ours {quarter['seconds']:.2f} s, {quarter['extra_peak_mb']:.0f} MB; ratio {result['ratio']}x; largest "
+        f"difference {quarter['difference']:.1e}"
+    )
+    print(
+        f"full size: ours {beyond:.2f} CPU s beyond {full['distance_seconds']:.1f} s of distances, "
+        f"{full['extra_peak_mb']:.0f} MB"
+    )
     if os.environ.get("BENCHMARK_RERANKING_FULL"):
         whole = in_a_process(side_by_side, FULL, "float32")
         result["full_side_by_side"] = {name: float(f"{value:.4g}") for name, value in whole.items()}
         result["full_ratio"] = round(whole["torchreid_seconds"] / whole["seconds"], 1)
-        print(f"full size: torchreid {whole['torchreid_seconds']:.1f} CPU s, "
-              f"{whole['torchreid_extra_peak_mb']:.0f} MB; ours on its matrix {whole['seconds']:.1f} s; "
-              f"ratio {result['full_ratio']}x; "
-              f"{100 * whole['share_beyond_1e-5']:.4f} % of the results differ by more than 1e-5")  # fmt: skip
+        print(
+            f"full size: torchreid {whole['torchreid_seconds']:.1f} CPU s, "
+            f"{whole['torchreid_extra_peak_mb']:.0f} MB; ours on its matrix {whole['seconds']:.1f} s; "
+            f"ratio {result['full_ratio']}x; "
+            f"{100 * whole['share_beyond_1e-5']:.4f} % of the results differ by more than 1e-5"
+        )
     print(json.dumps({**result, "checks": checks, "machine": machine("numpy", "scipy", "torchreid")}))
     return 0 if all(checks.values()) else 1

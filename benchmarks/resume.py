@@ -111,11 +111,20 @@ def data(folder: Path, size: Size) -> tuple[Path, Path, str]:
 def pipeline_settings(root: Path, poses: Path, folder: Path) -> dict[str, Any]:
     """Preset `smoke` on other images, every training one step long."""
     return {
-        "preset": "smoke", "root": str(root), "poses": [str(poses)], "fractions": [20], "miniature": None,
-        "shards": {"images_per_shard": 1000}, "encode": {"batch_size": 64},
-        "train": {"steps": 1}, "synthesize": {"images": 8}, "reid": {"schedule": {"steps": 1}},
-        "store": str(folder / "store"), "output": str(folder / "out"), "device": "cpu",
-    }  # fmt: skip
+        "preset": "smoke",
+        "root": str(root),
+        "poses": [str(poses)],
+        "fractions": [20],
+        "miniature": None,
+        "shards": {"images_per_shard": 1000},
+        "encode": {"batch_size": 64},
+        "train": {"steps": 1},
+        "synthesize": {"images": 8},
+        "reid": {"schedule": {"steps": 1}},
+        "store": str(folder / "store"),
+        "output": str(folder / "out"),
+        "device": "cpu",
+    }
 
 
 def run_pipeline(settings: Path) -> dict[str, Any]:

@@ -70,17 +70,31 @@ def market_pipeline(full_size: bool, device: torch.device) -> IMAGPosePipeline:
         model = filled(new_denoiser(market_model(full_size), LATENT_CHANNELS, TOKENS[1]))
         widths = (128, 256, 512, 512) if full_size else (16, 32, 64, 64)
         vae = AutoencoderKL(
-            down_block_types=["DownEncoderBlock2D"] * 4, up_block_types=["UpDecoderBlock2D"] * 4,
-            block_out_channels=widths, layers_per_block=2, norm_num_groups=16, latent_channels=LATENT_CHANNELS,
-        ).eval()  # fmt: skip
+            down_block_types=["DownEncoderBlock2D"] * 4,
+            up_block_types=["UpDecoderBlock2D"] * 4,
+            block_out_channels=widths,
+            layers_per_block=2,
+            norm_num_groups=16,
+            latent_channels=LATENT_CHANNELS,
+        ).eval()
     scheduler = DDIMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="v_prediction",
-        rescale_betas_zero_snr=True, timestep_spacing="trailing", clip_sample=False,
-    )  # fmt: skip
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+        clip_sample=False,
+    )
     pipeline = IMAGPosePipeline(
-        model.unet, model.pose_encoder, model.feature_conditioning, vae, scheduler,
-        view_height=VIEW[0], view_width=VIEW[1],
-    ).to(device)  # fmt: skip
+        model.unet,
+        model.pose_encoder,
+        model.feature_conditioning,
+        vae,
+        scheduler,
+        view_height=VIEW[0],
+        view_width=VIEW[1],
+    ).to(device)
     return pipeline
 
 

@@ -125,8 +125,12 @@ def measure(step: Step) -> dict[str, float | bool]:
     cached = _seconds(lambda: step(*step.cached), step.device)
     computed = _seconds(lambda: step(*step.features()), step.device)
     same = abs(step(*step.cached) - step(*step.features())) < 1e-6
-    return {"cached": round(cached, 4), "computed": round(computed, 4), "ratio": round(computed / cached, 2),
-            "same_loss": same}  # fmt: skip
+    return {
+        "cached": round(cached, 4),
+        "computed": round(computed, 4),
+        "ratio": round(computed / cached, 2),
+        "same_loss": same,
+    }
 
 
 def measured() -> dict[str, dict[str, float | bool]]:
@@ -154,8 +158,10 @@ def main() -> int:
     """Count and measure; the last line is one JSON object."""
     counted = {name: count(name) for name in ("dinov2-giant", "dinov2-base")}
     for name, row in counted.items():
-        print(f"{name}: TFLOP per canvas {row['official']:.3f} official, {row['least']:.3f} least, "
-              f"{row['cached']:.3f} cached: {row['ratio']:.2f}x, {row['ratio_least']:.2f}x")  # fmt: skip
+        print(
+            f"{name}: TFLOP per canvas {row['official']:.3f} official, {row['least']:.3f} least, "
+            f"{row['cached']:.3f} cached: {row['ratio']:.2f}x, {row['ratio_least']:.2f}x"
+        )
     seconds = measured()
     giant, base = counted["dinov2-giant"], counted["dinov2-base"]
     figures = {

@@ -16,7 +16,7 @@ from datasets.runtime.artifacts import (
     SourceTree,
     StageConfig,
     json_sha256,
-)  # fmt: skip
+)
 from datasets.shards.image_encoders import EncoderFolder, how_to_get
 
 Percent = Annotated[int, Field(gt=0, le=100)]

@@ -81,14 +81,30 @@ SynthesizeSettings = settings_of(
     SynthesizeConfig, "SynthesizeSettings", without=("generator", "encoded", "subset", "fraction", "draw", "device")
 )
 ReidSettings = settings_of(
-    ReidTrainConfig, "ReidSettings",
-    without=("shards", "test_shards", "subsets", "fraction", "draw", "synthetic", "protocol", "arm", "seed",
-             "identity_check", "start_from", "processes", "device", "workers"),
-)  # fmt: skip
+    ReidTrainConfig,
+    "ReidSettings",
+    without=(
+        "shards",
+        "test_shards",
+        "subsets",
+        "fraction",
+        "draw",
+        "synthetic",
+        "protocol",
+        "arm",
+        "seed",
+        "identity_check",
+        "start_from",
+        "processes",
+        "device",
+        "workers",
+    ),
+)
 CheckIdentitySettings = settings_of(
-    CheckIdentityConfig, "CheckIdentitySettings",
+    CheckIdentityConfig,
+    "CheckIdentitySettings",
     without=("run", "synthetic", "shards", "subsets", "fraction", "draw", "device", "workers"),
-)  # fmt: skip
+)
 BenchmarkSettings = settings_of(BenchmarkConfig, "BenchmarkSettings", without=("runs",))
 
 
@@ -123,7 +139,7 @@ class RegenerateConfig(Config):
 
     preset: Literal[
         "demo", "smoke", "study", "market-small", "market", "deepfashion-256", "deepfashion-512", "none"
-    ] = "none"  # fmt: skip
+    ] = "none"
     """Whose values the fields take that are not given; 'none': the fields' own defaults."""
     root: Annotated[Path | None, Role.RUNTIME] = None
     """The unpacked data set, or its official zip; not given: `miniature` is rendered."""

@@ -76,8 +76,13 @@ def regenerate_with(config: RegenerateConfig, run: Run) -> Regeneration:
     """
     root, csv = find_images(config, run)
     images = prepare_images(config, root, csv, run)
-    (subsets,) = run([complete(SelectSubsetsConfig, config.subsets, images=images.index, fractions=config.fractions,
-                               draws=config.draws)])  # fmt: skip
+    (subsets,) = run(
+        [
+            complete(
+                SelectSubsetsConfig, config.subsets, images=images.index, fractions=config.fractions, draws=config.draws
+            )
+        ]
+    )
     (test_shards,) = run([_shards(config, images.index, images.poses, ["query", "gallery"])])
     models = pretrain(config, csv, root, run)
     encoded = encode(config, images.shards, models, run)
@@ -111,8 +116,17 @@ def prepare_images(
     config: RegenerateConfig, root: Path, csv: list[Path], run: Run, *, outside_slice: bool = False
 ) -> Images:
     """Index, poses and training shards of one population."""
-    (index,) = run([IndexConfig(root=root, layout=config.layout, identities=config.identities,
-                                outside_slice=outside_slice, workers=config.workers)])  # fmt: skip
+    (index,) = run(
+        [
+            IndexConfig(
+                root=root,
+                layout=config.layout,
+                identities=config.identities,
+                outside_slice=outside_slice,
+                workers=config.workers,
+            )
+        ]
+    )
     (poses,) = run([_poses(config, index, csv)])
     (shards,) = run([_shards(config, index, poses, ["train"])])
     return Images(index, poses, shards)
@@ -146,13 +160,23 @@ def pretrain(config: RegenerateConfig, csv: list[Path], root: Path, run: Run) ->
     if first.vae is not None:
         (vae,) = run([complete(TrainVaeConfig, first.vae, shards=others.shards, init_from=vae, device=config.device)])
     if first.image_encoder is not None:
-        (image_encoder,) = run([complete(TrainImageEncoderConfig, first.image_encoder, shards=others.shards,
-                                         init_from=image_encoder, device=config.device)])  # fmt: skip
+        (image_encoder,) = run(
+            [
+                complete(
+                    TrainImageEncoderConfig,
+                    first.image_encoder,
+                    shards=others.shards,
+                    init_from=image_encoder,
+                    device=config.device,
+                )
+            ]
+        )
     models = Models(vae, image_encoder, generator)
     if first.generator is not None:
         encoded = encode(config, others.shards, models, run)
-        (generator,) = run([complete(TrainConfig, first.generator, encoded=encoded, init_from=generator,
-                                     device=config.device)])  # fmt: skip
+        (generator,) = run(
+            [complete(TrainConfig, first.generator, encoded=encoded, init_from=generator, device=config.device)]
+        )
     return Models(vae, image_encoder, generator, others.shards)
 
 
@@ -174,8 +198,18 @@ def _other_people(config: RegenerateConfig, csv: list[Path], root: Path, run: Ru
 
 def encode(config: RegenerateConfig, shards: Path, models: Models, run: Run) -> Path:
     """Frozen features of the images in `shards`."""
-    (encoded,) = run([complete(EncodeConfig, config.encode, shards=shards, vae=models.vae,
-                               image_encoder=models.image_encoder, device=config.device)])  # fmt: skip
+    (encoded,) = run(
+        [
+            complete(
+                EncodeConfig,
+                config.encode,
+                shards=shards,
+                vae=models.vae,
+                image_encoder=models.image_encoder,
+                device=config.device,
+            )
+        ]
+    )
     return encoded
 
 
@@ -224,23 +258,42 @@ def reconstruct(
 
 
 def _synthesize(
-    config: RegenerateConfig, settings: SynthesizeSettings, encoded: Path, subsets: Path,  # type: ignore[valid-type]
-    generators: Mapping[Unit, Path], run: Run,
-) -> dict[Unit, Path]:  # fmt: skip
+    config: RegenerateConfig,
+    settings: SynthesizeSettings,
+    encoded: Path,
+    subsets: Path,  # type: ignore[valid-type]
+    generators: Mapping[Unit, Path],
+    run: Run,
+) -> dict[Unit, Path]:
     weights = settings.pose_weights
     settings = settings.model_copy(update={"pose_weights": weights and weights.absolute()})
-    folders = run([
-        complete(SynthesizeConfig, settings, generator=generator, encoded=encoded, subset=subsets,
-                 fraction=fraction, draw=draw, device=config.device)
-        for (fraction, draw), generator in generators.items()
-    ])  # fmt: skip
+    folders = run(
+        [
+            complete(
+                SynthesizeConfig,
+                settings,
+                generator=generator,
+                encoded=encoded,
+                subset=subsets,
+                fraction=fraction,
+                draw=draw,
+                device=config.device,
+            )
+            for (fraction, draw), generator in generators.items()
+        ]
+    )
     return dict(zip(generators, folders, strict=True))
 
 
 def _report(
-    config: RegenerateConfig, images: Images, benchmark: Path, runs: list[Path], generators: Mapping[Unit, Path],
-    synthetic: Mapping[Unit, Path], models: Models,
-) -> ReportConfig:  # fmt: skip
+    config: RegenerateConfig,
+    images: Images,
+    benchmark: Path,
+    runs: list[Path],
+    generators: Mapping[Unit, Path],
+    synthetic: Mapping[Unit, Path],
+    models: Models,
+) -> ReportConfig:
     return ReportConfig(
         benchmark=benchmark,
         runs=runs,

@@ -90,11 +90,18 @@ def smoke() -> RegenerateConfig:
     people = {"images_per_identity": 5, "distractors": 2, "junk": 1, "width": 32, "height": 64}
     training = TrainSettings(
         model=ModelConfig(
-            channels=(16, 32), attention=(False, True), head_width=16, cross_attention_dim=32, norm_groups=8,
+            channels=(16, 32),
+            attention=(False, True),
+            head_width=16,
+            cross_attention_dim=32,
+            norm_groups=8,
             pose_channels=(8, 8, 8),
         ),
-        steps=2, batch_size=2, warmup_steps=0, sample_steps=2,
-    )  # fmt: skip
+        steps=2,
+        batch_size=2,
+        warmup_steps=0,
+        sample_steps=2,
+    )
     return RegenerateConfig(
         miniature=MiniatureSettings(train_identities=3, test_identities=3, seed=1, **people),
         fractions=[40, 60],

@@ -75,19 +75,29 @@ def _arms(config: RegenerateConfig) -> list[str]:
 
 
 def _check_identities(
-    config: RegenerateConfig, inputs: ReidInputs, cells: Sequence[tuple[Unit, str, int]],
-    folders: Mapping[tuple[Unit, str, int], Path], run: Run,
-) -> dict[tuple[Unit, int], Path]:  # fmt: skip
+    config: RegenerateConfig,
+    inputs: ReidInputs,
+    cells: Sequence[tuple[Unit, str, int]],
+    folders: Mapping[tuple[Unit, str, int], Path],
+    run: Run,
+) -> dict[tuple[Unit, int], Path]:
     """The check of each subset's synthetic images by the `real` run of the same seed."""
     wanted = [(unit, seed) for unit, _, seed in cells]
     checks = [
         complete(
-            CheckIdentityConfig, config.check_identity, run=folders[unit, "real", seed],
-            synthetic=inputs.synthetic[unit], shards=inputs.shards, subsets=inputs.subsets, fraction=unit[0],
-            draw=unit[1], device=config.device, workers=config.workers,
+            CheckIdentityConfig,
+            config.check_identity,
+            run=folders[unit, "real", seed],
+            synthetic=inputs.synthetic[unit],
+            shards=inputs.shards,
+            subsets=inputs.subsets,
+            fraction=unit[0],
+            draw=unit[1],
+            device=config.device,
+            workers=config.workers,
         )
         for unit, seed in wanted
-    ]  # fmt: skip
+    ]
     return dict(zip(wanted, run(checks), strict=True))
 
 
@@ -109,10 +119,17 @@ class _RunMaker:
     ) -> TrainConfig:
         """The run of one cell of the table."""
         return self._complete(
-            self.settings(arm), shards=self.inputs.shards, subsets=self.inputs.subsets, fraction=unit[0], draw=unit[1],
-            synthetic=self._synthetic(unit, arm), arm=arm, seed=seed, start_from=start_from,
+            self.settings(arm),
+            shards=self.inputs.shards,
+            subsets=self.inputs.subsets,
+            fraction=unit[0],
+            draw=unit[1],
+            synthetic=self._synthetic(unit, arm),
+            arm=arm,
+            seed=seed,
+            start_from=start_from,
             identity_check=[] if check is None else [check],
-        )  # fmt: skip
+        )
 
     def pretraining(self, seed: int) -> TrainConfig:
         """A run on the people whom the generator's base has seen, as long as asked for."""
@@ -146,9 +163,14 @@ class _RunMaker:
     def _complete(self, settings: Any, **inputs: Any) -> TrainConfig:
         config = self.config
         return complete(
-            TrainConfig, settings, test_shards=self.inputs.test_shards, protocol=config.protocol, device=config.device,
-            workers=config.workers, **inputs,
-        )  # fmt: skip
+            TrainConfig,
+            settings,
+            test_shards=self.inputs.test_shards,
+            protocol=config.protocol,
+            device=config.device,
+            workers=config.workers,
+            **inputs,
+        )
 
 
 def foreign_folder(path: Path, unit: Unit) -> Path:

@@ -41,9 +41,15 @@ Small networks gain little from a second thread: on two cores one process took 1
 
 
 MAP_STAGES = frozenset(
-    {("datasets", "extract-poses"), ("datasets", "encode"), ("imagpose", "train"), ("imagpose", "synthesize"),
-     ("reid", "train"), ("reid", "check-identity")}
-)  # fmt: skip
+    {
+        ("datasets", "extract-poses"),
+        ("datasets", "encode"),
+        ("imagpose", "train"),
+        ("imagpose", "synthesize"),
+        ("reid", "train"),
+        ("reid", "check-identity"),
+    }
+)
 """Stages whose artifacts, or shares of them, the nodes of a cluster make side by side."""
 SHARES = 8
 """Parts that the shards of one encoding are dealt into on a cluster."""
@@ -128,9 +134,14 @@ def run_stages(
 
 
 def _run(
-    configs: list[StageConfig], store: Path, resources: Resources, on_line: Callable[[str], None],
-    still_wanted: Callable[[], None], *, on_cluster: bool,
-) -> None:  # fmt: skip
+    configs: list[StageConfig],
+    store: Path,
+    resources: Resources,
+    on_line: Callable[[str], None],
+    still_wanted: Callable[[], None],
+    *,
+    on_cluster: bool,
+) -> None:
     files = [write_config(config, store) for config in configs]
     by_torchrun = _command(configs[0]) in TORCHRUN_STAGES and resources.gpus * resources.nodes > 1
     count = min(resources.workers, len(configs)) if runs_side_by_side(configs[0]) and not by_torchrun else 1
@@ -218,8 +229,16 @@ def _launcher(config: StageConfig, resources: Resources) -> list[str]:
         return [sys.executable]
     where = ["--standalone"]
     if resources.nodes > 1:
-        where = ["--nnodes", str(resources.nodes), "--rdzv-backend", "c10d", "--rdzv-endpoint", resources.rendezvous,
-                 "--rdzv-id", artifact_key(config)]  # fmt: skip
+        where = [
+            "--nnodes",
+            str(resources.nodes),
+            "--rdzv-backend",
+            "c10d",
+            "--rdzv-endpoint",
+            resources.rendezvous,
+            "--rdzv-id",
+            artifact_key(config),
+        ]
     return [sys.executable, "-m", "torch.distributed.run", *where, "--nproc-per-node", str(resources.gpus)]
 
 

@@ -9,41 +9,50 @@ from datasets.runtime.command_line import Command, main
 COMMANDS = {
     "train-vae": Command(
         summary="train or adapt a small VAE for person crops",
-        config="imagpose.config:TrainVaeConfig", run="imagpose.frozen.vae:make_vae",
+        config="imagpose.config:TrainVaeConfig",
+        run="imagpose.frozen.vae:make_vae",
     ),
     "train-image-encoder": Command(
         summary="train a small image encoder on people who are not in the benchmark",
-        config="imagpose.config:TrainImageEncoderConfig", run="imagpose.frozen.image_encoder:make_image_encoder",
+        config="imagpose.config:TrainImageEncoderConfig",
+        run="imagpose.frozen.image_encoder:make_image_encoder",
     ),
     "train": Command(
         summary="train the IMAGPose denoiser on encoded images",
-        config="imagpose.config:TrainConfig", run="imagpose.training.train:make_generator",
+        config="imagpose.config:TrainConfig",
+        run="imagpose.training.train:make_generator",
     ),
     "ablate": Command(
         summary="train and evaluate variants of the model (the paper's Table 2) into one table",
-        config="imagpose.config:AblateConfig", run="imagpose.training.ablations:make_ablation",
+        config="imagpose.config:AblateConfig",
+        run="imagpose.training.ablations:make_ablation",
     ),
     "check-model": Command(
         summary="prove that the denoiser starts as the stock UNet, at Stable Diffusion's size",
-        config="imagpose.config:CheckModelConfig", run="imagpose.training.check_model:run_check_model",
+        config="imagpose.config:CheckModelConfig",
+        run="imagpose.training.check_model:run_check_model",
     ),
     "generate": Command(
         summary="my photographs and my poses to pictures",
-        config="imagpose.config:GenerateConfig", run="imagpose.sampling.generate:run_generate",
+        config="imagpose.config:GenerateConfig",
+        run="imagpose.sampling.generate:run_generate",
     ),
     "synthesize": Command(
         summary="synthetic images for one subset, as shards with full provenance",
-        config="imagpose.config:SynthesizeConfig", run="imagpose.synthesis.synthesize:make_synthetic",
+        config="imagpose.config:SynthesizeConfig",
+        run="imagpose.synthesis.synthesize:make_synthetic",
     ),
     "show-pictures": Command(
         summary="one picture of what a generator makes, from a synthetic set's showcase",
-        config="imagpose.config:ShowPicturesConfig", run="imagpose.synthesis.show_pictures:run_show_pictures",
+        config="imagpose.config:ShowPicturesConfig",
+        run="imagpose.synthesis.show_pictures:run_show_pictures",
     ),
     "evaluate": Command(
         summary="SSIM, PSNR, LPIPS and FID on the published test pairs, in the paper's four scenarios",
-        config="imagpose.config:EvaluateConfig", run="imagpose.evaluation.evaluate:make_evaluation",
+        config="imagpose.config:EvaluateConfig",
+        run="imagpose.evaluation.evaluate:make_evaluation",
     ),
-}  # fmt: skip
+}
 
 if __name__ == "__main__":
     sys.exit(main("imagpose", COMMANDS))

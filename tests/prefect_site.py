@@ -31,18 +31,27 @@ class Site:
         self.url = f"http://127.0.0.1:{self.port}/api"
         others = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
         self.environment = {
-            **others, "PREFECT_HOME": str(folder / "home"), "PREFECT_API_URL": self.url, "DO_NOT_TRACK": "1",
-            "PYTHONPATH": str(self.clone), "HF_HUB_OFFLINE": "1",
-        }  # fmt: skip
+            **others,
+            "PREFECT_HOME": str(folder / "home"),
+            "PREFECT_API_URL": self.url,
+            "DO_NOT_TRACK": "1",
+            "PYTHONPATH": str(self.clone),
+            "HF_HUB_OFFLINE": "1",
+        }
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, name: str, *command: str) -> None:
         """Start a service: its output goes to NAME.log."""
         with (self.folder / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
-                command, cwd=self.clone, env=self.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                command,
+                cwd=self.clone,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
                 start_new_session=True,
-            )  # fmt: skip
+            )
 
     def start_server(self) -> None:
         self.start("server", PREFECT, "server", "start", "--no-ui", "--host", "127.0.0.1", "--port", str(self.port))
@@ -76,9 +85,13 @@ class Site:
     def call(self, *arguments: str, code: int = 0) -> str:
         """One `prefect` command; returns what it said."""
         result = subprocess.run(
-            [PREFECT, *arguments], cwd=self.clone, env=self.environment, stdin=subprocess.DEVNULL,
-            capture_output=True, text=True,
-        )  # fmt: skip
+            [PREFECT, *arguments],
+            cwd=self.clone,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
         assert result.returncode == code, result.stdout + result.stderr
         return result.stdout + result.stderr
 

@@ -41,8 +41,14 @@ def _make(config: _Encode, directory: Path) -> dict[str, Any]:
     for split in config.splits:
         write_tar(directory / f"{split}-00000.tar", _members(split))
         files.append({"name": f"{split}-00000.tar", "split": split, "samples": sum(PEOPLE.values())})
-    index = {"files": files, "samples": len(files) * sum(PEOPLE.values()), "view_size": VIEW, "mirrored": True,
-             "latent_shape": LATENTS, "token_shape": TOKENS}  # fmt: skip
+    index = {
+        "files": files,
+        "samples": len(files) * sum(PEOPLE.values()),
+        "view_size": VIEW,
+        "mirrored": True,
+        "latent_shape": LATENTS,
+        "token_shape": TOKENS,
+    }
     (directory / "index.json").write_text(json.dumps(index))
     return {}
 

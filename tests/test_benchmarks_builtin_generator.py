@@ -59,9 +59,16 @@ def test_the_judge_learns_people_and_is_found_again(tmp_path):
 
 def test_a_generator_is_measured_beside_truth_bound_and_copy(tmp_path):
     config = QualityConfig(
-        judge=SMALL, modes=("T1", "IMAGPose*"), steps=1, guidance=1.0, limit=2, bootstrap=50, cache=tmp_path / "store",
-        out=tmp_path / "out", device="cpu",
-    )  # fmt: skip
+        judge=SMALL,
+        modes=("T1", "IMAGPose*"),
+        steps=1,
+        guidance=1.0,
+        limit=2,
+        bootstrap=50,
+        cache=tmp_path / "store",
+        out=tmp_path / "out",
+        device="cpu",
+    )
     results = measure(config)
     rows = results["rows"]
     assert list(rows) == ["T1", "IMAGPose*", "truth", "VAE", "copy"]

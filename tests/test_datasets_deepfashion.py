@@ -28,11 +28,16 @@ FORMS = {"square": (256, 256), "crop": (176, 256), "large": (750, 1101)}
 MARKS = ((60, 30), (88, 128), (20, 250), (170, 6), (30, 140))
 """Joints as (x, y) in the 176x256 picture proper; each is drawn as a red disc."""
 SHOTS = [
-    ("WOMEN", "Tees_Tanks", 2219, 1, "1_front"), ("WOMEN", "Tees_Tanks", 2219, 1, "2_side"),
-    ("WOMEN", "Tees_Tanks", 2219, 2, "1_front"), ("MEN", "Denim", 80, 1, "1_front"),
-    ("MEN", "Denim", 80, 1, "7_additional"), ("MEN", "Denim", 80, 2, "1_front"),
-    ("MEN", "Denim", 81, 1, "1_front"), ("MEN", "Denim", 81, 1, "2_side"), ("MEN", "Denim", 82, 1, "1_front"),
-]  # fmt: skip
+    ("WOMEN", "Tees_Tanks", 2219, 1, "1_front"),
+    ("WOMEN", "Tees_Tanks", 2219, 1, "2_side"),
+    ("WOMEN", "Tees_Tanks", 2219, 2, "1_front"),
+    ("MEN", "Denim", 80, 1, "1_front"),
+    ("MEN", "Denim", 80, 1, "7_additional"),
+    ("MEN", "Denim", 80, 2, "1_front"),
+    ("MEN", "Denim", 81, 1, "1_front"),
+    ("MEN", "Denim", 81, 1, "2_side"),
+    ("MEN", "Denim", 82, 1, "1_front"),
+]
 
 
 def original(shot) -> str:
@@ -142,11 +147,13 @@ def test_a_crop_that_reaches_out_of_its_image_is_no_crop():
 @pytest.mark.parametrize(
     ("form", "frame", "coordinates"),
     [
-        ("large", "deepfashion-256", "image"), ("large", "deepfashion-176", "image"),
+        ("large", "deepfashion-256", "image"),
+        ("large", "deepfashion-176", "image"),
         ("square", "deepfashion-176", "image"),
-        ("square", "deepfashion-256", "deepfashion-176"), ("crop", "deepfashion-176", "deepfashion-256"),
+        ("square", "deepfashion-256", "deepfashion-176"),
+        ("crop", "deepfashion-176", "deepfashion-256"),
     ],
-)  # fmt: skip
+)
 def test_a_file_in_another_frame_than_was_said_is_refused_and_its_own_is_named(tmp_path, form, frame, coordinates):
     with pytest.raises(InputError, match="coordinates"):
         shards_of(tmp_path, form, frame, coordinates)
@@ -245,10 +252,20 @@ def test_pairs_are_written_and_compared_with_a_published_file(tmp_path, caplog):
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"a,b\n", b"from,to\n", b"from,to\na.jpg\n", b"from,to\na.jpg,b.jpg,c.jpg\n", b"from,to\na.jpg,b.txt\n",
-     b'from,to\n"a.jpg,b.jpg\n', b"\xff\xfef\0r\0", b"from,to\n" + b"x" * 200_000 + b".jpg,b.jpg\n", b"from,to\n\n\n\n",
-     b"from,to\n\x1b[2J,b.jpg\n"],
-)  # fmt: skip
+    [
+        b"",
+        b"a,b\n",
+        b"from,to\n",
+        b"from,to\na.jpg\n",
+        b"from,to\na.jpg,b.jpg,c.jpg\n",
+        b"from,to\na.jpg,b.txt\n",
+        b'from,to\n"a.jpg,b.jpg\n',
+        b"\xff\xfef\0r\0",
+        b"from,to\n" + b"x" * 200_000 + b".jpg,b.jpg\n",
+        b"from,to\n\n\n\n",
+        b"from,to\n\x1b[2J,b.jpg\n",
+    ],
+)
 def test_files_that_are_no_pairs_are_refused_in_one_line(tmp_path, content):
     (tmp_path / "pairs.csv").write_bytes(content)
     with pytest.raises(InputError) as error:

@@ -39,9 +39,14 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         AutoencoderKL(
-            block_out_channels=(8, 8, 8), norm_num_groups=4, latent_channels=4, mid_block_add_attention=False,
-            down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3, scaling_factor=0.7,
-        ).save_pretrained(folder / "vae")  # fmt: skip
+            block_out_channels=(8, 8, 8),
+            norm_num_groups=4,
+            latent_channels=4,
+            mid_block_add_attention=False,
+            down_block_types=("DownEncoderBlock2D",) * 3,
+            up_block_types=("UpDecoderBlock2D",) * 3,
+            scaling_factor=0.7,
+        ).save_pretrained(folder / "vae")
         sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "patch_size": 8}
         Dinov2Model(Dinov2Config(image_size=48, **sizes)).save_pretrained(folder / "dino")
         clip = CLIPVisionConfig(image_size=48, intermediate_size=32, **sizes)

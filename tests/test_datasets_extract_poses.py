@@ -105,9 +105,21 @@ def test_a_stopped_extraction_goes_on_with_the_next_part_to_the_same_bytes(marke
 def test_killed_at_any_moment_and_run_again_the_bytes_are_those_of_an_undisturbed_run(market, tmp_path):
     whole = extract(market, tmp_path / "whole")
     command = [
-        sys.executable, "-m", "datasets", "extract-poses", "--images", str(market.images), "--backend",
-        "openpose-tiny", "--weights", str(market.weights), "--workers", "2", "--output", str(tmp_path / "killed"),
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "datasets",
+        "extract-poses",
+        "--images",
+        str(market.images),
+        "--backend",
+        "openpose-tiny",
+        "--weights",
+        str(market.weights),
+        "--workers",
+        "2",
+        "--output",
+        str(tmp_path / "killed"),
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     for seconds in np.random.default_rng(0).uniform(1.5, 6, 3):
         process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, start_new_session=True)

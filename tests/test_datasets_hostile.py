@@ -62,18 +62,21 @@ def turned(orientation: int) -> bytes:
 
 STRANGE = [
     *((f"EXIF orientation {n}", turned(n), "rotated") for n in range(2, 9)),
-    ("EXIF upright", turned(1), "ok"), ("EXIF of no known orientation", turned(9), "ok"),
+    ("EXIF upright", turned(1), "ok"),
+    ("EXIF of no known orientation", turned(9), "ok"),
     ("broken EXIF", saved(Image.new("RGB", (32, 64)), exif=b"Exif\0\0MM\0*\xff\xff\xff\xff"), "ok"),
-    ("CMYK", saved(Image.new("CMYK", (32, 64))), "not-rgb"), ("grey", saved(Image.new("L", (32, 64))), "not-rgb"),
+    ("CMYK", saved(Image.new("CMYK", (32, 64))), "not-rgb"),
+    ("grey", saved(Image.new("L", (32, 64))), "not-rgb"),
     ("16 bits", saved(Image.new("I;16", (32, 64)), "PNG"), "not-jpeg"),
     ("palette", saved(Image.new("P", (32, 64)), "PNG"), "not-jpeg"),
     ("with alpha", saved(Image.new("RGBA", (32, 64)), "PNG"), "not-jpeg"),
     ("animated", moving("P", "GIF"), "not-jpeg"),
     ("animated PNG", moving("RGB", "PNG"), "not-jpeg"),
     ("progressive", saved(Image.effect_noise((32, 64), 50).convert("RGB"), progressive=True), "ok"),
-    ("two JPEGs in one", jpeg(1) + jpeg(2), "ok"), ("two nul bytes", b"\0\0", "unreadable"),
+    ("two JPEGs in one", jpeg(1) + jpeg(2), "ok"),
+    ("two nul bytes", b"\0\0", "unreadable"),
     ("newline", b"\n", "unreadable"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("content", "expected"), [case[1:] for case in STRANGE], ids=[case[0] for case in STRANGE])
@@ -95,12 +98,25 @@ def test_a_picture_cut_at_any_tenth_is_never_ok(tenth, progressive):
 
 @pytest.mark.parametrize(
     "name",
-    ["0002_c1s1_000451_03.jpg\n", "0002_c1s1_000451_03.jpg.jpg.jpg", "\u0660\u0660\u0660\u0662_c1s1_1_1.jpg",
-     "0" * 5000 + "2_c1s1_1_1.jpg", "0002_c" + "1" * 5000 + "s1_1_1.jpg", "0002_c1s1_1_" + "1" * 5000 + ".jpg",
-     "-2_c1s1_000451_03.jpg", "+002_c1s1_1_1.jpg", "0002_c-1s1_1_1.jpg", "0002_C1S1_1_1.jpg\0",
-     "2147483648_c1s1_1_1.jpg",
-     "0002_c1s1_1_1.jpeg", "0002_c1s1_1_1", "0002_c1s1_1_1.jpg/", "0002_c1s1_1_1 .jpg", "\ufeff0002_c1s1_1_1.jpg"],
-)  # fmt: skip
+    [
+        "0002_c1s1_000451_03.jpg\n",
+        "0002_c1s1_000451_03.jpg.jpg.jpg",
+        "\u0660\u0660\u0660\u0662_c1s1_1_1.jpg",
+        "0" * 5000 + "2_c1s1_1_1.jpg",
+        "0002_c" + "1" * 5000 + "s1_1_1.jpg",
+        "0002_c1s1_1_" + "1" * 5000 + ".jpg",
+        "-2_c1s1_000451_03.jpg",
+        "+002_c1s1_1_1.jpg",
+        "0002_c-1s1_1_1.jpg",
+        "0002_C1S1_1_1.jpg\0",
+        "2147483648_c1s1_1_1.jpg",
+        "0002_c1s1_1_1.jpeg",
+        "0002_c1s1_1_1",
+        "0002_c1s1_1_1.jpg/",
+        "0002_c1s1_1_1 .jpg",
+        "\ufeff0002_c1s1_1_1.jpg",
+    ],
+)
 def test_names_that_only_look_right_are_not_parsed(name):
     assert parse_name(name) is None
 
@@ -173,15 +189,22 @@ def archive_of(path: Path, extra: dict[str, bytes], **options: object) -> Path:
 def test_archive_members_of_hostile_names_are_set_apart_one_by_one(tmp_path):
     train = "bounding_box_train/"
     extra = {
-        train + "0901_c1s1_000000_01.jpg\n": jpeg(60), train + "0902\r_c1s1_000000_01.jpg": jpeg(61),
-        train + "0903_c1s1_000000_01\u202egpj.jpg": jpeg(62), train + "x" * 5000 + ".jpg": jpeg(63),
-        train + "0" * 5000 + "2_c1s1_1_1.jpg": jpeg(64), train + "\xff\xfe_c1s1_1_1.jpg": jpeg(65),
-        train + "0904_C1S1_000000_01.JPG": jpeg(66), train + "0904_c1s1_000000_01.JPG": jpeg(76),
+        train + "0901_c1s1_000000_01.jpg\n": jpeg(60),
+        train + "0902\r_c1s1_000000_01.jpg": jpeg(61),
+        train + "0903_c1s1_000000_01\u202egpj.jpg": jpeg(62),
+        train + "x" * 5000 + ".jpg": jpeg(63),
+        train + "0" * 5000 + "2_c1s1_1_1.jpg": jpeg(64),
+        train + "\xff\xfe_c1s1_1_1.jpg": jpeg(65),
+        train + "0904_C1S1_000000_01.JPG": jpeg(66),
+        train + "0904_c1s1_000000_01.JPG": jpeg(76),
         train + "0904_c1s1_000000_01.jpg": jpeg(67),
-        train + "0905_c1s1_000000_01.jpg\t": jpeg(68), "/" + train + "0906_c1s1_000000_01.jpg": jpeg(69),
-        train + "../../0907_c1s1_000000_01.jpg": jpeg(70), "C:/0908_c1s1_000000_01.jpg": jpeg(71),
-        train + "./0909_c1s1_000000_01.jpg": jpeg(72), "__MACOSX/" + train + "._0002_c1s1_000000_01.jpg": b"\0\5\26\7",
-    }  # fmt: skip
+        train + "0905_c1s1_000000_01.jpg\t": jpeg(68),
+        "/" + train + "0906_c1s1_000000_01.jpg": jpeg(69),
+        train + "../../0907_c1s1_000000_01.jpg": jpeg(70),
+        "C:/0908_c1s1_000000_01.jpg": jpeg(71),
+        train + "./0909_c1s1_000000_01.jpg": jpeg(72),
+        "__MACOSX/" + train + "._0002_c1s1_000000_01.jpg": b"\0\5\26\7",
+    }
     found = statuses(index(archive_of(tmp_path / "set.zip", extra), max_error_percent=60))
     assert list(found.values()).count("ok") == 34  # the 33 and one of the two that differ in case alone
     assert all(name.isprintable() for name in found)
@@ -250,16 +273,25 @@ def seven(text: str) -> str:
 
 BAD_ROWS = [
     (seven("-7"), "ok"),  # a place outside the image, which the image decides
-    (seven("1_0"), "not-a-number"), (seven("\u0667"), "not-a-number"),
-    (seven("infinity"), "not-a-number"), (seven("-Inf"), "not-a-number"),
-    (seven("nan"), "not-a-number"), (seven("1e300"), "out-of-image"),
-    (seven("-1e300"), "out-of-image"), (seven("1e999"), "not-a-number"),
-    (seven("9999999"), "out-of-image"), (f"{GOOD}: [{'7, ' * 20000}]", "malformed"),
-    (f"{GOOD}: [{'9' * 9000}]", "wrong-length"), (seven("7\0"), "not-a-number"),
-    (f"{GOOD}: \"{GOOD}\"", "malformed"), (seven("-1.5"), "ok"),
-    (seven("--7"), "not-a-number"), (seven("7e"), "not-a-number"),
-    (seven("0b1"), "not-a-number"), (seven("True"), "not-a-number"),
-]  # fmt: skip
+    (seven("1_0"), "not-a-number"),
+    (seven("\u0667"), "not-a-number"),
+    (seven("infinity"), "not-a-number"),
+    (seven("-Inf"), "not-a-number"),
+    (seven("nan"), "not-a-number"),
+    (seven("1e300"), "out-of-image"),
+    (seven("-1e300"), "out-of-image"),
+    (seven("1e999"), "not-a-number"),
+    (seven("9999999"), "out-of-image"),
+    (f"{GOOD}: [{'7, ' * 20000}]", "malformed"),
+    (f"{GOOD}: [{'9' * 9000}]", "wrong-length"),
+    (seven("7\0"), "not-a-number"),
+    (f'{GOOD}: "{GOOD}"', "malformed"),
+    (seven("-1.5"), "ok"),
+    (seven("--7"), "not-a-number"),
+    (seven("7e"), "not-a-number"),
+    (seven("0b1"), "not-a-number"),
+    (seven("True"), "not-a-number"),
+]
 
 
 @pytest.mark.parametrize(("content", "expected"), BAD_ROWS, ids=range(len(BAD_ROWS)))
@@ -291,10 +323,19 @@ def test_line_ends_and_byte_order_marks_of_any_editor_are_read(tmp_path, line_en
 
 @pytest.mark.parametrize(
     "content",
-    [HEADER.encode("utf-16"), HEADER.encode("utf-32"), b"\xef\xbb\xbf", HEADER.encode() + b"\n\0\0\0", b"\0" * 5000,
-     HEADER.encode() + b"\n" + b"x" * 300_000, f'"{HEADER}"\n'.encode(), HEADER.replace(":", ";").encode(),
-     HEADER.encode() + f'\n"a.jpg": {GOOD}: {GOOD}'.encode(), HEADER.encode() + f"\na.png: {GOOD}: {GOOD}".encode()],
-)  # fmt: skip
+    [
+        HEADER.encode("utf-16"),
+        HEADER.encode("utf-32"),
+        b"\xef\xbb\xbf",
+        HEADER.encode() + b"\n\0\0\0",
+        b"\0" * 5000,
+        HEADER.encode() + b"\n" + b"x" * 300_000,
+        f'"{HEADER}"\n'.encode(),
+        HEADER.replace(":", ";").encode(),
+        HEADER.encode() + f'\n"a.jpg": {GOOD}: {GOOD}'.encode(),
+        HEADER.encode() + f"\na.png: {GOOD}: {GOOD}".encode(),
+    ],
+)
 def test_files_in_other_encodings_or_shapes_are_refused_in_one_line(tmp_path, content):
     (tmp_path / "a.csv").write_bytes(content)
     with pytest.raises(InputError) as error:
@@ -306,17 +347,30 @@ def test_files_in_other_encodings_or_shapes_are_refused_in_one_line(tmp_path, co
 
 HEAD = "path,pid,camid,split\n"
 ROWS = [
-    ("a.jpg,1_0,1,train", "bad-name"), ("a.jpg,\u0661,1,train", "bad-name"), ("a.jpg, 1,1,train", "bad-name"),
-    ("a.jpg,1,1,Train", "bad-name"), ("a.jpg,1,1", "bad-name"), ("a.jpg,1,1,train,x", "bad-name"),
+    ("a.jpg,1_0,1,train", "bad-name"),
+    ("a.jpg,\u0661,1,train", "bad-name"),
+    ("a.jpg, 1,1,train", "bad-name"),
+    ("a.jpg,1,1,Train", "bad-name"),
+    ("a.jpg,1,1", "bad-name"),
+    ("a.jpg,1,1,train,x", "bad-name"),
     ("a.jpg", "bad-name"),
-    ("a.jpg,1e3,1,train", "bad-name"), ("a.jpg,-2,1,train", "bad-name"), ("a.jpg,nan,1,train", "bad-name"),
-    ("a.jpg,+1,1,train", "bad-name"), ("/etc/passwd,1,1,train", "bad-name"), ("..\\a.jpg,1,1,train", "bad-name"),
-    ("a.jpg\0,1,1,train", "bad-name"), (",1,1,train", "bad-name"), (".,1,1,train", "not-a-file"),
+    ("a.jpg,1e3,1,train", "bad-name"),
+    ("a.jpg,-2,1,train", "bad-name"),
+    ("a.jpg,nan,1,train", "bad-name"),
+    ("a.jpg,+1,1,train", "bad-name"),
+    ("/etc/passwd,1,1,train", "bad-name"),
+    ("..\\a.jpg,1,1,train", "bad-name"),
+    ("a.jpg\0,1,1,train", "bad-name"),
+    (",1,1,train", "bad-name"),
+    (".,1,1,train", "not-a-file"),
     ("sub,1,1,train", "not-a-file"),
-    ("pipe,1,1,train", "not-a-file"), ("gone.jpg,1,1,train", "unreadable"), ('"a\nb.jpg",1,1,train', "bad-name"),
-    ("x" * 3000 + ".jpg,1,1,train", "unreadable"), ("table.csv,1,1,train", "unreadable"),
+    ("pipe,1,1,train", "not-a-file"),
+    ("gone.jpg,1,1,train", "unreadable"),
+    ('"a\nb.jpg",1,1,train', "bad-name"),
+    ("x" * 3000 + ".jpg,1,1,train", "unreadable"),
+    ("table.csv,1,1,train", "unreadable"),
     ("\u202ea.jpg,1,1,train", "bad-name"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("line", "expected"), ROWS, ids=range(len(ROWS)))
@@ -333,12 +387,18 @@ def test_rows_of_a_table_that_are_none_are_set_apart(tmp_path, line, expected, k
 
 @pytest.mark.parametrize(
     "content",
-    [HEAD.encode("utf-16"), b"path;pid;camid;split\n", b"path\tpid\tcamid\tsplit\n", b"path,pid,camid,split,pid\n",
-     b"\n\n",
-     HEAD.encode() + b'"a.jpg,1,1,train\n', HEAD.encode() + b"a\xff.jpg,1,1,train\n",
-     HEAD.encode() + b'"' + b"x" * 200_000,
-     HEAD.encode() + b'a.jpg,1,1,"train"x\n'],
-)  # fmt: skip
+    [
+        HEAD.encode("utf-16"),
+        b"path;pid;camid;split\n",
+        b"path\tpid\tcamid\tsplit\n",
+        b"path,pid,camid,split,pid\n",
+        b"\n\n",
+        HEAD.encode() + b'"a.jpg,1,1,train\n',
+        HEAD.encode() + b"a\xff.jpg,1,1,train\n",
+        HEAD.encode() + b'"' + b"x" * 200_000,
+        HEAD.encode() + b'a.jpg,1,1,"train"x\n',
+    ],
+)
 def test_tables_in_other_encodings_or_shapes_are_refused_in_one_line(tmp_path, content):
     (tmp_path / "table.csv").write_bytes(content)
     with pytest.raises(InputError) as error:
@@ -438,12 +498,14 @@ FUZZ = [
 ]
 COMMAND_FIELDS = [
     ("index", ["--root", "--layout", "--identities", "--seed", "--max-error-percent", "--workers", "--outside-slice"]),
-    ("import-poses", ["--images", "--csv", "--coordinates"]), ("export-poses", ["--images", "--poses", "--csv"]),
+    ("import-poses", ["--images", "--csv", "--coordinates"]),
+    ("export-poses", ["--images", "--poses", "--csv"]),
     ("export-pairs", ["--images", "--poses", "--csv", "--published", "--split"]),
-    ("select-subsets", ["--images", "--fractions", "--draws", "--seed"]), ("verify", ["--artifacts"]),
+    ("select-subsets", ["--images", "--fractions", "--draws", "--seed"]),
+    ("verify", ["--artifacts"]),
     ("index", ["--store", "--output", "--config"]),
     ("miniature", ["--layout", "--train-identities", "--width", "--seed"]),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(
@@ -461,14 +523,31 @@ def test_any_value_of_any_field_is_answered_without_a_traceback(tmp_path, capsys
         tmp_path / "store",
     )
     given = {
-        "index": ["--root", str(root), "--workers", "1"], "import-poses": ["--images", str(images),
-        "--csv", str(tmp_path / "poses.csv")],
+        "index": ["--root", str(root), "--workers", "1"],
+        "import-poses": ["--images", str(images), "--csv", str(tmp_path / "poses.csv")],
         "export-poses": ["--images", str(images), "--poses", str(poses), "--csv", "out.csv"],
         "export-pairs": ["--images", str(images), "--poses", str(poses), "--csv", "out.csv"],
-        "select-subsets": ["--images", str(images)], "verify": ["--artifacts", str(images)],
-        "miniature": ["--train-identities", "3", "--test-identities", "0", "--distractors", "0", "--junk", "0",
-                      "--images-per-identity", "2", "--width", "16", "--height", "32", "--workers", "1"],
-    }[command]  # fmt: skip
+        "select-subsets": ["--images", str(images)],
+        "verify": ["--artifacts", str(images)],
+        "miniature": [
+            "--train-identities",
+            "3",
+            "--test-identities",
+            "0",
+            "--distractors",
+            "0",
+            "--junk",
+            "0",
+            "--images-per-identity",
+            "2",
+            "--width",
+            "16",
+            "--height",
+            "32",
+            "--workers",
+            "1",
+        ],
+    }[command]
     for field in fields:
         for value in FUZZ:
             arguments = [command, *given, f"{field}={value}"]

@@ -50,8 +50,12 @@ def zipped(root: Path, *, top: str = "Market-1501-v15.09.15/") -> Path:
 
 def test_names_tell_identity_camera_sequence_frame_and_role():
     assert parse_name("0002_c1s1_000451_03.jpg") == {
-        "pid": 2, "camid": 1, "sequence": 1, "frame": 451, "role": "person",
-    }  # fmt: skip
+        "pid": 2,
+        "camid": 1,
+        "sequence": 1,
+        "frame": 451,
+        "role": "person",
+    }
     assert parse_name("-1_c6s2_000001_05.jpg")["role"] == "junk"
     assert parse_name("0000_c6s2_000001_05.jpg")["role"] == "distractor"
     assert parse_name("1488_c1s6_023021_00.jpg.jpg")["pid"] == 1488
@@ -228,8 +232,10 @@ def test_official_deepfashion_lists_decide_the_split(tmp_path):
         index(write_files(tmp_path / "df", files), layout="deepfashion", max_error_percent=50), usable=False
     )
     assert images.set_index("path").loc[names, ["split", "status"]].to_numpy().tolist() == [
-        ["train", "ok"], ["gallery", "ok"], ["train", "unlisted"],
-    ]  # fmt: skip
+        ["train", "ok"],
+        ["gallery", "ok"],
+        ["train", "unlisted"],
+    ]
 
 
 def test_touching_a_file_makes_a_new_index_of_the_same_content(tmp_path):

@@ -63,18 +63,39 @@ def test_broken_pictures_get_a_status_and_a_reason():
 
 
 ROWS = [
-    "", "[]", "[1]: [2]", "[]: []", f"{GOOD_LIST}", f"{GOOD_LIST}: {GOOD_LIST}: {GOOD_LIST}", f"{GOOD_LIST}: ",
-    f"{GOOD_LIST}: {GOOD_LIST[:-1]}", f"{GOOD_LIST}: {GOOD_LIST[1:]}", f"{GOOD_LIST} {GOOD_LIST}",
-    f"{GOOD_LIST}: {list(range(1, 18))}", f"{list(range(1, 20))}: {GOOD_LIST}", f"{[]}: {GOOD_LIST}",
-    f"{GOOD_LIST}: {GOOD_LIST.replace('7', 'NaN')}", f"{GOOD_LIST.replace('7', 'inf')}: {GOOD_LIST}",
-    f"{GOOD_LIST}: {GOOD_LIST.replace(' 7', ' seven')}", f"{GOOD_LIST}: {GOOD_LIST.replace(' 7', ' 0x7')}",
-    f"{GOOD_LIST}: {GOOD_LIST.replace(' 7', ' None')}", f"{GOOD_LIST}: {GOOD_LIST.replace(' 7', ' [7]')}",
-    f"{GOOD_LIST}: {GOOD_LIST.replace(' 7,', ' -1,')}", f"{GOOD_LIST.replace(' 7,', ' -1,')}: {GOOD_LIST}",
-    f"{GOOD_LIST}: {GOOD_LIST.replace(' 7', ' 1e999')}", f"{GOOD_LIST}: {GOOD_LIST.replace(' 7', ' 7-')}",
-    f"{GOOD_LIST}: {GOOD_LIST.replace(' 7', ' ' + chr(0))}", f"{GOOD_LIST}: {GOOD_LIST.replace(',', ';')}",
-    f"({GOOD_LIST[1:-1]}): ({GOOD_LIST[1:-1]})", "{}: {}", "null: null", "\x00: \x00", "[[1,2]]: [[1,2]]",
-    f"{GOOD_LIST}: {GOOD_LIST.replace(' 7', '')}", f"{GOOD_LIST}: {GOOD_LIST.replace(',', '')[::-1]}",
-]  # fmt: skip
+    "",
+    "[]",
+    "[1]: [2]",
+    "[]: []",
+    f"{GOOD_LIST}",
+    f"{GOOD_LIST}: {GOOD_LIST}: {GOOD_LIST}",
+    f"{GOOD_LIST}: ",
+    f"{GOOD_LIST}: {GOOD_LIST[:-1]}",
+    f"{GOOD_LIST}: {GOOD_LIST[1:]}",
+    f"{GOOD_LIST} {GOOD_LIST}",
+    f"{GOOD_LIST}: {list(range(1, 18))}",
+    f"{list(range(1, 20))}: {GOOD_LIST}",
+    f"{[]}: {GOOD_LIST}",
+    f"{GOOD_LIST}: {GOOD_LIST.replace('7', 'NaN')}",
+    f"{GOOD_LIST.replace('7', 'inf')}: {GOOD_LIST}",
+    f"{GOOD_LIST}: {GOOD_LIST.replace(' 7', ' seven')}",
+    f"{GOOD_LIST}: {GOOD_LIST.replace(' 7', ' 0x7')}",
+    f"{GOOD_LIST}: {GOOD_LIST.replace(' 7', ' None')}",
+    f"{GOOD_LIST}: {GOOD_LIST.replace(' 7', ' [7]')}",
+    f"{GOOD_LIST}: {GOOD_LIST.replace(' 7,', ' -1,')}",
+    f"{GOOD_LIST.replace(' 7,', ' -1,')}: {GOOD_LIST}",
+    f"{GOOD_LIST}: {GOOD_LIST.replace(' 7', ' 1e999')}",
+    f"{GOOD_LIST}: {GOOD_LIST.replace(' 7', ' 7-')}",
+    f"{GOOD_LIST}: {GOOD_LIST.replace(' 7', ' ' + chr(0))}",
+    f"{GOOD_LIST}: {GOOD_LIST.replace(',', ';')}",
+    f"({GOOD_LIST[1:-1]}): ({GOOD_LIST[1:-1]})",
+    "{}: {}",
+    "null: null",
+    "\x00: \x00",
+    "[[1,2]]: [[1,2]]",
+    f"{GOOD_LIST}: {GOOD_LIST.replace(' 7', '')}",
+    f"{GOOD_LIST}: {GOOD_LIST.replace(',', '')[::-1]}",
+]
 
 
 def test_malformed_rows_get_a_status_and_no_joint():
@@ -132,9 +153,14 @@ def hostile_archive(path: Path) -> Path:
         for name, content in market_files().items():
             archive.writestr(name, content)
         for name in (
-            "../x.jpg", "../../etc/cron.d/x.jpg", "/etc/passwd", "bounding_box_train/../../x.jpg", "C:\\x.jpg",
-            "bounding_box_train/..\\x.jpg", "bounding_box_train//../0077_c1s1_000000_01.jpg",
-        ):  # fmt: skip
+            "../x.jpg",
+            "../../etc/cron.d/x.jpg",
+            "/etc/passwd",
+            "bounding_box_train/../../x.jpg",
+            "C:\\x.jpg",
+            "bounding_box_train/..\\x.jpg",
+            "bounding_box_train//../0077_c1s1_000000_01.jpg",
+        ):
             archive.writestr(name, jpeg(50))
         link = zipfile.ZipInfo("bounding_box_train/0078_c1s1_000000_01.jpg")
         link.create_system, link.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
@@ -183,9 +209,12 @@ def test_a_broken_archive_is_refused_or_its_members_set_apart(tmp_path, kind):
             while (start := content.find(signature, start + 1)) >= 0:
                 content[start + offset] |= 1
     changed = {
-        "cut": content[: len(content) // 2], "directory cut": content[:-300], "noise": random.Random(1).randbytes(5000),
-        "empty": b"", "encrypted": content,
-    }[kind]  # fmt: skip
+        "cut": content[: len(content) // 2],
+        "directory cut": content[:-300],
+        "noise": random.Random(1).randbytes(5000),
+        "empty": b"",
+        "encrypted": content,
+    }[kind]
     path.write_bytes(bytes(changed))
     with pytest.raises(InputError, match=r"readable zip|no usable image") as error:
         make(IndexConfig(root=path, workers=1), tmp_path / "store")
@@ -193,13 +222,23 @@ def test_a_broken_archive_is_refused_or_its_members_set_apart(tmp_path, kind):
 
 
 TABLES = [
-    b"", b"\x00", b"path,pid\na.jpg,1\n", b"\xff\xfe\x00", b"path,pid,camid,split\n\"a.jpg,1,1,train\n",
-    b"PAR1", b"path,pid,camid,split\n", b"path,pid,camid,split\n../a.jpg,1,1,train\n",
-    b"path,pid,camid,split\na.jpg,1.5,1,train\n", b"path,pid,camid,split\na.jpg,1,0,train\n",
-    b"path,pid,camid,split\na.jpg,1,1,validation\n", b"path,pid,camid,split\na.jpg,99999999999999,1,train\n",
-    b"path,pid,camid,split\n/etc/passwd,1,1,train\n", b"path,pid,camid,split\nnowhere.jpg,1,1,train\n",
-    b"path,pid,camid,split\na.jpg,1,1,train,extra,extra\nb.jpg\n", b"path,pid,camid,split\n,1,1,train\n",
-]  # fmt: skip
+    b"",
+    b"\x00",
+    b"path,pid\na.jpg,1\n",
+    b"\xff\xfe\x00",
+    b'path,pid,camid,split\n"a.jpg,1,1,train\n',
+    b"PAR1",
+    b"path,pid,camid,split\n",
+    b"path,pid,camid,split\n../a.jpg,1,1,train\n",
+    b"path,pid,camid,split\na.jpg,1.5,1,train\n",
+    b"path,pid,camid,split\na.jpg,1,0,train\n",
+    b"path,pid,camid,split\na.jpg,1,1,validation\n",
+    b"path,pid,camid,split\na.jpg,99999999999999,1,train\n",
+    b"path,pid,camid,split\n/etc/passwd,1,1,train\n",
+    b"path,pid,camid,split\nnowhere.jpg,1,1,train\n",
+    b"path,pid,camid,split\na.jpg,1,1,train,extra,extra\nb.jpg\n",
+    b"path,pid,camid,split\n,1,1,train\n",
+]
 
 
 @pytest.mark.parametrize("number", range(len(TABLES)))

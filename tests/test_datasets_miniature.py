@@ -31,9 +31,17 @@ CATALOGUE_PATH = re.compile(r"img/(MEN|WOMEN)/(\w+)/id_(\d{8})/(\d\d)_(1_front|2
 
 def make_config(**changes):
     fields = {
-        "layout": "market1501", "train_identities": 4, "test_identities": 3, "images_per_identity": 4, "distractors": 4,
-        "junk": 4, "seed": 0, "width": 64, "height": 128, "workers": 1,
-    }  # fmt: skip
+        "layout": "market1501",
+        "train_identities": 4,
+        "test_identities": 3,
+        "images_per_identity": 4,
+        "distractors": 4,
+        "junk": 4,
+        "seed": 0,
+        "width": 64,
+        "height": 128,
+        "workers": 1,
+    }
     return SimpleNamespace(**(fields | changes))
 
 
@@ -72,9 +80,17 @@ def read_annotations(path: Path) -> dict[str, np.ndarray]:
 
 def make_motion(**changes) -> Motion:
     fields = {
-        "yaw": 0.0, "phase": 60.0, "stride": 0.8, "lean": 2.0, "head_yaw": 0.0, "head_pitch": 3.0,
-        "right_arm": GESTURES["swing"], "left_arm": GESTURES["swing"], "right_swing": 1.0, "left_swing": 1.0,
-    }  # fmt: skip
+        "yaw": 0.0,
+        "phase": 60.0,
+        "stride": 0.8,
+        "lean": 2.0,
+        "head_yaw": 0.0,
+        "head_pitch": 3.0,
+        "right_arm": GESTURES["swing"],
+        "left_arm": GESTURES["swing"],
+        "right_swing": 1.0,
+        "left_swing": 1.0,
+    }
     return Motion(**(fields | changes))
 
 
@@ -83,9 +99,18 @@ def make_person(seed: int = 3, **outfit):
     who = sample_appearance(np.random.default_rng(seed))
     plain = dataclasses.replace(who.outfit.upper, color=(0.5, 0.5, 0.5), pattern="plain")
     fields = {
-        "upper_style": "tshirt", "upper": plain, "inner": plain, "front": "none", "back": "none", "hem": 0.0,
-        "lower_style": "trousers", "lower": plain, "shoes": (0.3, 0.3, 0.3), "bag": "none", "hat": None,
-    }  # fmt: skip
+        "upper_style": "tshirt",
+        "upper": plain,
+        "inner": plain,
+        "front": "none",
+        "back": "none",
+        "hem": 0.0,
+        "lower_style": "trousers",
+        "lower": plain,
+        "shoes": (0.3, 0.3, 0.3),
+        "bag": "none",
+        "hat": None,
+    }
     clothes = dataclasses.replace(who.outfit, **(fields | outfit))
     return dataclasses.replace(
         who, skin=(0.9, 0.1, 0.9), hair="short", hair_color=(0.1, 0.1, 0.1), beard=False, outfit=clothes

@@ -169,9 +169,11 @@ def test_pairs_are_ordered_within_groups_and_need_shoulders_and_hips():
 
 def test_deepfashion_groups_are_identity_category_and_outfit():
     keys = [
-        "fashionWOMENTees_Tanksid0000221902_3back", "fashionWOMENTees_Tanksid0000221902_1front",
-        "fashionWOMENTees_Tanksid0000221901_3back", "fashionWOMENSkirtsid0000221902_3back",
-    ]  # fmt: skip
+        "fashionWOMENTees_Tanksid0000221902_3back",
+        "fashionWOMENTees_Tanksid0000221902_1front",
+        "fashionWOMENTees_Tanksid0000221901_3back",
+        "fashionWOMENSkirtsid0000221902_3back",
+    ]
     groups = deepfashion_groups(keys)
     assert groups[0] == groups[1] and len(set(groups)) == 3
 

@@ -31,9 +31,13 @@ SPLITS = ["train", "query", "gallery"]
 
 
 def prepare(
-    folder: Path, files: dict[str, bytes], *, images_per_shard: int = 10, splits: list[str] = SPLITS,
+    folder: Path,
+    files: dict[str, bytes],
+    *,
+    images_per_shard: int = 10,
+    splits: list[str] = SPLITS,
     posed: dict[str, bytes] | None = None,
-) -> WriteShardsConfig:  # fmt: skip
+) -> WriteShardsConfig:
     """Index and poses of `files`, and the config that shards them; `posed`: more files that have poses."""
     store = folder / "store"
     index = make(IndexConfig(root=write_files(folder / "set", files), workers=1), store)

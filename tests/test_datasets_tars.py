@@ -16,8 +16,11 @@ MEMBERS = [
     ("é.latent.npy", b""),
     (f"{'x' * 90}.json", b"x" * 512),
 ]
-SAMPLES = [("a", {"json": b"{}", "latent.npy": bytes(range(256)) * 5}), ("é", {"json": b"{1}", "latent.npy": b""}),
-           ("x" * 90, {"json": b"x" * 512})]  # fmt: skip
+SAMPLES = [
+    ("a", {"json": b"{}", "latent.npy": bytes(range(256)) * 5}),
+    ("é", {"json": b"{1}", "latent.npy": b""}),
+    ("x" * 90, {"json": b"x" * 512}),
+]
 
 
 def written(folder: Path) -> Path:

@@ -32,11 +32,27 @@ from tests.small_sets import make, market_files, market_root, pose_csv, write_fi
 
 PERSON = np.array(
     [
-        (32, 14), (32, 26), (24, 26), (21, 42), (19, 57), (40, 26), (43, 42), (45, 57), (27, 60), (26, 84), (25, 110),
-        (37, 60), (38, 84), (39, 110), (30, 12), (34, 12), (27, 13), (37, 13),
+        (32, 14),
+        (32, 26),
+        (24, 26),
+        (21, 42),
+        (19, 57),
+        (40, 26),
+        (43, 42),
+        (45, 57),
+        (27, 60),
+        (26, 84),
+        (25, 110),
+        (37, 60),
+        (38, 84),
+        (39, 110),
+        (30, 12),
+        (34, 12),
+        (27, 13),
+        (37, 13),
     ],
     np.float32,
-)  # fmt: skip
+)
 """A person seen from the front in a 128x64 crop: x, y of the 18 joints."""
 NETWORK = NetworkConfig(height=64, width=32, channels=(8, 8, 16, 16), coarse_channels=8, head_channels=16)
 
@@ -219,9 +235,11 @@ def test_quality_counts_near_missed_and_extra_joints():
     predicted[0, 2, 2] = 0.1  # left out
     quality = pose_quality(predicted, known, 128, np.full(18, 0.5))
     assert quality == {
-        "pck": pytest.approx(15 / 17, abs=1e-4), "placed": pytest.approx(16 / 17, abs=1e-4),
-        "missed": pytest.approx(1 / 17, abs=1e-4), "extra": 1.0,
-    }  # fmt: skip
+        "pck": pytest.approx(15 / 17, abs=1e-4),
+        "placed": pytest.approx(16 / 17, abs=1e-4),
+        "missed": pytest.approx(1 / 17, abs=1e-4),
+        "extra": 1.0,
+    }
 
 
 def test_held_out_identities_are_never_trained_on():
@@ -242,9 +260,18 @@ def market(tmp_path_factory) -> TrainPoseConfig:
     index = make(IndexConfig(root=root, workers=1), folder)
     poses = make(ImportPosesConfig(images=index, csv=[pose_csv(folder, market_files())]), folder)
     return TrainPoseConfig(
-        images=[index], poses=[poses], missing_weight=[0.5], height=64, width=32, steps=6, batch_size=4,
-        checkpoint_every=2, measure_every=4, device="cpu", precision="float32",
-    )  # fmt: skip
+        images=[index],
+        poses=[poses],
+        missing_weight=[0.5],
+        height=64,
+        width=32,
+        steps=6,
+        batch_size=4,
+        checkpoint_every=2,
+        measure_every=4,
+        device="cpu",
+        precision="float32",
+    )
 
 
 def test_a_stopped_training_ends_with_the_weights_of_one_that_was_not(market, tmp_path, monkeypatch):

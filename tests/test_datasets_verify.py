@@ -33,10 +33,22 @@ def test_a_whole_store_passes(store):
 @pytest.mark.parametrize(
     "damage",
     [
-        "bit", "truncated", "missing", "added", "pipe instead", "added pipe", "link to nowhere", "manifest text",
-        "manifest hash", "manifest list", "manifest summary", "manifest gone", "manifest a text", "file without size",
+        "bit",
+        "truncated",
+        "missing",
+        "added",
+        "pipe instead",
+        "added pipe",
+        "link to nowhere",
+        "manifest text",
+        "manifest hash",
+        "manifest list",
+        "manifest summary",
+        "manifest gone",
+        "manifest a text",
+        "file without size",
     ],
-)  # fmt: skip
+)
 def test_each_kind_of_damage_is_found_and_named(store, caplog, damage):
     artifact = next((store / "index").glob("[!.]*"))
     file, manifest = artifact / "images.parquet", artifact / "manifest.json"

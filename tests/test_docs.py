@@ -147,8 +147,12 @@ def test_every_nested_field_exists(page: Path) -> None:
     pattern = re.compile(r"(?<![\w./:-])([a-z_]+\.[a-z_.]+\*?)(?![\w/(])")
     named = {text.strip() for text in code_of(page) if pattern.fullmatch(text.strip())}
     named = {name for name in named if name.rpartition(".")[2] not in ENDINGS}
-    nested = {field for config in all_configs() for field, info in config.model_fields.items()
-              if any(models_in(info.annotation))}  # fmt: skip
+    nested = {
+        field
+        for config in all_configs()
+        for field, info in config.model_fields.items()
+        if any(models_in(info.annotation))
+    }
     assert {name for name in named if name.partition(".")[0] in nested and not known_field(name)} == set()
 
 
@@ -162,10 +166,11 @@ def known_field(name: str) -> bool:
     outer, _, start = name.rstrip("*").partition(".")
     return any(
         field.startswith(start)
-        for config in all_configs() if outer in config.model_fields
+        for config in all_configs()
+        if outer in config.model_fields
         for inner in models_in(config.model_fields[outer].annotation)
         for field in inner.model_fields
-    )  # fmt: skip
+    )
 
 
 @each_page
@@ -180,11 +185,15 @@ def test_every_named_file_of_the_repository_exists(page: Path) -> None:
 
 
 NOT_IN_THE_REPOSITORY = {
-    "ablation.md", "comparison.md", "results.md", "report.md", "README.md",  # written by stages
+    "ablation.md",
+    "comparison.md",
+    "results.md",
+    "report.md",
+    "README.md",  # written by stages
     "list_eval_partition.txt",  # of a data set
     "tests/datasets/",  # named as what must not be there
     "mirror.py",  # the reader's own
-}  # fmt: skip
+}
 
 
 def there(name: str) -> bool:
@@ -262,10 +271,12 @@ def test_the_file_map_names_every_module() -> None:
     file_map = page[page.index("## File map") :]
     mapped = re.findall(r"`([\w./*]+\.py|[\w./]+/)`", file_map)
     absent = {
-        file for file in FILES
-        if file.endswith(".py") and Path(file).name not in BORING
+        file
+        for file in FILES
+        if file.endswith(".py")
+        and Path(file).name not in BORING
         and not any(fnmatch(file, f"{name}*") for name in mapped)
-    }  # fmt: skip
+    }
     assert absent == set()
 
 

@@ -30,9 +30,20 @@ pytestmark = pytest.mark.timeout(900)  # whichever test comes first waits for th
 def regenerate(repository: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """``python -m flows regenerate --preset smoke`` with a store and a Prefect of its own."""
     command = [
-        sys.executable, "-m", "flows", "regenerate", "--preset", "smoke", "--store", str(folder / "store"),
-        "--output", str(folder / "smoke"), "--device", "cpu", *arguments,
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "flows",
+        "regenerate",
+        "--preset",
+        "smoke",
+        "--store",
+        str(folder / "store"),
+        "--output",
+        str(folder / "smoke"),
+        "--device",
+        "cpu",
+        *arguments,
+    ]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     return subprocess.run(command, cwd=repository, env=environment, capture_output=True, text=True)
 

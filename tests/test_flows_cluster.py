@@ -91,9 +91,22 @@ def artifacts(store: Path, *stages: str) -> dict[str, str]:
 
 def regenerate(repository: Path, folder: Path, *arguments: str) -> None:
     command = [
-        sys.executable, "-m", "flows", "regenerate", "--preset", "smoke", "--device", "cpu", "--workers", "1",
-        "--store", str(folder / "store"), "--output", str(folder / "out"), *arguments,
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "flows",
+        "regenerate",
+        "--preset",
+        "smoke",
+        "--device",
+        "cpu",
+        "--workers",
+        "1",
+        "--store",
+        str(folder / "store"),
+        "--output",
+        str(folder / "out"),
+        *arguments,
+    ]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     result = subprocess.run(command, cwd=repository, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-6000:]

@@ -39,9 +39,13 @@ def inputs(tmp_path):
         return finish(tmp_path / name, name, name)
 
     return ReidInputs(
-        folder("shards"), folder("test"), folder("subsets"), {(20, 0): folder("synthetic")},
-        {(20, 0): folder("reconstructions")}, folder("others"),
-    )  # fmt: skip
+        folder("shards"),
+        folder("test"),
+        folder("subsets"),
+        {(20, 0): folder("synthetic")},
+        {(20, 0): folder("reconstructions")},
+        folder("others"),
+    )
 
 
 def config_of(**changes):
@@ -65,8 +69,11 @@ def test_every_arm_runs_on_its_own_data_and_the_full_set_has_no_synthetic_arm(tm
     synthetic = {arm: [path.name for path in runs[20, arm, 0].synthetic] for arm in ARMS}
     assert synthetic.pop("reconstruction") == ["reconstructions"]
     assert {arm for arm, names in synthetic.items() if names == ["synthetic"]} == {
-        "real+synthetic", "real-then-synthetic", "real+checked", "pretrained+synthetic",
-    }  # fmt: skip
+        "real+synthetic",
+        "real-then-synthetic",
+        "real+checked",
+        "pretrained+synthetic",
+    }
     recipe = config_of().reid.augmentation
     assert runs[20, "cheap-augmentation", 0].augmentation == cheap_augmentation(recipe) != recipe
 

@@ -132,9 +132,14 @@ def test_a_data_set_that_grows_re_makes_only_what_its_new_images_touch(site, tmp
     root = write_files(tmp_path / "Market-1501", files)
     poses = tmp_path / "poses.csv"
     settings = smoke(
-        tmp_path, root=str(root), poses=[str(poses)], miniature=None, continue_training="warm-start",
-        fractions=[40], protocol="paper",
-    )  # fmt: skip
+        tmp_path,
+        root=str(root),
+        poses=[str(poses)],
+        miniature=None,
+        continue_training="warm-start",
+        fractions=[40],
+        protocol="paper",
+    )
     poses.write_text("\n".join(pose_lines(files)) + "\n")
     assert finish(site, site.run("regenerate/smoke", settings)) == "COMPLETED"
     before = set(manifests(tmp_path / "store"))

@@ -35,8 +35,10 @@ def test_the_flow_gets_the_stages_config_and_the_store(tmp_path, capsys, monkeyp
     assert command.main(["extract-poses", *arguments]) == 0
     ((config, store),) = calls
     assert config.model_dump(include={"images", "backend", "scales"}) == {
-        "images": Path("i"), "backend": "openpose", "scales": [0.5, 1.0],
-    }  # fmt: skip
+        "images": Path("i"),
+        "backend": "openpose",
+        "scales": [0.5, 1.0],
+    }
     assert store == tmp_path
     assert capsys.readouterr().out.strip() == "made"
 

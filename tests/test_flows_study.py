@@ -84,16 +84,26 @@ def _command(config: StageConfig):
 def test_a_toy_study_runs_from_rendering_to_the_gains_over_every_control(tmp_path):
     people = {"train_identities": 3, "images_per_identity": 4, "distractors": 0, "junk": 0}
     config = RegenerateConfig(
-        preset="study", draws=2, fractions=[40], workers=1, device="cpu",
-        miniature={**people, "test_identities": 3}, pretrain={"population": people, "reid_steps": 3},
+        preset="study",
+        draws=2,
+        fractions=[40],
+        workers=1,
+        device="cpu",
+        miniature={**people, "test_identities": 3},
+        pretrain={"population": people, "reid_steps": 3},
         train={"steps": 1, "batch_size": 1, "warmup_steps": 0, "sample_steps": 1},
-        synthesize={"steps": 1, "showcase": 0}, reid={"schedule": {"steps": 2}}, benchmark={"resamples": 100},
-    )  # fmt: skip
+        synthesize={"steps": 1, "showcase": 0},
+        reid={"schedule": {"steps": 2}},
+        benchmark={"resamples": 100},
+    )
     result = regenerate_with(config, in_this_process(tmp_path))
     assert is_complete(result.report) and len(result.runs) == 4 * 2 * 2
     table = pd.read_parquet(result.benchmark / "gains.parquet").query("metric == 'map'").set_index(["baseline", "arm"])
-    asked = [("real-long", "real+synthetic"), ("real-pretrained", "real+synthetic"),
-             ("real-pretrained", "pretrained+synthetic")]  # fmt: skip
+    asked = [
+        ("real-long", "real+synthetic"),
+        ("real-pretrained", "real+synthetic"),
+        ("real-pretrained", "pretrained+synthetic"),
+    ]
     for pair in asked:
         row = table.loc[pair]
         assert (row.unit, row.pairs) == ("draw", 4)

@@ -33,9 +33,12 @@ def tiny_encoder(kind: str) -> torch.nn.Module:
 def models(request, tmp_path: Path) -> tuple[str, Path, Path]:
     torch.manual_seed(1)
     vae = AutoencoderKL(
-        block_out_channels=(4, 4, 4), down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3, norm_num_groups=2, latent_channels=4,
-    )  # fmt: skip
+        block_out_channels=(4, 4, 4),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        norm_num_groups=2,
+        latent_channels=4,
+    )
     vae.save_pretrained(tmp_path / "vae")
     tiny_encoder(request.param).save_pretrained(tmp_path / "encoder")
     return request.param, tmp_path / "vae", tmp_path / "encoder"
@@ -48,14 +51,25 @@ def test_the_pipeline_sees_a_photograph_as_the_data_set_was_encoded(models, tmp_
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8))
     latents, tokens = features([picture])
     model = new_denoiser(
-        ModelConfig(channels=(16, 32), attention=(False, True), head_width=8, cross_attention_dim=16, norm_groups=8,
-                    pose_channels=(4, 4, 8)),
-        latent_channels=4, image_token_dim=16,
-    )  # fmt: skip
+        ModelConfig(
+            channels=(16, 32),
+            attention=(False, True),
+            head_width=8,
+            cross_attention_dim=16,
+            norm_groups=8,
+            pose_channels=(4, 4, 8),
+        ),
+        latent_channels=4,
+        image_token_dim=16,
+    )
     pipeline = Generator(
-        model=model, vae=features.vae, scheduler=noise_scheduler(NoiseConfig()), image_encoder=features.image_encoder,
-        view_size=(HEIGHT, WIDTH), token_size=(24, 16),
-    ).pipeline()  # fmt: skip
+        model=model,
+        vae=features.vae,
+        scheduler=noise_scheduler(NoiseConfig()),
+        image_encoder=features.image_encoder,
+        view_size=(HEIGHT, WIDTH),
+        token_size=(24, 16),
+    ).pipeline()
     with torch.no_grad():
         ((source,),) = pipeline.encode([[SourceImage(image=picture)]])
     np.testing.assert_allclose(source.latents.numpy(), latents[0, 0], atol=2e-3)

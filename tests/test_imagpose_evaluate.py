@@ -206,8 +206,9 @@ def test_both_inceptions_take_their_published_shapes(tmp_path: Path, monkeypatch
     save_file(inception_v3(weights=None, init_weights=False).state_dict(), tmp_path / "torchvision.safetensors")
     made, cpu = pictures(2, 64, 32, 0), torch.device("cpu")
     for name, load in (
-        ("tensorflow", image_metrics.inception_features), ("torchvision", image_metrics.torchvision_features)
-    ):  # fmt: skip
+        ("tensorflow", image_metrics.inception_features),
+        ("torchvision", image_metrics.torchvision_features),
+    ):
         features = load(tmp_path / f"{name}.safetensors", cpu)
         assert features(made).shape == (2, 2048)
         assert torch.allclose(features(made)[:1], features(made[:1]), atol=1e-4)
@@ -233,9 +234,15 @@ def _make_shards(config: _Shards, directory: Path) -> dict[str, Any]:
             buffer = io.BytesIO()
             Image.fromarray(rng.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)).save(buffer, "JPEG")
             facts = {
-                "key": key, "pid": int(key[:4]), "camid": 1, "split": split, "role": "person",
-                "width": WIDTH, "height": HEIGHT, "keypoints": keypoints_to_json(pose(number)),
-            }  # fmt: skip
+                "key": key,
+                "pid": int(key[:4]),
+                "camid": 1,
+                "split": split,
+                "role": "person",
+                "width": WIDTH,
+                "height": HEIGHT,
+                "keypoints": keypoints_to_json(pose(number)),
+            }
             members += [(f"{key}.jpg", buffer.getvalue()), (f"{key}.json", json.dumps(facts).encode())]
         write_tar(directory / f"{split}-00000.tar", iter(members))
     return {}
@@ -267,7 +274,7 @@ def test_all_scenarios_and_bounds_are_measured_on_the_same_pairs(
     monkeypatch.setattr(evaluate, "inception_features", fake_features)
     config = config_of(
         shards, generator, alexnet=alexnet_file, inception=alexnet_file, known_weights_only=False, height=64, width=32
-    )  # fmt: skip
+    )
     directory = build(config, make_evaluation, output=tmp_path / "result")
     results = json.loads((directory / "results.json").read_text())
     rows = {row["row"]: row for row in results["rows"]}

@@ -22,19 +22,30 @@ from imagpose.training.checkpoint import Generator, save_generator
 from imagpose.training.noise import noise_scheduler, prediction_target, signal_to_noise, timestep_weights
 
 TINY = ModelConfig(
-    channels=(16, 32), attention=(True, True), head_width=8, cross_attention_dim=24, norm_groups=8,
-    pose_channels=(4, 4, 8), token_patch=4,
-)  # fmt: skip
+    channels=(16, 32),
+    attention=(True, True),
+    head_width=8,
+    cross_attention_dim=24,
+    norm_groups=8,
+    pose_channels=(4, 4, 8),
+    token_patch=4,
+)
 POSE = np.column_stack([np.linspace(2, 29, 18), np.linspace(2, 60, 18), np.ones(18)]).astype(np.float32)
 
 
 def stock_unet() -> UNet2DConditionModel:
     torch.manual_seed(0)
     return UNet2DConditionModel(
-        in_channels=4, out_channels=4, block_out_channels=(16, 32), layers_per_block=1, cross_attention_dim=24,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        norm_num_groups=8, attention_head_dim=2,
-    )  # fmt: skip
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(16, 32),
+        layers_per_block=1,
+        cross_attention_dim=24,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        norm_num_groups=8,
+        attention_head_dim=2,
+    )
 
 
 def inputs(canvases: int = 2) -> dict[str, Tensor]:
@@ -190,8 +201,13 @@ def test_an_ablation_without_conditioning_weights_is_saved_and_sampled(tmp_path)
     torch.manual_seed(0)
     model = new_denoiser(TINY.model_copy(update=ABLATIONS["B0"]), latent_channels=4, image_token_dim=24)
     assert not list(model.feature_conditioning.parameters())  # no texture tokens, and equal widths need no projection
-    vae = AutoencoderKL(block_out_channels=(4, 4, 4), down_block_types=("DownEncoderBlock2D",) * 3,
-                        up_block_types=("UpDecoderBlock2D",) * 3, norm_num_groups=2, latent_channels=4)  # fmt: skip
+    vae = AutoencoderKL(
+        block_out_channels=(4, 4, 4),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        norm_num_groups=2,
+        latent_channels=4,
+    )
     generator = Generator(model=model, vae=vae, scheduler=noise_scheduler(NoiseConfig()))
     save_generator(tmp_path, generator)
     source = SourceFeatures(latents=torch.randn(4, 8, 4), tokens=torch.randn(9, 24), keypoints=POSE)

@@ -27,9 +27,14 @@ def tiny_pipeline(seed: int = 0, image_encoder: object = None) -> IMAGPosePipeli
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         config = ModelConfig(
-            channels=(16, 32), attention=(True, True), head_width=8, cross_attention_dim=16, norm_groups=8,
-            pose_channels=(4, 8), token_patch=4,
-        )  # fmt: skip
+            channels=(16, 32),
+            attention=(True, True),
+            head_width=8,
+            cross_attention_dim=16,
+            norm_groups=8,
+            pose_channels=(4, 8),
+            token_patch=4,
+        )
         model = new_denoiser(config, 4, TOKENS[1])
         for parameter in model.parameters():  # fresh weights hide pose, sources and CVA behind zeros
             if parameter.ndim > 1:
@@ -37,17 +42,31 @@ def tiny_pipeline(seed: int = 0, image_encoder: object = None) -> IMAGPosePipeli
             elif (parameter == 0).all():
                 torch.nn.init.normal_(parameter, std=0.1)
         vae = AutoencoderKL(
-            down_block_types=["DownEncoderBlock2D"] * 2, up_block_types=["UpDecoderBlock2D"] * 2,
-            block_out_channels=(8, 8), norm_num_groups=4, latent_channels=4,
-        )  # fmt: skip
+            down_block_types=["DownEncoderBlock2D"] * 2,
+            up_block_types=["UpDecoderBlock2D"] * 2,
+            block_out_channels=(8, 8),
+            norm_num_groups=4,
+            latent_channels=4,
+        )
     scheduler = DDIMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="v_prediction",
-        rescale_betas_zero_snr=True, timestep_spacing="trailing", clip_sample=False,
-    )  # fmt: skip
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+        clip_sample=False,
+    )
     return IMAGPosePipeline(
-        model.unet, model.pose_encoder, model.feature_conditioning, vae.eval(), scheduler, image_encoder,
-        view_height=HEIGHT, view_width=WIDTH,
-    )  # fmt: skip
+        model.unet,
+        model.pose_encoder,
+        model.feature_conditioning,
+        vae.eval(),
+        scheduler,
+        image_encoder,
+        view_height=HEIGHT,
+        view_width=WIDTH,
+    )
 
 
 def tiny_image_encoder() -> object:
@@ -74,8 +93,10 @@ def request(seed: int, sources: int = 1, poses: int = 3, mode: str = "free", **f
     return CanvasRequest(
         sources=[source(100 * seed + i) for i in range(sources)],
         poses=[pose(1000 + 10 * seed + i) for i in range(poses)],
-        seed=seed, mode=mode, **fields,
-    )  # fmt: skip
+        seed=seed,
+        mode=mode,
+        **fields,
+    )
 
 
 SCENARIOS = [request(1, 1, 1, "T1"), request(2, 1, 1, "T2"), request(3, 3, 1, "T3"), request(4, 1, 3, "IMAGPose*")]
@@ -215,18 +236,20 @@ REFUSALS = {
     "other preset's latents": (
         CanvasRequest(
             sources=[SourceFeatures(latents=torch.zeros(8, 16, 8), tokens=torch.zeros(TOKENS), keypoints=pose(1))],
-            poses=[pose(1)], seed=1,
+            poses=[pose(1)],
+            seed=1,
         ),
         "do not fit this generator's 4 channels",
     ),
     "other preset's tokens": (
         CanvasRequest(
             sources=[SourceFeatures(latents=torch.zeros(LATENTS), tokens=torch.zeros(5, 768), keypoints=pose(1))],
-            poses=[pose(1)], seed=1,
+            poses=[pose(1)],
+            seed=1,
         ),
         "do not fit this generator's width 24",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", REFUSALS)
@@ -251,9 +274,13 @@ def test_my_photograph_and_my_pose_give_marked_pictures(tmp_path: Path) -> None:
     Image.fromarray(pixels).save(tmp_path / "me.png")
     (tmp_path / "pose.json").write_text(json.dumps(pose(3).tolist()))
     config = GenerateConfig(
-        generator=tmp_path / "generator", source=(tmp_path / "me.png",), pose=(tmp_path / "pose.json",) * 2,
-        steps=2, out=tmp_path / "out", device="cpu",
-    )  # fmt: skip
+        generator=tmp_path / "generator",
+        source=(tmp_path / "me.png",),
+        pose=(tmp_path / "pose.json",) * 2,
+        steps=2,
+        out=tmp_path / "out",
+        device="cpu",
+    )
     assert run_generate(config) == 0
     made = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert made == ["overview.png", "picture-0.png", "picture-1.png", "pictures.json"]
@@ -277,9 +304,14 @@ def test_skeletons_are_found_in_pictures_and_people_cut_out(tmp_path: Path, monk
     pixels = np.random.default_rng(0).integers(1, 256, (150, 200, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "me.png")
     config = GenerateConfig(
-        generator=tmp_path / "generator", source=(tmp_path / "me.png",), pose=(tmp_path / "me.png",), mode="T1",
-        steps=1, out=tmp_path / "out", device="cpu",
-    )  # fmt: skip
+        generator=tmp_path / "generator",
+        source=(tmp_path / "me.png",),
+        pose=(tmp_path / "me.png",),
+        mode="T1",
+        steps=1,
+        out=tmp_path / "out",
+        device="cpu",
+    )
     assert run_generate(config) == 0
     assert len(list((tmp_path / "out").glob("picture-*.png"))) == 3  # T1's three pictures of one pose
     Image.new("RGB", (200, 150)).save(tmp_path / "nobody.png")

@@ -33,8 +33,13 @@ from tests.test_imagpose_pipeline import HEIGHT, LATENTS, TOKENS, WIDTH, pose, t
 
 IMAGES = {1: 5, 2: 3, 3: 1, 7: 2}  # per identity
 KEYS = [f"{pid:04d}_c{i % 2 + 1}s1_{i:06d}_01" for pid, count in IMAGES.items() for i in range(count)]
-SUBSET = ["0001_c1s1_000000_01", "0001_c2s1_000001_01", "0002_c1s1_000000_01", "0003_c1s1_000000_01",
-          "0007_c2s1_000001_01"]  # fmt: skip
+SUBSET = [
+    "0001_c1s1_000000_01",
+    "0001_c2s1_000001_01",
+    "0002_c1s1_000000_01",
+    "0003_c1s1_000000_01",
+    "0007_c2s1_000001_01",
+]
 
 
 class _Stage(StageConfig):
@@ -57,9 +62,15 @@ def _members() -> Iterator[tuple[str, bytes]]:
     rng = np.random.default_rng(0)
     for number, key in enumerate(KEYS):
         facts = {
-            "key": key, "pid": int(key[:4]), "camid": int(key[6]), "split": "train", "role": "person",
-            "width": WIDTH, "height": HEIGHT, "keypoints": keypoints_to_json(pose(number)),
-        }  # fmt: skip
+            "key": key,
+            "pid": int(key[:4]),
+            "camid": int(key[6]),
+            "split": "train",
+            "role": "person",
+            "width": WIDTH,
+            "height": HEIGHT,
+            "keypoints": keypoints_to_json(pose(number)),
+        }
         yield f"{key}.json", json.dumps(facts).encode()
         for name, shape in (("latent", LATENTS), ("tokens", TOKENS)):
             buffer = io.BytesIO()
@@ -70,9 +81,13 @@ def _members() -> Iterator[tuple[str, bytes]]:
 def _make_encoded(config: _Encode, directory: Path) -> dict[str, Any]:
     write_tar(directory / "train-00000.tar", _members())
     index = {
-        "files": [{"name": "train-00000.tar", "split": "train", "samples": len(KEYS)}], "samples": len(KEYS),
-        "view_size": [HEIGHT, WIDTH], "latent_shape": LATENTS, "token_shape": TOKENS, "mirrored": False,
-    }  # fmt: skip
+        "files": [{"name": "train-00000.tar", "split": "train", "samples": len(KEYS)}],
+        "samples": len(KEYS),
+        "view_size": [HEIGHT, WIDTH],
+        "latent_shape": LATENTS,
+        "token_shape": TOKENS,
+        "mirrored": False,
+    }
     (directory / "index.json").write_text(json.dumps(index))
     return {}
 
@@ -187,8 +202,11 @@ def test_poses_rare_in_a_camera_are_those_that_it_seldom_shows() -> None:
         keypoints[:, 1] = np.linspace(0, 100, 18)
         keypoints[[2, 8], 0], keypoints[[5, 11], 0] = right, left
     # camera 1 sees fronts, camera 2 backs; each person is in one of them
-    rows = [(f"000{camera}_c{camera}s1_{i:06d}_01", camera, camera, front if camera == 1 else back)
-            for camera in (1, 2) for i in range(30)]  # fmt: skip
+    rows = [
+        (f"000{camera}_c{camera}s1_{i:06d}_01", camera, camera, front if camera == 1 else back)
+        for camera in (1, 2)
+        for i in range(30)
+    ]
     frame = pd.DataFrame(rows, columns=["key", "pid", "camid", "keypoints"])
     plan = make_plan(frame, images=200, poses=1, policy="paper", pose_policy="rare-in-camera")
     for camera, other in ((1, "0002"), (2, "0001")):
@@ -263,9 +281,7 @@ def test_a_picture_of_a_set_without_showcase_or_to_no_jpeg_is_refused(inputs: di
 
 @pytest.mark.parametrize("mode", ["T1", "T2", "T3"])
 def test_the_papers_other_scenarios_make_sets_too(inputs: dict[str, Path], tmp_path: Path, mode: str) -> None:
-    directory = build(
-        config_of(inputs, mode=mode, images=3, showcase=0), make_synthetic, output=tmp_path / "set"
-    )  # fmt: skip
+    directory = build(config_of(inputs, mode=mode, images=3, showcase=0), make_synthetic, output=tmp_path / "set")
     table = pd.read_parquet(directory / "synthetic.parquet")
     assert len(table) == 3
     assert set(table["mode"]) == {mode}

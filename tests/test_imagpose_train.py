@@ -28,18 +28,26 @@ from tests.small_encoded import encoded_artifact
 from tests.test_imagpose_canvas import RandomImages
 
 MODEL = ModelConfig(
-    channels=(16, 32), attention=(False, True), head_width=8, cross_attention_dim=16, norm_groups=8,
-    pose_channels=(4, 4, 8), token_patch=4,
-)  # fmt: skip
+    channels=(16, 32),
+    attention=(False, True),
+    head_width=8,
+    cross_attention_dim=16,
+    norm_groups=8,
+    pose_channels=(4, 4, 8),
+    token_patch=4,
+)
 
 
 @pytest.fixture(scope="module")
 def frozen() -> FrozenParts:
     torch.manual_seed(0)
     vae = AutoencoderKL(
-        block_out_channels=(4, 4, 4), down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3, norm_num_groups=2, latent_channels=4,
-    )  # fmt: skip
+        block_out_channels=(4, 4, 4),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        norm_num_groups=2,
+        latent_channels=4,
+    )
     return FrozenParts(vae=vae, image_encoder=None, view_size=(32, 16), token_size=(32, 16))
 
 
@@ -61,9 +69,15 @@ class OnePerson(RandomImages):
 
 def config(**fields) -> TrainConfig:
     defaults = {
-        "model": MODEL, "steps": 12, "batch_size": 2, "log_every": 1, "checkpoint_every": 4, "warmup_steps": 2,
-        "sample_steps": 2, "device": "cpu",
-    }  # fmt: skip
+        "model": MODEL,
+        "steps": 12,
+        "batch_size": 2,
+        "log_every": 1,
+        "checkpoint_every": 4,
+        "warmup_steps": 2,
+        "sample_steps": 2,
+        "device": "cpu",
+    }
     return TrainConfig(**{"encoded": Path("nowhere"), **defaults, **fields})
 
 
@@ -154,11 +168,27 @@ def test_timesteps_of_a_batch_cover_the_whole_range() -> None:
 def test_one_canvas_is_learned_by_heart_and_sampled_again(tmp_path, frozen) -> None:
     model = MODEL.model_copy(update={"channels": (32, 32), "cross_attention_dim": 32})
     run = trainer(
-        tmp_path, frozen, model=model, batch_size=4, steps=300, learning_rate=6e-3, warmup_steps=10, flip=0.0,
-        min_masked=3, max_masked=3, drop_image_tokens=0.0, drop_texture_tokens=0.0, drop_both=0.0, ema_decay=0.95,
-        noise=NoiseConfig(min_snr_gamma=None), visible_weight=0.0, log_every=10, checkpoint_every=1000,
-        sample_every=1000, tensorboard=False,
-    )  # fmt: skip
+        tmp_path,
+        frozen,
+        model=model,
+        batch_size=4,
+        steps=300,
+        learning_rate=6e-3,
+        warmup_steps=10,
+        flip=0.0,
+        min_masked=3,
+        max_masked=3,
+        drop_image_tokens=0.0,
+        drop_texture_tokens=0.0,
+        drop_both=0.0,
+        ema_decay=0.95,
+        noise=NoiseConfig(min_snr_gamma=None),
+        visible_weight=0.0,
+        log_every=10,
+        checkpoint_every=1000,
+        sample_every=1000,
+        tensorboard=False,
+    )
     one = OnePerson()
     run.source = one
     run.run()
@@ -195,18 +225,26 @@ def test_a_saved_generator_opens_again_and_can_be_gone_on_from(tmp_path, frozen,
     assert all(torch.equal(value, weights[key]) for key, value in again.state_dict().items())
     with pytest.raises(ValueError, match="token width and stride"):
         initial_denoiser(config(init_from=tmp_path / "generator"), 4, 96, 4)
-    assert all(torch.isfinite(value).all() for value in load_file(
-        tmp_path / "generator" / "unet" / "diffusion_pytorch_model.safetensors").values())  # fmt: skip
+    assert all(
+        torch.isfinite(value).all()
+        for value in load_file(tmp_path / "generator" / "unet" / "diffusion_pytorch_model.safetensors").values()
+    )
 
 
 def stable_diffusion_folder(folder: Path) -> UNet2DConditionModel:
     """A small folder in the layout of a published Stable Diffusion pipeline."""
     torch.manual_seed(3)
     unet = UNet2DConditionModel(
-        in_channels=4, out_channels=4, block_out_channels=(16, 32), layers_per_block=1, cross_attention_dim=24,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        norm_num_groups=8, attention_head_dim=2,
-    )  # fmt: skip
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(16, 32),
+        layers_per_block=1,
+        cross_attention_dim=24,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        norm_num_groups=8,
+        attention_head_dim=2,
+    )
     unet.save_pretrained(folder / "unet")
     (folder / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
     return unet
@@ -256,8 +294,10 @@ def test_nobody_is_left_waiting_for_a_signal_outside_the_main_thread(tmp_path, f
 
 
 def test_parts_of_a_batch_give_the_gradients_of_the_whole(tmp_path, frozen) -> None:
-    whole, parts = trainer(tmp_path / "a", frozen, batch_size=5), trainer(tmp_path / "b", frozen, batch_size=5,
-                                                                          gradient_accumulation=3)  # fmt: skip
+    whole, parts = (
+        trainer(tmp_path / "a", frozen, batch_size=5),
+        trainer(tmp_path / "b", frozen, batch_size=5, gradient_accumulation=3),
+    )
     for run in (whole, parts):
         run.optimizer.step = lambda rate: None  # the gradients stay
         run.batches = run._batches()

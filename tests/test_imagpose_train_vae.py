@@ -55,17 +55,32 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def vae_config(shards: Path, **fields: object) -> TrainVaeConfig:
     given = {
-        "view_height": 32, "view_width": 16, "channels": (8, 8, 8), "norm_groups": 4, "steps": 8, "batch_size": 4,
-        "checkpoint_every": 3, "precision": "no", "device": "cpu",
-    }  # fmt: skip
+        "view_height": 32,
+        "view_width": 16,
+        "channels": (8, 8, 8),
+        "norm_groups": 4,
+        "steps": 8,
+        "batch_size": 4,
+        "checkpoint_every": 3,
+        "precision": "no",
+        "device": "cpu",
+    }
     return TrainVaeConfig(shards=shards, **{**given, **fields})
 
 
 def encoder_config(shards: Path, **fields: object) -> TrainImageEncoderConfig:
     given = {
-        "height": 32, "width": 16, "hidden_size": 16, "layers": 1, "heads": 2, "steps": 8, "identities_per_batch": 4,
-        "checkpoint_every": 3, "precision": "no", "device": "cpu",
-    }  # fmt: skip
+        "height": 32,
+        "width": 16,
+        "hidden_size": 16,
+        "layers": 1,
+        "heads": 2,
+        "steps": 8,
+        "identities_per_batch": 4,
+        "checkpoint_every": 3,
+        "precision": "no",
+        "device": "cpu",
+    }
     return TrainImageEncoderConfig(shards=shards, **{**given, **fields})
 
 

@@ -58,12 +58,21 @@ def run(count, out, port):
     children = [
         subprocess.Popen(
             [sys.executable, str(script), str(count), str(out)],
-            env=common if count == 1 else {**common, "MASTER_PORT": str(port), "WORLD_SIZE": str(count),
-                                           "RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(count)},
-            stderr=subprocess.PIPE, text=True,
+            env=common
+            if count == 1
+            else {
+                **common,
+                "MASTER_PORT": str(port),
+                "WORLD_SIZE": str(count),
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+                "LOCAL_WORLD_SIZE": str(count),
+            },
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for rank in range(count)
-    ]  # fmt: skip
+    ]
     for child in children:
         _, error = child.communicate(timeout=240)
         assert child.returncode == 0, error[-2000:]

@@ -57,10 +57,17 @@ def finished(directory: Path, stage: str, config: dict, summary: dict | None = N
     """Make a folder of files a finished artifact."""
     content = hashlib.sha256(repr(sorted(config.items(), key=str)).encode()).hexdigest()
     manifest = {
-        "stage": stage, "key": content[:16], "content_sha256": content, "summary": summary or {}, "config": config,
-        "inputs": {}, "files": [], "started": "2026-01-01T00:00:00+00:00", "seconds": seconds,
+        "stage": stage,
+        "key": content[:16],
+        "content_sha256": content,
+        "summary": summary or {},
+        "config": config,
+        "inputs": {},
+        "files": [],
+        "started": "2026-01-01T00:00:00+00:00",
+        "seconds": seconds,
         "versions": {"python": "3.11", "numpy": "2"},
-    }  # fmt: skip
+    }
     (directory / "manifest.json").write_text(json.dumps(manifest))
     return directory
 
@@ -148,8 +155,17 @@ def make_runs(
         folder.mkdir()
         rng = np.random.default_rng([fraction, number, draw, seed])
         first = rng.integers(6, 9, PEOPLE) if arms[number] == worst else rng.integers(1, 6 - number, PEOPLE)
-        rows = {"query": query["key"], "pid": query["pid"], "camid": 1, "matches": 1, "first_rank": first,
-                "last_rank": first, "ap": 1 / first, "ap_trapezoid": 1 / first, "inp": 1 / first}  # fmt: skip
+        rows = {
+            "query": query["key"],
+            "pid": query["pid"],
+            "camid": 1,
+            "matches": 1,
+            "first_rank": first,
+            "last_rank": first,
+            "ap": 1 / first,
+            "ap_trapezoid": 1 / first,
+            "inp": 1 / first,
+        }
         pd.DataFrame(rows).to_parquet(folder / "per_query.parquet")
         make_ranked(query, gallery, first).to_parquet(folder / "ranked.parquet")
         log = [{"step": s, "loss": 5 / s**0.3 + rng.random() / 5, "accuracy": 0.5} for s in range(1, 101)]
@@ -203,15 +219,22 @@ def make_synthetic(root: Path) -> list[Path]:
         (folder / "showcase").mkdir(parents=True)
         rows = []
         for pid in range(1, 5):
-            names = {name: [f"showcase/{pid}_{name}_{i}.png" for i in range(count)]
-                     for name, count in (("sources", 1), ("poses", 3), ("generated", 3), ("truth", 3))}  # fmt: skip
+            names = {
+                name: [f"showcase/{pid}_{name}_{i}.png" for i in range(count)]
+                for name, count in (("sources", 1), ("poses", 3), ("generated", 3), ("truth", 3))
+            }
             for number, name in enumerate([name for kind in names.values() for name in kind]):
                 person(pid, number).save(folder / name)
             rows.append({"pid": pid, **names})
         (folder / "showcase.json").write_text(json.dumps({"rows": rows}))
         status = ["ok"] * 76 + ["flat"] * 3 + [EVIL]
-        columns = {"key": [f"s{i:02d}" for i in range(80)], "pid": np.arange(80) % PEOPLE, "status": status,
-                   "pose_score": np.linspace(0, 1, 80), "source_keys": [["0002_c1s1_train_01"]] * 80}  # fmt: skip
+        columns = {
+            "key": [f"s{i:02d}" for i in range(80)],
+            "pid": np.arange(80) % PEOPLE,
+            "status": status,
+            "pose_score": np.linspace(0, 1, 80),
+            "source_keys": [["0002_c1s1_train_01"]] * 80,
+        }
         pd.DataFrame(columns).to_parquet(folder / "synthetic.parquet")
         person(1, 0).resize((600, 400)).save(folder / "contact_sheet.png")
         with tarfile.open(folder / "synthetic-00000.tar", "w") as tar:
@@ -234,11 +257,18 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     card.write_text(f"---\nlicense: mit\n---\n# Tiny VAE {EVIL}\n\nTrained on 4,000 rendered people.\n")
     runs = make_runs(root, index)
     return {
-        "benchmark": make_table(root, runs), "runs": runs, "images": index,
-        "poses": make_poses(root, index), "generators": make_generators(root), "synthetic": make_synthetic(root),
-        "model_cards": [card], "preset": "demo", "resolved": {"root": EVIL, "steps": 3},
-        "commands": [f"make demo # {EVIL}"], "title": f"A title {EVIL}",
-    }  # fmt: skip
+        "benchmark": make_table(root, runs),
+        "runs": runs,
+        "images": index,
+        "poses": make_poses(root, index),
+        "generators": make_generators(root),
+        "synthetic": make_synthetic(root),
+        "model_cards": [card],
+        "preset": "demo",
+        "resolved": {"root": EVIL, "steps": 3},
+        "commands": [f"make demo # {EVIL}"],
+        "title": f"A title {EVIL}",
+    }
 
 
 class Page(HTMLParser):
@@ -339,9 +369,20 @@ def test_the_headline_and_the_cards_say_what_the_benchmark_found(
 
 
 def test_intervals_over_draws_are_preferred_to_those_over_identities(tmp_path: Path) -> None:
-    row = {"protocol": "leak-free", "fraction": 20, "arm": "real+synthetic", "metric": "map", "value": 0.02,
-           "before": 0.3, "after": 0.32, "low": 0.01, "high": 0.03, "draw_low": -0.1, "draw_high": 0.14,
-           "baseline": "real"}  # fmt: skip
+    row = {
+        "protocol": "leak-free",
+        "fraction": 20,
+        "arm": "real+synthetic",
+        "metric": "map",
+        "value": 0.02,
+        "before": 0.3,
+        "after": 0.32,
+        "low": 0.01,
+        "high": 0.03,
+        "draw_low": -0.1,
+        "draw_high": 0.14,
+        "baseline": "real",
+    }
     rows = [row | {"unit": "draw"}, row | {"unit": "seed", "fraction": 40}]
     pd.DataFrame(rows).to_parquet(tmp_path / "gains.parquet")
     over_draws, over_people = read_gains(tmp_path, runs_table(3, 2))
@@ -418,8 +459,15 @@ def test_the_benchmark_alone_gives_a_page_that_names_what_is_missing(inputs: dic
     html, summary = report_of({"benchmark": inputs["benchmark"]}, tmp_path)
     text = Page(html).text
     assert summary["missing"] == [
-        "runs", "generators", "synthetic", "images", "poses", "model_cards", "resolved", "commands"
-    ]  # fmt: skip
+        "runs",
+        "generators",
+        "synthetic",
+        "images",
+        "poses",
+        "model_cards",
+        "resolved",
+        "commands",
+    ]
     assert text.count("Not shown.") == 10
     for field in ("runs", "generators", "synthetic", "images", "poses", "model_cards", "resolved", "commands"):
         assert f"‘{field}’" in text
@@ -490,16 +538,25 @@ def test_making_a_report_never_imports_torch() -> None:
 
 def gain(fraction: int, value: float, *people: float, baseline: str = "real", **more: object) -> Gain:
     return Gain(
-        protocol="leak-free", fraction=fraction, arm="real+synthetic", baseline=baseline, metric="map", value=value,
-        people=people or None, **more,
-    )  # fmt: skip
+        protocol="leak-free",
+        fraction=fraction,
+        arm="real+synthetic",
+        baseline=baseline,
+        metric="map",
+        value=value,
+        people=people or None,
+        **more,
+    )
 
 
 def runs_table(draws: int, seeds: int, arms: tuple[str, ...] = ARMS) -> pd.DataFrame:
     rows = [
         (fraction, d, s, arm, "leak-free", 100, 0, 0.3 + d / 10)
-        for fraction in FRACTIONS for d in range(draws) for s in range(seeds) for arm in arms
-    ]  # fmt: skip
+        for fraction in FRACTIONS
+        for d in range(draws)
+        for s in range(seeds)
+        for arm in arms
+    ]
     columns = ["fraction", "draw", "seed", "arm", "protocol", "steps", "steps_before", "map"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -519,7 +576,7 @@ def comparison(gains: list[Gain], draws: int, seeds: int, arms: tuple[str, ...] 
         ([gain(20, 3.0, 1.0, 5.0), gain(40, -2.0, -3.0, -1.0)], "for a gain at 20 % and a loss at 40 %."),
         ([gain(20, 3.0)], "too few runs for an interval"),
     ],
-)  # fmt: skip
+)
 def test_a_gain_is_claimed_only_where_its_interval_excludes_zero(gains: list[Gain], words: str) -> None:
     told = headline(comparison(gains, 5, 2), 0.95)
     assert words in told["sentence"].replace("\N{NO-BREAK SPACE}", " ")
@@ -575,10 +632,14 @@ def test_rendered_people_are_said_to_be_rendered() -> None:
 
 
 def test_best_and_worst_pictures_are_chosen_by_score_one_a_person() -> None:
-    table = pd.DataFrame({
-        "key": list("abcdefg"), "pid": [1, 1, 2, 3, 3, 4, 5], "pose_score": [1.0, 0.2, 1.0, 0.1, 0.9, None, 0.0],
-        "status": ["ok"] * 6 + ["flat"],
-    })  # fmt: skip
+    table = pd.DataFrame(
+        {
+            "key": list("abcdefg"),
+            "pid": [1, 1, 2, 3, 3, 4, 5],
+            "pose_score": [1.0, 0.2, 1.0, 0.1, 0.9, None, 0.0],
+            "status": ["ok"] * 6 + ["flat"],
+        }
+    )
     best, worst = extremes(table, 2)
     assert (best["key"].to_list(), worst["key"].to_list()) == (["a", "c"], ["d", "b"])
     assert [len(found) for found in extremes(table.assign(pose_score=np.nan))] == [0, 0]
@@ -586,14 +647,20 @@ def test_best_and_worst_pictures_are_chosen_by_score_one_a_person() -> None:
 
 def test_rejected_pictures_show_every_reason_first_and_say_what_the_identity_check_found() -> None:
     table = pd.DataFrame({"key": list("abcdef"), "pid": [1, 1, 2, 3, 4, 5], "status": ["flat"] * 3 + ["ok"] * 3})
-    check = pd.DataFrame({
-        "key": ["d", "e", "f"], "id_score": [0.5, 0.25, 0.9], "kept": [False, False, True],
-        "reject_reason": ["another-person", "low-score", ""],
-    })  # fmt: skip
+    check = pd.DataFrame(
+        {
+            "key": ["d", "e", "f"],
+            "id_score": [0.5, 0.25, 0.9],
+            "kept": [False, False, True],
+            "reject_reason": ["another-person", "low-score", ""],
+        }
+    )
     assert rejected(table, [check], 4) == {
-        "a": "flat", "e": "identity score too low (cosine 0.25)", "d": "nearer to another person (cosine 0.50)",
+        "a": "flat",
+        "e": "identity score too low (cosine 0.25)",
+        "d": "nearer to another person (cosine 0.50)",
         "c": "flat",
-    }  # fmt: skip
+    }
     assert rejected(table.tail(3), []) == {}
 
 
@@ -632,9 +699,11 @@ def test_shown_queries_are_chosen_by_rule_and_named_for_what_they_are() -> None:
     rows = {"query": list("abcdefg"), "pid": [1, 1, 2, 3, 4, 4, 1], "change": [0.5, 0.4, 0.2, 0.0, 0.0, -0.1, -0.3]}
     change = pd.DataFrame(rows)
     assert chosen_queries(change) == [
-        ("Gains most: AP +50.0 points", "a"), ("Next of another person: AP +20.0 points", "c"),
-        ("In the middle: AP ±0.0 points", "d"), ("Loses most: AP −30.0 points", "g"),
-    ]  # fmt: skip
+        ("Gains most: AP +50.0 points", "a"),
+        ("Next of another person: AP +20.0 points", "c"),
+        ("In the middle: AP ±0.0 points", "d"),
+        ("Loses most: AP −30.0 points", "g"),
+    ]
     assert chosen_queries(change.head(0)) == []
     assert chosen_queries(change.head(1)) == [("Gains most: AP +50.0 points", "a")]
     assert chosen_queries(change.tail(1).reset_index(drop=True)) == [("Loses most: AP −30.0 points", "g")]

@@ -253,8 +253,13 @@ def test_re_ranked_figures_stand_beside_the_headline_and_do_not_change_it(world,
 
 
 def test_features_from_a_file_are_tested_like_a_network(tmp_path):
-    rows = [("q1", "query", 7, 1, [1.0, 0.0]), ("g1", "gallery", 7, 2, [0.9, 0.1]), ("g2", "gallery", 8, 2, [0.0, 1.0]),
-            ("g3", "gallery", 7, 1, [0.0, 1.0]), ("g4", "gallery", -1, 3, [1.0, 0.0])]  # fmt: skip
+    rows = [
+        ("q1", "query", 7, 1, [1.0, 0.0]),
+        ("g1", "gallery", 7, 2, [0.9, 0.1]),
+        ("g2", "gallery", 8, 2, [0.0, 1.0]),
+        ("g3", "gallery", 7, 1, [0.0, 1.0]),
+        ("g4", "gallery", -1, 3, [1.0, 0.0]),
+    ]
     file = tmp_path / "features.parquet"
     pd.DataFrame(rows, columns=["key", "split", "pid", "camid", "feature"]).to_parquet(file)
     found = build(EvaluateConfig(features=file), make_evaluation, store=tmp_path)
@@ -419,8 +424,11 @@ def test_gains_are_also_counted_from_the_control_of_equal_steps(world, runs, tmp
     folder = build(BenchmarkConfig(runs=[short, long, runs[1]], resamples=200), make_benchmark, store=tmp_path)
     gains = pd.read_parquet(folder / "gains.parquet")
     assert set(zip(gains.baseline, gains.arm, strict=True)) == {
-        ("real", "real-long"), ("real", "real+synthetic"), ("real-long", "real"), ("real-long", "real+synthetic"),
-    }  # fmt: skip
+        ("real", "real-long"),
+        ("real", "real+synthetic"),
+        ("real-long", "real"),
+        ("real-long", "real+synthetic"),
+    }
     markdown = (folder / "results.md").read_text()
     assert "Not at equal steps: `real+synthetic`, `real-long` took another number than `real`" in markdown
     assert "## Gain over `real-long`\n\nNot at equal steps: `real` took" in markdown

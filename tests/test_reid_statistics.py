@@ -22,8 +22,10 @@ def tables(cells: dict[str, dict[tuple[int, int], float]]) -> tuple[pd.DataFrame
     rows, per_query = [], {}
     for arm, runs in cells.items():
         for (draw, seed), value in runs.items():
-            rows.append({"protocol": "leak-free", "fraction": 20, "arm": arm, "draw": draw, "seed": seed}
-                        | dict.fromkeys(METRICS, value))  # fmt: skip
+            rows.append(
+                {"protocol": "leak-free", "fraction": 20, "arm": arm, "draw": draw, "seed": seed}
+                | dict.fromkeys(METRICS, value)
+            )
             own = 0.3 if arm == "real+synthetic" else 0.0
             queries = pd.DataFrame({"pid": [1, 2, 2, 2]}, index=pd.Index(["a", "b", "c", "d"], name="query"))
             for metric in METRICS:

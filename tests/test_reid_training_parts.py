@@ -302,9 +302,14 @@ def test_one_optimiser_step_equals_an_independent_implementation_of_every_trick(
     from torchreid.reid.losses import CrossEntropyLoss, TripletLoss
 
     config = TrainConfig(
-        shards=".", test_shards=".", network=TINY, batch=BatchConfig(identities=3, images=3),
-        augmentation=AugmentationConfig(flip=0, padding=0, erasing=0), schedule=ScheduleConfig(steps=4), device="cpu",
-    )  # fmt: skip
+        shards=".",
+        test_shards=".",
+        network=TINY,
+        batch=BatchConfig(identities=3, images=3),
+        augmentation=AugmentationConfig(flip=0, padding=0, erasing=0),
+        schedule=ScheduleConfig(steps=4),
+        device="cpu",
+    )
     pids = np.repeat(np.arange(1, 5), 4)
     data = TrainingSet(images=image_set(pids), labels=pids - 1, is_synthetic=np.zeros(16, bool), pids=[1, 2, 3, 4])
     trainer = Trainer(config, assemble_network(seeded_backbone(TINY, 0), TINY, 4, 0), data, Processes(1, "cpu"))

@@ -21,18 +21,35 @@ STEPS = 7
 def new_trainer(encoded: Path, folder: Path, **fields) -> Trainer:
     torch.manual_seed(0)
     vae = AutoencoderKL(
-        block_out_channels=(4, 4, 4), down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3, norm_num_groups=2, latent_channels=4,
-    )  # fmt: skip
+        block_out_channels=(4, 4, 4),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        norm_num_groups=2,
+        latent_channels=4,
+    )
     model = ModelConfig(
-        channels=(16, 32), attention=(False, True), head_width=8, cross_attention_dim=16, norm_groups=8,
-        pose_channels=(4, 4, 8), token_patch=4,
-    )  # fmt: skip
+        channels=(16, 32),
+        attention=(False, True),
+        head_width=8,
+        cross_attention_dim=16,
+        norm_groups=8,
+        pose_channels=(4, 4, 8),
+        token_patch=4,
+    )
     defaults = {
-        "encoded": encoded, "model": model, "steps": STEPS, "batch_size": 6, "log_every": 1,
-        "checkpoint_every": 2, "warmup_steps": 2, "sample_steps": 1, "device": "cpu", "tensorboard": False,
-        "validation_identities": 2, "optimizer": "muon",  # matrices by Muon, the rest by AdamW: both are tested
-    }  # fmt: skip
+        "encoded": encoded,
+        "model": model,
+        "steps": STEPS,
+        "batch_size": 6,
+        "log_every": 1,
+        "checkpoint_every": 2,
+        "warmup_steps": 2,
+        "sample_steps": 1,
+        "device": "cpu",
+        "tensorboard": False,
+        "validation_identities": 2,
+        "optimizer": "muon",  # matrices by Muon, the rest by AdamW: both are tested
+    }
     folder.mkdir(parents=True, exist_ok=True)
     frozen = FrozenParts(vae=vae, image_encoder=None, view_size=(32, 16), token_size=(32, 16))
     return Trainer(TrainConfig(**{**defaults, **fields}), folder, EncodedImages(encoded), frozen, Accelerator(cpu=True))

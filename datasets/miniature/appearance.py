@@ -140,9 +140,12 @@ def _fabric(rng: np.random.Generator, weights: np.ndarray, patterned: float) -> 
         accent = (0.9, 0.9, 0.88) if np.mean(color) < 0.5 else (0.16, 0.17, 0.24)
     scale = {"vstripes": 0.075, "dots": 0.085, "floral": 0.10, "checks": 0.11}.get(pattern, 0.10)
     return Fabric(
-        color=color, accent=accent, pattern=pattern,
-        scale=round(scale * float(rng.uniform(0.8, 1.5)), 4), phase=round(float(rng.uniform(0, 6.28)), 4),
-    )  # fmt: skip
+        color=color,
+        accent=accent,
+        pattern=pattern,
+        scale=round(scale * float(rng.uniform(0.8, 1.5)), 4),
+        phase=round(float(rng.uniform(0, 6.28)), 4),
+    )
 
 
 def sample_outfit(rng: np.random.Generator, *, feminine: bool) -> Outfit:
@@ -157,9 +160,17 @@ def sample_outfit(rng: np.random.Generator, *, feminine: bool) -> Outfit:
 
 def _draw_outfit(rng: np.random.Generator, *, feminine: bool) -> Outfit:
     f = float(feminine)
-    style = _choice(rng, {
-        "tank": 0.3 + 0.7 * f, "tshirt": 5, "longsleeve": 2.2, "jacket": 2.2, "coat": 0.5 + 0.7 * f, "dress": 2.0 * f,
-    })  # fmt: skip
+    style = _choice(
+        rng,
+        {
+            "tank": 0.3 + 0.7 * f,
+            "tshirt": 5,
+            "longsleeve": 2.2,
+            "jacket": 2.2,
+            "coat": 0.5 + 0.7 * f,
+            "dress": 2.0 * f,
+        },
+    )
     lower_style = _choice(rng, {"trousers": 4.0, "leggings": 1.5 * f, "shorts": 2.6 - 1.0 * f, "skirt": 1.8 * f})
     upper = _fabric(rng, _UPPER_WEIGHTS, 0.38)
     lower = _fabric(rng, _LOWER_WEIGHTS, 0.28 if lower_style in ("shorts", "skirt") else 0.07)
@@ -175,19 +186,34 @@ def _draw_outfit(rng: np.random.Generator, *, feminine: bool) -> Outfit:
     )
     if style == "dress":
         lower_style, lower, length = "skirt", upper, float(rng.choice([0.3, 0.42, 0.55, 0.75]))
-    bag = _choice(rng, {
-        "none": 5, "backpack": 2.4, "shoulder-left": 0.8 + 0.4 * f, "shoulder-right": 0.8 + 0.4 * f,
-        "hand-left": 0.6, "hand-right": 0.6,
-    })  # fmt: skip
+    bag = _choice(
+        rng,
+        {
+            "none": 5,
+            "backpack": 2.4,
+            "shoulder-left": 0.8 + 0.4 * f,
+            "shoulder-right": 0.8 + 0.4 * f,
+            "hand-left": 0.6,
+            "hand-right": 0.6,
+        },
+    )
     return Outfit(
-        upper_style=style, upper=upper, inner=_fabric(rng, _UPPER_WEIGHTS, 0.25), front=front,
-        back=_choice(rng, {"none": 5, "number": 1.4, "block": 1.4, "yoke": 1.2}), mark=mark,
-        hem=round(hem + float(rng.uniform(-0.02, 0.02)), 4), lower_style=lower_style, lower=lower,
-        lower_length=round(length, 4), shoes=_rgb(rng, _SHOES[rng.integers(len(_SHOES))] / 255, 0.03),
+        upper_style=style,
+        upper=upper,
+        inner=_fabric(rng, _UPPER_WEIGHTS, 0.25),
+        front=front,
+        back=_choice(rng, {"none": 5, "number": 1.4, "block": 1.4, "yoke": 1.2}),
+        mark=mark,
+        hem=round(hem + float(rng.uniform(-0.02, 0.02)), 4),
+        lower_style=lower_style,
+        lower=lower,
+        lower_length=round(length, 4),
+        shoes=_rgb(rng, _SHOES[rng.integers(len(_SHOES))] / 255, 0.03),
         socks=_rgb(rng, np.array([0.86, 0.86, 0.85]) if rng.random() < 0.5 else np.array([0.2, 0.2, 0.22])),
-        bag=bag, bag_color=_cloth(rng, _LOWER_WEIGHTS + 0.5 * _UPPER_WEIGHTS[::-1]),
+        bag=bag,
+        bag_color=_cloth(rng, _LOWER_WEIGHTS + 0.5 * _UPPER_WEIGHTS[::-1]),
         hat=_cloth(rng, _UPPER_WEIGHTS) if rng.random() < 0.08 else None,
-    )  # fmt: skip
+    )
 
 
 def sample_appearance(rng: np.random.Generator) -> Appearance:

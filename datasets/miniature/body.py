@@ -16,10 +16,25 @@ from datasets.miniature.appearance import Appearance
 from datasets.miniature.raycasting import Frame
 
 JOINTS = (
-    "nose", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow", "left_wrist",
-    "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle",
-    "right_eye", "left_eye", "right_ear", "left_ear",
-)  # fmt: skip
+    "nose",
+    "neck",
+    "right_shoulder",
+    "right_elbow",
+    "right_wrist",
+    "left_shoulder",
+    "left_elbow",
+    "left_wrist",
+    "right_hip",
+    "right_knee",
+    "right_ankle",
+    "left_hip",
+    "left_knee",
+    "left_ankle",
+    "right_eye",
+    "left_eye",
+    "right_ear",
+    "left_ear",
+)
 """OpenPose's COCO-18 order; right and left are the person's own."""
 
 GESTURES: dict[str, tuple[float, float, float, float]] = {
@@ -110,13 +125,21 @@ def body_sizes(who: Appearance) -> Sizes:
     ankle = 0.042 * h
     soft = 0.94 if who.feminine else 1.0
     return Sizes(
-        hip_height=hip, thigh=(hip - ankle) * 0.505, shin=(hip - ankle) * 0.495, ankle=ankle,
-        torso=0.822 * h - hip, upper_arm=0.172 * h, forearm=0.152 * h, head=0.066 * h + 0.004,
-        shoulder_half=0.104 * h * who.shoulders * (0.6 + 0.4 * build), hip_half=0.053 * h * who.hips,
+        hip_height=hip,
+        thigh=(hip - ankle) * 0.505,
+        shin=(hip - ankle) * 0.495,
+        ankle=ankle,
+        torso=0.822 * h - hip,
+        upper_arm=0.172 * h,
+        forearm=0.152 * h,
+        head=0.066 * h + 0.004,
+        shoulder_half=0.104 * h * who.shoulders * (0.6 + 0.4 * build),
+        hip_half=0.053 * h * who.hips,
         chest=0.158 * build * (0.93 if who.feminine else 1.03),
-        waist=0.134 * build * soft, pelvis=0.162 * build * who.hips,
+        waist=0.134 * build * soft,
+        pelvis=0.162 * build * who.hips,
         limb=build * soft,
-    )  # fmt: skip
+    )
 
 
 def suit_motion(motion: Motion, who: Appearance) -> Motion:

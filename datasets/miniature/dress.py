@@ -148,11 +148,27 @@ def _torso(who: Appearance, skeleton: Skeleton, frames: dict[str, Frame]) -> lis
     waist_y, chest_y = 0.40 * s.torso, 0.80 * s.torso
     waist, bust = s.waist + loose, s.chest + loose
     parts = [
-        Part(frame=chest, shader=shader, offset=(0, -0.03, -0.004), length=waist_y + 0.03, bottom=s.pelvis, top=waist,
-             depth=0.72, caps=(0.45, 0.2)),
-        Part(frame=chest, shader=shader, offset=(0, waist_y, 0), length=chest_y - waist_y, bottom=waist, top=bust,
-             depth=0.70, caps=(0.2, 0.55)),
-    ]  # fmt: skip
+        Part(
+            frame=chest,
+            shader=shader,
+            offset=(0, -0.03, -0.004),
+            length=waist_y + 0.03,
+            bottom=s.pelvis,
+            top=waist,
+            depth=0.72,
+            caps=(0.45, 0.2),
+        ),
+        Part(
+            frame=chest,
+            shader=shader,
+            offset=(0, waist_y, 0),
+            length=chest_y - waist_y,
+            bottom=waist,
+            top=bust,
+            depth=0.70,
+            caps=(0.2, 0.55),
+        ),
+    ]
     # Shoulders slope from beside the neck down to the arms.
     end, ridge = 0.047 * s.limb + 0.6 * loose, 0.058 * s.limb + 0.4 * loose
     for sign in (-1, 1):
@@ -198,10 +214,18 @@ def _hanging(skeleton: Skeleton, frame: Frame, hem: float, high: float, shader: 
     ledge = max(depth - 0.8, 0.0)
     spans = ((hem, hips, hem_width, hip_width), (hips, high, hip_width, waist + (hip_width - waist) * 0.1))
     return [
-        Part(frame=frame, shader=shader, offset=(0, low, 0), length=top - low, bottom=bottom, top=upper,
-             depth=depth if low == hem else min(depth, 0.8), caps=(0, ledge if low == hem else 0))
+        Part(
+            frame=frame,
+            shader=shader,
+            offset=(0, low, 0),
+            length=top - low,
+            bottom=bottom,
+            top=upper,
+            depth=depth if low == hem else min(depth, 0.8),
+            caps=(0, ledge if low == hem else 0),
+        )
         for low, top, bottom, upper in spans
-    ]  # fmt: skip
+    ]
 
 
 def _reach(skeleton: Skeleton, length: float) -> float:
@@ -323,9 +347,14 @@ def _head(who: Appearance, s: Sizes, frames: dict[str, Frame]) -> list[Part]:
     head, r = frames["head"], s.head
     skull = Part(frame=head, shader=_face(who, r), kind="ellipsoid", size=(0.72 * r, 1.0 * r, 0.86 * r))
     neck = Part(
-        frame=frames["neck"], shader=_flat(who.skin, 0.9), offset=(0, -0.02, 0.0), length=0.11, bottom=0.058 * s.limb,
-        top=0.046 * s.limb, caps=(0, 0),
-    )  # fmt: skip
+        frame=frames["neck"],
+        shader=_flat(who.skin, 0.9),
+        offset=(0, -0.02, 0.0),
+        length=0.11,
+        bottom=0.058 * s.limb,
+        top=0.046 * s.limb,
+        caps=(0, 0),
+    )
     nose = Part(
         frame=head,
         shader=_flat(who.skin),
@@ -334,10 +363,15 @@ def _head(who: Appearance, s: Sizes, frames: dict[str, Frame]) -> list[Part]:
         size=(0.1 * r, 0.17 * r, 0.14 * r),
     )
     ears = [
-        Part(frame=head, shader=_flat(who.skin, 0.93), kind="ellipsoid", offset=(sign * 0.72 * r, -0.02 * r, -0.04 * r),
-             size=(0.07 * r, 0.2 * r, 0.13 * r))
+        Part(
+            frame=head,
+            shader=_flat(who.skin, 0.93),
+            kind="ellipsoid",
+            offset=(sign * 0.72 * r, -0.02 * r, -0.04 * r),
+            size=(0.07 * r, 0.2 * r, 0.13 * r),
+        )
         for sign in (-1, 1)
-    ]  # fmt: skip
+    ]
     return [skull, neck, nose, *ears, *_hair(who, head, frames["neck"], r)]
 
 
@@ -408,11 +442,27 @@ def _bag(who: Appearance, s: Sizes, frames: dict[str, Frame]) -> list[Part]:
 
     if bag == "backpack":
         return [
-            Part(frame=chest, shader=leather, offset=(0, 0.30 * s.torso, -0.70 * s.chest - 0.06), length=0.52 * s.torso,
-                 bottom=0.145, top=0.125, depth=0.62, caps=(0.35, 0.45)),
-            Part(frame=chest, shader=_flat(who.outfit.bag_color, 0.82), length=0.2 * s.torso,
-                 offset=(0, 0.32 * s.torso, -0.7 * s.chest - 0.13), bottom=0.1, top=0.09, depth=0.5, caps=(0.35, 0.35)),
-        ]  # fmt: skip
+            Part(
+                frame=chest,
+                shader=leather,
+                offset=(0, 0.30 * s.torso, -0.70 * s.chest - 0.06),
+                length=0.52 * s.torso,
+                bottom=0.145,
+                top=0.125,
+                depth=0.62,
+                caps=(0.35, 0.45),
+            ),
+            Part(
+                frame=chest,
+                shader=_flat(who.outfit.bag_color, 0.82),
+                length=0.2 * s.torso,
+                offset=(0, 0.32 * s.torso, -0.7 * s.chest - 0.13),
+                bottom=0.1,
+                top=0.09,
+                depth=0.5,
+                caps=(0.35, 0.35),
+            ),
+        ]
     sign = 1 if bag.endswith("left") else -1
     if bag.startswith("shoulder"):
         place, size = (sign * (s.pelvis + 0.055), 0.0, -0.02), (0.045, 0.09, 0.12)

@@ -25,9 +25,20 @@ from datasets.miniature.raycasting import Frame, Grid, Layers, cast, extent
 from datasets.miniature.scenes import CAMERAS, OCCLUDERS, STUDIO, Camera, background, draw_occluder, expose
 
 __all__ = [
-    "CAMERAS", "JOINTS", "STUDIO", "Appearance", "Camera", "Motion", "RenderedPerson", "Shot",
-    "advance_motion", "render_person", "sample_appearance", "sample_motion", "sample_shot",
-]  # fmt: skip
+    "CAMERAS",
+    "JOINTS",
+    "STUDIO",
+    "Appearance",
+    "Camera",
+    "Motion",
+    "RenderedPerson",
+    "Shot",
+    "advance_motion",
+    "render_person",
+    "sample_appearance",
+    "sample_motion",
+    "sample_shot",
+]
 
 _SUPERSAMPLING = 2
 _BURIED = 0.15
@@ -90,12 +101,17 @@ def sample_motion(rng: np.random.Generator, camera: Camera, appearance: Appearan
         arms.append(tuple(round(float(a + rng.normal(0, 4)), 2) for a in GESTURES[gesture]))
         swings.append(round(float(rng.uniform(0.6, 1.2)) if gesture == "swing" else 0.1, 3))
     motion = Motion(
-        yaw=round(float(yaw % 360), 2), phase=round(float(rng.uniform(0, 360)), 2),
+        yaw=round(float(yaw % 360), 2),
+        phase=round(float(rng.uniform(0, 360)), 2),
         stride=round(float(rng.uniform(0.55, 1.1)) if walks else float(rng.uniform(0, 0.18)), 3),
-        lean=round(float(rng.normal(4 if walks else 1, 2.5)), 2), head_yaw=round(float(rng.normal(0, 14)), 2),
-        head_pitch=round(float(rng.normal(4, 7)), 2), right_arm=arms[0], left_arm=arms[1],
-        right_swing=swings[0], left_swing=swings[1],
-    )  # fmt: skip
+        lean=round(float(rng.normal(4 if walks else 1, 2.5)), 2),
+        head_yaw=round(float(rng.normal(0, 14)), 2),
+        head_pitch=round(float(rng.normal(4, 7)), 2),
+        right_arm=arms[0],
+        left_arm=arms[1],
+        right_swing=swings[0],
+        left_swing=swings[1],
+    )
     return motion if appearance is None else suit_motion(motion, appearance)
 
 
@@ -119,25 +135,35 @@ def sample_shot(rng: np.random.Generator, camera: Camera, *, place: float | None
     scale = 1.10 + 0.05 * rng.standard_normal()
     sloppy_scale = float(rng.choice([0.45, 0.6, 1.7, 2.1]))
     return Shot(
-        place=round(float(drawn_place if place is None else place), 5), zoom=round(float(rng.uniform(0.8, 1.25)), 4),
-        brightness=round(float(rng.normal(1, 0.06)), 4), blur=round(float(rng.uniform(*camera.blur)), 4),
-        resolution=round(float(rng.uniform(*camera.resolution)), 4), noise=round(float(rng.uniform(*camera.noise)), 5),
+        place=round(float(drawn_place if place is None else place), 5),
+        zoom=round(float(rng.uniform(0.8, 1.25)), 4),
+        brightness=round(float(rng.normal(1, 0.06)), 4),
+        blur=round(float(rng.uniform(*camera.blur)), 4),
+        resolution=round(float(rng.uniform(*camera.resolution)), 4),
+        noise=round(float(rng.uniform(*camera.noise)), 5),
         crop_scale=round(sloppy_scale if sloppy else float(np.clip(scale, 0.97, 1.3)), 4),
         crop_x=round(float(np.clip(rng.normal(0, 0.04), -0.1, 0.1)) * spread, 4),
         crop_y=round(float(np.clip(rng.normal(0, 0.02), -0.05, 0.05)) * spread, 4),
         aspect=round(float(np.clip(rng.normal(1.0, 0.06), 0.85, 1.15)), 4),
         occluder=str(kind) if occluded < _OCCLUDED_SHARE else None,
-        companion=bool(rng.random() < (0.5 if sloppy else _COMPANION_SHARE)), seed=int(rng.integers(2**31)),
-    )  # fmt: skip
+        companion=bool(rng.random() < (0.5 if sloppy else _COMPANION_SHARE)),
+        seed=int(rng.integers(2**31)),
+    )
 
 
 def studio_shot(rng: np.random.Generator) -> Shot:
     """Circumstances of a catalogue picture: nothing in the way, nearly the same crop each time."""
     shot = sample_shot(rng, STUDIO)
     return dataclasses.replace(
-        shot, occluder=None, companion=False, crop_scale=round(1.07 + 0.02 * (shot.aspect - 1), 4), crop_y=0.0,
-        crop_x=round(0.3 * shot.crop_x, 4), brightness=round(1 + 0.3 * (shot.brightness - 1), 4), aspect=1.0,
-    )  # fmt: skip
+        shot,
+        occluder=None,
+        companion=False,
+        crop_scale=round(1.07 + 0.02 * (shot.aspect - 1), 4),
+        crop_y=0.0,
+        crop_x=round(0.3 * shot.crop_x, 4),
+        brightness=round(1 + 0.3 * (shot.brightness - 1), 4),
+        aspect=1.0,
+    )
 
 
 def render_person(

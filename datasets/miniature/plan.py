@@ -183,11 +183,24 @@ def _row(
     config, pid: int, identity: int, camera: int, sequence: int, frame: int, motion: Motion, place: float, rng
 ) -> Picture:
     return Picture(
-        file="", name="", split="", role="person", pid=pid, camid=CAMERAS[camera].camid, sequence=sequence, frame=frame,
-        view="", identity_seed=identity, outfit=0, image_seed=int(rng.integers(2**62)),
-        place=round(float(place), 5), sloppy=False, motion=json.dumps(dataclasses.asdict(motion)), width=config.width,
+        file="",
+        name="",
+        split="",
+        role="person",
+        pid=pid,
+        camid=CAMERAS[camera].camid,
+        sequence=sequence,
+        frame=frame,
+        view="",
+        identity_seed=identity,
+        outfit=0,
+        image_seed=int(rng.integers(2**62)),
+        place=round(float(place), 5),
+        sloppy=False,
+        motion=json.dumps(dataclasses.asdict(motion)),
+        width=config.width,
         height=config.height,
-    )  # fmt: skip
+    )
 
 
 def _named(row: Picture, split: str, box: str) -> Picture:
@@ -246,9 +259,14 @@ def _catalogue_row(config, pid: int, outfit: int, view: str, split: str, rng: np
     index, kind = view.split("_")
     row = _row(config, pid, identity, 0, 0, 0, suit_motion(_catalogue_motion(view, rng), who), 0.5, rng)
     return dataclasses.replace(
-        row, file=f"img/{folder}/{outfit + 1:02d}_{view}.jpg", outfit=outfit, view=view, split=split, camid=1,
+        row,
+        file=f"img/{folder}/{outfit + 1:02d}_{view}.jpg",
+        outfit=outfit,
+        view=view,
+        split=split,
+        camid=1,
         name=f"fashion{gender}{category}id{pid:08d}{outfit + 1:02d}_{index}{kind}.jpg",
-    )  # fmt: skip
+    )
 
 
 def _category(who: Appearance) -> str:
@@ -269,11 +287,17 @@ def _catalogue_motion(view: str, rng: np.random.Generator) -> Motion:
     arms = [GESTURES[str(rng.choice(["down", "down", "swing", "pocket", "hold"]))] for _ in range(2)]
     right, left = (tuple(round(float(a + rng.normal(0, 4)), 2) for a in arm) for arm in arms)
     return Motion(
-        yaw=round(float(yaw + rng.normal(0, 10)) % 360, 2), phase=round(float(rng.uniform(0, 360)), 2),
-        stride=round(float(rng.uniform(0, 0.5)), 3), lean=round(float(rng.normal(0, 1.5)), 2),
-        head_yaw=round(float(rng.normal(0, 14)), 2), head_pitch=round(float(rng.normal(2, 4)), 2),
-        right_arm=right, left_arm=left, right_swing=0.3, left_swing=0.3,
-    )  # fmt: skip
+        yaw=round(float(yaw + rng.normal(0, 10)) % 360, 2),
+        phase=round(float(rng.uniform(0, 360)), 2),
+        stride=round(float(rng.uniform(0, 0.5)), 3),
+        lean=round(float(rng.normal(0, 1.5)), 2),
+        head_yaw=round(float(rng.normal(0, 14)), 2),
+        head_pitch=round(float(rng.normal(2, 4)), 2),
+        right_arm=right,
+        left_arm=left,
+        right_swing=0.3,
+        left_swing=0.3,
+    )
 
 
 def person_of(identity_seed: int, outfit: int) -> Appearance:

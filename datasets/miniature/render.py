@@ -117,9 +117,14 @@ def render_truth(
     who, target = _as_picture(person), _as_picture(picture)
     camera = STUDIO if target.view else CAMERAS[target.camid - 1]
     return render_person(
-        person_of(int(who.identity_seed), int(who.outfit)), _motion(target), camera, width=int(target.width),
-        height=int(target.height), shot=_shot(target), occluder=occluder,
-    )  # fmt: skip
+        person_of(int(who.identity_seed), int(who.outfit)),
+        _motion(target),
+        camera,
+        width=int(target.width),
+        height=int(target.height),
+        shot=_shot(target),
+        occluder=occluder,
+    )
 
 
 def encode_jpeg(image: np.ndarray, image_seed: int) -> bytes:

@@ -48,31 +48,107 @@ class Camera:
 
 
 CAMERAS: tuple[Camera, ...] = (
-    Camera(camid=1, scene="plaza", elevation=11, yaws=(15, 195), gains=(1.00, 1.00, 0.98), exposure=1.04,
-           contrast=1.02, blur=(0.2, 0.7), noise=(0.008, 0.018), resolution=(0.75, 1.0), light=(0.45, 0.75, 0.50),
-           ambient=0.58),
-    Camera(camid=2, scene="bricks", elevation=15, yaws=(80, 265, 300), gains=(1.06, 1.00, 0.92), exposure=1.02,
-           contrast=0.96, blur=(0.3, 0.9), noise=(0.010, 0.022), resolution=(0.65, 1.0), light=(-0.55, 0.65, 0.50),
-           ambient=0.62),
-    Camera(camid=3, scene="shopfront", elevation=8, yaws=(340, 165), gains=(0.96, 0.99, 1.08), exposure=0.94,
-           contrast=1.06, blur=(0.2, 0.7), noise=(0.010, 0.024), resolution=(0.75, 1.0), light=(0.20, 0.90, 0.45),
-           ambient=0.66),
-    Camera(camid=4, scene="road", elevation=13, yaws=(120, 240, 60), gains=(0.99, 1.02, 0.97), exposure=1.08,
-           contrast=1.05, blur=(0.3, 0.8), noise=(0.008, 0.018), resolution=(0.65, 0.95), light=(0.70, 0.60, 0.30),
-           ambient=0.52),
-    Camera(camid=5, scene="park", elevation=10, yaws=(40, 320, 180), gains=(1.02, 1.03, 0.92), exposure=1.00,
-           contrast=1.00, blur=(0.2, 0.6), noise=(0.006, 0.016), resolution=(0.8, 1.0), light=(-0.40, 0.80, 0.45),
-           ambient=0.60),
-    Camera(camid=6, scene="wall", elevation=17, yaws=(215, 30, 275), gains=(0.97, 0.98, 1.05), exposure=0.84,
-           contrast=0.88, blur=(0.6, 1.3), noise=(0.014, 0.030), resolution=(0.45, 0.8), light=(-0.15, 0.90, 0.40),
-           ambient=0.70),
-)  # fmt: skip
+    Camera(
+        camid=1,
+        scene="plaza",
+        elevation=11,
+        yaws=(15, 195),
+        gains=(1.00, 1.00, 0.98),
+        exposure=1.04,
+        contrast=1.02,
+        blur=(0.2, 0.7),
+        noise=(0.008, 0.018),
+        resolution=(0.75, 1.0),
+        light=(0.45, 0.75, 0.50),
+        ambient=0.58,
+    ),
+    Camera(
+        camid=2,
+        scene="bricks",
+        elevation=15,
+        yaws=(80, 265, 300),
+        gains=(1.06, 1.00, 0.92),
+        exposure=1.02,
+        contrast=0.96,
+        blur=(0.3, 0.9),
+        noise=(0.010, 0.022),
+        resolution=(0.65, 1.0),
+        light=(-0.55, 0.65, 0.50),
+        ambient=0.62,
+    ),
+    Camera(
+        camid=3,
+        scene="shopfront",
+        elevation=8,
+        yaws=(340, 165),
+        gains=(0.96, 0.99, 1.08),
+        exposure=0.94,
+        contrast=1.06,
+        blur=(0.2, 0.7),
+        noise=(0.010, 0.024),
+        resolution=(0.75, 1.0),
+        light=(0.20, 0.90, 0.45),
+        ambient=0.66,
+    ),
+    Camera(
+        camid=4,
+        scene="road",
+        elevation=13,
+        yaws=(120, 240, 60),
+        gains=(0.99, 1.02, 0.97),
+        exposure=1.08,
+        contrast=1.05,
+        blur=(0.3, 0.8),
+        noise=(0.008, 0.018),
+        resolution=(0.65, 0.95),
+        light=(0.70, 0.60, 0.30),
+        ambient=0.52,
+    ),
+    Camera(
+        camid=5,
+        scene="park",
+        elevation=10,
+        yaws=(40, 320, 180),
+        gains=(1.02, 1.03, 0.92),
+        exposure=1.00,
+        contrast=1.00,
+        blur=(0.2, 0.6),
+        noise=(0.006, 0.016),
+        resolution=(0.8, 1.0),
+        light=(-0.40, 0.80, 0.45),
+        ambient=0.60,
+    ),
+    Camera(
+        camid=6,
+        scene="wall",
+        elevation=17,
+        yaws=(215, 30, 275),
+        gains=(0.97, 0.98, 1.05),
+        exposure=0.84,
+        contrast=0.88,
+        blur=(0.6, 1.3),
+        noise=(0.014, 0.030),
+        resolution=(0.45, 0.8),
+        light=(-0.15, 0.90, 0.40),
+        ambient=0.70,
+    ),
+)
 """Six cameras as Market-1501's: the sixth is the poor one."""
 
 STUDIO = Camera(
-    camid=1, scene="studio", elevation=3, yaws=(0,), gains=(1.0, 1.0, 1.0), exposure=1.06, contrast=1.0,
-    blur=(0.0, 0.0), noise=(0.002, 0.004), resolution=(1.0, 1.0), light=(0.25, 0.60, 0.76), ambient=0.62,
-)  # fmt: skip
+    camid=1,
+    scene="studio",
+    elevation=3,
+    yaws=(0,),
+    gains=(1.0, 1.0, 1.0),
+    exposure=1.06,
+    contrast=1.0,
+    blur=(0.0, 0.0),
+    noise=(0.002, 0.004),
+    resolution=(1.0, 1.0),
+    light=(0.25, 0.60, 0.76),
+    ambient=0.62,
+)
 """DeepFashion's: plain light ground, soft light from the front."""
 
 
@@ -273,9 +349,14 @@ def _studio(rng: np.random.Generator) -> np.ndarray:
 
 
 SCENES: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
-    "plaza": _plaza, "bricks": _bricks, "shopfront": _shopfront, "road": _road, "park": _park, "wall": _wall,
+    "plaza": _plaza,
+    "bricks": _bricks,
+    "shopfront": _shopfront,
+    "road": _road,
+    "park": _park,
+    "wall": _wall,
     "studio": _studio,
-}  # fmt: skip
+}
 
 
 @functools.lru_cache(maxsize=8)

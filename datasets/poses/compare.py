@@ -55,9 +55,10 @@ def make_comparison(config: ComparePosesConfig, directory: Path) -> dict[str, ob
     _write_overlays(images, both, index, directory, config)
     total = joints.set_index("joint").loc[ALL]
     return {
-        "images": len(rows), "compared": len(both),
+        "images": len(rows),
+        "compared": len(both),
         **{name: round(float(total[name]), 3) for name in joints.columns if name not in ("joint", "first", "second")},
-    }  # fmt: skip
+    }
 
 
 def paired_rows(config: ComparePosesConfig, images: pd.DataFrame) -> pd.DataFrame:
@@ -146,27 +147,42 @@ def image_table(
 def comparison_text(rows: pd.DataFrame, joints: pd.DataFrame, config: ComparePosesConfig) -> str:
     """The comparison as Markdown."""
     statuses = pd.crosstab(rows["status_first"], rows["status_second"])
-    titles = {"joint": "joint", "first": "in first", "second": "in second", "missing_percent": "missing %",
-              "extra_percent": "extra %", "swapped_percent": "swapped %", "median_error_px": "median px",
-              "mean_error_px": "mean px", "p95_error_px": "95 % px",
-              "mean_error_percent": "mean % of height"}  # fmt: skip
+    titles = {
+        "joint": "joint",
+        "first": "in first",
+        "second": "in second",
+        "missing_percent": "missing %",
+        "extra_percent": "extra %",
+        "swapped_percent": "swapped %",
+        "median_error_px": "median px",
+        "mean_error_px": "mean px",
+        "p95_error_px": "95 % px",
+        "mean_error_percent": "mean % of height",
+    }
     titles |= {f"pck_{radius:g}_percent": f"PCK {radius:g} %" for radius in config.radii_percent}
     titles |= {f"pck_{radius:g}_px": f"PCK {radius:g} px" for radius in config.radii_px}
     return "\n".join(
         [
-            "# Two pose files compared", "",
-            f"- first (the measure): `{config.first}`", f"- second: `{config.second}`",
-            f"- splits: {', '.join(config.splits)}; roles: {', '.join(config.roles)}", "",
+            "# Two pose files compared",
+            "",
+            f"- first (the measure): `{config.first}`",
+            f"- second: `{config.second}`",
+            f"- splits: {', '.join(config.splits)}; roles: {', '.join(config.roles)}",
+            "",
             "PCK: share of the first one's joints that the second one has within the radius (percent of the image's",
             "height, or pixels); one that it lacks counts as wrong. Missing: share of the first one's joints that the",
             "second one lacks. Extra: share of the joints that the first one lacks and the second one has. Swapped:",
             "share of the first one's joints near which the second one has only the joint of the body's other side.",
-            "Errors are over joints that both have.", "",
-            *markdown_table(joints.rename(columns=titles)[[titles[name] for name in joints.columns]]), "",
-            "## Images by status (rows: first, columns: second)", "",
-            *markdown_table(statuses.reset_index().rename(columns={"status_first": ""})), "",
+            "Errors are over joints that both have.",
+            "",
+            *markdown_table(joints.rename(columns=titles)[[titles[name] for name in joints.columns]]),
+            "",
+            "## Images by status (rows: first, columns: second)",
+            "",
+            *markdown_table(statuses.reset_index().rename(columns={"status_first": ""})),
+            "",
         ]
-    )  # fmt: skip
+    )
 
 
 def markdown_table(frame: pd.DataFrame) -> list[str]:

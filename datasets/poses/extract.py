@@ -86,9 +86,11 @@ def make_extracted_poses(config: ExtractPosesConfig, directory: Path) -> dict[st
     statuses = Counter(pq.read_table(directory / POSES_FILE, columns=["status"])["status"].to_pylist())
     reused = sum(len(part.known) for part in parts)
     return {
-        "images": len(images), "statuses": dict(sorted(statuses.items())), "reused": reused,
+        "images": len(images),
+        "statuses": dict(sorted(statuses.items())),
+        "reused": reused,
         "looked_at": len(wanted) - reused,
-    }  # fmt: skip
+    }
 
 
 def _in_order(tables: list[pa.Table], images: pd.DataFrame, config: ExtractPosesConfig) -> pa.Table:

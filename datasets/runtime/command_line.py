@@ -30,8 +30,15 @@ from datasets.sources.files import printable
 BAD_INPUT = 2
 TERMINATED = 128 + signal.SIGTERM
 BAD_PATH = (
-    errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP,
-)  # fmt: skip
+    errno.ENAMETOOLONG,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.EEXIST,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ELOOP,
+)
 """What the system says of a path that cannot be written or read as it was given: the user's to mend."""
 NO_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 """Control characters, and bytes of an argument that are not UTF-8."""
@@ -39,9 +46,21 @@ IO_ERROR, BUSY = 74, 75
 """Exit codes of what may pass by itself (EX_IOERR, EX_TEMPFAIL of sysexits.h): a disk or network that failed, another
 process at work on the same artifact. A flow tries again after these, and after no other."""
 PASSING_ERRORS = frozenset(
-    {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ECONNRESET, errno.ECONNREFUSED, errno.ECONNABORTED,
-     errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENOTCONN, errno.EREMOTEIO}
-)  # fmt: skip
+    {
+        errno.EIO,
+        errno.ESTALE,
+        errno.ETIMEDOUT,
+        errno.ECONNRESET,
+        errno.ECONNREFUSED,
+        errno.ECONNABORTED,
+        errno.ENETDOWN,
+        errno.ENETUNREACH,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+        errno.ENOTCONN,
+        errno.EREMOTEIO,
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True)

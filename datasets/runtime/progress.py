@@ -30,5 +30,12 @@ class Progress:
             eta = int((self.total - self.done) / max(rate, 1e-9))
             self.logger.info(
                 "progress %s: %d/%d %s, %.1f %s/s, ETA %d:%02d%s",
-                self.label, self.done, self.total, self.unit, rate, self.unit, *divmod(eta, 60), note and f", {note}",
-            )  # fmt: skip
+                self.label,
+                self.done,
+                self.total,
+                self.unit,
+                rate,
+                self.unit,
+                *divmod(eta, 60),
+                note and f", {note}",
+            )

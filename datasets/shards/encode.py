@@ -188,9 +188,12 @@ def make_encoded(config: EncodeConfig, directory: Path) -> dict[str, Any]:
     encoder = FeatureEncoder(config)
     how = _provided(directory, fingerprints)
     progress = Progress(
-        logger, "encode", sum(shard["samples"] for shard in shards), "images",
+        logger,
+        "encode",
+        sum(shard["samples"] for shard in shards),
+        "images",
         done=sum(shard["samples"] for shard in shards if shard["name"] in how),
-    )  # fmt: skip
+    )
     with _threads(encoder.device) as (threads, stop):
         futures = [
             threads.submit(_encode_shard, config.shards / name, directory / name, encoder, progress, stop)

@@ -46,26 +46,52 @@ NAMED_ENCODERS = {
         repository="facebook/dinov2-base", kind="Dinov2Model", width=768, layers=12, heads=12, patch=14, mlp_width=3072
     ),
     "dinov2-large": NamedEncoder(
-        repository="facebook/dinov2-large", kind="Dinov2Model", width=1024, layers=24, heads=16, patch=14,
+        repository="facebook/dinov2-large",
+        kind="Dinov2Model",
+        width=1024,
+        layers=24,
+        heads=16,
+        patch=14,
         mlp_width=4096,
     ),
     "dinov2-giant": NamedEncoder(
-        repository="facebook/dinov2-giant", kind="Dinov2Model", width=1536, layers=40, heads=24, patch=14,
-        mlp_width=4096, gated=True,
+        repository="facebook/dinov2-giant",
+        kind="Dinov2Model",
+        width=1536,
+        layers=40,
+        heads=24,
+        patch=14,
+        mlp_width=4096,
+        gated=True,
     ),
     "clip-base": NamedEncoder(
-        repository="openai/clip-vit-base-patch16", kind="CLIPVisionModel", width=768, layers=12, heads=12, patch=16,
+        repository="openai/clip-vit-base-patch16",
+        kind="CLIPVisionModel",
+        width=768,
+        layers=12,
+        heads=12,
+        patch=16,
         mlp_width=3072,
     ),
     "clip-huge": NamedEncoder(
-        repository="laion/CLIP-ViT-H-14-laion2B-s32B-b79K", kind="CLIPVisionModel", width=1280, layers=32, heads=16,
-        patch=14, mlp_width=5120,
+        repository="laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
+        kind="CLIPVisionModel",
+        width=1280,
+        layers=32,
+        heads=16,
+        patch=14,
+        mlp_width=5120,
     ),
     "clip-bigg": NamedEncoder(
-        repository="laion/CLIP-ViT-bigG-14-laion2B-39B-b160k", kind="CLIPVisionModel", width=1664, layers=48, heads=16,
-        patch=14, mlp_width=8192,
+        repository="laion/CLIP-ViT-bigG-14-laion2B-39B-b160k",
+        kind="CLIPVisionModel",
+        width=1664,
+        layers=48,
+        heads=16,
+        patch=14,
+        mlp_width=8192,
     ),
-}  # fmt: skip
+}
 """Table 3's encoders. Its "CLIP-B/14" was never published; B/16 stands for it."""
 
 

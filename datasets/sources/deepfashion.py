@@ -61,9 +61,13 @@ def parse_path(path: str) -> dict[str, int | str] | None:
         return None
     key = "fashion{gender}{category}id{pid}{outfit}_{shot}{side}".format(**match.groupdict())
     return {
-        "key": key, "pid": int(match["pid"]), "camid": CAMERA, "sequence": int(match["outfit"]),
-        "frame": int(match["shot"]), "role": "person",
-    }  # fmt: skip
+        "key": key,
+        "pid": int(match["pid"]),
+        "camid": CAMERA,
+        "sequence": int(match["outfit"]),
+        "frame": int(match["shot"]),
+        "role": "person",
+    }
 
 
 def outfit_of(key: str) -> str:

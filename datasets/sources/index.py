@@ -34,11 +34,21 @@ INDEX_FILE = "images.parquet"
 LAYOUTS = {"market1501": market1501, "deepfashion": deepfashion, "table": table}
 SCHEMA = pa.schema(
     [
-        ("key", pa.string()), ("path", pa.string()), ("split", pa.string()), ("pid", pa.int32()), ("camid", pa.int32()),
-        ("sequence", pa.int32()), ("frame", pa.int32()), ("role", pa.string()), ("width", pa.int32()),
-        ("height", pa.int32()), ("sha256", pa.string()), ("status", pa.string()), ("error", pa.string()),
+        ("key", pa.string()),
+        ("path", pa.string()),
+        ("split", pa.string()),
+        ("pid", pa.int32()),
+        ("camid", pa.int32()),
+        ("sequence", pa.int32()),
+        ("frame", pa.int32()),
+        ("role", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("sha256", pa.string()),
+        ("status", pa.string()),
+        ("error", pa.string()),
     ]
-)  # fmt: skip
+)
 CHUNK = 256
 ORDER = ("train", "query", "gallery")
 OF_THE_BYTES = ("ok", "unreadable", "truncated", "not-jpeg", "not-rgb", "rotated", "bomb", "duplicate")
@@ -67,8 +77,14 @@ def make_index(config: IndexConfig, directory: Path) -> dict[str, object]:
     images = pd.DataFrame(rows, columns=SCHEMA.names).sort_values(["split", "path"], ignore_index=True)
     _refuse_too_many_errors(images, len(unsafe), config)
     write_index(images, directory)
-    summary = {**summarise(images), **listing.notes, "ignored": listing.ignored[:20], "unsafe_names": unsafe[:20],
-               "prefix": prefix, "files_decoded": decoded}  # fmt: skip
+    summary = {
+        **summarise(images),
+        **listing.notes,
+        "ignored": listing.ignored[:20],
+        "unsafe_names": unsafe[:20],
+        "prefix": prefix,
+        "files_decoded": decoded,
+    }
     if config.layout == "market1501" and config.identities is None:
         summary["deviations"] = _deviations(images)
     _log_counts(summary)

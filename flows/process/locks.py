@@ -34,8 +34,9 @@ def only_run(lock: Path, name: str, log: Callable[[str], None], still_wanted: Ca
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("a+") as file:
-        _wait_for([file.fileno()], 1, lambda: f"waiting for {_holder(lock)}, which makes the same set",
-                  log, still_wanted)  # fmt: skip
+        _wait_for(
+            [file.fileno()], 1, lambda: f"waiting for {_holder(lock)}, which makes the same set", log, still_wanted
+        )
         file.truncate(0)
         file.write(json.dumps({"run": name, "host": socket.gethostname(), "pid": os.getpid()}))
         file.flush()
@@ -84,8 +85,9 @@ def hold_cards(
         for file in files:
             stack.callback(os.close, file)
         wanted = min(count, len(cards))
-        held = _wait_for(files, wanted, lambda: f"waiting for {wanted} of the GPUs {', '.join(cards)}",
-                         log, still_wanted)  # fmt: skip
+        held = _wait_for(
+            files, wanted, lambda: f"waiting for {wanted} of the GPUs {', '.join(cards)}", log, still_wanted
+        )
         chosen = ",".join(cards[files.index(file)] for file in held)
         # 'cuda:1' counts among the visible ones, so these must stay as they are.
         yield {} if device.startswith("cuda:") else {"CUDA_VISIBLE_DEVICES": chosen}, held

@@ -118,9 +118,13 @@ def plan_canvas(images: Sequence[int], config: TrainConfig, rng: np.random.Gener
         reference = int(rng.choice(spare)) if spare else EMPTY
     keep_image, keep_texture = _kept_conditions(config, rng)
     return CanvasPlan(
-        slots=tuple(slots), visible=tuple(visible), reference=reference, mirrored=bool(rng.random() < config.flip),
-        keep_image=keep_image and reference != EMPTY, keep_texture=keep_texture and reference != EMPTY,
-    )  # fmt: skip
+        slots=tuple(slots),
+        visible=tuple(visible),
+        reference=reference,
+        mirrored=bool(rng.random() < config.flip),
+        keep_image=keep_image and reference != EMPTY,
+        keep_texture=keep_texture and reference != EMPTY,
+    )
 
 
 def _masked_count(present: int, config: TrainConfig, rng: np.random.Generator) -> int:

@@ -186,9 +186,15 @@ ABLATIONS: dict[str, dict[str, bool]] = {
 """The paper's Table 2 as fields of `ModelConfig`."""
 
 SD_MODEL = ModelConfig(
-    channels=(320, 640, 1280, 1280), attention=(True, True, True, False), layers_per_block=2, head_width=40,
-    cross_attention_dim=768, norm_groups=32, pose_channels=(16, 32, 96, 256), token_patch=16,
-)  # fmt: skip
+    channels=(320, 640, 1280, 1280),
+    attention=(True, True, True, False),
+    layers_per_block=2,
+    head_width=40,
+    cross_attention_dim=768,
+    norm_groups=32,
+    pose_channels=(16, 32, 96, 256),
+    token_patch=16,
+)
 """Stable Diffusion 1.5's sizes; with `init_from` only the pose encoder's and tokenizer's are taken from here.
 
 SD 1.5 has 8 heads at every level (widths 40, 80, 160); `head_width` matters only when training from nothing."""
@@ -207,23 +213,44 @@ def paper(encoded: Path, **fields: Any) -> TrainConfig:
     defaults: dict[str, Any] = {
         "model": SD_MODEL,
         "noise": NoiseConfig(
-            beta_schedule="linear", beta_start=1e-4, beta_end=2e-2, prediction_type="epsilon",
-            zero_terminal_snr=False, timestep_spacing="leading", min_snr_gamma=None,
+            beta_schedule="linear",
+            beta_start=1e-4,
+            beta_end=2e-2,
+            prediction_type="epsilon",
+            zero_terminal_snr=False,
+            timestep_spacing="leading",
+            min_snr_gamma=None,
         ),
-        "steps": 300_000, "batch_size": 4, "learning_rate": 5e-5, "warmup_steps": 0,
-        "learning_rate_schedule": "constant", "ema_decay": 0.0, "flip": 0.0, "visible_weight": 1.0,
-        "sample_steps": 20, "sample_guidance": 2.0,
-    }  # fmt: skip
+        "steps": 300_000,
+        "batch_size": 4,
+        "learning_rate": 5e-5,
+        "warmup_steps": 0,
+        "learning_rate_schedule": "constant",
+        "ema_decay": 0.0,
+        "flip": 0.0,
+        "visible_weight": 1.0,
+        "sample_steps": 20,
+        "sample_guidance": 2.0,
+    }
     return TrainConfig(**{"encoded": encoded, **defaults, **fields})
 
 
 def recommended(encoded: Path, **fields: Any) -> TrainConfig:
     """What the project recommends at SD 1.5 size; each deviation from `paper` has its reason in docs/model.md."""
     defaults: dict[str, Any] = {
-        "model": SD_MODEL, "noise": NoiseConfig(), "steps": 50_000, "batch_size": 16, "learning_rate": 5e-5,
-        "warmup_steps": 1000, "learning_rate_schedule": "constant", "ema_decay": 0.9999, "validation_identities": 16,
-        "precision": "bf16", "compile": True, "workers": 4,
-    }  # fmt: skip
+        "model": SD_MODEL,
+        "noise": NoiseConfig(),
+        "steps": 50_000,
+        "batch_size": 16,
+        "learning_rate": 5e-5,
+        "warmup_steps": 1000,
+        "learning_rate_schedule": "constant",
+        "ema_decay": 0.9999,
+        "validation_identities": 16,
+        "precision": "bf16",
+        "compile": True,
+        "workers": 4,
+    }
     return TrainConfig(**{"encoded": encoded, **defaults, **fields})
 
 

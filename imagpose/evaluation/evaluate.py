@@ -161,9 +161,11 @@ class Evaluation:
             requests = [self._request(canvas) for canvas in batch]
             before = (time.perf_counter(), time.process_time())
             output = self.pipeline(
-                requests, sampler=self.config.sampler, num_inference_steps=self.config.steps,
+                requests,
+                sampler=self.config.sampler,
+                num_inference_steps=self.config.steps,
                 guidance_scale=self.config.guidance,
-            )  # fmt: skip
+            )
             clock, cpu = clock + time.perf_counter() - before[0], cpu + time.process_time() - before[1]
             for canvas, made in zip(batch, output.images, strict=True):
                 members += [(f"{n:06d}.png", _png(picture)) for (_, n), picture in zip(canvas.kept, made, strict=True)]
@@ -182,8 +184,10 @@ class Evaluation:
                 for key in canvas.sources
             ],
             poses=[self.images.keypoints(key) for key in canvas.poses],
-            seed=canvas.seed, mode=canvas.mode, keep=[slot for slot, _ in canvas.kept],
-        )  # fmt: skip
+            seed=canvas.seed,
+            mode=canvas.mode,
+            keep=[slot for slot, _ in canvas.kept],
+        )
 
     def _bound(self, name: str) -> None:
         """Scores of what needs no sampling."""

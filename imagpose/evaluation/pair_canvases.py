@@ -79,10 +79,13 @@ def _three_poses(pairs: Sequence[Pair], members: Mapping[str, Sequence[str]], se
             poses = _filled_up([pairs[i][1] for i in part], source, pairs, members, rng)
             canvases.append(
                 PairCanvas(
-                    sources=(source,), poses=poses, kept=tuple(enumerate(part)), seed=canvas_seed(seed, part[0]),
+                    sources=(source,),
+                    poses=poses,
+                    kept=tuple(enumerate(part)),
+                    seed=canvas_seed(seed, part[0]),
                     mode="IMAGPose*",
                 )
-            )  # fmt: skip
+            )
     return canvases
 
 

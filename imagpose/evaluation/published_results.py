@@ -30,13 +30,21 @@ TABLE = (
     PublishedRow(method="PCDMs", data="DeepFashion 256x176", ssim=0.7444, lpips=0.1365, fid=7.4734),
     PublishedRow(method="IMAGPose (T1)", data="DeepFashion 256x176", ssim=0.7561, lpips=0.1284, fid=5.8738),
     PublishedRow(
-        method="IMAGPose, three sources (T3)", data="DeepFashion 256x176", ssim=0.7727, lpips=0.1172, fid=5.3286,
+        method="IMAGPose, three sources (T3)",
+        data="DeepFashion 256x176",
+        ssim=0.7727,
+        lpips=0.1172,
+        fid=5.3286,
         checked=True,
     ),
     PublishedRow(
-        method="M1, noise along the batch (Table 7)", data="DeepFashion 256x176", ssim=0.7145, lpips=0.1743, fid=6.9406,
+        method="M1, noise along the batch (Table 7)",
+        data="DeepFashion 256x176",
+        ssim=0.7145,
+        lpips=0.1743,
+        fid=6.9406,
         checked=True,
     ),
     PublishedRow(method="PIDM", data="Market-1501 128x64", ssim=0.3054, lpips=0.2415, fid=14.451),
     PublishedRow(method="PCDMs", data="Market-1501 128x64", ssim=0.3169, lpips=0.2238, fid=13.897),
-)  # fmt: skip
+)

@@ -30,18 +30,24 @@ class Published:
 
 WEIGHTS = {
     "alexnet": Published(
-        field="alexnet", url="https://download.pytorch.org/models/alexnet-owt-7be5be79.pth", sha256_start="7be5be79",
+        field="alexnet",
+        url="https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
+        sha256_start="7be5be79",
         columns=("lpips",),
     ),
     "inception": Published(
-        field="inception", sha256_start="6726825d", columns=("fid",),
+        field="inception",
+        sha256_start="6726825d",
+        columns=("fid",),
         url="https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
     ),
     "torchvision_inception": Published(
-        field="torchvision_inception", url="https://download.pytorch.org/models/inception_v3_google-0cc3c7bd.pth",
-        sha256_start="0cc3c7bd", columns=("fid_table1",),
+        field="torchvision_inception",
+        url="https://download.pytorch.org/models/inception_v3_google-0cc3c7bd.pth",
+        sha256_start="0cc3c7bd",
+        columns=("fid_table1",),
     ),
-}  # fmt: skip
+}
 """AlexNet of ImageNet (LPIPS), Inception of TensorFlow (the usual FID), Inception of torchvision (Table 1's family)."""
 
 

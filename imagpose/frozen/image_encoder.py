@@ -135,10 +135,15 @@ def make_image_encoder(config: TrainImageEncoderConfig, directory: Path) -> dict
     encoder.save_pretrained(directory, safe_serialization=True)
     logger.info("held-out Rank-1 across cameras: %s %%", figures["rank1"])
     return {
-        **figures, "images": len(train), "identities": len(pids), "held_out_images": len(held_out), "steps": run.step,
-        "held_out_identities": len(np.unique(held_out.pids)), "seconds": round(run.seconds, 1),
+        **figures,
+        "images": len(train),
+        "identities": len(pids),
+        "held_out_images": len(held_out),
+        "steps": run.step,
+        "held_out_identities": len(np.unique(held_out.pids)),
+        "seconds": round(run.seconds, 1),
         "parameters": sum(parameter.numel() for parameter in encoder.parameters()),
-    }  # fmt: skip
+    }
 
 
 def _start(config: TrainImageEncoderConfig) -> Dinov2Model:
@@ -177,9 +182,9 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
     images = torch.where(mirrored, images.flip(-1), images)
     padded = F.pad(images, (SHIFT,) * 4, mode="replicate")
     corners = torch.randint(2 * SHIFT + 1, (count, 2), generator=generator).tolist()
-    images = torch.stack([
-        image[:, y : y + height, x : x + width] for image, (y, x) in zip(padded, corners, strict=True)
-    ])  # fmt: skip
+    images = torch.stack(
+        [image[:, y : y + height, x : x + width] for image, (y, x) in zip(padded, corners, strict=True)]
+    )
     exposure = 1 + 0.2 * (2 * torch.rand(count, 1, 1, 1, generator=generator) - 1)
     balance = 1 + 0.06 * (2 * torch.rand(count, 3, 1, 1, generator=generator) - 1)
     return (images * exposure * balance).clamp(0, 1)

@@ -41,11 +41,18 @@ def new_vae(config: TrainVaeConfig) -> AutoencoderKL:
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         return AutoencoderKL(
-            in_channels=3, out_channels=3, latent_channels=config.latent_channels, block_out_channels=config.channels,
-            layers_per_block=config.layers_per_block, norm_num_groups=config.norm_groups,
-            down_block_types=("DownEncoderBlock2D",) * levels, up_block_types=("UpDecoderBlock2D",) * levels,
-            mid_block_add_attention=False, sample_size=max(config.view_height, config.view_width), scaling_factor=1.0,
-        )  # fmt: skip
+            in_channels=3,
+            out_channels=3,
+            latent_channels=config.latent_channels,
+            block_out_channels=config.channels,
+            layers_per_block=config.layers_per_block,
+            norm_num_groups=config.norm_groups,
+            down_block_types=("DownEncoderBlock2D",) * levels,
+            up_block_types=("UpDecoderBlock2D",) * levels,
+            mid_block_add_attention=False,
+            sample_size=max(config.view_height, config.view_width),
+            scaling_factor=1.0,
+        )
 
 
 def reconstruction_loss(decoded: Tensor, images: Tensor, gradient_weight: float, chroma_weight: float = 0.0) -> Tensor:
@@ -123,10 +130,15 @@ def make_vae(config: TrainVaeConfig, directory: Path) -> dict[str, Any]:
     save_reconstructions(vae, held_out, directory / "reconstructions.png", device)
     logger.info("held-out PSNR %.2f dB, SSIM %.4f", quality["psnr"], quality["ssim"])
     return {
-        **quality, "start": start_quality, "scaling_factor": vae.config.scaling_factor, "images": len(train),
-        "held_out_images": len(held_out), "steps": run.step, "seconds": round(run.seconds, 1),
+        **quality,
+        "start": start_quality,
+        "scaling_factor": vae.config.scaling_factor,
+        "images": len(train),
+        "held_out_images": len(held_out),
+        "steps": run.step,
+        "seconds": round(run.seconds, 1),
         "parameters": sum(parameter.numel() for parameter in vae.parameters()),
-    }  # fmt: skip
+    }
 
 
 def _check(config: TrainVaeConfig, vae: AutoencoderKL) -> None:
@@ -178,9 +190,9 @@ def measure_scaling_factor(vae: AutoencoderKL, train: Crops, device: torch.devic
     """1 / standard deviation of the posterior means over training images."""
     rows = np.random.default_rng([seed, 2]).permutation(len(train))[:SCALED_IMAGES]
     pixels = train.pixels[torch.from_numpy(np.sort(rows))]
-    means = torch.cat([
-        vae.encode(chunk.to(device).float() / 127.5 - 1).latent_dist.mean.cpu() for chunk in pixels.split(32)
-    ])  # fmt: skip
+    means = torch.cat(
+        [vae.encode(chunk.to(device).float() / 127.5 - 1).latent_dist.mean.cpu() for chunk in pixels.split(32)]
+    )
     logger.info("latents: mean %s, std %s per channel", means.mean((0, 2, 3)).tolist(), means.std((0, 2, 3)).tolist())
     return round(1 / float(means.std()), 6)
 

@@ -36,9 +36,13 @@ class CrossViewAttention(nn.Module):
         """For canvases of `channels` feature maps; `heads` divides them."""
         super().__init__()
         self.mixer = AnimateDiffTransformer3D(
-            heads, channels // heads, in_channels=channels, norm_num_groups=norm_groups,
-            positional_embeddings="sinusoidal", num_positional_embeddings=POSITIONS,
-        )  # fmt: skip
+            heads,
+            channels // heads,
+            in_channels=channels,
+            norm_num_groups=norm_groups,
+            positional_embeddings="sinusoidal",
+            num_positional_embeddings=POSITIONS,
+        )
         self.mixer.norm = PerViewGroupNorm(norm_groups, channels, self.mixer.norm.eps)
         nn.init.zeros_(self.mixer.proj_out.weight)
         nn.init.zeros_(self.mixer.proj_out.bias)

@@ -91,9 +91,12 @@ def _input_channels(config: ModelConfig, latent_channels: int) -> int:
 
 def _conditioning(config: ModelConfig, dim: int, image_token_dim: int, latent_channels: int) -> FeatureConditioning:
     return FeatureConditioning(
-        dim=dim, image_token_dim=image_token_dim, latent_channels=latent_channels, patch=config.token_patch,
+        dim=dim,
+        image_token_dim=image_token_dim,
+        latent_channels=latent_channels,
+        patch=config.token_patch,
         texture=config.texture_tokens,
-    )  # fmt: skip
+    )
 
 
 def new_denoiser(config: ModelConfig, latent_channels: int, image_token_dim: int) -> IMAGPose:

@@ -48,9 +48,7 @@ def run_generate(config: GenerateConfig) -> int:
         keep=range(len(layout.poses) if config.mode == "T1" else len(config.pose)),
     )
     pipeline = load_pipeline(config.generator, device)
-    output = pipeline(
-        request, sampler=config.sampler, num_inference_steps=config.steps, guidance_scale=config.guidance
-    )  # fmt: skip
+    output = pipeline(request, sampler=config.sampler, num_inference_steps=config.steps, guidance_scale=config.guidance)
     _save(config, request, pipeline, output.images[0], output.poses[0])
     return 0
 

@@ -83,9 +83,13 @@ class IMAGPosePipeline(DiffusionPipeline):
         """
         super().__init__()
         self.register_modules(
-            unet=unet, pose_encoder=pose_encoder, feature_conditioning=feature_conditioning, vae=vae,
-            scheduler=scheduler, image_encoder=image_encoder,
-        )  # fmt: skip
+            unet=unet,
+            pose_encoder=pose_encoder,
+            feature_conditioning=feature_conditioning,
+            vae=vae,
+            scheduler=scheduler,
+            image_encoder=image_encoder,
+        )
         self.register_to_config(
             view_height=view_height, view_width=view_width, token_height=token_height, token_width=token_width
         )

@@ -47,14 +47,32 @@ SCENARIOS = {"T1": (1, 1), "T2": (1, 1), "T3": (3, 1), "IMAGPose*": (1, 3)}
 """Most sources, and poses, of a canvas of each mode."""
 
 PLAN_SCHEMA = pa.schema(
-    [("key", pa.string()), ("canvas", pa.int32()), ("slot", pa.int32()), ("pid", pa.int32()), ("camid", pa.int32()),
-     ("source_keys", pa.list_(pa.string())), ("target_pose_key", pa.string()), ("seed", pa.int64())]
-)  # fmt: skip
+    [
+        ("key", pa.string()),
+        ("canvas", pa.int32()),
+        ("slot", pa.int32()),
+        ("pid", pa.int32()),
+        ("camid", pa.int32()),
+        ("source_keys", pa.list_(pa.string())),
+        ("target_pose_key", pa.string()),
+        ("seed", pa.int64()),
+    ]
+)
 TABLE_SCHEMA = pa.schema(
-    [*PLAN_SCHEMA, ("mode", pa.string()), ("sampler", pa.string()), ("steps", pa.int32()), ("guidance", pa.float64()),
-     ("generator_sha256", pa.string()), ("pose_score", pa.float64()), ("contrast", pa.float64()),
-     ("saturated", pa.float64()), ("source_difference", pa.float64()), ("status", pa.string())]
-)  # fmt: skip
+    [
+        *PLAN_SCHEMA,
+        ("mode", pa.string()),
+        ("sampler", pa.string()),
+        ("steps", pa.int32()),
+        ("guidance", pa.float64()),
+        ("generator_sha256", pa.string()),
+        ("pose_score", pa.float64()),
+        ("contrast", pa.float64()),
+        ("saturated", pa.float64()),
+        ("source_difference", pa.float64()),
+        ("status", pa.string()),
+    ]
+)
 
 
 def make_synthetic(config: SynthesizeConfig, directory: Path) -> dict[str, Any]:
@@ -72,9 +90,12 @@ def make_synthetic(config: SynthesizeConfig, directory: Path) -> dict[str, Any]:
     done = [(directory / name).is_file() for name in names]
     synthesizer = Synthesizer(config, images)
     progress = Progress(
-        logger, "synthesize", len(plan), "images",
+        logger,
+        "synthesize",
+        len(plan),
+        "images",
         done=sum(len(shard) for shard, kept in zip(shards, done, strict=True) if kept),
-    )  # fmt: skip
+    )
     with ranks() as own:
         todo = [item for i, item in enumerate(zip(shards, names, strict=True)) if own.mine(i) and not done[i]]
         for shard, name in todo:
@@ -97,9 +118,14 @@ def plan_for(config: SynthesizeConfig, images: EncodedImages) -> pd.DataFrame:
     wanted = config.images if config.images is not None else max(0, full - len(records))
     sources, poses = SCENARIOS[config.mode]
     return make_plan(
-        records, images=wanted, sources=sources, poses=poses, policy=config.policy,
-        pose_policy=config.pose_policy, seed=config.seed,
-    )  # fmt: skip
+        records,
+        images=wanted,
+        sources=sources,
+        poses=poses,
+        policy=config.policy,
+        pose_policy=config.pose_policy,
+        seed=config.seed,
+    )
 
 
 def records_of(images: EncodedImages) -> pd.DataFrame:
@@ -151,9 +177,12 @@ class Synthesizer:
         """Pictures of a batch of canvases, (G, H, W, 3) uint8 each."""
         config = self.config
         output = self.pipeline(
-            requests, sampler=config.sampler, num_inference_steps=config.steps, guidance_scale=config.guidance,
+            requests,
+            sampler=config.sampler,
+            num_inference_steps=config.steps,
+            guidance_scale=config.guidance,
             reuse_conditions=not config.compile,
-        )  # fmt: skip
+        )
         return output.images
 
     def source(self, key: str) -> SourceFeatures:
@@ -198,11 +227,19 @@ class Synthesizer:
             check["found_keypoints"] = keypoints_to_json(found)
         return {
             **{name: getattr(row, name) for name in PLAN_SCHEMA.names},
-            "split": "synthetic", "role": "person", "height": picture.shape[0], "width": picture.shape[1],
-            "keypoints": keypoints_to_json(target), "mode": config.mode, "sampler": config.sampler,
-            "steps": config.steps, "guidance": config.guidance, "generator_sha256": self.generator_sha256,
-            **check, **asdict(check_image(picture, self.decoded(row.source_keys))),
-        }  # fmt: skip
+            "split": "synthetic",
+            "role": "person",
+            "height": picture.shape[0],
+            "width": picture.shape[1],
+            "keypoints": keypoints_to_json(target),
+            "mode": config.mode,
+            "sampler": config.sampler,
+            "steps": config.steps,
+            "guidance": config.guidance,
+            "generator_sha256": self.generator_sha256,
+            **check,
+            **asdict(check_image(picture, self.decoded(row.source_keys))),
+        }
 
 
 def _subset_keys(config: SynthesizeConfig) -> list[str] | None:

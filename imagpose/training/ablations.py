@@ -70,18 +70,31 @@ def _recipe(config: AblateConfig, name: str) -> TrainConfig:
 
 def _evaluation(config: AblateConfig, generator: Path) -> EvaluateConfig:
     return EvaluateConfig(
-        generator=generator, shards=config.shards, pairs=config.pairs, limit=config.limit, modes=(config.mode,),
-        sampler=config.sampler, steps=config.steps, guidance=config.guidance, alexnet=config.alexnet,
-        inception=config.inception, batch_size=config.batch_size, seed=config.train.seed, device=config.train.device,
-    )  # fmt: skip
+        generator=generator,
+        shards=config.shards,
+        pairs=config.pairs,
+        limit=config.limit,
+        modes=(config.mode,),
+        sampler=config.sampler,
+        steps=config.steps,
+        guidance=config.guidance,
+        alexnet=config.alexnet,
+        inception=config.inception,
+        batch_size=config.batch_size,
+        seed=config.train.seed,
+        device=config.train.device,
+    )
 
 
 def _row(name: str, training: dict[str, Any], evaluation: dict[str, Any], mode: str) -> dict[str, Any]:
     scores = next(row for row in evaluation["rows"] if row["row"] == mode)
     return {
-        "variant": name, **ABLATIONS[name], **{fact: training.get(fact) for fact in FACTS},
-        **{metric: scores.get(metric) for metric in METRICS}, "ssim_interval": scores.get("ssim_interval"),
-    }  # fmt: skip
+        "variant": name,
+        **ABLATIONS[name],
+        **{fact: training.get(fact) for fact in FACTS},
+        **{metric: scores.get(metric) for metric in METRICS},
+        "ssim_interval": scores.get("ssim_interval"),
+    }
 
 
 def _bound(row: dict[str, Any]) -> dict[str, Any]:
@@ -92,12 +105,15 @@ def markdown(table: pd.DataFrame, config: AblateConfig, evaluation: dict[str, An
     """The table as a page to read."""
     shown = [column for column in table.columns if column != "ssim_interval"]
     lines = [
-        "# Ablation", "",
+        "# Ablation",
+        "",
         f"{config.train.steps:,} steps of {config.train.batch_size} canvases each, seed {config.train.seed}; "
         f"{evaluation['pairs']:,} test pairs of {evaluation['people']:,} people, {config.mode}, {config.sampler} "
-        f"{config.steps} steps, guidance {config.guidance:g}.", "",
-        "| " + " | ".join(shown) + " |", "|" + "---|" * len(shown),
-    ]  # fmt: skip
+        f"{config.steps} steps, guidance {config.guidance:g}.",
+        "",
+        "| " + " | ".join(shown) + " |",
+        "|" + "---|" * len(shown),
+    ]
     for row in table.to_dict("records"):
         lines.append("| " + " | ".join(_cell(row[column]) for column in shown) + " |")
     lines += ["", "`VAE`: the target through the VAE (upper bound); `copy`: the source as it is.", ""]

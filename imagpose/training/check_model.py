@@ -27,9 +27,13 @@ from imagpose.training.checkpoint import load_unet2d
 logger = logging.getLogger(__name__)
 
 TINY_MODEL = ModelConfig(
-    channels=(32, 64), attention=(True, True), head_width=16, cross_attention_dim=48, pose_channels=(8, 8, 16, 16),
+    channels=(32, 64),
+    attention=(True, True),
+    head_width=16,
+    cross_attention_dim=48,
+    pose_channels=(8, 8, 16, 16),
     token_patch=4,
-)  # fmt: skip
+)
 TOKEN_WIDTH = 56  # not the text width, so that the projection is there
 
 
@@ -40,10 +44,14 @@ def stable_diffusion_unet() -> UNet2DConditionModel:
 
 def _tiny_unet() -> UNet2DConditionModel:
     return UNet2DConditionModel(
-        block_out_channels=(32, 64), layers_per_block=1, cross_attention_dim=48, norm_num_groups=16,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        block_out_channels=(32, 64),
+        layers_per_block=1,
+        cross_attention_dim=48,
+        norm_num_groups=16,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
         attention_head_dim=2,
-    )  # fmt: skip
+    )
 
 
 def run_check_model(config: CheckModelConfig) -> int:

@@ -46,11 +46,17 @@ class Generator:
         """The same parts as a pipeline (shared, not copied)."""
         view, token = self.view_size or (None, None), self.token_size or (None, None)
         return IMAGPosePipeline(
-            unet=self.model.unet, pose_encoder=self.model.pose_encoder,
-            feature_conditioning=self.model.feature_conditioning, vae=self.vae, scheduler=self.scheduler,
-            image_encoder=self.image_encoder, view_height=view[0], view_width=view[1],
-            token_height=token[0], token_width=token[1],
-        )  # fmt: skip
+            unet=self.model.unet,
+            pose_encoder=self.model.pose_encoder,
+            feature_conditioning=self.model.feature_conditioning,
+            vae=self.vae,
+            scheduler=self.scheduler,
+            image_encoder=self.image_encoder,
+            view_height=view[0],
+            view_width=view[1],
+            token_height=token[0],
+            token_width=token[1],
+        )
 
 
 def save_generator(folder: Path, generator: Generator, copied: Mapping[str, Path] | None = None) -> None:
@@ -75,10 +81,13 @@ def load_generator(folder: Path, device: str | torch.device = "cpu") -> Generato
     pipeline = load_pipeline(Path(folder), torch.device(device))
     config = pipeline.config
     return Generator(
-        model=pipeline.denoiser, vae=pipeline.vae, scheduler=pipeline.scheduler, image_encoder=pipeline.image_encoder,
+        model=pipeline.denoiser,
+        vae=pipeline.vae,
+        scheduler=pipeline.scheduler,
+        image_encoder=pipeline.image_encoder,
         view_size=config.view_height and (config.view_height, config.view_width),
         token_size=config.token_height and (config.token_height, config.token_width),
-    )  # fmt: skip
+    )
 
 
 def load_denoiser(folder: Path) -> IMAGPose:

@@ -114,9 +114,13 @@ class FrozenParts:
     def generator(self, model: IMAGPose, scheduler: DDIMScheduler) -> Generator:
         """All parts together."""
         return Generator(
-            model=model, vae=self.vae, scheduler=scheduler, image_encoder=self.image_encoder,
-            view_size=self.view_size, token_size=self.token_size,
-        )  # fmt: skip
+            model=model,
+            vae=self.vae,
+            scheduler=scheduler,
+            image_encoder=self.image_encoder,
+            view_size=self.view_size,
+            token_size=self.token_size,
+        )
 
 
 def initial_denoiser(config: TrainConfig, latent_channels: int, image_token_dim: int, stride: int) -> IMAGPose:

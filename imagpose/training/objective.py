@@ -48,9 +48,16 @@ def squared_errors(
     """Squared error of the prediction, averaged over channels and weighted by view: (B, 1, 2h, 2w) float32."""
     noisy = scheduler.add_noise(batch.latents, noise, timesteps)
     prediction = model(
-        noisy, timesteps, batch.mask, batch.latents * batch.mask, batch.skeletons, batch.image_tokens,
-        batch.source_latents, batch.keep_image, batch.keep_texture,
-    )  # fmt: skip
+        noisy,
+        timesteps,
+        batch.mask,
+        batch.latents * batch.mask,
+        batch.skeletons,
+        batch.image_tokens,
+        batch.source_latents,
+        batch.keep_image,
+        batch.keep_texture,
+    )
     target = prediction_target(scheduler, batch.latents, noise, timesteps)
     return (prediction.float() - target).square().mean(1, keepdim=True) * batch.loss_weights
 

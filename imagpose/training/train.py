@@ -132,9 +132,12 @@ class Trainer:
         """All remaining steps; returns last losses, speed and memory."""
         config, started, first = self.config, time.monotonic(), self.step
         log = TrainingLog(
-            self.directory, first, first=self.accelerator.is_main_process, tensorboard=config.tensorboard,
+            self.directory,
+            first,
+            first=self.accelerator.is_main_process,
+            tensorboard=config.tensorboard,
             device=self.device,
-        )  # fmt: skip
+        )
         progress = TrainingProgress(config.steps, config.batch_size, first, self.device)
         self.pending, self.batches = [], self._batches()
         with stop_on_sigterm() as stop:
@@ -188,9 +191,13 @@ class Trainer:
             with nullcontext() if number == len(work.parts) else self.accelerator.no_sync(self.wrapped):
                 with self.accelerator.autocast():
                     total = loss_sum(
-                        self.network, self.scheduler, self.weights, batch, noise[part].to(self.device),
+                        self.network,
+                        self.scheduler,
+                        self.weights,
+                        batch,
+                        noise[part].to(self.device),
                         timesteps[part].to(self.device),
-                    )  # fmt: skip
+                    )
                 self.accelerator.backward(total * scale)
             loss += total.detach() * scale
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), config.max_gradient_norm)
@@ -231,9 +238,7 @@ class Trainer:
     def _save(self, log: TrainingLog) -> None:
         if self.accelerator.is_main_process:
             log.write()
-            save_state(
-                self.states, self.step, self.model, self.average, self.optimizer, self.config.keep_checkpoints
-            )  # fmt: skip
+            save_state(self.states, self.step, self.model, self.average, self.optimizer, self.config.keep_checkpoints)
         self.accelerator.wait_for_everyone()
 
     def _look(self, log: TrainingLog, done: bool) -> None:

@@ -39,11 +39,15 @@ def make_benchmark(config: BenchmarkConfig, directory: Path) -> dict[str, Any]:
     }
     gained = pd.concat(
         gains(
-            results, per_query, baseline,
-            confidence=config.confidence, resamples=config.resamples, seed=config.seed,
+            results,
+            per_query,
+            baseline,
+            confidence=config.confidence,
+            resamples=config.resamples,
+            seed=config.seed,
         )
         for baseline in dict.fromkeys([config.baseline, *config.controls])
-    )  # fmt: skip
+    )
     results = results[[*COLUMNS, *(name for name in results if name.startswith("reranked_"))]]
     results.to_parquet(directory / "results.parquet", index=False)
     results.to_csv(directory / "results.csv", index=False)

@@ -73,8 +73,10 @@ def read_training_set(config: TrainConfig) -> TrainingSet:
     training_set = join_training_sets(real, synthetic)
     logger.info(
         "training on %d real and %d synthetic images of %d identities",
-        training_set.real_count, training_set.synthetic_count, len(training_set.pids),
-    )  # fmt: skip
+        training_set.real_count,
+        training_set.synthetic_count,
+        len(training_set.pids),
+    )
     return training_set
 
 

@@ -57,15 +57,21 @@ def extract_features(
 
 
 def evaluate(
-    network: ReidNetwork, query: ImageSet, gallery: ImageSet, device: torch.device, directory: Path,
-    max_rank: int, rerank: RerankConfig | None = None,
-) -> dict[str, Any]:  # fmt: skip
+    network: ReidNetwork,
+    query: ImageSet,
+    gallery: ImageSet,
+    device: torch.device,
+    directory: Path,
+    max_rank: int,
+    rerank: RerankConfig | None = None,
+) -> dict[str, Any]:
     """Rank the gallery for each query by the network's features; see `evaluate_features`."""
     found = [
-        Features(keys=images.keys, values=extract_features(network, images.pixels, device, label=label),
-                 labels=images.labels)
+        Features(
+            keys=images.keys, values=extract_features(network, images.pixels, device, label=label), labels=images.labels
+        )
         for images, label in ((query, "query features"), (gallery, "gallery features"))
-    ]  # fmt: skip
+    ]
     return evaluate_features(*found, directory, max_rank, rerank)
 
 
@@ -95,9 +101,14 @@ def evaluate_features(
     table.to_parquet(directory / "ranked.parquet", index=False)
     logger.info(
         "Rank-1 %.1f %%, mAP %.1f %%, mINP %.1f %% over %d queries (%d without a match), %d gallery images, %d junk",
-        100 * summary["rank1"], 100 * summary["map"], 100 * summary["minp"],
-        summary["queries"], summary["unmatched_queries"], summary["gallery"], summary["junk"],
-    )  # fmt: skip
+        100 * summary["rank1"],
+        100 * summary["map"],
+        100 * summary["minp"],
+        summary["queries"],
+        summary["unmatched_queries"],
+        summary["gallery"],
+        summary["junk"],
+    )
     return summary
 
 

@@ -29,9 +29,17 @@ logger = logging.getLogger(__name__)
 
 CHECK_FILE = "identity_check.parquet"
 SCHEMA = pa.schema(
-    [("key", pa.string()), ("id_score", pa.float64()), ("kept", pa.bool_()), ("reject_reason", pa.string()),
-     ("scorer_sha256", pa.string()), ("pid", pa.int64()), ("camid", pa.int64()), ("nearest_pid", pa.int64())]
-)  # fmt: skip
+    [
+        ("key", pa.string()),
+        ("id_score", pa.float64()),
+        ("kept", pa.bool_()),
+        ("reject_reason", pa.string()),
+        ("scorer_sha256", pa.string()),
+        ("pid", pa.int64()),
+        ("camid", pa.int64()),
+        ("nearest_pid", pa.int64()),
+    ]
+)
 THRESHOLDS = tuple(round(0.1 * tenth, 1) for tenth in range(10))
 
 

@@ -82,9 +82,22 @@ def read_runs(directories: Iterable[Path]) -> list[Run]:
 
 
 RESULT_COLUMNS = (
-    "protocol", "fraction", "draw", "seed", "arm", "rank1", "map", "steps", "synthetic_images", "queries", "gallery",
-    "backbone", "weights", "height", "width",
-)  # fmt: skip
+    "protocol",
+    "fraction",
+    "draw",
+    "seed",
+    "arm",
+    "rank1",
+    "map",
+    "steps",
+    "synthetic_images",
+    "queries",
+    "gallery",
+    "backbone",
+    "weights",
+    "height",
+    "width",
+)
 
 
 def read_results(directory: Path) -> pd.DataFrame:

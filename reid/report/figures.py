@@ -135,9 +135,14 @@ def gain_chart(title: str, points: Sequence[Point], name: str, span: tuple[float
             axes.plot(point.dots, [row + 0.17] * len(point.dots), color=color, marker="o", markersize=2.6, linestyle="")
             axes.plot(point.value, row, color=color, marker="o", markersize=7, linestyle="none")
             axes.annotate(
-                f"{point.value:+.1f}".replace("-", "\N{MINUS SIGN}"), (point.value, row), xytext=(0, 8),
-                textcoords="offset points", ha="center", fontsize=10, fontweight="bold",
-            )  # fmt: skip
+                f"{point.value:+.1f}".replace("-", "\N{MINUS SIGN}"),
+                (point.value, row),
+                xytext=(0, 8),
+                textcoords="offset points",
+                ha="center",
+                fontsize=10,
+                fontweight="bold",
+            )
         axes.set_yticks(list(rows), [f"{point.x:g} %" for point in points])
         axes.set_ylim(len(points) - 0.5, -0.7)
         axes.set_xlim(*span)
@@ -212,9 +217,7 @@ def _thinned(
     return steps[chosen], losses[chosen], smooth[chosen]
 
 
-def identity_chart(
-    title: str, gains: Sequence[float], name: str, caption: str, span: tuple[float, float]
-) -> Chart:  # fmt: skip
+def identity_chart(title: str, gains: Sequence[float], name: str, caption: str, span: tuple[float, float]) -> Chart:
     """Each test identity's gain in AP points, sorted: how many profit, how many pay.
 
     Args: span: least and greatest gain of the axis.
@@ -257,9 +260,13 @@ def _svg(figure: Figure, name: str, label: str) -> str:
     """The drawing as an inline SVG element: no header, no metadata, ids of its own, colours by CSS variable."""
     buffer = io.StringIO()
     figure.savefig(
-        buffer, format="svg", transparent=True, bbox_inches="tight", pad_inches=0.04,
+        buffer,
+        format="svg",
+        transparent=True,
+        bbox_inches="tight",
+        pad_inches=0.04,
         metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")),
-    )  # fmt: skip
+    )
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)

@@ -98,12 +98,21 @@ def read_gains(directory: Path, results: pd.DataFrame) -> list[Gain]:
         decisive = runs if row["unit"] == "draw" and runs else people
         gains.append(
             Gain(
-                protocol=row["protocol"], fraction=int(row["fraction"]), arm=row["arm"], baseline=row["baseline"],
-                metric=row["metric"], value=100 * row["value"], before=row["before"], after=row["after"],
-                people=people, runs=runs, unit=row["unit"], units=len(units_of(pairs)[1]) if len(pairs) else 1,
+                protocol=row["protocol"],
+                fraction=int(row["fraction"]),
+                arm=row["arm"],
+                baseline=row["baseline"],
+                metric=row["metric"],
+                value=100 * row["value"],
+                before=row["before"],
+                after=row["after"],
+                people=people,
+                runs=runs,
+                unit=row["unit"],
+                units=len(units_of(pairs)[1]) if len(pairs) else 1,
                 smallest_visible=(decisive[1] - decisive[0]) / 2 if decisive else None,
             )
-        )  # fmt: skip
+        )
     return sorted(gains, key=lambda g: (g.protocol, arm_rank(g.baseline), g.fraction, arm_rank(g.arm), g.metric))
 
 
@@ -111,9 +120,7 @@ def _interval(low: float, high: float) -> Interval | None:
     return (100 * float(low), 100 * float(high)) if np.isfinite(low) and np.isfinite(high) else None
 
 
-def paired(
-    results: pd.DataFrame, protocol: str, fraction: int, arm: str, baseline: str, metric: str
-) -> pd.Series:  # fmt: skip
+def paired(results: pd.DataFrame, protocol: str, fraction: int, arm: str, baseline: str, metric: str) -> pd.Series:
     """An arm's differences to another one, in points, by the (draw, seed) that both have."""
     cell = results[(results["protocol"] == protocol) & (results["fraction"] == fraction)]
     after, before = (cell[cell["arm"] == name].set_index(["draw", "seed"])[metric] for name in (arm, baseline))
@@ -222,16 +229,21 @@ def gain_rows(comparison: Comparison) -> list[list[dict[str, str]]]:
         first = {gain.fraction: gain for gain in comparison.against(baseline, "rank1")}
         group = [
             {
-                "fraction": f"{gain.fraction} %", "over": baseline, "sign": sign(gain),
+                "fraction": f"{gain.fraction} %",
+                "over": baseline,
+                "sign": sign(gain),
                 "steps": f"{sum(comparison.steps(baseline)[gain.fraction]):,}",
-                "before": share(gain.before), "after": share(gain.after), "gain": points(gain.value),
-                "runs": spoken_interval(gain.runs) or "—", "people": spoken_interval(gain.people) or "—",
+                "before": share(gain.before),
+                "after": share(gain.after),
+                "gain": points(gain.value),
+                "runs": spoken_interval(gain.runs) or "—",
+                "people": spoken_interval(gain.people) or "—",
                 "rank1": points(first[gain.fraction].value) if gain.fraction in first else "—",
                 "rank1_interval": spoken_interval(first[gain.fraction].interval) if gain.fraction in first else "",
                 "visible": f"{gain.smallest_visible:.1f}" if gain.smallest_visible is not None else "—",
             }
             for gain in comparison.against(baseline, "map")
-        ]  # fmt: skip
+        ]
         groups.append(group)
     return [group for group in groups if group]
 

@@ -104,7 +104,7 @@ def contact_sheets(sets: Sequence[GeneratedSet]) -> list[dict[str, Any]]:
 
 def case_groups(
     item: GeneratedSet, checks: dict[Path, list[pd.DataFrame]], images: SourceImages | None
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Best and worst by pose score, and rejected pictures of a set."""
     best, worst = extremes(item.table)
     refused = rejected(item.table, checks.get(item.directory.resolve(), []))

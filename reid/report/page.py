@@ -35,9 +35,15 @@ MOST_BYTES = 5_000_000
 """A page that is larger is said to be; it is still written."""
 
 SECTIONS = (
-    ("result", "Result"), ("ranking", "Who profits"), ("pictures", "Pictures"), ("retrieval", "Retrieval"),
-    ("training", "Training"), ("cost", "Cost"), ("protocol", "Protocol"), ("again", "Make it again"),
-)  # fmt: skip
+    ("result", "Result"),
+    ("ranking", "Who profits"),
+    ("pictures", "Pictures"),
+    ("retrieval", "Retrieval"),
+    ("training", "Training"),
+    ("cost", "Cost"),
+    ("protocol", "Protocol"),
+    ("again", "Make it again"),
+)
 
 
 @dataclass
@@ -240,9 +246,13 @@ def _templates(*, escape: bool) -> jinja2.Environment:
         return file.read_text(encoding="utf-8") if file.is_file() else None
 
     environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(load), autoescape=escape, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
-    )  # fmt: skip
+        loader=jinja2.FunctionLoader(load),
+        autoescape=escape,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
     environment.filters["cell"] = markdown_cell
     environment.globals["points"] = points
     return environment

@@ -178,9 +178,7 @@ def _spread(items: Sequence[Any], count: int) -> list[Any]:
 
 def ranked_pictures(images: SourceImages, keys: Iterable[str], right: Iterable[bool]) -> list[Picture]:
     """A ranked list: the gallery images in order, each marked right or wrong."""
-    return [
-        images.picture(key, mark="right" if hit else "wrong") for key, hit in zip(keys, right, strict=True)
-    ]  # fmt: skip
+    return [images.picture(key, mark="right" if hit else "wrong") for key, hit in zip(keys, right, strict=True)]
 
 
 def read_json(path: Path) -> Any | None:

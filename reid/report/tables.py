@@ -59,11 +59,14 @@ def _gain_point(comparison: Comparison, gain: Gain) -> Point:
 def _points(rows: pd.DataFrame, results: pd.DataFrame) -> list[Point]:
     return [
         Point(
-            x=float(row["fraction"]), value=100 * row["mean"], low=_finite(row["low"]), high=_finite(row["high"]),
+            x=float(row["fraction"]),
+            value=100 * row["mean"],
+            low=_finite(row["low"]),
+            high=_finite(row["high"]),
             dots=dots(100 * results[results["fraction"] == row["fraction"]].set_index(["draw", "seed"])[row["metric"]]),
         )
         for row in rows.sort_values("fraction").to_dict("records")
-    ]  # fmt: skip
+    ]
 
 
 def _finite(share: float) -> float | None:
@@ -81,14 +84,20 @@ def arms_table(comparison: Comparison, arms: Arms) -> list[list[dict[str, Any]]]
     for fraction, rows in comparison.results.groupby("fraction"):
         means = rows.groupby(["protocol", "arm"])["map"].mean()
         members = sorted(rows.groupby(["protocol", "arm"]), key=lambda item: (item[0][0], arm_rank(item[0][1])))
-        groups.append([
-            {
-                "fraction": fraction, "arm": arm, "protocol": protocol, "color": arms.color(arm),
-                "best": len(means) > 1 and means[(protocol, arm)] == means.max(),
-                **_figures(cell), **_gain(by_arm.get((protocol, fraction, arm)), arm == comparison.reference),
-            }
-            for (protocol, arm), cell in members
-        ])  # fmt: skip
+        groups.append(
+            [
+                {
+                    "fraction": fraction,
+                    "arm": arm,
+                    "protocol": protocol,
+                    "color": arms.color(arm),
+                    "best": len(means) > 1 and means[(protocol, arm)] == means.max(),
+                    **_figures(cell),
+                    **_gain(by_arm.get((protocol, fraction, arm)), arm == comparison.reference),
+                }
+                for (protocol, arm), cell in members
+            ]
+        )
     return groups
 
 

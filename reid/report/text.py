@@ -49,11 +49,14 @@ WORDS = (
     ("mAP", "mean average precision: 100 % where every right image comes before every wrong one."),
     ("Rank-1", "share of queries whose first answer is the right person."),
     ("Gain", "the difference of two such figures, in percentage points."),
-    ("Interval", "where the true difference lies with the stated probability, if only what it is “over” were left to "
-     "chance; one that includes zero shows neither gain nor loss."),
+    (
+        "Interval",
+        "where the true difference lies with the stated probability, if only what it is “over” were left to "
+        "chance; one that includes zero shows neither gain nor loss.",
+    ),
     ("Draw", "which real images are in the 20 % (40 %, ...) subset."),
     ("Seed", "the random start of a training."),
-)  # fmt: skip
+)
 """The head's terms, for a newcomer."""
 
 
@@ -95,36 +98,56 @@ def protocol(
     """
     results, level = comparison.results, f"{100 * float(benchmark.get('confidence', 0.95)):g} %"
     told = [
-        ("Fractions and draws.", "A fraction is a share of the real training images with at least one image of each "
-         "identity. Subsets of one draw are nested: the 20 % subset lies inside the 40 % one."),
+        (
+            "Fractions and draws.",
+            "A fraction is a share of the real training images with at least one image of each "
+            "identity. Subsets of one draw are nested: the 20 % subset lies inside the 40 % one.",
+        ),
         ("Synthetic images.", _synthesis(results, synthesis)),
-    ]  # fmt: skip
+    ]
     protocols = set(results["protocol"])
     if "leak-free" in protocols:
         told.append(
-            ("Leak-free.", "The generator, its poses and any identity check have seen only the subset itself, plus "
-             "data of other people. The papers’ generators have seen the whole training split.")
-        )  # fmt: skip
+            (
+                "Leak-free.",
+                "The generator, its poses and any identity check have seen only the subset itself, plus "
+                "data of other people. The papers’ generators have seen the whole training split.",
+            )
+        )
     if "paper" in protocols:
-        told.append(("Paper.", "The generator was trained on the full training split, as in PIDM, PCDMs and IMAGPose; "
-                     "runs of this protocol are labelled and never mixed with leak-free ones."))  # fmt: skip
+        told.append(
+            (
+                "Paper.",
+                "The generator was trained on the full training split, as in PIDM, PCDMs and IMAGPose; "
+                "runs of this protocol are labelled and never mixed with leak-free ones.",
+            )
+        )
     told += [
         ("Equal steps.", _equal_steps(comparison)),
-        ("Test.", "Every query is ranked against the gallery by cosine distance. Gallery images of the query’s person "
-         "from the query’s own camera are left out, junk (−1) is dropped, distractors (0000) stay. No re-ranking, no "
-         "choice of the best epoch: the last network counts. A query without a right answer in the gallery is counted "
-         f"({_unmatched(results)} here) and takes no part in the means."),
-        ("Figures.", "Rank-k is the share of queries with a right answer among the first k. mAP is the mean of the "
-         "precisions at the hits (as BoT, fast-reid and torchreid count; the official MATLAB code’s trapezoid gives "
-         "half a point to a point less on Market-1501). mINP is the mean, over queries, of the right answers’ number "
-         "divided by the rank of the last one."),
-        ("Gains and intervals.", f"A gain is counted in percentage points over “{comparison.reference}” (or the arm "
-         "named) of the same fraction, draw and seed. Intervals over draws are Student’s "
-         f"({level}; the seeds of a draw are averaged first); those over test identities are a paired bootstrap "
-         f"({benchmark.get('resamples', '?')} resamples of people, not of queries): they hold for these trained "
-         "networks and other test people, not for another subset or another training. No correction is made for "
-         "looking at several fractions and opponents."),
-    ]  # fmt: skip
+        (
+            "Test.",
+            "Every query is ranked against the gallery by cosine distance. Gallery images of the query’s person "
+            "from the query’s own camera are left out, junk (−1) is dropped, distractors (0000) stay. No re-ranking, "
+            "no choice of the best epoch: the last network counts. A query without a right answer in the gallery is "
+            f"counted ({_unmatched(results)} here) and takes no part in the means.",
+        ),
+        (
+            "Figures.",
+            "Rank-k is the share of queries with a right answer among the first k. mAP is the mean of "
+            "the precisions at the hits (as BoT, fast-reid and torchreid count; the official MATLAB code’s trapezoid gives "
+            "half a point to a point less on Market-1501). mINP is the mean, over queries, of the right answers’ number "
+            "divided by the rank of the last one.",
+        ),
+        (
+            "Gains and intervals.",
+            f"A gain is counted in percentage points over “{comparison.reference}” (or the arm "
+            "named) of the same fraction, draw and seed. Intervals over draws are Student’s "
+            f"({level}; the seeds of a draw are averaged first); those over test identities are a paired bootstrap "
+            f"({benchmark.get('resamples', '?')} resamples of people, not of queries): they hold for these trained "
+            "networks and other test people, not for another subset or another training. No correction is made for "
+            "looking at several fractions and opponents.",
+        ),
+    ]
     return told
 
 

@@ -34,9 +34,13 @@ def augment(
     border = cv2.BORDER_REPLICATE if rng.random() < 0.7 else cv2.BORDER_CONSTANT
     colour = rng.integers(0, 256, 3).tolist()
     image = cv2.warpAffine(
-        np.ascontiguousarray(image), matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=border,
+        np.ascontiguousarray(image),
+        matrix,
+        (width, height),
+        flags=cv2.INTER_LINEAR,
+        borderMode=border,
         borderValue=colour,
-    )  # fmt: skip
+    )
     keypoints = keypoints.copy()
     keypoints[:, :2] = keypoints[:, :2] @ matrix[:, :2].T + matrix[:, 2]
     if rng.random() < OCCLUDED:

@@ -41,6 +41,10 @@ def model_card(facts: Mapping[str, Any], config: NetworkConfig) -> str:
         )
     )
     return CARD.format(
-        height=config.height, width=config.width, steps=facts["steps"], batch_size=facts["batch_size"],
-        seed=facts["seed"], rows=rows,
-    )  # fmt: skip
+        height=config.height,
+        width=config.width,
+        steps=facts["steps"],
+        batch_size=facts["batch_size"],
+        seed=facts["seed"],
+        rows=rows,
+    )

@@ -68,9 +68,10 @@ def make_pose_network(config: TrainPoseConfig, directory: Path) -> dict[str, Any
             _save(averaged, train, quality, run.step, config, directory)
     facts = read_facts(directory)
     return {
-        **facts, "seconds": round(run.seconds, 1),
+        **facts,
+        "seconds": round(run.seconds, 1),
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
-    }  # fmt: skip
+    }
 
 
 def _save(
@@ -83,10 +84,14 @@ def _save(
 ) -> None:
     """Write the network as it is now, with config.json and model card."""
     facts = {
-        "steps": step, "batch_size": config.batch_size, "images": [len(people) for people in train],
+        "steps": step,
+        "batch_size": config.batch_size,
+        "images": [len(people) for people in train],
         "sets": [_origin(index, poses) for index, poses in zip(config.images, config.poses, strict=True)],
-        "shares": shares_of(config), "seed": config.seed, "held_out": quality,
-    }  # fmt: skip
+        "shares": shares_of(config),
+        "seed": config.seed,
+        "held_out": quality,
+    }
     save_network(network, directory, facts)
     write_text_atomically(directory / "README.md", model_card(facts, network.config))
 
