@@ -134,9 +134,9 @@ def protocol(
         (
             "Figures.",
             "Rank-k is the share of queries with a right answer among the first k. mAP is the mean of "
-            "the precisions at the hits (as BoT, fast-reid and torchreid count; the official MATLAB code’s trapezoid gives "
-            "half a point to a point less on Market-1501). mINP is the mean, over queries, of the right answers’ number "
-            "divided by the rank of the last one.",
+            "the precisions at the hits (as BoT, fast-reid and torchreid count; the official MATLAB code’s trapezoid "
+            "gives half a point to a point less on Market-1501). mINP is the mean, over queries, of the right answers’ "
+            "number divided by the rank of the last one.",
         ),
         (
             "Gains and intervals.",
