@@ -36,6 +36,7 @@ from datasets.runtime.artifacts import Config, ModelFolder, Role, SourceFile, bu
 from datasets.runtime.errors import InputError
 from datasets.shards.encode import pick_device
 from imagpose.canvas.layout import CanvasRequest, SourceImage
+from imagpose.config.fields import Unconditional
 from imagpose.evaluation.metrics import Lpips, bootstrap_interval, psnr, ssim, ssim_within
 from imagpose.evaluation.pair_canvases import Pair, canvases_of
 from imagpose.evaluation.weights import find_weights
@@ -73,6 +74,8 @@ class QualityConfig(Config):
     """Sampler steps."""
     guidance: float = Field(1.5, ge=0)
     """Classifier-free guidance scale; 1 is none and takes half the time."""
+    unconditional: Unconditional = "pose"
+    """What the unconditional half of guidance still sees."""
     seed: int = Field(0, ge=0)
     """Noise, which of T1's three pictures counts, rows of the sheet."""
     limit: int | None = Field(None, ge=2)
@@ -218,6 +221,7 @@ def generate(
             sampler=config.sampler,
             num_inference_steps=config.steps,
             guidance_scale=config.guidance,
+            unconditional=config.unconditional,
         )
         for canvas, pictures in zip(canvases[start : start + config.batch_size], output.images, strict=True):
             made[[number for _, number in canvas.kept]] = pictures
@@ -291,6 +295,7 @@ def _results(
         "sampler": config.sampler,
         "steps": config.steps,
         "guidance": config.guidance,
+        "unconditional": config.unconditional,
         "seed": config.seed,
         "precision": config.precision,
         "chance": judge.summary["chance"],

@@ -13,7 +13,7 @@ from imagpose.canvas.training import EMPTY, CanvasPlan, canvas_counts, make_batc
 from imagpose.canvas.view_grid import unpack_views
 from imagpose.config import TrainConfig
 
-CONFIG = TrainConfig(encoded=Path("nowhere"))
+CONFIG = TrainConfig(encoded=Path("nowhere"), drop_everything=0)
 
 
 class RandomImages:
@@ -95,6 +95,14 @@ def test_conditions_are_dropped_in_the_configured_shares() -> None:
     shares = {kept: count / 4000 for kept, count in counts.items()}
     expected = {(False, True): 0.1, (True, False): 0.2, (False, False): 0.3, (True, True): 0.4}
     assert shares == pytest.approx(expected, abs=0.03)
+
+
+def test_some_canvases_show_the_poses_alone_as_the_unconditional_half_of_guidance_sees_them() -> None:
+    plans = plans_of(list(range(9)), 4000, drop_everything=0.3)
+    blind = [plan for plan in plans if not (shown(plan) or plan.keep_image or plan.keep_texture)]
+    assert len(blind) / 4000 == pytest.approx(0.3 + 0.7 * 0.25 * 0.05, abs=0.03)
+    assert all(len(masked(plan)) == 4 for plan in blind)
+    assert not any(plan.reference == EMPTY for plan in plans_of(list(range(9))))
 
 
 def test_a_mirrored_canvas_mirrors_views_reference_and_skeletons_together() -> None:

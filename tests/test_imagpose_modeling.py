@@ -132,7 +132,8 @@ def ten_line_cross_view_attention(cva: CrossViewAttention, canvas: Tensor) -> Te
     mixer, block = cva.mixer, cva.mixer.transformer_blocks[0]
     h, w = canvas.shape[2] // 2, canvas.shape[3] // 2
     views = [canvas[:, :, r * h : r * h + h, c * w : c * w + w] for r in (0, 1) for c in (0, 1)]
-    normed = mixer.norm(torch.stack(views, 2))  # statistics over the whole person
+    alone = [torch.nn.functional.group_norm(v, 4, mixer.norm.weight, mixer.norm.bias, mixer.norm.eps) for v in views]
+    normed = torch.stack(alone, 2)  # statistics of each view alone, as in the official motion module
     x = mixer.proj_in(normed.permute(0, 3, 4, 2, 1))  # B h w 4 C
     for norm, attention in ((block.norm1, block.attn1), (block.norm2, block.attn2)):
         y = norm(x) + block.pos_embed.pe[0, :4]
@@ -153,6 +154,16 @@ def test_cross_view_attention_equals_an_independent_ten_line_version() -> None:
     assert torch.equal(cva(canvas), canvas), "identity at the start"
     randomise_zero_parts(cva)
     torch.testing.assert_close(cva(canvas), ten_line_cross_view_attention(cva, canvas), rtol=1e-5, atol=1e-5)
+
+
+def test_the_contrast_of_one_view_changes_nothing_of_what_cross_view_attention_adds() -> None:
+    torch.manual_seed(0)
+    cva = CrossViewAttention(16, heads=2, norm_groups=4).double()
+    randomise_zero_parts(cva)
+    views = torch.randn(2, 4, 16, 4, 3, dtype=torch.float64)
+    stronger = views * torch.tensor([1.0, 10.0, 1.0, 1.0], dtype=torch.float64)[:, None, None, None]
+    added = [cva(canvas) - canvas for canvas in (pack_views(views), pack_views(stronger))]
+    torch.testing.assert_close(*added, rtol=0, atol=1e-4)  # GroupNorm's epsilon is all that is left
 
 
 def test_permuting_the_views_permutes_the_output_when_positions_are_off() -> None:

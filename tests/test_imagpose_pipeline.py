@@ -23,7 +23,7 @@ LATENTS = (4, 16, 8)
 TOKENS = (5, 24)
 
 
-def tiny_pipeline(seed: int = 0, image_encoder: object = None) -> IMAGPosePipeline:
+def tiny_pipeline(seed: int = 0, image_encoder: object = None, **switches: bool) -> IMAGPosePipeline:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         config = ModelConfig(
@@ -34,6 +34,7 @@ def tiny_pipeline(seed: int = 0, image_encoder: object = None) -> IMAGPosePipeli
             norm_groups=8,
             pose_channels=(4, 8),
             token_patch=4,
+            **switches,
         )
         model = new_denoiser(config, 4, TOKENS[1])
         for parameter in model.parameters():  # fresh weights hide pose, sources and CVA behind zeros
@@ -131,9 +132,52 @@ def test_a_picture_does_not_depend_on_its_batch(pipeline: IMAGPosePipeline, samp
         assert np.abs(pipeline(asked, **settings).images[0] - expected).max() < 1e-4
 
 
+def with_other_sources(asked: CanvasRequest) -> CanvasRequest:
+    """The same canvas of another person: poses, seed and the sources' own skeletons stay."""
+    others = [
+        SourceFeatures(latents=source(900 + i).latents, tokens=source(900 + i).tokens, keypoints=given.keypoints)
+        for i, given in enumerate(asked.sources)
+    ]
+    return CanvasRequest(sources=others, poses=asked.poses, seed=asked.seed, mode=asked.mode)
+
+
+@pytest.mark.parametrize(("unconditional", "knows_the_sources"), [("pose", False), ("pose-and-sources", True)])
+def test_the_unconditional_half_knows_the_sources_only_where_it_is_asked_to(
+    pipeline: IMAGPosePipeline, unconditional: str, knows_the_sources: bool
+) -> None:
+    settings = {
+        "num_inference_steps": 3,
+        "output_type": "latent",
+        "guidance_scale": 0.0,  # the unconditional half alone
+        "unconditional": unconditional,
+    }
+    for asked in SCENARIOS:
+        one = pipeline(asked, **settings).images[0]
+        other = pipeline(with_other_sources(asked), **settings).images[0]
+        assert (np.abs(one - other).max() > 1e-3) == knows_the_sources
+
+
+def test_without_image_level_conditioning_nothing_of_the_sources_latents_reaches_the_pictures() -> None:
+    blind = tiny_pipeline(masked_latents=False, texture_tokens=False)
+    for asked in SCENARIOS:
+        others = [
+            SourceFeatures(latents=given.latents * 3 + 1, tokens=given.tokens, keypoints=given.keypoints)
+            for given in asked.sources
+        ]
+        changed = CanvasRequest(sources=others, poses=asked.poses, seed=asked.seed, mode=asked.mode)
+        settings = {"num_inference_steps": 3, "output_type": "latent"}
+        assert np.array_equal(blind(asked, **settings).images[0], blind(changed, **settings).images[0])
+
+
+@pytest.mark.parametrize("unconditional", ["pose", "pose-and-sources"])
 @pytest.mark.parametrize("guidance", [1.0, 2.0, 0.0])
-def test_reused_conditions_equal_the_plain_way(pipeline: IMAGPosePipeline, guidance: float) -> None:
-    settings = {"num_inference_steps": 4, "output_type": "latent", "guidance_scale": guidance}
+def test_reused_conditions_equal_the_plain_way(pipeline: IMAGPosePipeline, guidance: float, unconditional: str) -> None:
+    settings = {
+        "num_inference_steps": 4,
+        "output_type": "latent",
+        "guidance_scale": guidance,
+        "unconditional": unconditional,
+    }
     fast = pipeline(SCENARIOS, **settings).images
     plain = pipeline(SCENARIOS, reuse_conditions=False, **settings).images
     assert max(np.abs(a - b).max() for a, b in zip(fast, plain, strict=True)) < 1e-4

@@ -117,11 +117,14 @@ def plan_canvas(images: Sequence[int], config: TrainConfig, rng: np.random.Gener
     else:
         reference = int(rng.choice(spare)) if spare else EMPTY
     keep_image, keep_texture = _kept_conditions(config, rng)
+    mirrored = bool(rng.random() < config.flip)
+    if rng.random() < config.drop_everything:  # what the unconditional half of guidance sees: nothing but the poses
+        visible, reference = [False] * VIEWS, EMPTY
     return CanvasPlan(
         slots=tuple(slots),
         visible=tuple(visible),
         reference=reference,
-        mirrored=bool(rng.random() < config.flip),
+        mirrored=mirrored,
         keep_image=keep_image and reference != EMPTY,
         keep_texture=keep_texture and reference != EMPTY,
     )

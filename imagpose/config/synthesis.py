@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from datasets.config import TINY_POSE_WEIGHTS, Percent
 from datasets.runtime.artifacts import Artifact, Config, ModelFolder, Role, SourceFile, StageConfig
-from imagpose.config.fields import Device
+from imagpose.config.fields import Device, Unconditional
 
 
 class SynthesizeConfig(StageConfig):
@@ -45,6 +45,8 @@ class SynthesizeConfig(StageConfig):
     """Sampler steps."""
     guidance: float = Field(2.0, ge=0)
     """Classifier-free guidance scale (Eq. 2)."""
+    unconditional: Unconditional = "pose"
+    """What the unconditional half of guidance sees: 'pose' alone (Eq. 5), or 'pose-and-sources' (official code)."""
     seed: int = Field(0, ge=0)
     """Plan and noise; every canvas has its own generator."""
     pose_backend: Literal["openpose-tiny", "openpose"] | None = None
@@ -120,6 +122,8 @@ class EvaluateConfig(StageConfig):
     """Sampler steps; the paper's are 20."""
     guidance: float = Field(2.0, ge=0)
     """Classifier-free guidance scale (Eq. 2)."""
+    unconditional: Unconditional = "pose"
+    """What the unconditional half of guidance sees: 'pose' alone (Eq. 5), or 'pose-and-sources' (official code)."""
     seed: int = Field(0, ge=0)
     """Which pairs, which of T1's three pictures, and the noise."""
     bootstrap: int = Field(1000, ge=0)
@@ -169,6 +173,8 @@ class GenerateConfig(Config):
     """Sampler steps."""
     guidance: float = Field(2.0, ge=0)
     """Classifier-free guidance scale (Eq. 2)."""
+    unconditional: Unconditional = "pose"
+    """What the unconditional half of guidance sees: 'pose' alone (Eq. 5), or 'pose-and-sources' (official code)."""
     seed: int = Field(0, ge=0)
     """Noise."""
     device: Device = "auto"

@@ -109,6 +109,9 @@ class TrainConfig(StageConfig):
     """Share of canvases without texture tokens."""
     drop_both: Probability = 0.05
     """Share of canvases without either."""
+    drop_everything: Probability = 0.05
+    """Share of canvases of which the model sees the poses alone: all four views masked, no token (guidance's
+    unconditional half, Eq. 5)."""
     flip: Probability = 0.5
     """Share of canvases that are mirrored as a whole, reference and skeleton included."""
     visible_weight: float = Field(0.1, ge=0)

@@ -165,6 +165,7 @@ class Evaluation:
                 sampler=self.config.sampler,
                 num_inference_steps=self.config.steps,
                 guidance_scale=self.config.guidance,
+                unconditional=self.config.unconditional,
             )
             clock, cpu = clock + time.perf_counter() - before[0], cpu + time.process_time() - before[1]
             for canvas, made in zip(batch, output.images, strict=True):

@@ -56,6 +56,7 @@ def write_results(
         "sampler": config.sampler,
         "steps": config.steps,
         "guidance": config.guidance,
+        "unconditional": config.unconditional,
         "seed": config.seed,
         "published": [asdict(row) for row in TABLE],
     }
@@ -139,7 +140,8 @@ def markdown(results: dict[str, Any]) -> str:
         "# Evaluation on test pairs",
         "",
         f"{results['pairs']:,} pairs of {results['people']:,} people, compared at {height}x{width} (height x width); "
-        f"{results['sampler']} with {results['steps']} steps, guidance {results['guidance']}, seed {results['seed']}. "
+        f"{results['sampler']} with {results['steps']} steps, guidance {results['guidance']} over "
+        f"'{results['unconditional']}', seed {results['seed']}. "
         "Every pair counts once in every row. In brackets: 95 % interval, bootstrap over people."
         + (FID_NOTE.format(REFERENCES[results["fid_reference"]]) if distances else ""),
         "",

@@ -5,8 +5,8 @@ Three savings, each an identity and not an approximation:
 * keys and values of the cross-attention depend on the source only;
 * the null condition is zero tokens, and keys and values have no bias, so cross-attention of the unconditional half is
   the constant output bias: nothing to compute;
-* the first convolution is linear, so mask, masked latents and pose contribute a constant map, and both halves of the
-  guided batch share one input.
+* the first convolution is linear, so mask, masked latents and pose contribute a constant map; and where both halves of
+  the guided batch get the same noisy latents and conditions, they share one result.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class SplitFirstConvolution(nn.Module):
         self.register_buffer("constant", constant, persistent=False)
 
     def forward(self, noisy_latents: Tensor) -> Tensor:
-        """(B or 2B, C, 2h, 2w), where the second half repeats the first -> (B or 2B, width, 2h, 2w)."""
+        """(B or 2B, C, 2h, 2w) -> (B or 2B, width, 2h, 2w); with B conditions the second half repeats the first."""
         rows = len(self.constant)
         output = conv2d(noisy_latents[:rows], self.weight, None, self.stride, self.padding) + self.constant
         return output if len(noisy_latents) == rows else torch.cat([output, output])
@@ -82,7 +82,8 @@ def cached_conditions(model: IMAGPose, conditions: Tensor, context: Tensor) -> I
 
     Args:
         model: in evaluation mode; changed in place and restored at the end.
-        conditions: (B, 1 + C + P, 2h, 2w) from `condition_channels`.
+        conditions: (B, 1 + C + P, 2h, 2w) from `condition_channels`; or (2B, ...) where the two halves of a guided
+            batch see different ones.
         context: (B, N + M, D) tokens of the conditional half, which stands first in a guided batch.
     """
     unet = model.unet

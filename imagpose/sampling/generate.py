@@ -48,7 +48,13 @@ def run_generate(config: GenerateConfig) -> int:
         keep=range(len(layout.poses) if config.mode == "T1" else len(config.pose)),
     )
     pipeline = load_pipeline(config.generator, device)
-    output = pipeline(request, sampler=config.sampler, num_inference_steps=config.steps, guidance_scale=config.guidance)
+    output = pipeline(
+        request,
+        sampler=config.sampler,
+        num_inference_steps=config.steps,
+        guidance_scale=config.guidance,
+        unconditional=config.unconditional,
+    )
     _save(config, request, pipeline, output.images[0], output.poses[0])
     return 0
 

@@ -1,8 +1,8 @@
 """IMAGPosePipeline: sources and target poses to pictures, many canvases at once.
 
 `B` canvases, `V` = 4 views, `C` latent channels, `h, w` latent cells and `H, W` pixels of a view, `N` tokens of width
-`D`. Guidance is Eq. 2 of the paper, ``u + s (c - u)`` (Eq. 5 as printed drops the wrong inputs): only the
-cross-attention tokens differ between the two halves, pose and visible views stay.
+`D`. Guidance is Eq. 2 of the paper, ``u + s (c - u)``. Eq. 5 as printed drops the pose from `c`, which Eq. 2 does
+not; its `u` keeps the pose alone, and so does ours unless the official code's `u`, which keeps the sources, is asked for.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ from datasets.runtime.errors import InputError, WeightsError
 from datasets.shards.encode import image_tokens, view_pixels
 from imagpose.canvas.layout import Canvases, CanvasRequest, Source, SourceFeatures, check_request, lay_out
 from imagpose.canvas.view_grid import unpack_views
+from imagpose.config.fields import Unconditional
 from imagpose.modeling.denoiser import IMAGPose
 from imagpose.modeling.feature_conditioning import FeatureConditioning
 from imagpose.modeling.pose_encoder import PoseEncoder
@@ -104,6 +105,7 @@ class IMAGPosePipeline(DiffusionPipeline):
         sampler: str = "ddim",
         num_inference_steps: int = 20,
         guidance_scale: float = 2.0,
+        unconditional: Unconditional = "pose",
         reuse_conditions: bool = True,
         output_type: str = "np",
     ) -> IMAGPoseOutput:
@@ -113,19 +115,27 @@ class IMAGPosePipeline(DiffusionPipeline):
             requests: canvases; all of one view size.
             sampler: 'ddim' (paper, 20 steps), 'unipc' or 'dpm++' (DPM-Solver++ 2M; as good with 12).
             guidance_scale: 1 is no guidance and half the work; the paper's is 2.
+            unconditional: what the unconditional half still sees, 'pose' or 'pose-and-sources'.
             reuse_conditions: compute what is constant over the steps once; off is the plain way, for comparison and
                 for `torch.compile`.
             output_type: 'np' pictures or 'latent'.
         Raises: InputError: requests that this generator cannot serve. WeightsError: weights that are not finite.
         """
         requests = [requests] if isinstance(requests, CanvasRequest) else list(requests)
-        self.check_inputs(requests, sampler, num_inference_steps, output_type)
+        self.check_inputs(requests, sampler, num_inference_steps, output_type, unconditional)
         canvases = self.lay_out(requests, self.encode([list(request.sources) for request in requests]))
-        latents = self.denoise(canvases, sampler, num_inference_steps, guidance_scale, reuse_conditions)
+        latents = self.denoise(
+            canvases, sampler, num_inference_steps, guidance_scale, unconditional, reuse_conditions=reuse_conditions
+        )
         return self.decode(requests, canvases, latents, output_type)
 
     def check_inputs(
-        self, requests: Sequence[CanvasRequest], sampler: str, num_inference_steps: int, output_type: str
+        self,
+        requests: Sequence[CanvasRequest],
+        sampler: str,
+        num_inference_steps: int,
+        output_type: str,
+        unconditional: str = "pose",
     ) -> None:
         """Refuse what cannot work, before any work, each in one line."""
         if not requests:
@@ -136,6 +146,8 @@ class IMAGPosePipeline(DiffusionPipeline):
             raise InputError(f"num_inference_steps is {num_inference_steps}; sampling takes at least one step")
         if output_type not in ("np", "latent"):
             raise InputError(f"output_type '{output_type}' is unknown; use 'np' or 'latent'")
+        if unconditional not in get_args(Unconditional):
+            raise InputError(f"unconditional '{unconditional}' is unknown; use {' or '.join(get_args(Unconditional))}")
         for request in requests:
             check_request(request, self._view_size(request))
             for source in request.sources:
@@ -224,14 +236,27 @@ class IMAGPosePipeline(DiffusionPipeline):
         return lay_out(requests, features, self._view_size(requests[0]), self.device, self.unet.dtype)
 
     def denoise(
-        self, canvases: Canvases, sampler: str, steps: int, guidance_scale: float, reuse_conditions: bool = True
+        self,
+        canvases: Canvases,
+        sampler: str,
+        steps: int,
+        guidance_scale: float,
+        unconditional: Unconditional = "pose",
+        *,
+        reuse_conditions: bool = True,
     ) -> Tensor:
-        """Canvas latents from noise, (B, C, 2h, 2w) float32; visible views end as exactly what was given."""
+        """Canvas latents from noise.
+
+        Visible views follow the noise level of each step and end as exactly what was given. A generator without ILC
+        (ablations B0 to B2) must not see them that way either, so there they are drawn like the other views.
+
+        Returns: (B, C, 2h, 2w) float32.
+        """
         scheduler = SAMPLERS[sampler].from_config(self.scheduler.config)
         scheduler.set_timesteps(steps, device=self.device)
-        visible, known, noise = canvases.visible, canvases.known, canvases.noise
+        visible, known, noise = self._given(canvases), canvases.known, canvases.noise
         latents = noise
-        with self._predictor(canvases, guidance_scale, reuse_conditions) as predict:
+        with self._predictor(canvases, guidance_scale, unconditional, reuse_conditions) as predict:
             for timestep in scheduler.timesteps:
                 signal, spread = _noise_level(scheduler, timestep)
                 latents = torch.where(visible, signal * known + spread * noise, latents)
@@ -241,19 +266,30 @@ class IMAGPosePipeline(DiffusionPipeline):
             raise WeightsError("sampling gave NaN or infinity; check the generator's weights and its noise schedule")
         return torch.where(visible, known, latents)
 
+    def _given(self, canvases: Canvases) -> Tensor:
+        """Where the canvas follows the sources: (B, 1, 2h, 2w) bool; nowhere without ILC."""
+        return canvases.visible if self.denoiser.uses_masked_latents else torch.zeros_like(canvases.visible)
+
     @contextmanager
     def _predictor(
-        self, canvases: Canvases, guidance_scale: float, reuse_conditions: bool
+        self, canvases: Canvases, guidance_scale: float, unconditional: Unconditional, reuse_conditions: bool
     ) -> Iterator[Callable[[Tensor, Tensor], Tensor]]:
         """The guided prediction as a function of noisy latents and time."""
         model, guided = self.denoiser, guidance_scale != 1.0
-        conditions = model.condition_channels(
-            canvases.visible.to(self.unet.dtype), canvases.known.to(self.unet.dtype), canvases.skeletons
-        )
+        pose_alone, given = guided and unconditional == "pose", self._given(canvases)
         context = model.feature_conditioning(canvases.image_tokens, canvases.source_latents)
+        visible, known = canvases.visible.to(self.unet.dtype), canvases.known.to(self.unet.dtype)
+        conditions = model.condition_channels(visible, known, canvases.skeletons)
+        if pose_alone:
+            unseen = [torch.zeros_like(visible), torch.zeros_like(known)]
+            conditions = torch.cat([conditions, model.condition_channels(*unseen, canvases.skeletons)])
 
         def predict(noisy_latents: Tensor, timestep: Tensor) -> Tensor:
-            twice = torch.cat([noisy_latents] * 2) if guided else noisy_latents
+            halves = [noisy_latents]
+            if guided:  # noise in place of the sources: at any level, a noised source still tells who it is
+                blind = torch.where(given, canvases.noise, noisy_latents) if pose_alone else noisy_latents
+                halves.append(blind)
+            twice = torch.cat(halves)
             times = timestep.expand(len(twice))
             if reuse_conditions:
                 prediction = self.unet(twice.to(self.unet.dtype), times, context, return_dict=False)[0]
@@ -261,11 +297,12 @@ class IMAGPosePipeline(DiffusionPipeline):
                 prediction = model.predict(twice, times, *plain)
             if not guided:
                 return prediction.float()
-            conditional, unconditional = prediction.float().chunk(2)
-            return unconditional + guidance_scale * (conditional - unconditional)
+            with_source, without = prediction.float().chunk(2)
+            return without + guidance_scale * (with_source - without)
 
         if guided:
-            plain = (torch.cat([conditions] * 2), torch.cat([context, torch.zeros_like(context)]))
+            both = conditions if pose_alone else torch.cat([conditions] * 2)
+            plain = (both, torch.cat([context, torch.zeros_like(context)]))
         else:
             plain = (conditions, context)
         with cached_conditions(model, conditions, context) if reuse_conditions else nullcontext():

@@ -65,6 +65,7 @@ TABLE_SCHEMA = pa.schema(
         ("sampler", pa.string()),
         ("steps", pa.int32()),
         ("guidance", pa.float64()),
+        ("unconditional", pa.string()),
         ("generator_sha256", pa.string()),
         ("pose_score", pa.float64()),
         ("contrast", pa.float64()),
@@ -181,6 +182,7 @@ class Synthesizer:
             sampler=config.sampler,
             num_inference_steps=config.steps,
             guidance_scale=config.guidance,
+            unconditional=config.unconditional,
             reuse_conditions=not config.compile,
         )
         return output.images
@@ -236,6 +238,7 @@ class Synthesizer:
             "sampler": config.sampler,
             "steps": config.steps,
             "guidance": config.guidance,
+            "unconditional": config.unconditional,
             "generator_sha256": self.generator_sha256,
             **check,
             **asdict(check_image(picture, self.decoded(row.source_keys))),
