@@ -1,8 +1,8 @@
 """IMAGPosePipeline: sources and target poses to pictures, many canvases at once.
 
 `B` canvases, `V` = 4 views, `C` latent channels, `h, w` latent cells and `H, W` pixels of a view, `N` tokens of width
-`D`. Guidance is Eq. 2 of the paper, ``u + s (c - u)``. Eq. 5 as printed drops the pose from `c`, which Eq. 2 does
-not; its `u` keeps the pose alone, and so does ours unless the official code's `u`, which keeps the sources, is asked for.
+`D`. Guidance is Eq. 2 of the paper, ``u + s (c - u)``. Eq. 5 as printed drops the pose from `c`, Eq. 2 does not; its
+`u` keeps the pose alone, and so does ours unless the official code's `u`, which keeps the sources too, is asked for.
 """
 
 from __future__ import annotations
