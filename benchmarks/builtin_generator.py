@@ -37,9 +37,10 @@ from datasets.runtime.errors import InputError
 from datasets.shards.encode import pick_device
 from imagpose.canvas.layout import CanvasRequest, SourceImage
 from imagpose.config.fields import Unconditional
-from imagpose.evaluation.metrics import Lpips, bootstrap_interval, psnr, ssim, ssim_within
+from imagpose.evaluation.metrics import bootstrap_interval, psnr, ssim, ssim_within
 from imagpose.evaluation.pair_canvases import Pair, canvases_of
-from imagpose.evaluation.weights import find_weights
+from imagpose.metrics.lpips import Lpips
+from imagpose.metrics.weights import find_weights
 from imagpose.pictures.contact_sheet import SheetRow, save_contact_sheet, skeleton_picture
 from imagpose.sampling.generate import view_size_of
 from imagpose.sampling.pipeline import IMAGPosePipeline, load_pipeline
@@ -261,7 +262,7 @@ class Meter:
         }
         if self.lpips is not None:
             parts = zip(made.split(64), real.split(64), strict=True)
-            distances = [self.lpips(a.to(self.device), b.to(self.device)).cpu() for a, b in parts]
+            distances = [self.lpips.of_pictures(a.to(self.device), b.to(self.device)).cpu() for a, b in parts]
             columns["lpips"] = torch.cat(distances).numpy()
         return pd.DataFrame(columns).astype({"pose": float, "ssim": float, "psnr": float, "ssim_person": float})
 

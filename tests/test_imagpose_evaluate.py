@@ -25,9 +25,10 @@ from imagpose.config import EvaluateConfig
 from imagpose.evaluation import evaluate
 from imagpose.evaluation import metrics as image_metrics
 from imagpose.evaluation.evaluate import make_evaluation
-from imagpose.evaluation.metrics import Lpips, bootstrap_interval, frechet_distance, psnr, ssim, ssim_table1
+from imagpose.evaluation.metrics import bootstrap_interval, frechet_distance, psnr, ssim, ssim_table1
 from imagpose.evaluation.pair_canvases import canvases_of, draw_pairs
-from imagpose.evaluation.weights import find_weights
+from imagpose.metrics.lpips import Lpips
+from imagpose.metrics.weights import find_weights
 from tests.test_imagpose_pipeline import HEIGHT, WIDTH, pose, tiny_image_encoder, tiny_pipeline
 
 PEOPLE = {1: 4, 2: 3, 3: 2}

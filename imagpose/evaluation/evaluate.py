@@ -32,7 +32,6 @@ from imagpose.canvas.layout import CanvasRequest, SourceImage
 from imagpose.config import EvaluateConfig
 from imagpose.evaluation.data import HeldOutImages, fitted, stacked
 from imagpose.evaluation.metrics import (
-    Lpips,
     inception_features,
     psnr,
     ssim,
@@ -41,7 +40,8 @@ from imagpose.evaluation.metrics import (
 )
 from imagpose.evaluation.pair_canvases import Pair, PairCanvas, canvases_of, draw_pairs
 from imagpose.evaluation.table import write_results
-from imagpose.evaluation.weights import WEIGHTS, find_weights
+from imagpose.metrics.lpips import LPIPS_COLUMNS, Lpips
+from imagpose.metrics.weights import WEIGHTS, find_weights
 from imagpose.pictures.contact_sheet import SheetRow, save_contact_sheet, skeleton_picture
 from imagpose.sampling.generate import view_size_of
 from imagpose.sampling.pipeline import IMAGPosePipeline, load_pipeline
@@ -65,7 +65,7 @@ def make_evaluation(config: EvaluateConfig, directory: Path) -> dict[str, Any]:
     compared = (config.height, config.width) if config.height and config.width else view
     given = read_pairs(config.pairs) if config.pairs else None
     meter = Meter(config)
-    if meter.lpips is not None and min(compared) < SMALLEST_FOR_LPIPS:
+    if meter.perceptual and min(compared) < SMALLEST_FOR_LPIPS:
         raise InputError(f"LPIPS needs sides of at least {SMALLEST_FOR_LPIPS} pixels, got {compared}; compare larger")
     images = HeldOutImages(config.shards, view, compared)
     if meter.features and config.fid_reference == "train" and not images.training_shards():
@@ -92,7 +92,10 @@ class Meter:
         for reason in self.absent:
             logger.warning("column left out: %s", reason)
         self.device = pick_device(config.device)
-        self.lpips = Lpips(found["alexnet"]).to(self.device) if isinstance(found["alexnet"], Path) else None
+        self.perceptual: dict[str, Lpips] = {}
+        for backbone, column in LPIPS_COLUMNS.items():
+            if isinstance(file := found[backbone], Path):
+                self.perceptual[column] = Lpips(file, backbone).to(self.device)
         self.features: dict[str, Callable[[Tensor], Tensor]] = {}
         for name, build in (("inception", inception_features), ("torchvision_inception", torchvision_features)):
             if isinstance(found[name], Path):
@@ -102,8 +105,7 @@ class Meter:
         """Per picture, from (N, 3, H, W) uint8 pairs."""
         made, real = made.to(self.device), real.to(self.device)
         values = {"ssim": ssim(made, real), "psnr": psnr(made, real), "ssim_table1": ssim_table1(made, real)}
-        if self.lpips is not None:
-            values["lpips"] = self.lpips(made, real)
+        values |= {column: distance.of_pictures(made, real) for column, distance in self.perceptual.items()}
         return {name: value.double().cpu().numpy() for name, value in values.items()}
 
     def save_features(self, pictures: Tensor, path: Path) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -57,35 +56,6 @@ def ssim_table1(made: Tensor, real: Tensor) -> Tensor:
 def psnr(made: Tensor, real: Tensor) -> Tensor:
     """(N,) in dB, range [0, 1]; infinite for equal pictures."""
     return peak_signal_noise_ratio(unit(made), unit(real), data_range=1.0, dim=(1, 2, 3), reduction="none")
-
-
-class Lpips(nn.Module):
-    """LPIPS v0.1 on AlexNet, pictures in [-1, 1]; its linear weights come with the lpips package."""
-
-    def __init__(self, alexnet: Path) -> None:
-        """From AlexNet's ImageNet weights (torchvision's file).
-
-        Raises: WeightsError: weights of another network.
-        """
-        super().__init__()
-        import lpips
-
-        with redirect_stdout(io.StringIO()):  # the package greets
-            self.network = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False).eval()
-        weights = read_state(alexnet)
-        trunk = self.network.net
-        try:
-            for piece in (getattr(trunk, f"slice{number}") for number in range(1, trunk.N_slices + 1)):
-                piece.load_state_dict({name: weights[f"features.{name}"] for name in piece.state_dict()})
-        except (KeyError, RuntimeError) as error:
-            raise WeightsError(
-                f"{alexnet} holds no torchvision AlexNet: {' '.join(str(error).split())[:200]}"
-            ) from None
-
-    @torch.inference_mode()
-    def forward(self, made: Tensor, real: Tensor) -> Tensor:
-        """(N,) distances; 0 is equal."""
-        return self.network(unit(made) * 2 - 1, unit(real) * 2 - 1).flatten()
 
 
 def inception_features(weights: Path, device: torch.device) -> Callable[[Tensor], Tensor]:

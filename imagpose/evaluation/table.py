@@ -21,7 +21,13 @@ from imagpose.evaluation.published_results import TABLE
 if TYPE_CHECKING:
     from imagpose.evaluation.data import HeldOutImages
 
-METRICS = {"ssim": "SSIM", "psnr": "PSNR", "lpips": "LPIPS", "ssim_table1": "SSIM (Table 1's)"}
+METRICS = {
+    "ssim": "SSIM",
+    "psnr": "PSNR",
+    "lpips": "LPIPS",
+    "lpips_vgg": "LPIPS (VGG16)",
+    "ssim_table1": "SSIM (Table 1's)",
+}
 DISTANCES = {"inception": "fid", "torchvision_inception": "fid_table1"}
 DISTANCE_NAMES = {"fid": "FID", "fid_table1": "FID (Table 1's)"}
 ROW_NAMES = {

@@ -1,9 +1,9 @@
 """A small AutoencoderKL for person crops (Latent Diffusion, https://arxiv.org/abs/2112.10752, section 3.1).
 
 Stock diffusers architecture without attention in the middle, so a view's latents depend on its own pixels only
-through convolutions and GroupNorm. No pretrained perceptual network and no discriminator: L1, squared error and an
-L1 on image gradients. The same loss on half-size images decoded from half-size latents keeps the latents alike at
-every scale, which makes them easier to denoise (EQ-VAE, https://arxiv.org/abs/2502.09509).
+through convolutions and GroupNorm. No discriminator: L1, squared error and an L1 on image gradients, and LPIPS where
+VGG16's weights are at hand (`perceptual_weight`). The same loss on half-size images decoded from half-size latents
+keeps the latents alike at every scale, which makes them easier to denoise (EQ-VAE, https://arxiv.org/abs/2502.09509).
 `B` batch, `H, W` pixels, `h, w` latent cells.
 """
 
@@ -26,6 +26,8 @@ from datasets.runtime.training_run import Run, cosine_rate, set_rate, step_gener
 from datasets.shards.encode import load_vae, pick_device
 from imagpose.config import TrainVaeConfig
 from imagpose.frozen.crops import Crops, load_crops, split_by_identity
+from imagpose.metrics.lpips import Backbone, Lpips
+from imagpose.metrics.weights import check_published
 
 logger = logging.getLogger(__name__)
 
@@ -67,9 +69,18 @@ def reconstruction_loss(decoded: Tensor, images: Tensor, gradient_weight: float,
 
 
 def vae_losses(
-    vae: AutoencoderKL, images: Tensor, config: TrainVaeConfig, generator: torch.Generator
+    vae: AutoencoderKL,
+    images: Tensor,
+    config: TrainVaeConfig,
+    generator: torch.Generator,
+    perceptual: Lpips | None = None,
 ) -> dict[str, Tensor]:
-    """The losses of one batch in [-1, 1]; 'loss' is what is minimised."""
+    """The losses of one batch in [-1, 1]; 'loss' is what is minimised.
+
+    Args:
+        images: (B, 3, H, W) in [-1, 1].
+        perceptual: LPIPS on VGG16; needed where `perceptual_weight` is above 0.
+    """
     with torch.set_grad_enabled(not config.freeze_encoder):
         posterior = vae.encode(images).latent_dist
     noise = torch.randn(posterior.mean.shape, generator=generator).to(images.device)
@@ -83,6 +94,10 @@ def vae_losses(
         "kl": kl.detach(),
         "l1": (decoded - images).abs().mean().detach(),
     }
+    if perceptual is not None:
+        distance = perceptual(decoded, images).float().mean()
+        loss = loss + config.perceptual_weight * distance
+        losses["perceptual"] = distance.detach()
     if config.equivariance_weight:
         part = slice(0, max(1, len(images) // 2))  # half the batch at a quarter of the pixels: an eighth of the cost
         small = vae.decode(F.avg_pool2d(mean[part], 2)).sample.float()
@@ -97,6 +112,8 @@ def make_vae(config: TrainVaeConfig, directory: Path) -> dict[str, Any]:
     device = pick_device(config.device)
     vae = (load_vae(config.init_from).requires_grad_(True) if config.init_from else new_vae(config)).to(device)
     _check(config, vae)
+    perceptual = _lpips(config.vgg16, "vgg16", device)
+    judge = _lpips(config.alexnet, "alexnet", device)
     crops = load_crops(config.shards, config.view_height, config.view_width)
     train, held_out = split_by_identity(crops, config.seed, config.max_images)
     logger.info("%d images to train on, %d held out; %.2f M parameters", len(train), len(held_out), _millions(vae))
@@ -105,7 +122,7 @@ def make_vae(config: TrainVaeConfig, directory: Path) -> dict[str, Any]:
     )
     optimizer = torch.optim.AdamW(trained, config.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
     run = Run(directory, "train-vae", config.steps, vae, optimizer)
-    start_quality = measure_vae(vae, held_out, device) if config.init_from and run.step == 0 else None
+    start_quality = measure_vae(vae, held_out, device, judge) if config.init_from and run.step == 0 else None
     vae.train()
     while run.step < config.steps:
         rate = cosine_rate(
@@ -115,7 +132,7 @@ def make_vae(config: TrainVaeConfig, directory: Path) -> dict[str, Any]:
         generator = step_generator(config.seed, run.step)
         images = _batch(train, config, generator).to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            losses = vae_losses(vae, images, config, generator)
+            losses = vae_losses(vae, images, config, generator, perceptual)
         optimizer.zero_grad(set_to_none=True)
         losses["loss"].backward()
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
@@ -124,7 +141,7 @@ def make_vae(config: TrainVaeConfig, directory: Path) -> dict[str, Any]:
     vae.eval()
     if not config.freeze_encoder:
         vae.register_to_config(scaling_factor=measure_scaling_factor(vae, train, device, config.seed))
-    quality = measure_vae(vae, held_out, device)
+    quality = measure_vae(vae, held_out, device, judge)
     run.write({"step": run.step, "held_out": quality, "scaling_factor": vae.config.scaling_factor})
     vae.save_pretrained(directory, safe_serialization=True)
     save_reconstructions(vae, held_out, directory / "reconstructions.png", device)
@@ -139,6 +156,14 @@ def make_vae(config: TrainVaeConfig, directory: Path) -> dict[str, Any]:
         "seconds": round(run.seconds, 1),
         "parameters": sum(parameter.numel() for parameter in vae.parameters()),
     }
+
+
+def _lpips(weights: Path | None, backbone: Backbone, device: torch.device) -> Lpips | None:
+    """LPIPS on published weights; None without a file."""
+    if weights is None:
+        return None
+    check_published(backbone, weights, f"--{backbone}")
+    return Lpips(weights, backbone).to(device)
 
 
 def _check(config: TrainVaeConfig, vae: AutoencoderKL) -> None:
@@ -173,8 +198,14 @@ def reconstruct(vae: AutoencoderKL, pixels: Tensor, device: torch.device) -> Ten
     return ((torch.cat(decoded) + 1) * 127.5).round().clamp(0, 255) / 255
 
 
-def measure_vae(vae: AutoencoderKL, held_out: Crops, device: torch.device) -> dict[str, float]:
-    """Mean PSNR (dB, of 8-bit pictures), SSIM (sigma 1.5), and root mean square error of colour less brightness."""
+def measure_vae(
+    vae: AutoencoderKL, held_out: Crops, device: torch.device, judge: Lpips | None = None
+) -> dict[str, float]:
+    """Mean PSNR (dB, of 8-bit pictures), SSIM (sigma 1.5), and root mean square error of colour less brightness.
+
+    Args:
+        judge: LPIPS on AlexNet; its mean is then among the figures.
+    """
     pixels = held_out.pixels[np.linspace(0, len(held_out) - 1, min(MEASURED_IMAGES, len(held_out))).astype(int)]
     truth, copy = pixels.float() / 255, reconstruct(vae, pixels, device)
     squared = (truth - copy).square().flatten(1).mean(1)
@@ -182,7 +213,16 @@ def measure_vae(vae: AutoencoderKL, held_out: Crops, device: torch.device) -> di
     ssim = structural_similarity_index_measure(copy, truth, data_range=1.0)
     chroma = [(image - image.mean(1, keepdim=True)) for image in (truth, copy)]
     chroma_error = (chroma[0] - chroma[1]).square().mean().sqrt()
-    return {"psnr": round(float(psnr), 3), "ssim": round(float(ssim), 5), "chroma_error": round(float(chroma_error), 5)}
+    quality = {
+        "psnr": round(float(psnr), 3),
+        "ssim": round(float(ssim), 5),
+        "chroma_error": round(float(chroma_error), 5),
+    }
+    if judge is not None:
+        pairs = zip(copy.split(32), truth.split(32), strict=True)
+        distances = [judge(a.to(device) * 2 - 1, b.to(device) * 2 - 1).cpu() for a, b in pairs]
+        quality["lpips"] = round(float(torch.cat(distances).mean()), 5)
+    return quality
 
 
 @torch.inference_mode()

