@@ -152,7 +152,7 @@ def _node_function() -> Callable[..., tuple[int, str]]:
         import pathlib
         import sys
 
-        if not pathlib.Path(project, "flows", "cluster.py").is_file():
+        if not pathlib.Path(project, "flows", "process", "cluster.py").is_file():
             return 0, f"{project} is not on every node of the cluster: install the project under the same path"
         if project not in sys.path:
             sys.path.insert(0, project)

@@ -150,7 +150,7 @@ def _start(command: Sequence[str], output: int, guard: Guard) -> subprocess.Pope
 def tether(grace_seconds: float) -> list[str]:
     """What to write before a command so that it ends with this process."""
     # -I -S: it needs nothing of site-packages and starts in 10 ms; the command is not concerned.
-    program = [sys.executable, "-I", "-S", str(PROJECT / "flows" / "tether.py")]
+    program = [sys.executable, "-I", "-S", str(PROJECT / "flows" / "process" / "tether.py")]
     return [*program, str(os.getpid()), str(grace_seconds)]
 
 
