@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -25,11 +25,8 @@ Coordinates = Literal["image", "deepfashion", "deepfashion-256", "deepfashion-17
 """Frames that a keypoint file's coordinates can be in."""
 
 
-class MiniatureConfig(StageConfig):
-    """A rendered data set of walking people in the layout of a real one."""
-
-    stage: ClassVar[str] = "miniature"
-    package: ClassVar[str] = "datasets"
+class MiniatureSettings(Config):
+    """How many people are rendered, how they differ, and whose layout their files follow."""
 
     layout: Literal["market1501", "deepfashion"] = "market1501"
     """Whose folders and file names to follow."""
@@ -49,6 +46,14 @@ class MiniatureConfig(StageConfig):
     """Image width in pixels."""
     height: int = Field(128, ge=32)
     """Image height in pixels."""
+
+
+class MiniatureConfig(MiniatureSettings, StageConfig):
+    """A rendered data set of walking people in the layout of a real one."""
+
+    stage: ClassVar[str] = "miniature"
+    package: ClassVar[str] = "datasets"
+
     workers: Annotated[int, Role.RUNTIME] = Field(2, ge=1)
     """Processes that render; the images do not depend on it."""
 
@@ -144,7 +149,7 @@ class TrainPoseConfig(StageConfig):
     """'auto' (GPU when there is one), 'cpu', 'cuda', 'cuda:1'."""
 
     @model_validator(mode="after")
-    def _one_entry_per_index(self) -> TrainPoseConfig:
+    def _one_entry_per_index(self) -> Self:
         for name in ("poses", "shares", "missing_weight"):
             values = getattr(self, name)
             if len(values) != len(self.images) and (values or name == "poses"):
@@ -156,14 +161,9 @@ TINY_POSE_WEIGHTS = Path(__file__).parent / "builtin" / "openpose_tiny" / "weigh
 """The pose network that comes with the package."""
 
 
-class ExtractPosesConfig(StageConfig):
-    """Skeletons of an index's images, found by a network."""
+class ExtractPosesSettings(Config):
+    """Which network finds the skeletons."""
 
-    stage: ClassVar[str] = "extract-poses"
-    package: ClassVar[str] = "datasets"
-
-    images: Artifact
-    """The image index."""
     backend: Literal["openpose-tiny", "openpose"]
     """'openpose' is CMU's network with its published weights; 'openpose-tiny' a small one for crops of one person."""
     weights: SourceFile | None = None
@@ -172,6 +172,16 @@ class ExtractPosesConfig(StageConfig):
     """What `weights` must hash to, if they are not the published ones of openpose."""
     scales: list[Annotated[float, Field(gt=0, le=4)]] = Field([0.5], min_length=1)
     """Of openpose: heights of the network's input, in 368 rows; maps are averaged over them."""
+
+
+class ExtractPosesConfig(ExtractPosesSettings, StageConfig):
+    """Skeletons of an index's images, found by a network."""
+
+    stage: ClassVar[str] = "extract-poses"
+    package: ClassVar[str] = "datasets"
+
+    images: Artifact
+    """The image index."""
     splits: list[Literal["train", "query", "gallery"]] = ["train", "query", "gallery"]
     """Splits to look at; images of others get status 'missing'."""
     device: Annotated[str, Role.RUNTIME] = "auto"
@@ -264,7 +274,14 @@ class ShowPosesConfig(Config):
     """Where the data set lies now, if it has moved since it was indexed."""
 
 
-class SelectSubsetsConfig(StageConfig):
+class SelectSubsetsSettings(Config):
+    """How the subsets are drawn."""
+
+    seed: int = Field(0, ge=0)
+    """First draw's seed."""
+
+
+class SelectSubsetsConfig(SelectSubsetsSettings, StageConfig):
     """Which training images each fraction of each draw may use: nested, at least one image of each identity."""
 
     stage: ClassVar[str] = "select-subsets"
@@ -276,8 +293,6 @@ class SelectSubsetsConfig(StageConfig):
     """Percent of the training images."""
     draws: int = Field(1, ge=1)
     """How many independent draws; inside a draw the smaller subset lies in the larger one."""
-    seed: int = Field(0, ge=0)
-    """First draw's seed."""
 
     @field_validator("fractions")
     @classmethod
@@ -287,7 +302,14 @@ class SelectSubsetsConfig(StageConfig):
         return sorted(fractions)
 
 
-class WriteShardsConfig(StageConfig):
+class WriteShardsSettings(Config):
+    """How images are packed into shards."""
+
+    images_per_shard: int = Field(1000, ge=1)
+    """Mean number; a shard has half to twice as many, as identities are never cut and hashes of their pids end it."""
+
+
+class WriteShardsConfig(WriteShardsSettings, StageConfig):
     """WebDataset tars: source bytes untouched, one identity never in two shards."""
 
     stage: ClassVar[str] = "write-shards"
@@ -300,13 +322,28 @@ class WriteShardsConfig(StageConfig):
     """Skeletons of those images."""
     splits: list[Literal["train", "query", "gallery"]] = ["train"]
     """Splits to write."""
-    images_per_shard: int = Field(1000, ge=1)
-    """Mean number; a shard has half to twice as many, as identities are never cut and hashes of their pids end it."""
     root: Annotated[Path | None, Role.RUNTIME] = None
     """Where the data set lies now, if it has moved since it was indexed; every image is compared with the index."""
 
 
-class EncodeConfig(StageConfig):
+class EncodeSettings(Config):
+    """At which sizes images are encoded."""
+
+    view_height: int = Field(128, ge=16)
+    """Height of a view in pixels; images are resized to it."""
+    view_width: int = Field(64, ge=16)
+    """Width of a view in pixels."""
+    token_height: int = Field(128, ge=8)
+    """Height in pixels at which the image encoder sees the whole person (no crop)."""
+    token_width: int = Field(64, ge=8)
+    """Width in pixels at which the image encoder sees the person."""
+    mirrored: bool = True
+    """Also encode the left-right mirrored image, for training with flips."""
+    batch_size: Annotated[int, Role.RUNTIME] = Field(32, ge=1)
+    """Images at a time."""
+
+
+class EncodeConfig(EncodeSettings, StageConfig):
     """Frozen features of every image, computed once: VAE latents and image-encoder tokens."""
 
     stage: ClassVar[str] = "encode"
@@ -322,23 +359,11 @@ class EncodeConfig(StageConfig):
     image_encoder: EncoderFolder
     """Folder of a transformers Dinov2Model or CLIPVisionModel, or a name: dinov2-base, dinov2-large, dinov2-giant,
     clip-base, clip-huge, clip-bigg (then in ``weights/NAME``)."""
-    view_height: int = Field(128, ge=16)
-    """Height of a view in pixels; images are resized to it."""
-    view_width: int = Field(64, ge=16)
-    """Width of a view in pixels."""
-    token_height: int = Field(128, ge=8)
-    """Height in pixels at which the image encoder sees the whole person (no crop)."""
-    token_width: int = Field(64, ge=8)
-    """Width in pixels at which the image encoder sees the person."""
-    mirrored: bool = True
-    """Also encode the left-right mirrored image, for training with flips."""
-    batch_size: Annotated[int, Role.RUNTIME] = Field(32, ge=1)
-    """Images at a time."""
     device: Annotated[str, Role.RUNTIME] = "auto"
     """'auto' (GPU when there is one), 'cpu', 'cuda', 'cuda:1'."""
 
     @model_validator(mode="after")
-    def _folders_exist(self) -> EncodeConfig:
+    def _folders_exist(self) -> Self:
         how = {"vae": "give the folder of a saved model", "image_encoder": how_to_get(self.image_encoder)}
         for name, folder in (("vae", self.vae), ("image_encoder", self.image_encoder)):
             if not (folder / "config.json").is_file():

@@ -20,14 +20,14 @@ from datasets.runtime.errors import InputError
 from flows.config import PRESETS, RegenerateConfig
 from flows.preflight import check
 from flows.process.commands import CommandError
-from imagpose.config import SynthesizeConfig, TrainConfig
+from imagpose.config import SynthesizeConfig, TrainGeneratorConfig
 
 SINGLE_STAGES: dict[str, type[StageConfig]] = {
     "import-poses": ImportPosesConfig,
     "extract-poses": ExtractPosesConfig,
     "write-shards": WriteShardsConfig,
     "encode": EncodeConfig,
-    "train-imagpose": TrainConfig,
+    "train-imagpose": TrainGeneratorConfig,
     "synthesize": SynthesizeConfig,
 }
 """Stages that have a flow of their own in flows/single_stages.py, by its name."""

@@ -1,9 +1,8 @@
 """The settings of a whole regeneration.
 
-A stage's config (``datasets/config.py``, ``imagpose/config.py``, ``reid/config.py``) names its input artifacts, which a
-regeneration only knows as it goes. So each stage is represented here by its *settings*: the same fields, bounds and
-explanations, taken from the stage's class, less the inputs that the pipeline fills in. `complete` puts both together
-again, and the stage's own class then checks the whole.
+Each stage declares its settings beside its config (`datasets.config`, `imagpose.config`, `reid.config`): what a person
+chooses, without the inputs that only the pipeline knows. `RegenerateConfig` is composed of them; `complete` adds the
+inputs as the pipeline finds them.
 
 ``preset`` names the defaults of all other fields (flows/presets.py): ``RegenerateConfig(preset="demo",
 fractions=[20])`` is the demo with one fraction, whether it comes from the command line, a file or Prefect's parameters.
@@ -11,101 +10,56 @@ fractions=[20])`` is the demo with one fraction, whether it comes from the comma
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, Field, create_model, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 
 from datasets.config import (
     Coordinates,
-    EncodeConfig,
-    ExtractPosesConfig,
-    MiniatureConfig,
+    EncodeSettings,
+    ExtractPosesSettings,
+    MiniatureSettings,
     Percent,
-    SelectSubsetsConfig,
-    WriteShardsConfig,
+    SelectSubsetsSettings,
+    WriteShardsSettings,
 )
 from datasets.runtime.artifacts import Config, Role, StageConfig, json_sha256
 from datasets.shards.image_encoders import folder_of
 from flows.process.commands import PROJECT
-from imagpose.config import SynthesizeConfig, TrainConfig, TrainImageEncoderConfig, TrainVaeConfig
-from reid.config import ARMS, BenchmarkConfig, CheckIdentityConfig
-from reid.config import TrainConfig as ReidTrainConfig
+from imagpose.config import SynthesizeSettings, TrainGeneratorSettings, TrainImageEncoderSettings, TrainVaeSettings
+from reid.config import ARMS, BenchmarkSettings, CheckIdentitySettings, TrainReidSettings
 
 Stage = TypeVar("Stage", bound=StageConfig)
-Arm = Literal[tuple(ARMS)]  # type: ignore[valid-type]
+
+
+def _known_arm(name: str) -> str:
+    if name not in ARMS:
+        raise ValueError(f"'{name}' is none of the arms {', '.join(ARMS)}")
+    return name
+
+
+KnownArm = Annotated[str, AfterValidator(_known_arm), WithJsonSchema({"type": "string", "enum": list(ARMS)})]
 ArmName = Annotated[str, Field(pattern=r"^[\w+.-]+$")]
 PRESETS = ("demo", "smoke", "study", "market-small", "market", "deepfashion-256", "deepfashion-512")
 ON_OTHERS = ("real-pretrained", "pretrained+synthetic")
 """Arms that go on from a network trained on the people whom the generator's base has seen."""
 
 
-def settings_of(stage: type[StageConfig], name: str, *, without: tuple[str, ...]) -> type[Config]:
-    """A stage's config class less its inputs: same fields, defaults, bounds and explanations.
+def complete(stage: type[Stage], settings: Config, **inputs: Any) -> Stage:
+    """A stage's config from its settings and the inputs that the pipeline has found.
 
-    Raises: ValueError: `without` names a field that the stage does not have.
+    Args:
+        stage: the stage's config class, which extends the class of `settings`.
+        settings: what a person has chosen.
+        inputs: the fields that `stage` adds: artifacts, folders, device, workers.
+
+    Returns:
+        The config, checked as a whole.
     """
-    if unknown := set(without) - set(stage.model_fields):
-        raise ValueError(f"{stage.__name__} has no field {sorted(unknown)}")
-    fields: dict[str, Any] = {
-        field: (info.annotation, info) for field, info in stage.model_fields.items() if field not in without
-    }
-    return create_model(name, __base__=Config, __module__=__name__, __doc__=stage.__doc__, **fields)
-
-
-def complete(stage: type[Stage], settings: BaseModel, **inputs: Any) -> Stage:
-    """A stage's config from its settings and the inputs that the pipeline has found."""
-    own = {name: getattr(settings, name) for name in type(settings).model_fields}
-    known = {name: value for name, value in inputs.items() if name in stage.model_fields}
-    return stage(**own, **known)
-
-
-MiniatureSettings = settings_of(MiniatureConfig, "MiniatureSettings", without=("workers",))
-ExtractPosesSettings = settings_of(
-    ExtractPosesConfig, "ExtractPosesSettings", without=("images", "splits", "device", "workers")
-)
-SubsetSettings = settings_of(SelectSubsetsConfig, "SubsetSettings", without=("images", "fractions", "draws"))
-ShardSettings = settings_of(WriteShardsConfig, "ShardSettings", without=("images", "poses", "splits", "root"))
-EncodeSettings = settings_of(
-    EncodeConfig, "EncodeSettings", without=("shards", "only", "vae", "image_encoder", "device")
-)
-TrainVaeSettings = settings_of(TrainVaeConfig, "TrainVaeSettings", without=("shards", "init_from", "device"))
-TrainImageEncoderSettings = settings_of(
-    TrainImageEncoderConfig, "TrainImageEncoderSettings", without=("shards", "init_from", "device")
-)
-TrainSettings = settings_of(
-    TrainConfig, "TrainSettings", without=("encoded", "subset", "fraction", "draw", "init_from", "device")
-)
-SynthesizeSettings = settings_of(
-    SynthesizeConfig, "SynthesizeSettings", without=("generator", "encoded", "subset", "fraction", "draw", "device")
-)
-ReidSettings = settings_of(
-    ReidTrainConfig,
-    "ReidSettings",
-    without=(
-        "shards",
-        "test_shards",
-        "subsets",
-        "fraction",
-        "draw",
-        "synthetic",
-        "protocol",
-        "arm",
-        "seed",
-        "identity_check",
-        "start_from",
-        "processes",
-        "device",
-        "workers",
-    ),
-)
-CheckIdentitySettings = settings_of(
-    CheckIdentityConfig,
-    "CheckIdentitySettings",
-    without=("run", "synthetic", "shards", "subsets", "fraction", "draw", "device", "workers"),
-)
-BenchmarkSettings = settings_of(BenchmarkConfig, "BenchmarkSettings", without=("runs",))
+    return stage(**{name: getattr(settings, name) for name in type(settings).model_fields}, **inputs)
 
 
 class PretrainConfig(Config):
@@ -120,7 +74,7 @@ class PretrainConfig(Config):
     """Train the VAE, from `vae` of the regeneration where that is given; not at all if this is not given."""
     image_encoder: TrainImageEncoderSettings | None = None
     """Train the image encoder, from `image_encoder` where that is given; not at all if this is not given."""
-    generator: TrainSettings | None = None
+    generator: TrainGeneratorSettings | None = None
     """Train the base generator, from `generator` where that is given; not at all if this is not given."""
     reid_steps: int | None = Field(None, ge=1)
     """Steps of the re-ID training on these people, from which the arms 'real-pretrained' and 'pretrained+synthetic' go
@@ -158,7 +112,7 @@ class RegenerateConfig(Config):
     """Independent draws of the subsets; the unit that intervals are computed from."""
     seeds: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1)
     """Seeds of the re-ID runs on each subset."""
-    arms: list[Arm] = Field(["real", "real+synthetic"], min_length=1)
+    arms: list[KnownArm] = Field(["real", "real+synthetic"], min_length=1)
     """What the re-ID networks are trained on (docs/benchmark.md explains each)."""
     long: float | None = Field(None, ge=1)
     """How many times the steps of arm 'real' all other arms take in all, so that they are compared at equal steps. Not
@@ -187,17 +141,17 @@ class RegenerateConfig(Config):
     """What is trained beforehand on other people."""
     extract_poses: ExtractPosesSettings | None = None
     """The network that finds the skeletons; not given: `poses`, or the keypoints of the rendered people."""
-    subsets: SubsetSettings = SubsetSettings()
+    subsets: SelectSubsetsSettings = SelectSubsetsSettings()
     """Which images the subsets take."""
-    shards: ShardSettings = ShardSettings()
+    shards: WriteShardsSettings = WriteShardsSettings()
     """Image shards."""
     encode: EncodeSettings = EncodeSettings()
     """Frozen features."""
-    train: TrainSettings = TrainSettings()
+    train: TrainGeneratorSettings = TrainGeneratorSettings()
     """The generator of each subset."""
     synthesize: SynthesizeSettings = SynthesizeSettings()
     """The synthetic images of each subset."""
-    reid: ReidSettings = ReidSettings()
+    reid: TrainReidSettings = TrainReidSettings()
     """The re-ID networks."""
     check_identity: CheckIdentitySettings = CheckIdentitySettings()
     """Which synthetic images arm 'real+checked' keeps."""
@@ -266,10 +220,6 @@ class RegenerateConfig(Config):
             raise ValueError("fractions 100: nothing is synthesised for the full set, so arms must hold 'real'")
         if self.nodes > 1 and not self.rendezvous:
             raise ValueError(f"nodes {self.nodes} need a rendezvous: give HOST:PORT of one of them")
-        # Rules between a stage's fields, by the stage's own class; the folders are found later.
-        complete(TrainConfig, self.train, encoded=Path())
-        complete(SynthesizeConfig, self.synthesize, generator=Path(), encoded=Path())
-        complete(ReidTrainConfig, self.reid, shards=Path(), test_shards=Path())
         return self
 
     def _check_lengths(self) -> None:
@@ -353,9 +303,11 @@ def _runtime_fields(config: BaseModel) -> dict[str, Any]:
 
 
 def _is_number(value: object) -> bool:
+    if not isinstance(value, int | float | str):
+        return False
     try:
-        return float(value) == float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+        return not math.isnan(float(value))
+    except ValueError:
         return False
 
 

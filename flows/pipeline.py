@@ -22,12 +22,18 @@ from datasets.config import (
     SelectSubsetsConfig,
     WriteShardsConfig,
 )
-from flows.config import ON_OTHERS, RegenerateConfig, SynthesizeSettings, complete
+from flows.config import ON_OTHERS, RegenerateConfig, complete
 from flows.overrides import regenerate_command
 from flows.process.commands import PROJECT
 from flows.reid_arms import OF_RECONSTRUCTIONS, OF_SYNTHETIC, ReidInputs, Run, Unit, train_arms
 from flows.warm_start import starting_point
-from imagpose.config import SynthesizeConfig, TrainConfig, TrainImageEncoderConfig, TrainVaeConfig
+from imagpose.config import (
+    SynthesizeConfig,
+    SynthesizeSettings,
+    TrainGeneratorConfig,
+    TrainImageEncoderConfig,
+    TrainVaeConfig,
+)
 from reid.config import BenchmarkConfig, ReportConfig
 
 logger = logging.getLogger(__name__)
@@ -175,7 +181,11 @@ def pretrain(config: RegenerateConfig, csv: list[Path], root: Path, run: Run) ->
     if first.generator is not None:
         encoded = encode(config, others.shards, models, run)
         (generator,) = run(
-            [complete(TrainConfig, first.generator, encoded=encoded, init_from=generator, device=config.device)]
+            [
+                complete(
+                    TrainGeneratorConfig, first.generator, encoded=encoded, init_from=generator, device=config.device
+                )
+            ]
         )
     return Models(vae, image_encoder, generator, others.shards)
 
@@ -227,7 +237,7 @@ def train_generators(
     parts = [{"subset": subsets, "fraction": fraction, "draw": draw} for fraction, draw in wanted]
     if config.protocol == "paper":
         parts = [{}] if wanted else []
-    trainings = [complete(TrainConfig, config.train, **part, **common) for part in parts]
+    trainings = [complete(TrainGeneratorConfig, config.train, **part, **common) for part in parts]
     if config.continue_training == "warm-start":
         trainings = [starting_point(training, config.store.absolute()) for training in trainings]
     folders = run(trainings) * (len(wanted) if config.protocol == "paper" else 1)
@@ -261,7 +271,7 @@ def _synthesize(
     config: RegenerateConfig,
     settings: SynthesizeSettings,
     encoded: Path,
-    subsets: Path,  # type: ignore[valid-type]
+    subsets: Path,
     generators: Mapping[Unit, Path],
     run: Run,
 ) -> dict[Unit, Path]:

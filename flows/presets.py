@@ -9,24 +9,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from datasets.runtime.artifacts import Config
-from flows.config import (
-    BenchmarkSettings,
-    EncodeSettings,
-    ExtractPosesSettings,
-    MiniatureSettings,
-    PretrainConfig,
-    RegenerateConfig,
-    ReidSettings,
-    ShardSettings,
-    SynthesizeSettings,
-    TrainImageEncoderSettings,
-    TrainSettings,
-    TrainVaeSettings,
-)
+from datasets.config import EncodeSettings, ExtractPosesSettings, MiniatureSettings, WriteShardsSettings
+from flows.config import PretrainConfig, RegenerateConfig
 from flows.process.commands import PROJECT
-from imagpose.config import SD_MODEL, ModelConfig, recommended
-from reid.config import tiny_recipe
+from imagpose.config import (
+    SD_MODEL,
+    ModelConfig,
+    SynthesizeSettings,
+    TrainGeneratorSettings,
+    TrainImageEncoderSettings,
+    TrainVaeSettings,
+    recommended,
+)
+from reid.config import BenchmarkSettings, TrainReidSettings, tiny_recipe
 
 BUILT_IN = PROJECT / "imagpose" / "builtin"
 """The tiny models that come with the project: VAE, image encoder and generator, of rendered people only."""
@@ -48,13 +43,13 @@ def demo() -> RegenerateConfig:
         image_encoder=BUILT_IN / "image_encoder",
         generator=BUILT_IN,
         extract_poses=ExtractPosesSettings(backend="openpose-tiny"),
-        shards=ShardSettings(images_per_shard=100),
+        shards=WriteShardsSettings(images_per_shard=100),
         train=_tiny_training(steps=100, checkpoint_every=40),
         # Few DDIM steps and light guidance: what the small base does best (docs/tiny-models.md).
         synthesize=SynthesizeSettings(
             sampler="ddim", steps=6, guidance=1.5, images_per_shard=100, pose_backend="openpose-tiny"
         ),
-        reid=ReidSettings(**tiny_recipe(steps=200)),
+        reid=TrainReidSettings(**tiny_recipe(steps=200)),
     )
 
 
@@ -88,7 +83,7 @@ def smoke() -> RegenerateConfig:
     """Every stage in seconds, for the tests: three people, models of random weights trained for one step."""
     view = {"view_height": 64, "view_width": 32}
     people = {"images_per_identity": 5, "distractors": 2, "junk": 1, "width": 32, "height": 64}
-    training = TrainSettings(
+    training = TrainGeneratorSettings(
         model=ModelConfig(
             channels=(16, 32),
             attention=(False, True),
@@ -112,7 +107,7 @@ def smoke() -> RegenerateConfig:
                 height=64, width=32, hidden_size=32, layers=1, heads=2, steps=1, identities_per_batch=2
             ),
         ),
-        shards=ShardSettings(images_per_shard=10),
+        shards=WriteShardsSettings(images_per_shard=10),
         encode=EncodeSettings(token_height=64, token_width=32, batch_size=8, **view),
         train=training,
         synthesize=SynthesizeSettings(steps=2, images_per_shard=4, showcase=1, batch_size=2),
@@ -136,7 +131,7 @@ def market_small() -> RegenerateConfig:
                 ),
                 generator=_tiny_training(steps=700, validation_identities=16),
             ),
-            "shards": ShardSettings(images_per_shard=500),
+            "shards": WriteShardsSettings(images_per_shard=500),
         }
     )
 
@@ -182,9 +177,9 @@ def preset_values(name: str) -> dict[str, Any]:
     return PRESET_FUNCTIONS[name]().model_dump(exclude={"preset"})
 
 
-def _tiny_training(steps: int, **fields: Any) -> TrainSettings:
+def _tiny_training(steps: int, **fields: Any) -> TrainGeneratorSettings:
     """Fine-tuning of the built-in generator: few steps, so a rate well below the one it was trained with."""
-    return TrainSettings(
+    return TrainGeneratorSettings(
         steps=steps,
         batch_size=8,
         optimizer="muon",
@@ -195,13 +190,12 @@ def _tiny_training(steps: int, **fields: Any) -> TrainSettings:
     )
 
 
-def _reid(recipe: dict[str, Any], batch: dict[str, Any]) -> ReidSettings:
-    return ReidSettings(**{**recipe, "batch": recipe["batch"].model_copy(update=batch)})
+def _reid(recipe: dict[str, Any], batch: dict[str, Any]) -> TrainReidSettings:
+    return TrainReidSettings(**{**recipe, "batch": recipe["batch"].model_copy(update=batch)})
 
 
-def _published_weights(encode: EncodeSettings, token_patch: int, **fields: Any) -> RegenerateConfig:  # type: ignore[valid-type]
+def _published_weights(encode: EncodeSettings, token_patch: int, **fields: Any) -> RegenerateConfig:
     """Stable Diffusion 1.5 and DINOv2-B, trained as the project recommends; ImageNet weights and full BoT for re-ID."""
-    training = recommended(Path(), model=SD_MODEL.model_copy(update={"token_patch": token_patch}))
     return RegenerateConfig(
         vae=WEIGHTS / "stable-diffusion-v1-5" / "vae",
         image_encoder=WEIGHTS / "dinov2-base",
@@ -209,15 +203,10 @@ def _published_weights(encode: EncodeSettings, token_patch: int, **fields: Any) 
         draws=3,
         extract_poses=ExtractPosesSettings(backend="openpose", weights=WEIGHTS / "body_pose_model.pth"),
         encode=encode,
-        train=settings_from(TrainSettings, training),
+        train=recommended(model=SD_MODEL.model_copy(update={"token_patch": token_patch})),
         synthesize=SynthesizeSettings(
             steps=12, precision="bf16", pose_backend="openpose", pose_weights=WEIGHTS / "body_pose_model.pth"
         ),
-        reid=ReidSettings(precision="bfloat16"),
+        reid=TrainReidSettings(precision="bfloat16"),
         **fields,
     )
-
-
-def settings_from(settings: type[Config], stage_config: Config) -> Any:
-    """The settings in a stage's full config."""
-    return settings(**{name: getattr(stage_config, name) for name in settings.model_fields})

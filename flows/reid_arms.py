@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from datasets.runtime.artifacts import StageConfig
-from flows.config import ON_OTHERS, RegenerateConfig, ReidSettings, complete
-from reid.config import CheckIdentityConfig, TrainConfig, cheap_augmentation
+from flows.config import ON_OTHERS, RegenerateConfig, complete
+from reid.config import CheckIdentityConfig, TrainReidConfig, TrainReidSettings, cheap_augmentation
 
 Run = Callable[[Sequence[StageConfig]], list[Path]]
 Unit = tuple[int, int]
@@ -60,7 +60,7 @@ def train_arms(config: RegenerateConfig, inputs: ReidInputs, units: Sequence[Uni
     pretrained = dict(zip(pretrainings, made[len(first) :], strict=True))
     checks = _check_identities(config, inputs, [cell for cell in cells if cell[1] == "real+checked"], folders, run)
     second = [cell for cell in cells if cell not in folders]
-    later: list[TrainConfig] = []
+    later: list[TrainReidConfig] = []
     for unit, arm, seed in second:
         start = pretrained[seed] if arm in ON_OTHERS else None
         start = folders[unit, "real", seed] if arm == "real-then-synthetic" else start
@@ -116,7 +116,7 @@ class _RunMaker:
 
     def make(
         self, unit: Unit, arm: str, seed: int, *, start_from: Path | None = None, check: Path | None = None
-    ) -> TrainConfig:
+    ) -> TrainReidConfig:
         """The run of one cell of the table."""
         return self._complete(
             self.settings(arm),
@@ -131,7 +131,7 @@ class _RunMaker:
             identity_check=[] if check is None else [check],
         )
 
-    def pretraining(self, seed: int) -> TrainConfig:
+    def pretraining(self, seed: int) -> TrainReidConfig:
         """A run on the people whom the generator's base has seen, as long as asked for."""
         recipe, first = self.config.reid, self.config.pretrain
         if first is not None and first.reid_steps is not None:
@@ -139,7 +139,7 @@ class _RunMaker:
             recipe = recipe.model_copy(update={"schedule": schedule})
         return self._complete(recipe, shards=self.inputs.others, arm=PRETRAINING, seed=seed)
 
-    def settings(self, arm: str) -> ReidSettings:  # type: ignore[valid-type]
+    def settings(self, arm: str) -> TrainReidSettings:
         """The recipe with the arm's number of steps and augmentation."""
         recipe, longer = self.config.reid, self.config.steps_ratio()
         share = {"real": 1.0, "real-then-synthetic": longer - 1}.get(arm, longer)
@@ -160,10 +160,10 @@ class _RunMaker:
         foreign = self.config.synthetic.get(arm)
         return [] if foreign is None else [foreign_folder(foreign, unit)]
 
-    def _complete(self, settings: Any, **inputs: Any) -> TrainConfig:
+    def _complete(self, settings: TrainReidSettings, **inputs: Any) -> TrainReidConfig:
         config = self.config
         return complete(
-            TrainConfig,
+            TrainReidConfig,
             settings,
             test_shards=self.inputs.test_shards,
             protocol=config.protocol,

@@ -13,9 +13,8 @@ from datasets.config import EncodeConfig, ExtractPosesConfig, ImportPosesConfig,
 from datasets.runtime.artifacts import StageConfig
 from flows.regenerate import make_artifacts
 from flows.stages import Resources, stage_name
-from imagpose.config import SynthesizeConfig, TrainConfig
-from reid.config import BenchmarkConfig
-from reid.config import TrainConfig as ReidTrainConfig
+from imagpose.config import SynthesizeConfig, TrainGeneratorConfig
+from reid.config import BenchmarkConfig, TrainReidConfig
 
 STORE = Path("runs/store")
 
@@ -50,7 +49,7 @@ def encode(config: EncodeConfig, store: Path = STORE) -> str:
 
 
 @flow(name="train-imagpose", result_serializer="json")
-def train_imagpose(config: TrainConfig, gpus: int = 1, store: Path = STORE) -> str:
+def train_imagpose(config: TrainGeneratorConfig, gpus: int = 1, store: Path = STORE) -> str:
     """The IMAGPose denoiser, on one GPU or several; returns the generator's folder."""
     return _make([config], store, gpus)[0]
 
@@ -62,7 +61,7 @@ def synthesize(config: SynthesizeConfig, store: Path = STORE) -> str:
 
 
 @flow(name="benchmark-reid", result_serializer="json")
-def benchmark_reid(runs: list[ReidTrainConfig], baseline: str = "real", store: Path = STORE) -> str:
+def benchmark_reid(runs: list[TrainReidConfig], baseline: str = "real", store: Path = STORE) -> str:
     """Re-ID runs and their table; returns the benchmark's folder."""
     folders = _make(list(runs), store)
     return _make([BenchmarkConfig(runs=[Path(folder) for folder in folders], baseline=baseline)], store)[0]

@@ -14,7 +14,7 @@ from typing import Any
 
 from datasets.runtime.artifacts import MANIFEST, Role, describe_config, manifest_of
 from datasets.runtime.errors import InputError
-from imagpose.config import TrainConfig
+from imagpose.config import TrainGeneratorConfig
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ FROZEN = ("vae", "image_encoder", "view_height", "view_width", "token_height", "
 """Of an encoding: what features are made with."""
 
 
-def starting_point(wanted: TrainConfig, store: Path) -> TrainConfig:
+def starting_point(wanted: TrainGeneratorConfig, store: Path) -> TrainGeneratorConfig:
     """`wanted`, or the same going on from an earlier generator; that one's own config if it saw the very same data.
 
     Args:
@@ -48,16 +48,16 @@ def starting_point(wanted: TrainConfig, store: Path) -> TrainConfig:
 
 def _generators(store: Path) -> list[tuple[Path, dict[str, Any]]]:
     """Finished generators with their manifests, newest first."""
-    folders = [path.parent for path in (store / TrainConfig.stage).glob(f"*/{MANIFEST}")]
-    found = [(folder, manifest_of(folder, TrainConfig.stage)) for folder in folders]
+    folders = [path.parent for path in (store / TrainGeneratorConfig.stage).glob(f"*/{MANIFEST}")]
+    found = [(folder, manifest_of(folder, TrainGeneratorConfig.stage)) for folder in folders]
     return sorted(found, key=lambda pair: pair[1]["started"], reverse=True)
 
 
-def _is_kin(manifest: dict[str, Any], wanted: TrainConfig, store: Path) -> bool:
+def _is_kin(manifest: dict[str, Any], wanted: TrainGeneratorConfig, store: Path) -> bool:
     """Whether a generator differs from the wanted one in nothing but the images, and what that one went on from."""
     settings = [
         name
-        for name, field in TrainConfig.model_fields.items()
+        for name, field in TrainGeneratorConfig.model_fields.items()
         if name not in INPUTS and Role.RUNTIME not in field.metadata
     ]
     own = wanted.model_dump(mode="json")
@@ -75,7 +75,11 @@ def _origins(manifest: dict[str, Any], store: Path) -> Iterator[str | None]:
         origin = manifest["inputs"].get("init_from")
         yield origin and origin["sha256"]
         folder = Path(origin["path"]) if origin else None
-        if folder is None or folder.parent != store.absolute() / TrainConfig.stage or not (folder / MANIFEST).is_file():
+        if (
+            folder is None
+            or folder.parent != store.absolute() / TrainGeneratorConfig.stage
+            or not (folder / MANIFEST).is_file()
+        ):
             return
         manifest = manifest_of(folder)
 
@@ -90,7 +94,7 @@ def _features(encoded: Path | str) -> list[Any]:
     return [hashes.get(name, manifest["config"].get(name)) for name in FROZEN]
 
 
-def _images_outside(manifest: dict[str, Any], wanted: TrainConfig) -> int:
+def _images_outside(manifest: dict[str, Any], wanted: TrainGeneratorConfig) -> int:
     """How many images the earlier generator has seen that the new subset does not hold; none without subsets."""
     if wanted.subset is None:
         return 0

@@ -19,7 +19,7 @@ COMMANDS = {
     ),
     "train": Command(
         summary="train the IMAGPose denoiser on encoded images",
-        config="imagpose.config:TrainConfig",
+        config="imagpose.config:TrainGeneratorConfig",
         run="imagpose.training.train:make_generator",
     ),
     "ablate": Command(
@@ -49,7 +49,7 @@ COMMANDS = {
     ),
     "evaluate": Command(
         summary="SSIM, PSNR, LPIPS and FID on the published test pairs, in the paper's four scenarios",
-        config="imagpose.config:EvaluateConfig",
+        config="imagpose.config:EvaluateGeneratorConfig",
         run="imagpose.evaluation.evaluate:make_evaluation",
     ),
 }

@@ -7,12 +7,12 @@ from datasets.runtime.command_line import Command, main
 COMMANDS = {
     "train": Command(
         summary="Train a BoT network on a subset, with or without synthetic images, and test it.",
-        config="reid.config:TrainConfig",
+        config="reid.config:TrainReidConfig",
         run="reid.training.train:make_run",
     ),
     "evaluate": Command(
         summary="Test a trained network on the query and gallery splits of any shards.",
-        config="reid.config:EvaluateConfig",
+        config="reid.config:EvaluateReidConfig",
         run="reid.evaluation.evaluate:make_evaluation",
     ),
     "check-identity": Command(

@@ -1,13 +1,13 @@
 """Configs of this package's stages. Light on purpose: the flows import them, so nothing here may import torch.
 
-The defaults of `TrainConfig` are the Bag of Tricks (Luo et al. 2019, https://arxiv.org/abs/1903.07071) as its code runs
-(michuanhaohao/reid-strong-baseline, ``configs/softmax_triplet_with_center.yml``; code wins over prose). `tiny_recipe`
-is the small one of the demo and of slices on a CPU.
+The defaults of `TrainReidSettings` are the Bag of Tricks (Luo et al. 2019, https://arxiv.org/abs/1903.07071) as its
+code runs (michuanhaohao/reid-strong-baseline, ``configs/softmax_triplet_with_center.yml``; code wins over prose).
+`tiny_recipe` is the small one of the demo and of slices on a CPU.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -72,7 +72,7 @@ class BatchConfig(Config):
     """'any': K images of an identity at random, as BoT; 'spread': of as many cameras as it has, real and synthetic."""
 
     @model_validator(mode="after")
-    def _keeps_a_real_image(self) -> BatchConfig:
+    def _keeps_a_real_image(self) -> Self:
         if self.synthetic is not None and self.synthetic >= self.images:
             raise ValueError(
                 f"batch.synthetic {self.synthetic} leaves none of the K = {self.images} images of an identity real"
@@ -154,7 +154,39 @@ ARMS = {
 steps (`flows`), so that real-long is their fair comparison."""
 
 
-class TrainConfig(StageConfig):
+class TrainReidSettings(Config):
+    """The recipe of a re-ID network: network, augmentation, batch, losses, schedule."""
+
+    synthetic_images: int | None = Field(None, ge=1)
+    """Use only so many synthetic images, those of identities with the fewest images (then: one camera) first."""
+    synthetic_camera: Literal["source", "pose", "own"] = "source"
+    """Whose camera a synthetic image counts as, for `batch.cameras`: its source's (whose background it shows), its
+    pose image's, or a camera of its own."""
+    network: NetworkConfig = NetworkConfig()
+    """Backbone, input size, neck."""
+    augmentation: AugmentationConfig = AugmentationConfig()
+    """Flip, crop, erase."""
+    batch: BatchConfig = BatchConfig()
+    """P x K."""
+    loss: LossConfig = LossConfig()
+    """Identity, triplet and centre loss."""
+    schedule: ScheduleConfig = ScheduleConfig()
+    """Length and learning rate."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the network's forward and backward pass; bfloat16 through autocast, for GPUs."""
+    rerank: RerankConfig | None = None
+    """Also test with k-reciprocal re-ranking; its figures stand beside the headline's and never replace them."""
+    max_rank: int = Field(10, ge=1)
+    """Gallery images per query in `ranked.parquet`."""
+    checkpoint_seconds: Annotated[float, Role.RUNTIME] = Field(60.0, gt=0)
+    """How often a checkpoint is written that an interrupted run goes on from."""
+    compile: Annotated[bool, Role.RUNTIME] = False
+    """torch.compile the network; pays on a GPU and long runs only."""
+    channels_last: Annotated[bool, Role.RUNTIME] = True
+    """Lay images and weights out channels-last on a GPU, where convolutions of bfloat16 are faster that way."""
+
+
+class TrainReidConfig(TrainReidSettings, StageConfig):
     """One re-ID run: train on a subset (with or without synthetic images), test on query and gallery."""
 
     stage: ClassVar[str] = "train-reid"
@@ -176,11 +208,6 @@ class TrainConfig(StageConfig):
     images that tells their identities (`reid/data/folders.py`)."""
     identity_check: list[Artifact] = []
     """`reid check-identity` of each synthetic set, in the same order; only images that it kept are used."""
-    synthetic_images: int | None = Field(None, ge=1)
-    """Use only so many synthetic images, those of identities with the fewest images (then: one camera) first."""
-    synthetic_camera: Literal["source", "pose", "own"] = "source"
-    """Whose camera a synthetic image counts as, for `batch.cameras`: its source's (whose background it shows), its
-    pose image's, or a camera of its own."""
     protocol: Literal["leak-free", "paper"] = "leak-free"
     """What the generator had seen; a label that the table carries."""
     arm: str = Field("real", pattern=r"^[\w+.-]+$")
@@ -189,45 +216,21 @@ class TrainConfig(StageConfig):
     """Network initialisation, sampling and augmentation."""
     start_from: Artifact | None = None
     """A finished run whose network this one goes on from (arms real-then-synthetic and real-pretrained)."""
-
-    network: NetworkConfig = NetworkConfig()
-    """Backbone, input size, neck."""
-    augmentation: AugmentationConfig = AugmentationConfig()
-    """Flip, crop, erase."""
-    batch: BatchConfig = BatchConfig()
-    """P x K."""
-    loss: LossConfig = LossConfig()
-    """Identity, triplet and centre loss."""
-    schedule: ScheduleConfig = ScheduleConfig()
-    """Length and learning rate."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the network's forward and backward pass; bfloat16 through autocast, for GPUs."""
     processes: int = Field(1, ge=1)
     """Processes (GPUs) that a batch is spread over, under torchrun (`reid/training/distributed.py`)."""
-
-    rerank: RerankConfig | None = None
-    """Also test with k-reciprocal re-ranking; its figures stand beside the headline's and never replace them."""
-    max_rank: int = Field(10, ge=1)
-    """Gallery images per query in `ranked.parquet`."""
     device: Device = "auto"
     """'auto' (GPU when there is one), 'cpu', 'cuda', 'cuda:1'."""
     workers: Annotated[int, Role.RUNTIME] = Field(2, ge=1)
     """Threads that decode images (once: they are kept in memory at the network's size)."""
-    checkpoint_seconds: Annotated[float, Role.RUNTIME] = Field(60.0, gt=0)
-    """How often a checkpoint is written that an interrupted run goes on from."""
-    compile: Annotated[bool, Role.RUNTIME] = False
-    """torch.compile the network; pays on a GPU and long runs only."""
-    channels_last: Annotated[bool, Role.RUNTIME] = True
-    """Lay images and weights out channels-last on a GPU, where convolutions of bfloat16 are faster that way."""
 
     @model_validator(mode="after")
-    def _subset_is_named(self) -> TrainConfig:
+    def _subset_is_named(self) -> Self:
         if self.subsets is None and self.fraction != 100:
             raise ValueError(f"fraction {self.fraction} needs 'subsets', the list that says which images these are")
         return self
 
     @model_validator(mode="after")
-    def _a_check_for_each_set(self) -> TrainConfig:
+    def _a_check_for_each_set(self) -> Self:
         if self.identity_check and len(self.identity_check) != len(self.synthetic):
             raise ValueError(
                 f"{len(self.identity_check)} identity checks for {len(self.synthetic)} synthetic sets: give one each"
@@ -235,7 +238,7 @@ class TrainConfig(StageConfig):
         return self
 
 
-class EvaluateConfig(StageConfig):
+class EvaluateReidConfig(StageConfig):
     """Test a trained run's network on the query and gallery splits of any shards."""
 
     stage: ClassVar[str] = "evaluate-reid"
@@ -258,13 +261,25 @@ class EvaluateConfig(StageConfig):
     """Threads that decode images."""
 
     @model_validator(mode="after")
-    def _one_origin(self) -> EvaluateConfig:
+    def _one_origin(self) -> Self:
         if (self.run is None) == (self.features is None) or (self.run is None) != (self.test_shards is None):
             raise ValueError("give either 'run' and 'test_shards', or 'features' alone")
         return self
 
 
-class CheckIdentityConfig(StageConfig):
+class CheckIdentitySettings(Config):
+    """Which synthetic images are kept."""
+
+    nearest: bool = True
+    """Refuse an image that is nearer to another person's mean than to its own."""
+    min_score: float | None = Field(None, ge=-1, le=1)
+    """Refuse an image of a smaller score. No default: scores of a small network trained on few images are not those
+    of a large one; the summary gives the kept share at several thresholds, and the scores of real images."""
+    keep: Percent = 100
+    """Of the images that pass, keep only so many percent, those of the highest scores."""
+
+
+class CheckIdentityConfig(CheckIdentitySettings, StageConfig):
     """Does each synthetic image show the person it is named after, as a network sees it that may judge?
 
     The score is the cosine between the image's feature and the mean of its person's real images' features.
@@ -285,27 +300,15 @@ class CheckIdentityConfig(StageConfig):
     """Percent of the real training images; the run's own."""
     draw: int = Field(0, ge=0)
     """Which draw of the subset; the run's own."""
-    nearest: bool = True
-    """Refuse an image that is nearer to another person's mean than to its own."""
-    min_score: float | None = Field(None, ge=-1, le=1)
-    """Refuse an image of a smaller score. No default: scores of a small network trained on few images are not those
-    of a large one; the summary gives the kept share at several thresholds, and the scores of real images."""
-    keep: Percent = 100
-    """Of the images that pass, keep only so many percent, those of the highest scores."""
     device: Device = "auto"
     """'auto' (GPU when there is one), 'cpu', 'cuda'."""
     workers: Annotated[int, Role.RUNTIME] = Field(2, ge=1)
     """Threads that decode images."""
 
 
-class BenchmarkConfig(StageConfig):
-    """The table of finished runs with its statistics."""
+class BenchmarkSettings(Config):
+    """What gains are counted from, and how their intervals are computed."""
 
-    stage: ClassVar[str] = "benchmark"
-    package: ClassVar[str] = "reid"
-
-    runs: list[Artifact] = Field(min_length=1)
-    """Finished runs (`reid train`); protocol, fraction, draw, seed and arm are read from each."""
     baseline: str = "real"
     """The arm that gains are counted from."""
     controls: list[str] = ["real-long", "real-pretrained"]
@@ -316,6 +319,16 @@ class BenchmarkConfig(StageConfig):
     """Coverage of the intervals."""
     seed: int = Field(0, ge=0)
     """Of the bootstrap."""
+
+
+class BenchmarkConfig(BenchmarkSettings, StageConfig):
+    """The table of finished runs with its statistics."""
+
+    stage: ClassVar[str] = "benchmark"
+    package: ClassVar[str] = "reid"
+
+    runs: list[Artifact] = Field(min_length=1)
+    """Finished runs (`reid train`); protocol, fraction, draw, seed and arm are read from each."""
 
 
 class ReportConfig(StageConfig):
@@ -354,11 +367,11 @@ class ReportConfig(StageConfig):
 
 
 def tiny_recipe(steps: int = 200, *, height: int = 64, width: int = 32) -> dict[str, Any]:
-    """Settings of `TrainConfig` for seconds on two CPU cores: a small ResNet from scratch, BoT's losses, fewer steps.
+    """Fields of `TrainReidSettings` for seconds on two CPU cores: a small ResNet from scratch, BoT's losses, few steps.
 
-    Use as ``TrainConfig(shards=..., test_shards=..., **tiny_recipe())``. What differs from BoT: the size; no ImageNet
-    weights; a higher rate and a cosine (the milestones are too coarse for so few steps); no random erasing, which at
-    one or two images a person makes the real-only arm worse (measured, docs/benchmark.md) and would inflate any gain.
+    Use as ``TrainReidSettings(**tiny_recipe())``. What differs from BoT: the size; no ImageNet weights; a higher rate
+    and a cosine (the milestones are too coarse for so few steps); no random erasing, which at one or two images a
+    person makes the real-only arm worse (measured, docs/benchmark.md) and would inflate any gain.
     """
     return {
         "network": NetworkConfig(backbone="test_resnet.r160_in1k", weights="none", height=height, width=width),
@@ -375,6 +388,6 @@ def cheap_augmentation(config: AugmentationConfig) -> AugmentationConfig:
     )
 
 
-def run_name(config: TrainConfig) -> str:
+def run_name(config: TrainReidConfig) -> str:
     """A short human name of a run, for logs and progress: ``leak-free 20 % draw 0 seed 0 real``."""
     return f"{config.protocol} {config.fraction} % draw {config.draw} seed {config.seed} {config.arm}"

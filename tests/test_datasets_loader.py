@@ -11,7 +11,7 @@ from datasets.runtime.errors import InputError
 from datasets.shards.encoded import EncodedImages
 from datasets.shards.loader import epoch_order, starting_images, stream_steps
 from imagpose.canvas.training import EMPTY, plan_batch
-from imagpose.config import TrainConfig
+from imagpose.config import TrainGeneratorConfig
 from imagpose.training.batches import StepReader
 from tests.small_encoded import PEOPLE, encoded_artifact
 from tests.test_imagpose_canvas import RandomImages
@@ -22,8 +22,8 @@ def images(tmp_path_factory) -> EncodedImages:
     return EncodedImages(encoded_artifact(tmp_path_factory.mktemp("encoded")))
 
 
-def config(**fields) -> TrainConfig:
-    return TrainConfig(**{"encoded": "nowhere", "batch_size": 6, **fields})
+def config(**fields) -> TrainGeneratorConfig:
+    return TrainGeneratorConfig(**{"encoded": "nowhere", "batch_size": 6, **fields})
 
 
 def shares(source, processes: int, steps: range, **fields) -> list[list]:

@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from datasets.config import WriteShardsConfig
+from datasets.config import WriteShardsConfig, WriteShardsSettings
 from datasets.runtime.artifacts import Role
 from datasets.runtime.command_line import parse_config
 from flows.__main__ import main
-from flows.config import PRESETS, RegenerateConfig, complete, settings_of
+from flows.config import PRESETS, RegenerateConfig, complete
 from flows.overrides import regenerate_command
 from flows.pipeline import Models, model_cards
 from flows.preflight import data_problems, weight_problems
 from flows.presets import PRESET_FUNCTIONS
-from imagpose.config import TrainConfig
+from imagpose.config import TrainGeneratorConfig, TrainGeneratorSettings
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -39,14 +39,18 @@ def test_given_fields_override_the_presets_at_any_depth():
     assert config.reid == demo.reid
 
 
-def test_settings_keep_defaults_bounds_explanations_and_roles():
-    settings = settings_of(TrainConfig, "Settings", without=("encoded", "subset", "fraction", "draw", "init_from"))
-    steps, every = settings.model_fields["steps"], settings.model_fields["sample_every"]
-    assert steps.default == TrainConfig.model_fields["steps"].default
-    assert steps.description == TrainConfig.model_fields["steps"].description
+def test_a_stages_config_keeps_its_settings_defaults_bounds_explanations_and_roles():
+    steps, every = (TrainGeneratorConfig.model_fields[name] for name in ("steps", "sample_every"))
+    assert steps.default == TrainGeneratorSettings.model_fields["steps"].default
+    assert steps.description == TrainGeneratorSettings.model_fields["steps"].description == "Optimisation steps."
     assert Role.RUNTIME in every.metadata
     with pytest.raises(ValidationError):
-        settings(steps=0)
+        TrainGeneratorSettings(steps=0)
+
+
+def test_what_needs_no_input_is_checked_where_settings_are_declared():
+    with pytest.raises(ValidationError, match="min_masked 4 is more than max_masked 1"):
+        TrainGeneratorSettings(min_masked=4, max_masked=1)
 
 
 def test_only_the_full_set_without_the_real_arm_is_refused_for_it_would_run_nothing():
@@ -64,18 +68,13 @@ def test_the_cards_of_built_in_models_are_quoted_also_where_training_went_on_fro
     assert model_cards(others.model_copy(update=poses), adapted) == []
 
 
-def test_settings_refuse_to_leave_out_a_field_that_is_not_there():
-    with pytest.raises(ValueError, match="no field"):
-        settings_of(WriteShardsConfig, "Settings", without=("image",))
-
-
 def test_completing_settings_gives_the_stages_own_config(tmp_path):
-    settings = settings_of(WriteShardsConfig, "Settings", without=("images", "poses", "splits"))
-    config = complete(
-        WriteShardsConfig, settings(images_per_shard=7), images=tmp_path, poses=tmp_path, splits=["query"]
-    )
+    settings = WriteShardsSettings(images_per_shard=7)
+    config = complete(WriteShardsConfig, settings, images=tmp_path, poses=tmp_path, splits=["query"])
     assert type(config) is WriteShardsConfig
     assert (config.images_per_shard, config.splits) == (7, ["query"])
+    with pytest.raises(ValidationError, match="spilts"):
+        complete(WriteShardsConfig, settings, images=tmp_path, poses=tmp_path, spilts=["query"])
 
 
 def test_rules_between_a_stages_fields_are_checked_at_once():
@@ -192,7 +191,7 @@ def test_the_form_that_prefect_makes_of_the_settings_undoes_no_preset():
     assert '"default"' not in json.dumps(schema)
     assert schema["definitions"]["EncodeSettings"]["properties"]["mirrored"]["enum"] == [True, False]
     assert settings["draws"]["minimum"] == 1 and settings["draws"]["description"]
-    assert schema["definitions"]["TrainSettings"]["properties"]["steps"]["minimum"] == 1
+    assert schema["definitions"]["TrainGeneratorSettings"]["properties"]["steps"]["minimum"] == 1
 
 
 def test_an_unknown_device_is_refused_before_any_work():

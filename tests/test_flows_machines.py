@@ -18,7 +18,7 @@ from datasets.runtime.artifacts import StageConfig, artifact_directory, is_compl
 from flows.config import RegenerateConfig
 from flows.pipeline import regenerate_with
 from flows.stages import Resources, run_stages
-from imagpose.config import TrainConfig
+from imagpose.config import TrainGeneratorConfig
 from tests.prefect_site import processes_of, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
@@ -28,17 +28,17 @@ AT_MOST = 1200.0
 class ReachedError(Exception):
     """The generators' turn has come."""
 
-    def __init__(self, trainings: list[TrainConfig]) -> None:
+    def __init__(self, trainings: list[TrainGeneratorConfig]) -> None:
         self.trainings = trainings
 
 
 @pytest.fixture(scope="module")
-def trainings(tmp_path_factory) -> tuple[Path, list[TrainConfig]]:
+def trainings(tmp_path_factory) -> tuple[Path, list[TrainGeneratorConfig]]:
     """A store in which everything but the two generators of preset `smoke` is made, and their settings."""
     store = tmp_path_factory.mktemp("first") / "store"
 
     def run(configs: Sequence[StageConfig]) -> list[Path]:
-        if configs and isinstance(configs[0], TrainConfig):
+        if configs and isinstance(configs[0], TrainGeneratorConfig):
             raise ReachedError(list(configs))
         return run_stages(configs, store).folders if configs else []
 
@@ -50,7 +50,7 @@ def trainings(tmp_path_factory) -> tuple[Path, list[TrainConfig]]:
 class Machines:
     """The flow's machine, and a second one that runs the command which the flow's log shows."""
 
-    def __init__(self, store: Path, trainings: list[TrainConfig]) -> None:
+    def __init__(self, store: Path, trainings: list[TrainGeneratorConfig]) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             resources = Resources(workers=2, nodes=2, rendezvous=f"127.0.0.1:{probe.getsockname()[1]}")
@@ -62,7 +62,7 @@ class Machines:
         said = wait_for(lambda: [line for line in self.lines if "on each of the 2 machines" in line], AT_MOST)
         self.second = subprocess.Popen(shlex.split(said[0].partition(": ")[2]))
 
-    def _train(self, store: Path, trainings: list[TrainConfig], resources: Resources) -> None:
+    def _train(self, store: Path, trainings: list[TrainGeneratorConfig], resources: Resources) -> None:
         try:
             run_stages(
                 trainings, store, resources=resources, on_line=self.lines.append, still_wanted=self._still_wanted

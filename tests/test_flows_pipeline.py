@@ -16,10 +16,8 @@ from flows.config import RegenerateConfig
 from flows.pipeline import regenerate_with
 from flows.process.commands import CommandError
 from flows.stages import Resources, run_stages, stage_command
-from imagpose.config import SynthesizeConfig
-from imagpose.config import TrainConfig as GeneratorConfig
-from reid.config import BenchmarkConfig, ReportConfig
-from reid.config import TrainConfig as ReidConfig
+from imagpose.config import SynthesizeConfig, TrainGeneratorConfig
+from reid.config import BenchmarkConfig, ReportConfig, TrainReidConfig
 
 
 def finish(directory: Path, config: StageConfig, files: dict[str, str] | None = None) -> None:
@@ -64,9 +62,9 @@ def models(tmp_path) -> dict[str, Path]:
 def test_demo_compares_real_with_augmented_on_every_fraction(tmp_path, models):
     run = Notes(tmp_path / "store")
     result = regenerate_with(RegenerateConfig(preset="demo", **models), run)
-    runs = [(config.fraction, config.arm) for config in run.of(ReidConfig)]
+    runs = [(config.fraction, config.arm) for config in run.of(TrainReidConfig)]
     assert runs == [(fraction, arm) for fraction in (20, 40, 60, 80) for arm in ("real", "real+synthetic")]
-    assert [len(call) for call in run.calls if type(call[0]) is ReidConfig] == [8]  # one process for all of them
+    assert [len(call) for call in run.calls if type(call[0]) is TrainReidConfig] == [8]  # one process for all of them
     (benchmark,), (report,) = run.of(BenchmarkConfig), run.of(ReportConfig)
     assert benchmark.runs == report.runs == result.runs
     assert result.report == artifact_directory(report, run.store)
@@ -76,12 +74,12 @@ def test_a_generator_sees_its_own_subset_and_feeds_its_own_set_only(tmp_path, mo
     run = Notes(tmp_path / "store")
     result = regenerate_with(RegenerateConfig(preset="demo", draws=2, **models), run)
     (subsets,) = run.of(SelectSubsetsConfig)
-    for config in run.of(GeneratorConfig):
+    for config in run.of(TrainGeneratorConfig):
         assert config.subset == artifact_directory(subsets, run.store)
         assert config.init_from == models["generator"]
     for config in run.of(SynthesizeConfig):
         assert config.generator == result.generators[config.fraction, config.draw]
-    for config in run.of(ReidConfig):
+    for config in run.of(TrainReidConfig):
         wanted = [] if config.arm == "real" else [result.synthetic[config.fraction, config.draw]]
         assert config.synthetic == wanted
 
@@ -89,24 +87,30 @@ def test_a_generator_sees_its_own_subset_and_feeds_its_own_set_only(tmp_path, mo
 def test_the_papers_protocol_trains_one_generator_on_everything_and_says_so(tmp_path, models):
     run = Notes(tmp_path / "store")
     regenerate_with(RegenerateConfig(preset="demo", protocol="paper", **models), run)
-    (generator,) = run.of(GeneratorConfig)
+    (generator,) = run.of(TrainGeneratorConfig)
     assert generator.subset is None
-    assert {config.protocol for config in run.of(ReidConfig)} == {"paper"}
+    assert {config.protocol for config in run.of(TrainReidConfig)} == {"paper"}
 
 
 def test_the_whole_training_split_needs_no_synthesis(tmp_path, models):
     run = Notes(tmp_path / "store")
     regenerate_with(RegenerateConfig(preset="demo", fractions=[20, 100], **models), run)
     assert [config.fraction for config in run.of(SynthesizeConfig)] == [20]
-    assert [(c.fraction, c.arm) for c in run.of(ReidConfig)] == [(20, "real"), (20, "real+synthetic"), (100, "real")]
+    assert [(c.fraction, c.arm) for c in run.of(TrainReidConfig)] == [
+        (20, "real"),
+        (20, "real+synthetic"),
+        (100, "real"),
+    ]
 
 
 def test_pidms_schedule_goes_on_from_the_real_run_of_the_same_seed(tmp_path, models):
     run = Notes(tmp_path / "store")
     arms = ["real", "real-then-synthetic"]
     regenerate_with(RegenerateConfig(preset="demo", fractions=[20], seeds=[0, 1], arms=arms, **models), run)
-    real = {config.seed: artifact_directory(config, run.store) for config in run.of(ReidConfig) if config.arm == "real"}
-    second = [config for config in run.of(ReidConfig) if config.arm == "real-then-synthetic"]
+    real = {
+        config.seed: artifact_directory(config, run.store) for config in run.of(TrainReidConfig) if config.arm == "real"
+    }
+    second = [config for config in run.of(TrainReidConfig) if config.arm == "real-then-synthetic"]
     assert {config.seed: config.start_from for config in second} == real
 
 
@@ -115,7 +119,7 @@ def test_a_slices_models_are_adapted_on_people_outside_it(tmp_path, models):
     config = RegenerateConfig(preset="market-small", root=tmp_path, poses=[tmp_path / "a.csv"], identities=5, **models)
     (tmp_path / "a.csv").touch()
     regenerate_with(config, run)
-    base, *subset_generators = run.of(GeneratorConfig)
+    base, *subset_generators = run.of(TrainGeneratorConfig)
     assert base.subset is None and base.init_from == models["generator"]
     outside, inside = run.of(EncodeConfig)
     assert base.encoded == artifact_directory(outside, run.store) != artifact_directory(inside, run.store)
@@ -160,7 +164,7 @@ def test_small_networks_are_trained_side_by_side_on_a_cpu_and_in_one_process_on_
         calls.append((len(commands), guard.environment))
         for command, _log in commands:
             for file in [word for before, word in itertools.pairwise(command) if before == "--config"]:
-                config = GeneratorConfig.model_validate_json(Path(file).read_text())
+                config = TrainGeneratorConfig.model_validate_json(Path(file).read_text())
                 finish(artifact_directory(config, tmp_path / "store"), config)
 
     encoded = tmp_path / "encoded"
@@ -168,7 +172,9 @@ def test_small_networks_are_trained_side_by_side_on_a_cpu_and_in_one_process_on_
     monkeypatch.setattr(stages, "run_commands", fake_commands)
     monkeypatch.setattr(stages.os, "cpu_count", lambda: 4)
     for device in ("cpu", "cuda"):
-        configs = [GeneratorConfig(encoded=encoded, seed=len(calls) * 9 + seed, device=device) for seed in range(3)]
+        configs = [
+            TrainGeneratorConfig(encoded=encoded, seed=len(calls) * 9 + seed, device=device) for seed in range(3)
+        ]
         assert len(run_stages(configs, tmp_path / "store", resources=Resources(workers=2)).made) == 3
     assert calls == [(2, {"OMP_NUM_THREADS": "2"}), (1, {})]
 
@@ -182,7 +188,7 @@ def test_a_failing_command_stops_the_stage_with_its_own_words(tmp_path):
 
 
 def test_generator_training_spreads_over_gpus_by_torchrun(tmp_path):
-    generator = GeneratorConfig(encoded=tmp_path)
+    generator = TrainGeneratorConfig(encoded=tmp_path)
     command = stage_command(generator, [tmp_path / "a.json"], tmp_path, Resources(gpus=4))
     assert command[1:6] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "4"]
     assert "torch.distributed.run" not in stage_command(generator, [tmp_path / "a.json"], tmp_path)

@@ -7,7 +7,7 @@ import pytest
 from datasets.runtime.artifacts import artifact_directory, artifact_key
 from flows.config import RegenerateConfig
 from flows.reid_arms import ReidInputs, train_arms
-from reid.config import ARMS, CheckIdentityConfig, TrainConfig, cheap_augmentation
+from reid.config import ARMS, CheckIdentityConfig, TrainReidConfig, cheap_augmentation
 
 UNITS = [(20, 0), (100, 0)]
 
@@ -56,7 +56,7 @@ def config_of(**changes):
 def made(tmp_path, inputs, **changes):
     notes = Notes(tmp_path / "store")
     folders = train_arms(config_of(**changes), inputs, UNITS, notes)
-    runs = {(run.fraction, run.arm, run.seed): run for run in notes.of(TrainConfig) if run.arm != "pretraining"}
+    runs = {(run.fraction, run.arm, run.seed): run for run in notes.of(TrainReidConfig) if run.arm != "pretraining"}
     return notes, runs, folders
 
 
@@ -97,7 +97,7 @@ def test_without_a_long_arm_everything_is_as_long_as_real(arms, ratio):
 def test_arms_that_go_on_do_so_from_the_run_of_the_same_seed(tmp_path, inputs):
     arms = ["real", "real-then-synthetic", "real-pretrained", "real+checked", "pretrained+synthetic"]
     notes, runs, _ = made(tmp_path, inputs, arms=arms, pretrain={"reid_steps": 777})
-    pretrainings = {run.seed: run for run in notes.of(TrainConfig) if run.arm == "pretraining"}
+    pretrainings = {run.seed: run for run in notes.of(TrainReidConfig) if run.arm == "pretraining"}
     assert {run.shards.name for run in pretrainings.values()} == {"others"} and set(pretrainings) == {0, 1}
     assert {(run.schedule.steps, run.schedule.times) for run in pretrainings.values()} == {(777, 1)}
     checks = {check.run: check for check in notes.of(CheckIdentityConfig)}

@@ -15,9 +15,8 @@ from flows.config import RegenerateConfig
 from flows.pipeline import regenerate_with
 from flows.preflight import check
 from flows.presets import BUILT_IN, BUILT_IN_PEOPLE
-from imagpose.config import SynthesizeConfig, TrainImageEncoderConfig, TrainVaeConfig
-from imagpose.config import TrainConfig as GeneratorConfig
-from reid.config import TrainConfig as ReidConfig
+from imagpose.config import SynthesizeConfig, TrainGeneratorConfig, TrainImageEncoderConfig, TrainVaeConfig
+from reid.config import TrainReidConfig
 from tests.test_flows_pipeline import Notes
 
 ARMS = ["real-long", "real-pretrained", "real+synthetic", "pretrained+synthetic"]
@@ -48,7 +47,7 @@ def test_it_trains_ten_generators_and_eighty_networks_but_no_built_in_model_agai
     run = Notes(tmp_path / "store")
     result = regenerate_with(RegenerateConfig(preset="study", **built_in), run)
     assert run.of(TrainVaeConfig) == run.of(TrainImageEncoderConfig) == []
-    generators, sets, runs = run.of(GeneratorConfig), run.of(SynthesizeConfig), run.of(ReidConfig)
+    generators, sets, runs = run.of(TrainGeneratorConfig), run.of(SynthesizeConfig), run.of(TrainReidConfig)
     assert {config.init_from for config in generators} == {built_in["generator"]}
     assert len(generators) == len(sets) == 10 and all(config.subset is not None for config in generators)
     cells = {(config.arm, config.fraction, config.draw, config.seed) for config in runs if config.arm != "pretraining"}
@@ -58,7 +57,9 @@ def test_it_trains_ten_generators_and_eighty_networks_but_no_built_in_model_agai
     assert {config.schedule.steps * config.schedule.times for config in runs if config not in pretrainings} == {300}
     rates = {config.arm: config.schedule.learning_rate for config in runs}
     assert {round(10 * rates[arm], 9) for arm in ("real-pretrained", "pretrained+synthetic")} == {rates["real-long"]}
-    assert len([call for call in run.calls if type(call[0]) is ReidConfig]) == 2  # those that go on, after the others
+    assert (
+        len([call for call in run.calls if type(call[0]) is TrainReidConfig]) == 2
+    )  # those that go on, after the others
 
 
 def test_other_people_are_rendered_only_where_an_arm_goes_on_from_them(tmp_path, built_in):

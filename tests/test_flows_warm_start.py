@@ -12,7 +12,7 @@ from datasets.config import EncodeConfig, MiniatureConfig, SelectSubsetsConfig, 
 from datasets.runtime.artifacts import artifact_directory, build
 from datasets.sources.subsets import SCHEMA, SUBSETS_FILE
 from flows.warm_start import starting_point
-from imagpose.config import TrainConfig
+from imagpose.config import TrainGeneratorConfig
 
 KEYS = [f"{number:04d}" for number in range(20)]
 
@@ -50,7 +50,7 @@ class Store:
         images = self.made(MiniatureConfig())
         return build(SelectSubsetsConfig(images=images, seed=seed), write, store=self.root)
 
-    def trained(self, config: TrainConfig) -> Path:
+    def trained(self, config: TrainGeneratorConfig) -> Path:
         return self.made(config, unet=str(config.encoded).encode())
 
 
@@ -60,44 +60,44 @@ def store(tmp_path):
 
 
 def test_the_first_training_starts_from_scratch(store):
-    wanted = TrainConfig(encoded=store.encoded("old"))
+    wanted = TrainGeneratorConfig(encoded=store.encoded("old"))
     assert starting_point(wanted, store.root) == wanted
 
 
 def test_new_images_are_learned_from_where_the_last_training_ended(store):
-    first = store.trained(TrainConfig(encoded=store.encoded("old")))
-    wanted = starting_point(TrainConfig(encoded=store.encoded("new")), store.root)
+    first = store.trained(TrainGeneratorConfig(encoded=store.encoded("old")))
+    wanted = starting_point(TrainGeneratorConfig(encoded=store.encoded("new")), store.root)
     assert wanted.init_from == first
 
 
 def test_the_same_data_again_are_not_learned_twice(store):
-    store.trained(TrainConfig(encoded=store.encoded("old")))
-    second = store.trained(starting_point(TrainConfig(encoded=store.encoded("new")), store.root))
+    store.trained(TrainGeneratorConfig(encoded=store.encoded("old")))
+    second = store.trained(starting_point(TrainGeneratorConfig(encoded=store.encoded("new")), store.root))
     for content, folder in (("new", second), ("new", second)):
-        again = starting_point(TrainConfig(encoded=store.encoded(content)), store.root)
+        again = starting_point(TrainGeneratorConfig(encoded=store.encoded(content)), store.root)
         assert artifact_directory(again, store.root) == folder
 
 
 def test_a_third_change_goes_on_from_the_second(store):
-    store.trained(TrainConfig(encoded=store.encoded("old")))
-    second = store.trained(starting_point(TrainConfig(encoded=store.encoded("new")), store.root))
+    store.trained(TrainGeneratorConfig(encoded=store.encoded("old")))
+    second = store.trained(starting_point(TrainGeneratorConfig(encoded=store.encoded("new")), store.root))
     manifest = second / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"started": "', '"started": "9'))  # the newest without doubt
-    wanted = starting_point(TrainConfig(encoded=store.encoded("newer")), store.root)
+    wanted = starting_point(TrainGeneratorConfig(encoded=store.encoded("newer")), store.root)
     assert wanted.init_from == second
 
 
 def test_other_settings_are_not_gone_on_from(store):
-    store.trained(TrainConfig(encoded=store.encoded("old")))
-    wanted = TrainConfig(encoded=store.encoded("new"), learning_rate=2e-3)
+    store.trained(TrainGeneratorConfig(encoded=store.encoded("old")))
+    wanted = TrainGeneratorConfig(encoded=store.encoded("new"), learning_rate=2e-3)
     assert starting_point(wanted, store.root) == wanted
-    runtime = TrainConfig(encoded=store.encoded("new"), log_every=7, device="cpu")
+    runtime = TrainGeneratorConfig(encoded=store.encoded("new"), log_every=7, device="cpu")
     assert starting_point(runtime, store.root).init_from is not None
 
 
 @pytest.mark.parametrize(("new_keys", "goes_on"), [(KEYS[:12], True), (KEYS[1:13], False)])
 def test_a_generator_that_saw_an_image_outside_the_new_subset_is_not_gone_on_from(store, new_keys, goes_on):
     part = {"fraction": 40, "draw": 0}
-    first = store.trained(TrainConfig(encoded=store.encoded("old"), subset=store.subset(KEYS[:8], 1), **part))
-    wanted = TrainConfig(encoded=store.encoded("new"), subset=store.subset(new_keys, 2), **part)
+    first = store.trained(TrainGeneratorConfig(encoded=store.encoded("old"), subset=store.subset(KEYS[:8], 1), **part))
+    wanted = TrainGeneratorConfig(encoded=store.encoded("new"), subset=store.subset(new_keys, 2), **part)
     assert starting_point(wanted, store.root).init_from == (first if goes_on else None)

@@ -7,7 +7,7 @@ import pytest
 
 from datasets.runtime.artifacts import build
 from datasets.runtime.errors import InputError
-from imagpose.config import ABLATIONS, AblateConfig, EvaluateConfig, TrainConfig
+from imagpose.config import ABLATIONS, AblateConfig, EvaluateGeneratorConfig, TrainGeneratorConfig
 from imagpose.training import ablations
 from tests.small_encoded import encoded_artifact
 
@@ -19,7 +19,7 @@ def made(monkeypatch) -> list[str]:
     """Which stages ran; in their places stand stages that only write down what they were asked."""
     calls = []
 
-    def generator(config: TrainConfig, directory: Path) -> dict:
+    def generator(config: TrainGeneratorConfig, directory: Path) -> dict:
         (directory / "model_index.json").write_text("{}")
         switches = {name: getattr(config.model, name) for name in ABLATIONS["full"]}
         (variant,) = [name for name, value in ABLATIONS.items() if value == switches]
@@ -33,7 +33,7 @@ def made(monkeypatch) -> list[str]:
             "canvases_per_second": 3.0,
         }
 
-    def evaluation(config: EvaluateConfig, directory: Path) -> dict:
+    def evaluation(config: EvaluateGeneratorConfig, directory: Path) -> dict:
         variant = (config.generator / "variant").read_text()
         calls.append(f"evaluate {variant}")
         rows = [{"row": config.modes[0], "ssim": SSIM[variant], "psnr": 20.0, "ssim_interval": [0.1, 0.2]}]
@@ -47,7 +47,7 @@ def made(monkeypatch) -> list[str]:
 
 def config(folder: Path, **fields) -> AblateConfig:
     encoded = encoded_artifact(folder)
-    train = TrainConfig(encoded=encoded, steps=7, batch_size=2, device="cpu", **fields)
+    train = TrainGeneratorConfig(encoded=encoded, steps=7, batch_size=2, device="cpu", **fields)
     return AblateConfig(train=train, shards=encoded, variants=("B0", "B3", "full"), limit=6)
 
 
@@ -64,7 +64,7 @@ def test_every_variant_is_trained_and_evaluated_alike_into_one_table(tmp_path, m
 def test_an_interrupted_ablation_keeps_what_is_done(tmp_path, made, monkeypatch) -> None:
     evaluation = ablations.make_evaluation
 
-    def stopped(settings: EvaluateConfig, directory: Path) -> dict:
+    def stopped(settings: EvaluateGeneratorConfig, directory: Path) -> dict:
         if len(made) == 3:
             raise KeyboardInterrupt
         return evaluation(settings, directory)

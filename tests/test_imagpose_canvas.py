@@ -11,9 +11,9 @@ from torch import Tensor
 from datasets.poses.skeleton import draw_skeleton, flip_keypoints
 from imagpose.canvas.training import EMPTY, CanvasPlan, canvas_counts, make_batch, plan_batch, plan_canvas
 from imagpose.canvas.view_grid import unpack_views
-from imagpose.config import TrainConfig
+from imagpose.config import TrainGeneratorConfig
 
-CONFIG = TrainConfig(encoded=Path("nowhere"), drop_everything=0)
+CONFIG = TrainGeneratorConfig(encoded=Path("nowhere"), drop_everything=0)
 
 
 class RandomImages:

@@ -21,7 +21,7 @@ from datasets.runtime.errors import InputError, WeightsError
 from datasets.shards.encoded import keypoints_to_json
 from datasets.shards.tars import write_tar
 from datasets.sources.pairs import read_pairs
-from imagpose.config import EvaluateConfig
+from imagpose.config import EvaluateGeneratorConfig
 from imagpose.evaluation import evaluate
 from imagpose.evaluation import metrics as image_metrics
 from imagpose.evaluation.evaluate import make_evaluation
@@ -261,9 +261,9 @@ def generator(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def config_of(shards: Path, generator: Path, **fields: Any) -> EvaluateConfig:
+def config_of(shards: Path, generator: Path, **fields: Any) -> EvaluateGeneratorConfig:
     defaults = {"steps": 1, "limit": 5, "canvases_per_shard": 2, "bootstrap": 50, "device": "cpu", "sheet_rows": 2}
-    return EvaluateConfig(shards=shards, generator=generator, **(defaults | fields))
+    return EvaluateGeneratorConfig(shards=shards, generator=generator, **(defaults | fields))
 
 
 def test_all_scenarios_and_bounds_are_measured_on_the_same_pairs(

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from imagpose.config import ABLATIONS, TrainConfig, paper, recommended
+from imagpose.config import ABLATIONS, TrainGeneratorSettings, paper, recommended
 
 PAGE = (Path(__file__).parents[1] / "docs" / "model.md").read_text()
 
@@ -26,7 +26,7 @@ def table_rows(heading: str) -> list[list[str]]:
 
 
 def test_every_deviation_of_the_recommended_recipe_is_a_named_field_with_its_reason() -> None:
-    ours, papers = (flat(recipe(Path("e")).model_dump()) for recipe in (recommended, paper))
+    ours, papers = (flat(recipe().model_dump()) for recipe in (recommended, paper))
     differing = {name: (str(papers[name]), str(ours[name])) for name in papers if papers[name] != ours[name]}
     listed = table_rows("| field | `paper` | `recommended` |")
     assert {row[0]: (row[1], row[2]) for row in listed} == differing
@@ -34,7 +34,7 @@ def test_every_deviation_of_the_recommended_recipe_is_a_named_field_with_its_rea
 
 
 def test_the_papers_recipe_is_the_papers_text() -> None:
-    text = paper(Path("e"))
+    text = paper()
     assert (text.noise.beta_schedule, text.noise.prediction_type, text.noise.train_timesteps) == (
         "linear",
         "epsilon",
@@ -42,7 +42,7 @@ def test_the_papers_recipe_is_the_papers_text() -> None:
     )
     assert (text.steps, text.batch_size, text.learning_rate, text.weight_decay) == (300_000, 4, 5e-5, 0.01)
     assert (text.min_masked, text.max_masked, text.sample_steps, text.sample_guidance) == (1, 4, 20, 2.0)
-    assert paper(Path("e"), steps=10).steps == 10
+    assert paper(steps=10).steps == 10
 
 
 def test_the_ablations_of_table_2_are_listed_as_they_are() -> None:
@@ -50,5 +50,5 @@ def test_the_ablations_of_table_2_are_listed_as_they_are() -> None:
     assert {row[0]: [cell == "on" for cell in row[1:]] for row in rows} == {
         name: list(switches.values()) for name, switches in ABLATIONS.items()
     }
-    model = TrainConfig(encoded=Path("e")).model
+    model = TrainGeneratorSettings().model
     assert all(set(switches) <= set(type(model).model_fields) for switches in ABLATIONS.values())

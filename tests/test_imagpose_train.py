@@ -18,7 +18,7 @@ from datasets.runtime.artifacts import build, manifest_of, verify
 from datasets.runtime.errors import InputError
 from imagpose.canvas.layout import CanvasRequest, SourceFeatures
 from imagpose.canvas.training import CanvasPlan, make_batch
-from imagpose.config import ModelConfig, NoiseConfig, TrainConfig
+from imagpose.config import ModelConfig, NoiseConfig, TrainGeneratorConfig
 from imagpose.training.checkpoint import load_denoiser, load_generator, save_generator, states
 from imagpose.training.inputs import FrozenParts, initial_denoiser
 from imagpose.training.objective import learning_rate_at, loss_sum, noise_of_step, total_weight
@@ -67,7 +67,7 @@ class OnePerson(RandomImages):
         return self.views[torch.as_tensor(np.asarray(indices))].flatten(2).repeat(1, 2, 1)[:, :5, :20]
 
 
-def config(**fields) -> TrainConfig:
+def config(**fields) -> TrainGeneratorConfig:
     defaults = {
         "model": MODEL,
         "steps": 12,
@@ -78,7 +78,7 @@ def config(**fields) -> TrainConfig:
         "sample_steps": 2,
         "device": "cpu",
     }
-    return TrainConfig(**{"encoded": Path("nowhere"), **defaults, **fields})
+    return TrainGeneratorConfig(**{"encoded": Path("nowhere"), **defaults, **fields})
 
 
 def trainer(folder: Path, frozen: FrozenParts, **fields) -> Trainer:
@@ -334,7 +334,7 @@ def test_the_newest_states_are_kept_and_an_equal_retraining_has_equal_content(tm
     contents = []
     for name, every in (("a", 1), ("b", 3)):
 
-        def make(settings: TrainConfig, directory: Path) -> dict:
+        def make(settings: TrainGeneratorConfig, directory: Path) -> dict:
             run = Trainer(settings, directory, RandomImages(), frozen, Accelerator(cpu=True))
             summary = run.run()
             contents.append([path.name for path in states(directory / ".scratch")])

@@ -84,9 +84,9 @@ def test_processes_of_torchrun_work_together_on_the_device_auto_without_a_gpu(tm
     """Left to itself, accelerate would let each of them train alone."""
     script = f"""
 from pathlib import Path
-from imagpose.config import TrainConfig
+from imagpose.config import TrainGeneratorConfig
 from imagpose.training.train import _accelerator
-together = _accelerator(TrainConfig(encoded=Path({str(encoded)!r}), device="auto"))
+together = _accelerator(TrainGeneratorConfig(encoded=Path({str(encoded)!r}), device="auto"))
 Path({str(tmp_path)!r}, str(together.process_index)).write_text(f"{{together.num_processes}} {{together.device.type}}")
 """
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]

@@ -19,7 +19,7 @@ WORKER = """
 import sys, numpy as np, torch
 from pathlib import Path
 from safetensors.torch import save_file
-from reid.config import AugmentationConfig, BatchConfig, NetworkConfig, ScheduleConfig, TrainConfig
+from reid.config import AugmentationConfig, BatchConfig, NetworkConfig, ScheduleConfig, TrainReidConfig
 from reid.data.images import ImageSet
 from reid.training.distributed import Processes
 from reid.training.model import assemble_network, seeded_backbone
@@ -30,7 +30,7 @@ torch.set_num_threads(1)
 count, out = int(sys.argv[1]), Path(sys.argv[2])
 # Layer norm instead of batch norm in the backbone: the one thing that processes on CPUs cannot share.
 network = NetworkConfig(backbone="test_vit.r160_in1k", weights="none", height=160, width=160)
-config = TrainConfig(shards=".", test_shards=".", network=network, batch=BatchConfig(identities=3, images=3),
+config = TrainReidConfig(shards=".", test_shards=".", network=network, batch=BatchConfig(identities=3, images=3),
                      schedule=ScheduleConfig(steps=3, warmup_epochs=0), processes=count, device="cpu")
 rng = np.random.default_rng(0)
 pids = np.repeat(np.arange(1, 5), 4)

@@ -26,12 +26,12 @@ from reid.config import (
     BatchConfig,
     BenchmarkConfig,
     CheckIdentityConfig,
-    EvaluateConfig,
+    EvaluateReidConfig,
     LossConfig,
     NetworkConfig,
     RerankConfig,
     ScheduleConfig,
-    TrainConfig,
+    TrainReidConfig,
 )
 from reid.data.images import ImageSet
 from reid.data.training_set import fewest_first, synthetic_cameras
@@ -123,7 +123,7 @@ def world(tmp_path_factory):
 
 def config_of(world, **changes):
     paths = {"shards": world["shards"], "test_shards": world["shards"], "subsets": world["subsets"], "fraction": 50}
-    return TrainConfig(**paths | SMALL | changes)
+    return TrainReidConfig(**paths | SMALL | changes)
 
 
 @pytest.fixture(scope="module")
@@ -240,13 +240,13 @@ def test_a_run_can_start_from_another_ones_network(world, runs, tmp_path):
 
 
 def test_evaluating_a_saved_network_gives_the_runs_own_figures(world, runs, tmp_path):
-    found = build(EvaluateConfig(run=runs[0], test_shards=world["shards"]), make_evaluation, store=tmp_path)
+    found = build(EvaluateReidConfig(run=runs[0], test_shards=world["shards"]), make_evaluation, store=tmp_path)
     one, two = (json.loads((folder / "metrics.json").read_text()) for folder in (runs[0], found))
     assert {name: one[name] for name in two} == two
 
 
 def test_re_ranked_figures_stand_beside_the_headline_and_do_not_change_it(world, runs, tmp_path):
-    config = EvaluateConfig(run=runs[0], test_shards=world["shards"], rerank=RerankConfig(k1=3, k2=2))
+    config = EvaluateReidConfig(run=runs[0], test_shards=world["shards"], rerank=RerankConfig(k1=3, k2=2))
     found = json.loads((build(config, make_evaluation, store=tmp_path) / "metrics.json").read_text())
     assert found["map"] == json.loads((runs[0] / "metrics.json").read_text())["map"]
     assert 0 < found["reranked_map"] <= 1 and "reranked_minp" in found
@@ -262,7 +262,7 @@ def test_features_from_a_file_are_tested_like_a_network(tmp_path):
     ]
     file = tmp_path / "features.parquet"
     pd.DataFrame(rows, columns=["key", "split", "pid", "camid", "feature"]).to_parquet(file)
-    found = build(EvaluateConfig(features=file), make_evaluation, store=tmp_path)
+    found = build(EvaluateReidConfig(features=file), make_evaluation, store=tmp_path)
     metrics = json.loads((found / "metrics.json").read_text())
     assert (metrics["rank1"], metrics["map"], metrics["queries"], metrics["gallery"], metrics["junk"]) == (
         1,
@@ -274,9 +274,9 @@ def test_features_from_a_file_are_tested_like_a_network(tmp_path):
     assert pd.read_parquet(found / "ranked.parquet").gallery.tolist() == ["g1", "g2"]
     pd.DataFrame(rows[1:], columns=["key", "split", "pid", "camid", "feature"]).to_parquet(file)
     with pytest.raises(InputError, match="no features of split 'query'"):
-        build(EvaluateConfig(features=file), make_evaluation, store=tmp_path)
+        build(EvaluateReidConfig(features=file), make_evaluation, store=tmp_path)
     with pytest.raises(ValueError, match="either 'run' and 'test_shards', or 'features'"):
-        EvaluateConfig()
+        EvaluateReidConfig()
 
 
 def test_an_identity_check_by_the_real_run_decides_what_is_trained_on(world, runs, tmp_path):
@@ -321,9 +321,9 @@ def test_training_from_folders_named_as_market1501_equals_training_from_shards(t
     write_folder(made, [(f"x{i}", 1 + i % 4, 1) for i in range(6)], rng)
     table = pd.DataFrame({"path": [f"x{i}.jpg" for i in range(6)], "pid": [1 + i % 4 for i in range(6)], "camid": 1})
     table.assign(status=["ok"] * 5 + ["failed"]).to_csv(made / "synthetic.csv", index=False)
-    config = TrainConfig(shards=tmp_path / "set", test_shards=tmp_path / "set", synthetic=[made], **SMALL).model_copy(
-        update={"schedule": ScheduleConfig(steps=1)}
-    )
+    config = TrainReidConfig(
+        shards=tmp_path / "set", test_shards=tmp_path / "set", synthetic=[made], **SMALL
+    ).model_copy(update={"schedule": ScheduleConfig(steps=1)})
     metrics = make_run(config, tmp_path)
     assert (metrics["images"], metrics["synthetic_images"], metrics["queries"], metrics["gallery"]) == (16, 5, 4, 12)
     assert metrics["provenance"] == "unknown"  # the folder does not say what its images were made from

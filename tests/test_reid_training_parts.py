@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch.nn import functional
 
 from datasets.runtime.errors import InputError, WeightsError
-from reid.config import AugmentationConfig, BatchConfig, LossConfig, NetworkConfig, ScheduleConfig, TrainConfig
+from reid.config import AugmentationConfig, BatchConfig, LossConfig, NetworkConfig, ScheduleConfig, TrainReidConfig
 from reid.data.images import ImageSet, augment, erase, flip_and_crop, normalise
 from reid.data.sampler import IdentitySampler
 from reid.data.training_set import TrainingSet, join_training_sets, refuse_leak
@@ -301,7 +301,7 @@ def test_one_optimiser_step_equals_an_independent_implementation_of_every_trick(
     """torchreid's triplet and smoothed cross-entropy; centre loss, Adam and SGD written out."""
     from torchreid.reid.losses import CrossEntropyLoss, TripletLoss
 
-    config = TrainConfig(
+    config = TrainReidConfig(
         shards=".",
         test_shards=".",
         network=TINY,

@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from diffusers import AutoencoderKL
 
 from datasets.shards.encoded import EncodedImages
-from imagpose.config import ModelConfig, TrainConfig
+from imagpose.config import ModelConfig, TrainGeneratorConfig
 from imagpose.training.inputs import FrozenParts
 from imagpose.training.train import Trainer
 
@@ -52,7 +52,9 @@ def new_trainer(encoded: Path, folder: Path, **fields) -> Trainer:
     }
     folder.mkdir(parents=True, exist_ok=True)
     frozen = FrozenParts(vae=vae, image_encoder=None, view_size=(32, 16), token_size=(32, 16))
-    return Trainer(TrainConfig(**{**defaults, **fields}), folder, EncodedImages(encoded), frozen, Accelerator(cpu=True))
+    return Trainer(
+        TrainGeneratorConfig(**{**defaults, **fields}), folder, EncodedImages(encoded), frozen, Accelerator(cpu=True)
+    )
 
 
 def signalled(run: Trainer, step: int, number: signal.Signals) -> Trainer:

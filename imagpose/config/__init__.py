@@ -2,8 +2,20 @@
 may import torch.
 """
 
-from imagpose.config.frozen import TINY_VIEW, TrainImageEncoderConfig, TrainVaeConfig
-from imagpose.config.synthesis import EvaluateConfig, GenerateConfig, ShowPicturesConfig, SynthesizeConfig
+from imagpose.config.frozen import (
+    TINY_VIEW,
+    TrainImageEncoderConfig,
+    TrainImageEncoderSettings,
+    TrainVaeConfig,
+    TrainVaeSettings,
+)
+from imagpose.config.synthesis import (
+    EvaluateGeneratorConfig,
+    GenerateConfig,
+    ShowPicturesConfig,
+    SynthesizeConfig,
+    SynthesizeSettings,
+)
 from imagpose.config.training import (
     ABLATIONS,
     SD_MODEL,
@@ -11,10 +23,10 @@ from imagpose.config.training import (
     CheckModelConfig,
     ModelConfig,
     NoiseConfig,
-    TrainConfig,
+    TrainGeneratorConfig,
+    TrainGeneratorSettings,
     paper,
     recommended,
-    tiny,
 )
 
 __all__ = [
@@ -23,16 +35,19 @@ __all__ = [
     "TINY_VIEW",
     "AblateConfig",
     "CheckModelConfig",
-    "EvaluateConfig",
+    "EvaluateGeneratorConfig",
     "GenerateConfig",
     "ModelConfig",
     "NoiseConfig",
     "ShowPicturesConfig",
     "SynthesizeConfig",
-    "TrainConfig",
+    "SynthesizeSettings",
+    "TrainGeneratorConfig",
+    "TrainGeneratorSettings",
     "TrainImageEncoderConfig",
+    "TrainImageEncoderSettings",
     "TrainVaeConfig",
+    "TrainVaeSettings",
     "paper",
     "recommended",
-    "tiny",
 ]

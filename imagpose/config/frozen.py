@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from datasets.runtime.artifacts import Artifact, ModelFolder, Role, SourceFile, StageConfig
+from datasets.runtime.artifacts import Artifact, Config, ModelFolder, Role, SourceFile, StageConfig
 from imagpose.config.fields import Device
 
 TINY_VIEW = (128, 64)
 """Height and width in pixels of a view of the built-in models."""
 
 
-class TrainVaeConfig(StageConfig):
-    """A small AutoencoderKL for person crops: stride 4, so that a 128x64 view keeps 32x16 latents."""
+class TrainVaeSettings(Config):
+    """Architecture, loss and schedule of the VAE."""
 
-    stage: ClassVar[str] = "train-vae"
-    package: ClassVar[str] = "imagpose"
-
-    shards: Artifact
-    """Image shards; the training split is used."""
-    init_from: ModelFolder | None = None
-    """Go on from this saved AutoencoderKL; its architecture then replaces the one below."""
     view_height: int = Field(TINY_VIEW[0], ge=16)
     """Height of a view in pixels; images are resized to it."""
     view_width: int = Field(TINY_VIEW[1], ge=16)
@@ -67,30 +60,39 @@ class TrainVaeConfig(StageConfig):
     """Arithmetic of training; bf16 is twice as fast on a CPU with AVX512-BF16. Saved weights are float32."""
     checkpoint_every: Annotated[int, Role.RUNTIME] = Field(250, ge=1)
     """Steps between checkpoints."""
-    device: Device = "auto"
-    """'auto' (GPU when there is one), 'cpu', 'cuda', 'cuda:1'."""
 
     @model_validator(mode="after")
-    def _decoder_of_something(self) -> TrainVaeConfig:
+    def _perceptual_loss_with_its_network(self) -> Self:
         if bool(self.perceptual_weight) != (self.vgg16 is not None):
             raise ValueError(
                 "perceptual_weight and vgg16 go together: give VGG16's weights and a weight above 0, or neither"
             )
+        return self
+
+
+class TrainVaeConfig(TrainVaeSettings, StageConfig):
+    """A small AutoencoderKL for person crops: stride 4, so that a 128x64 view keeps 32x16 latents."""
+
+    stage: ClassVar[str] = "train-vae"
+    package: ClassVar[str] = "imagpose"
+
+    shards: Artifact
+    """Image shards; the training split is used."""
+    init_from: ModelFolder | None = None
+    """Go on from this saved AutoencoderKL; its architecture then replaces the one below."""
+    device: Device = "auto"
+    """'auto' (GPU when there is one), 'cpu', 'cuda', 'cuda:1'."""
+
+    @model_validator(mode="after")
+    def _decoder_of_something(self) -> Self:
         if self.freeze_encoder and self.init_from is None:
             raise ValueError("freeze_encoder needs init_from: an untrained encoder's latents are worth nothing")
         return self
 
 
-class TrainImageEncoderConfig(StageConfig):
-    """A small Dinov2Model trained to tell people apart, for FLC's image tokens where no DINOv2 weights are at hand."""
+class TrainImageEncoderSettings(Config):
+    """Architecture and schedule of the image encoder."""
 
-    stage: ClassVar[str] = "train-image-encoder"
-    package: ClassVar[str] = "imagpose"
-
-    shards: Artifact
-    """Image shards; the training split is used. These identities must be other people than those of the benchmark."""
-    init_from: ModelFolder | None = None
-    """Go on from this saved Dinov2Model; its architecture then replaces the one below."""
     height: int = Field(TINY_VIEW[0], ge=16)
     """Height in pixels at which the encoder sees a person; a multiple of `patch_size`."""
     width: int = Field(TINY_VIEW[1], ge=16)
@@ -123,5 +125,17 @@ class TrainImageEncoderConfig(StageConfig):
     """Arithmetic of training; bf16 is faster on a CPU with AVX512-BF16. Saved weights are float32."""
     checkpoint_every: Annotated[int, Role.RUNTIME] = Field(500, ge=1)
     """Steps between checkpoints."""
+
+
+class TrainImageEncoderConfig(TrainImageEncoderSettings, StageConfig):
+    """A small Dinov2Model trained to tell people apart, for FLC's image tokens where no DINOv2 weights are at hand."""
+
+    stage: ClassVar[str] = "train-image-encoder"
+    package: ClassVar[str] = "imagpose"
+
+    shards: Artifact
+    """Image shards; the training split is used. These identities must be other people than those of the benchmark."""
+    init_from: ModelFolder | None = None
+    """Go on from this saved Dinov2Model; its architecture then replaces the one below."""
     device: Device = "auto"
     """'auto' (GPU when there is one), 'cpu', 'cuda', 'cuda:1'."""

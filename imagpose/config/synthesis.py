@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -12,23 +12,9 @@ from datasets.runtime.artifacts import Artifact, Config, ModelFolder, Role, Sour
 from imagpose.config.fields import Device, Unconditional
 
 
-class SynthesizeConfig(StageConfig):
-    """Synthetic images for one subset: a plan first, then image shards with full provenance."""
+class SynthesizeSettings(Config):
+    """How many images are made, in which poses, by which sampler."""
 
-    stage: ClassVar[str] = "synthesize"
-    package: ClassVar[str] = "imagpose"
-    stage_version: ClassVar[int] = 2
-
-    generator: Artifact
-    """The generator of the train stage."""
-    encoded: Artifact
-    """Encoded images that sources and target poses come from; the training split is used."""
-    subset: Artifact | None = None
-    """Subsets to choose from; all training images if not given."""
-    fraction: Percent | None = None
-    """Which fraction of `subset`, in percent."""
-    draw: int = Field(0, ge=0)
-    """Which draw of `subset`."""
     images: int | None = Field(None, ge=1)
     """Synthetic images to make; not given: top the subset up to the size of the full training split."""
     policy: Literal["top-up", "paper"] = "top-up"
@@ -66,6 +52,25 @@ class SynthesizeConfig(StageConfig):
     """Arithmetic of the denoiser."""
     compile: Annotated[bool, Role.RUNTIME] = False
     """torch.compile the denoiser: worth its start-up for thousands of images on a GPU only."""
+
+
+class SynthesizeConfig(SynthesizeSettings, StageConfig):
+    """Synthetic images for one subset: a plan first, then image shards with full provenance."""
+
+    stage: ClassVar[str] = "synthesize"
+    package: ClassVar[str] = "imagpose"
+    stage_version: ClassVar[int] = 2
+
+    generator: Artifact
+    """The generator of the train stage."""
+    encoded: Artifact
+    """Encoded images that sources and target poses come from; the training split is used."""
+    subset: Artifact | None = None
+    """Subsets to choose from; all training images if not given."""
+    fraction: Percent | None = None
+    """Which fraction of `subset`, in percent."""
+    draw: int = Field(0, ge=0)
+    """Which draw of `subset`."""
     device: Device = "auto"
     """'auto' (GPU when there is one), 'cpu', 'cuda', 'cuda:1'."""
 
@@ -77,13 +82,13 @@ class SynthesizeConfig(StageConfig):
         return given
 
     @model_validator(mode="after")
-    def _subset_with_fraction(self) -> SynthesizeConfig:
+    def _subset_with_fraction(self) -> Self:
         if (self.subset is None) != (self.fraction is None):
             raise ValueError("subset and fraction go together: give both, or neither to use all images")
         return self
 
 
-class EvaluateConfig(StageConfig):
+class EvaluateGeneratorConfig(StageConfig):
     """A generator on the published test pairs: SSIM, PSNR, LPIPS and FID in the paper's four scenarios."""
 
     stage: ClassVar[str] = "evaluate-imagpose"
@@ -144,7 +149,7 @@ class EvaluateConfig(StageConfig):
     """'auto' (GPU when there is one), 'cpu', 'cuda', 'cuda:1'."""
 
     @model_validator(mode="after")
-    def _both_sides(self) -> EvaluateConfig:
+    def _both_sides(self) -> Self:
         if (self.height is None) != (self.width is None):
             raise ValueError("height and width go together: give both, or neither to compare at the view's size")
         return self

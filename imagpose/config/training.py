@@ -1,12 +1,13 @@
 """The generator: architecture, noise, training, the recipes and their ablations.
 
-`TrainConfig`'s defaults are the tiny recipe, which runs on a CPU. `paper()` and `recommended()` name what they change.
+The defaults of `TrainGeneratorSettings` are those of the built-in models (128x64 views, 32x16 latents), which two CPU
+cores can train. `paper()` and `recommended()` name what they change.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -78,23 +79,9 @@ class NoiseConfig(Config):
     steps settles shape and colours where there is little signal."""
 
 
-class TrainConfig(StageConfig):
-    """The IMAGPose denoiser, from nothing, from an earlier generator or from a Stable Diffusion UNet."""
+class TrainGeneratorSettings(Config):
+    """Architecture, noise, masking and schedule of the generator."""
 
-    stage: ClassVar[str] = "train-imagpose"
-    package: ClassVar[str] = "imagpose"
-    command: ClassVar[str | None] = "train"
-
-    encoded: Artifact
-    """Encoded images (latents, tokens, keypoints); the training split is used."""
-    subset: Artifact | None = None
-    """Subsets to choose from; all images if not given."""
-    fraction: Percent | None = None
-    """Which fraction of `subset`, in percent."""
-    draw: int = Field(0, ge=0)
-    """Which draw of `subset`."""
-    init_from: ModelFolder | None = None
-    """A generator to go on from (its architecture replaces `model`), or the folder of a Stable Diffusion pipeline."""
     model: ModelConfig = ModelConfig()
     """Architecture of a model that starts from nothing."""
     noise: NoiseConfig = NoiseConfig()
@@ -164,17 +151,40 @@ class TrainConfig(StageConfig):
     """torch.compile the denoiser: worth its start-up on long runs only."""
     gradient_checkpointing: Annotated[bool, Role.RUNTIME] = False
     """Recompute activations in the backward pass: less memory, a third more time."""
-    device: Device = "auto"
-    """'auto' (GPU when there is one), 'cpu', 'cuda', 'cuda:1'."""
 
     @model_validator(mode="after")
-    def _consistent(self) -> TrainConfig:
-        if (self.subset is None) != (self.fraction is None):
-            raise ValueError("subset and fraction go together: give both, or neither to train on all images")
+    def _possible_masking(self) -> Self:
         if self.min_masked > self.max_masked:
             raise ValueError(f"min_masked {self.min_masked} is more than max_masked {self.max_masked}")
         if self.drop_image_tokens + self.drop_texture_tokens + self.drop_both > 1:
             raise ValueError("the three shares of dropped tokens sum to more than 1")
+        return self
+
+
+class TrainGeneratorConfig(TrainGeneratorSettings, StageConfig):
+    """The IMAGPose denoiser, from nothing, from an earlier generator or from a Stable Diffusion UNet."""
+
+    stage: ClassVar[str] = "train-imagpose"
+    package: ClassVar[str] = "imagpose"
+    command: ClassVar[str | None] = "train"
+
+    encoded: Artifact
+    """Encoded images (latents, tokens, keypoints); the training split is used."""
+    subset: Artifact | None = None
+    """Subsets to choose from; all images if not given."""
+    fraction: Percent | None = None
+    """Which fraction of `subset`, in percent."""
+    draw: int = Field(0, ge=0)
+    """Which draw of `subset`."""
+    init_from: ModelFolder | None = None
+    """A generator to go on from (its architecture replaces `model`), or the folder of a Stable Diffusion pipeline."""
+    device: Device = "auto"
+    """'auto' (GPU when there is one), 'cpu', 'cuda', 'cuda:1'."""
+
+    @model_validator(mode="after")
+    def _subset_with_fraction(self) -> Self:
+        if (self.subset is None) != (self.fraction is None):
+            raise ValueError("subset and fraction go together: give both, or neither to train on all images")
         return self
 
 
@@ -203,12 +213,7 @@ SD_MODEL = ModelConfig(
 SD 1.5 has 8 heads at every level (widths 40, 80, 160); `head_width` matters only when training from nothing."""
 
 
-def tiny(encoded: Path, **fields: Any) -> TrainConfig:
-    """The built-in models' recipe: 128x64 views, 32x16 latents, two CPU cores."""
-    return TrainConfig(encoded=encoded, **fields)
-
-
-def paper(encoded: Path, **fields: Any) -> TrainConfig:
+def paper(**fields: Any) -> TrainGeneratorSettings:
     """The paper's text: linear schedule, epsilon, AdamW 5e-5, batch 4, 300,000 steps, 1 to 4 views masked.
 
     Not stated there and taken from the official code: the shares of dropped conditions and SD's initial weights.
@@ -235,10 +240,10 @@ def paper(encoded: Path, **fields: Any) -> TrainConfig:
         "sample_steps": 20,
         "sample_guidance": 2.0,
     }
-    return TrainConfig(**{"encoded": encoded, **defaults, **fields})
+    return TrainGeneratorSettings(**{**defaults, **fields})
 
 
-def recommended(encoded: Path, **fields: Any) -> TrainConfig:
+def recommended(**fields: Any) -> TrainGeneratorSettings:
     """What the project recommends at SD 1.5 size; each deviation from `paper` has its reason in docs/model.md."""
     defaults: dict[str, Any] = {
         "model": SD_MODEL,
@@ -254,7 +259,7 @@ def recommended(encoded: Path, **fields: Any) -> TrainConfig:
         "compile": True,
         "workers": 4,
     }
-    return TrainConfig(**{"encoded": encoded, **defaults, **fields})
+    return TrainGeneratorSettings(**{**defaults, **fields})
 
 
 class AblateConfig(StageConfig):
@@ -263,7 +268,7 @@ class AblateConfig(StageConfig):
     stage: ClassVar[str] = "ablate"
     package: ClassVar[str] = "imagpose"
 
-    train: TrainConfig
+    train: TrainGeneratorConfig
     """The recipe; the variants change three switches of its `model` and nothing else."""
     shards: Artifact
     """Image shards with the test images: query and gallery."""

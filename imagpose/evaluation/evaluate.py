@@ -29,7 +29,7 @@ from datasets.shards.encode import pick_device
 from datasets.shards.tars import read_samples, write_tar
 from datasets.sources.pairs import read_pairs
 from imagpose.canvas.layout import CanvasRequest, SourceImage
-from imagpose.config import EvaluateConfig
+from imagpose.config import EvaluateGeneratorConfig
 from imagpose.evaluation.data import HeldOutImages, fitted, stacked
 from imagpose.evaluation.metrics import (
     inception_features,
@@ -56,7 +56,7 @@ PAIRS_AT_ONCE = 256
 """Pairs of a bound's file of scores."""
 
 
-def make_evaluation(config: EvaluateConfig, directory: Path) -> dict[str, Any]:
+def make_evaluation(config: EvaluateGeneratorConfig, directory: Path) -> dict[str, Any]:
     """Make and measure the pictures of every scenario; returns the table's rows.
 
     Raises: InputError: pairs, weights or a generator that do not fit, before any picture is made.
@@ -81,7 +81,7 @@ def make_evaluation(config: EvaluateConfig, directory: Path) -> dict[str, Any]:
 class Meter:
     """The metrics whose weights are at hand; `absent` says in words which are not, and how to get them."""
 
-    def __init__(self, config: EvaluateConfig) -> None:
+    def __init__(self, config: EvaluateGeneratorConfig) -> None:
         found = {
             name: find_weights(
                 name, getattr(config, name), from_hub=config.from_hub, known_only=config.known_weights_only
@@ -119,7 +119,12 @@ class Evaluation:
     """All work of one evaluation; finished files are left alone."""
 
     def __init__(
-        self, config: EvaluateConfig, images: HeldOutImages, pairs: Sequence[Pair], meter: Meter, directory: Path
+        self,
+        config: EvaluateGeneratorConfig,
+        images: HeldOutImages,
+        pairs: Sequence[Pair],
+        meter: Meter,
+        directory: Path,
     ) -> None:
         self.config, self.images, self.pairs, self.meter = config, images, pairs, meter
         self.pictures, self.scored, self.directory = directory / "pictures", directory / "scores", directory

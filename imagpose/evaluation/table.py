@@ -13,7 +13,7 @@ import pandas as pd
 
 from datasets.runtime.artifacts import manifest_of, model_sha256, write_text_atomically
 from datasets.runtime.errors import ArtifactError
-from imagpose.config import EvaluateConfig
+from imagpose.config import EvaluateGeneratorConfig
 from imagpose.evaluation.metrics import FEATURES, bootstrap_interval, frechet_distance
 from imagpose.evaluation.pair_canvases import Pair
 from imagpose.evaluation.published_results import TABLE
@@ -40,7 +40,11 @@ SECONDS = ("seconds", "cpu_seconds", "canvases", "images")
 
 
 def write_results(
-    config: EvaluateConfig, images: HeldOutImages, pairs: Sequence[Pair], absent: Sequence[str], directory: Path
+    config: EvaluateGeneratorConfig,
+    images: HeldOutImages,
+    pairs: Sequence[Pair],
+    absent: Sequence[str],
+    directory: Path,
 ) -> dict[str, Any]:
     """Write ``results.json``, ``results.md`` and ``pairs.parquet``; returns the summary."""
     reference = _features(directory, "reference-*")
@@ -98,7 +102,7 @@ def _features(directory: Path, pattern: str) -> dict[str, np.ndarray]:
 
 
 def _row(
-    name: str, table: pd.DataFrame, directory: Path, reference: dict[str, np.ndarray], config: EvaluateConfig
+    name: str, table: pd.DataFrame, directory: Path, reference: dict[str, np.ndarray], config: EvaluateGeneratorConfig
 ) -> dict[str, Any]:
     row: dict[str, Any] = {"row": name, "pictures": len(table)}
     for metric in METRICS:

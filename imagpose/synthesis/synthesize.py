@@ -31,7 +31,7 @@ from datasets.runtime.progress import Progress
 from datasets.shards.encoded import EncodedImages, keypoints_to_json
 from datasets.shards.tars import read_samples, write_tar
 from imagpose.canvas.layout import CanvasRequest, SourceFeatures
-from imagpose.config import SynthesizeConfig, TrainConfig
+from imagpose.config import SynthesizeConfig, TrainGeneratorConfig
 from imagpose.pictures.image_checks import check_image
 from imagpose.pictures.synthetic_jpeg import encode_synthetic_jpeg
 from imagpose.sampling.pipeline import IMAGPosePipeline, load_pipeline
@@ -81,7 +81,7 @@ def make_synthetic(config: SynthesizeConfig, directory: Path) -> dict[str, Any]:
 
     Raises: InputError: a subset that does not exist, or a generator that does not fit the encoded images.
     """
-    manifest_of(config.generator, TrainConfig.stage)
+    manifest_of(config.generator, TrainGeneratorConfig.stage)
     images = EncodedImages(config.encoded, _subset_keys(config))
     plan = plan_for(config, images)
     if int(os.environ.get("RANK", "0")) == 0:

@@ -15,7 +15,7 @@ import pandas as pd
 
 from datasets.runtime.artifacts import build, manifest_of, write_text_atomically
 from datasets.runtime.errors import InputError
-from imagpose.config import ABLATIONS, AblateConfig, EvaluateConfig, TrainConfig
+from imagpose.config import ABLATIONS, AblateConfig, EvaluateGeneratorConfig, TrainGeneratorConfig
 from imagpose.evaluation.evaluate import make_evaluation
 from imagpose.training.checkpoint import is_stable_diffusion
 from imagpose.training.train import make_generator
@@ -63,13 +63,13 @@ def _switches(name: str) -> str:
     return ", ".join(f"{switch} {'on' if on else 'off'}" for switch, on in ABLATIONS[name].items())
 
 
-def _recipe(config: AblateConfig, name: str) -> TrainConfig:
+def _recipe(config: AblateConfig, name: str) -> TrainGeneratorConfig:
     model = config.train.model.model_copy(update=ABLATIONS[name])
     return config.train.model_copy(update={"model": model})
 
 
-def _evaluation(config: AblateConfig, generator: Path) -> EvaluateConfig:
-    return EvaluateConfig(
+def _evaluation(config: AblateConfig, generator: Path) -> EvaluateGeneratorConfig:
+    return EvaluateGeneratorConfig(
         generator=generator,
         shards=config.shards,
         pairs=config.pairs,

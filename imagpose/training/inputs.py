@@ -20,7 +20,7 @@ from datasets.shards.encode import load_image_encoder
 from datasets.shards.encoded import EncodedImages
 from datasets.sources.subsets import read_subset
 from imagpose.canvas.training import ViewSource
-from imagpose.config import TrainConfig
+from imagpose.config import TrainGeneratorConfig
 from imagpose.modeling.denoiser import IMAGPose, denoiser_from_unet2d, new_denoiser
 from imagpose.training.checkpoint import Generator, is_stable_diffusion, load_denoiser, load_unet2d
 
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 HELD_OUT_SHARE = 5
 
 
-def read_training_images(config: TrainConfig) -> EncodedImages:
+def read_training_images(config: TrainGeneratorConfig) -> EncodedImages:
     """The encoded images of the training split, or of one subset of it."""
     if config.subset is not None and config.fraction is not None:
         return EncodedImages(config.encoded, read_subset(config.subset, config.fraction, config.draw))
@@ -88,7 +88,7 @@ class FrozenParts:
     """Where they were read from."""
 
     @classmethod
-    def of(cls, config: TrainConfig) -> FrozenParts:
+    def of(cls, config: TrainGeneratorConfig) -> FrozenParts:
         """Open the encoders that `config.encoded` was made with.
 
         Raises: WeightsError: they are gone, or are not the ones any more.
@@ -123,7 +123,7 @@ class FrozenParts:
         )
 
 
-def initial_denoiser(config: TrainConfig, latent_channels: int, image_token_dim: int, stride: int) -> IMAGPose:
+def initial_denoiser(config: TrainGeneratorConfig, latent_channels: int, image_token_dim: int, stride: int) -> IMAGPose:
     """A denoiser from nothing (same seed, same weights), from a generator, or from Stable Diffusion.
 
     Raises: InputError: its sizes do not fit the encoded images.

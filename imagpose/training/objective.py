@@ -14,11 +14,11 @@ from diffusers import DDIMScheduler
 from torch import Tensor, nn
 
 from imagpose.canvas.training import EMPTY, CanvasBatch, CanvasPlan
-from imagpose.config import TrainConfig
+from imagpose.config import TrainGeneratorConfig
 from imagpose.training.noise import prediction_target
 
 
-def learning_rate_at(config: TrainConfig, step: int) -> float:
+def learning_rate_at(config: TrainGeneratorConfig, step: int) -> float:
     """Rate of the step that follows `step` finished ones: linear warm-up, then constant or a cosine to a twentieth."""
     if step < config.warmup_steps:
         return config.learning_rate * (step + 1) / (config.warmup_steps + 1)
@@ -29,7 +29,7 @@ def learning_rate_at(config: TrainConfig, step: int) -> float:
 
 
 def noise_of_step(
-    config: TrainConfig, step: int, latent_canvas: tuple[int, int, int], train_timesteps: int
+    config: TrainGeneratorConfig, step: int, latent_canvas: tuple[int, int, int], train_timesteps: int
 ) -> tuple[Tensor, Tensor]:
     """Noise (batch, C, 2h, 2w) and timesteps (batch,) of a step: a function of seed and step.
 

@@ -10,7 +10,7 @@ from PIL import Image
 from datasets.poses.skeleton import present_joints
 from imagpose.canvas.layout import CanvasRequest, SourceFeatures
 from imagpose.canvas.training import ViewSource
-from imagpose.config import TrainConfig
+from imagpose.config import TrainGeneratorConfig
 from imagpose.pictures.contact_sheet import SheetRow, contact_sheet, skeleton_picture
 from imagpose.sampling.pipeline import IMAGPosePipeline
 
@@ -30,7 +30,9 @@ def sample_people(source: ViewSource, seed: int) -> list[list[int]]:
     return [rng.permutation(people[i])[: TARGETS + 1].tolist() for i in chosen]
 
 
-def save_samples(pipeline: IMAGPosePipeline, source: ViewSource, config: TrainConfig, path: Path) -> np.ndarray | None:
+def save_samples(
+    pipeline: IMAGPosePipeline, source: ViewSource, config: TrainGeneratorConfig, path: Path
+) -> np.ndarray | None:
     """Sample a few canvases and write them as one picture; None if nobody has two images with a pose.
 
     A row: source, skeletons, generated views, the real images of those poses.

@@ -27,7 +27,7 @@ from datasets.runtime.errors import InputError
 from datasets.shards.encode import pick_device
 from datasets.shards.loader import stream_steps
 from imagpose.canvas.training import ViewSource, canvas_counts
-from imagpose.config import TrainConfig
+from imagpose.config import TrainGeneratorConfig
 from imagpose.training.batches import StepBatch, StepReader
 from imagpose.training.checkpoint import load_state, save_generator, save_state
 from imagpose.training.inputs import FrozenParts, check_view_size, hold_out, initial_denoiser, read_training_images
@@ -48,7 +48,7 @@ class DivergedError(InputError):
     """The loss is not finite; another learning rate or precision is the way out."""
 
 
-def make_generator(config: TrainConfig, directory: Path) -> dict[str, Any]:
+def make_generator(config: TrainGeneratorConfig, directory: Path) -> dict[str, Any]:
     """Train and save a generator in `directory`, going on from the checkpoint found there.
 
     Returns: counts, last losses, speed and peak memory.
@@ -68,7 +68,7 @@ def make_generator(config: TrainConfig, directory: Path) -> dict[str, Any]:
     return {**counts, **summary, "parameters": sum(p.numel() for p in trainer.model.parameters())}
 
 
-def _accelerator(config: TrainConfig) -> Accelerator:
+def _accelerator(config: TrainGeneratorConfig) -> Accelerator:
     if config.device.startswith("cuda:"):
         torch.cuda.set_device(config.device)
     # accelerate left to itself makes no process group where there is no GPU: each process would train all by itself
@@ -86,7 +86,7 @@ def _accelerator(config: TrainConfig) -> Accelerator:
 class Trainer:
     """One training run: its model, its state on disk and its loop."""
 
-    config: TrainConfig
+    config: TrainGeneratorConfig
     directory: Path
     source: ViewSource
     frozen: FrozenParts

@@ -16,7 +16,7 @@ from diffusers import DDIMScheduler
 from torch import Tensor
 
 from imagpose.canvas.training import CanvasPlan, ViewSource, make_batch, plan_canvas
-from imagpose.config import TrainConfig
+from imagpose.config import TrainGeneratorConfig
 from imagpose.modeling.denoiser import IMAGPose
 from imagpose.training.objective import squared_errors
 
@@ -37,7 +37,7 @@ class Question:
     """Of the noise."""
 
 
-def questions(source: ViewSource, config: TrainConfig) -> list[Question]:
+def questions(source: ViewSource, config: TrainGeneratorConfig) -> list[Question]:
     """Two canvases of each person, each at one timestep of every bucket: nothing dropped, nothing mirrored."""
     rng = np.random.default_rng([config.seed, 3])
     plain = config.model_copy(

@@ -14,7 +14,7 @@ from datasets.runtime.artifacts import manifest_of, write_text_atomically
 from datasets.runtime.errors import ArtifactError, InputError
 from reid.benchmark.statistics import METRICS, gains, per_query_metrics, statistics
 from reid.benchmark.tables import markdown, plain_table
-from reid.config import ARMS, BenchmarkConfig, TrainConfig
+from reid.config import ARMS, BenchmarkConfig, TrainReidConfig
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ def read_results(runs: Sequence[Path]) -> pd.DataFrame:
     """
     rows = []
     for run in runs:
-        manifest = manifest_of(run, TrainConfig.stage)
+        manifest = manifest_of(run, TrainReidConfig.stage)
         path = Path(run) / "metrics.json"
         if "arm" not in manifest["config"] or not path.is_file():
             raise ArtifactError(f"{run} is no re-ID run; give folders of finished 'python -m reid train'")

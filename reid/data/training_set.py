@@ -14,7 +14,7 @@ import torch
 
 from datasets.runtime.artifacts import is_complete, manifest_of
 from datasets.runtime.errors import DatasetLayoutError, InputError
-from reid.config import TrainConfig
+from reid.config import TrainReidConfig
 from reid.data.folders import find_table, iterate_folder, read_table
 from reid.data.images import ImageSet, read_images, select
 
@@ -47,7 +47,7 @@ class TrainingSet:
         return int(self.is_synthetic.sum())
 
 
-def read_training_set(config: TrainConfig) -> TrainingSet:
+def read_training_set(config: TrainReidConfig) -> TrainingSet:
     """The subset's real images and the usable images of each synthetic set.
 
     Raises: InputError: a synthetic set made outside the subset (leak-free), or a check of another set.

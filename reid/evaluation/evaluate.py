@@ -13,14 +13,14 @@ from safetensors.torch import load_file
 
 from datasets.runtime.artifacts import manifest_of
 from datasets.runtime.errors import ArtifactError, InputError, WeightsError
-from reid.config import EvaluateConfig, NetworkConfig, TrainConfig
+from reid.config import EvaluateReidConfig, NetworkConfig, TrainReidConfig
 from reid.data.images import read_images
 from reid.evaluation.features import Features, choose_device, evaluate, evaluate_features, write_metrics
 from reid.evaluation.ranking import Labels
 from reid.training.model import ReidNetwork, assemble_network, seeded_backbone
 
 
-def make_evaluation(config: EvaluateConfig, directory: Path) -> dict[str, Any]:
+def make_evaluation(config: EvaluateReidConfig, directory: Path) -> dict[str, Any]:
     """Write ``metrics.json``, ``per_query.parquet`` and ``ranked.parquet`` of a run's network, or of features."""
     if config.features is not None:
         query, gallery = (read_features(config.features, split) for split in ("query", "gallery"))
@@ -60,7 +60,7 @@ def load_network(run: Path) -> tuple[ReidNetwork, NetworkConfig]:
 
     Raises: ArtifactError: `run` is no re-ID run. WeightsError: its weights are damaged.
     """
-    settings = manifest_of(run, TrainConfig.stage)["config"].get("network")
+    settings = manifest_of(run, TrainReidConfig.stage)["config"].get("network")
     path = Path(run) / "model.safetensors"
     if settings is None or not path.is_file():
         raise ArtifactError(f"{run} is no re-ID run; give the folder of a finished 'python -m reid train'")

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from datasets.runtime.artifacts import file_sha256, manifest_of
 from datasets.runtime.errors import InputError
-from reid.config import CheckIdentityConfig, TrainConfig
+from reid.config import CheckIdentityConfig, TrainReidConfig
 from reid.data.images import read_images
 from reid.data.training_set import read_synthetic_table, subset_keys
 from reid.evaluation.evaluate import load_network
@@ -77,7 +77,7 @@ def make_identity_check(config: CheckIdentityConfig, directory: Path) -> dict[st
 
 def refuse_partial_judge(config: CheckIdentityConfig) -> None:
     """Raises: InputError: the network that judges has seen more, or other images, than the check may know."""
-    judge_config = manifest_of(config.run, TrainConfig.stage)["config"]
+    judge_config = manifest_of(config.run, TrainReidConfig.stage)["config"]
     if judge_config["synthetic"]:
         raise InputError(f"{config.run} was trained on synthetic images; it cannot judge. Give a run of arm 'real'")
     if judge_config["start_from"] is not None:

@@ -20,7 +20,7 @@ import pandas as pd
 from datasets.runtime.artifacts import is_complete, manifest_of
 from datasets.runtime.errors import ArtifactError
 from reid.benchmark.benchmark import arm_rank
-from reid.config import TrainConfig
+from reid.config import TrainReidConfig
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ def read_runs(directories: Iterable[Path]) -> list[Run]:
     """The runs, sorted by protocol, fraction, arm, draw and seed."""
     runs = []
     for directory in directories:
-        manifest = manifest_of(directory, TrainConfig.stage)
+        manifest = manifest_of(directory, TrainReidConfig.stage)
         if manifest["config"].get("arm") is None:
             raise ArtifactError(f"{directory} is no re-ID run (its config names no arm); give folders of 'reid train'")
         config = manifest["config"]
@@ -202,7 +202,7 @@ def _elapsed(manifests: Sequence[dict[str, Any]], total: float) -> str:
 
 
 def _stage_title(manifest: dict[str, Any]) -> str:
-    titles = {"train-imagpose": "train (generator)", TrainConfig.stage: "train (re-ID)"}
+    titles = {"train-imagpose": "train (generator)", TrainReidConfig.stage: "train (re-ID)"}
     return titles.get(manifest["stage"], manifest["stage"])
 
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from datasets.runtime.artifacts import SCRATCH, manifest_of
 from datasets.runtime.errors import ArtifactError, InputError, WeightsError
 from datasets.runtime.progress import Progress
-from reid.config import TrainConfig, run_name
+from reid.config import TrainReidConfig, run_name
 from reid.data.images import augment, read_images
 from reid.data.sampler import IdentitySampler, native_steps
 from reid.data.training_set import TrainingSet, has_provenance, read_synthetic_table, read_training_set
@@ -49,7 +49,7 @@ class DivergedError(RuntimeError):
     """The loss is not finite any more."""
 
 
-def make_run(config: TrainConfig, directory: Path) -> dict[str, Any]:
+def make_run(config: TrainReidConfig, directory: Path) -> dict[str, Any]:
     """Train, test, write ``model.safetensors, metrics.json, per_query.parquet, ranked.parquet, log.jsonl``."""
     logger.info("run: %s", run_name(config))
     processes = Processes(config.processes, config.device)
@@ -80,7 +80,7 @@ def start_from_run(network: ReidNetwork, run: Path) -> None:
 
     Raises: WeightsError: if the other network is of another architecture.
     """
-    manifest_of(run, TrainConfig.stage)
+    manifest_of(run, TrainReidConfig.stage)
     if not (run / MODEL).is_file():
         raise ArtifactError(f"start_from {run} holds no {MODEL}; delete the run and make it again")
     with safe_open(run / MODEL, framework="pt") as file:
@@ -131,7 +131,7 @@ class Trainer:
     """
 
     def __init__(
-        self, config: TrainConfig, network: ReidNetwork, training_set: TrainingSet, processes: Processes
+        self, config: TrainReidConfig, network: ReidNetwork, training_set: TrainingSet, processes: Processes
     ) -> None:
         device = processes.device
         network.backbone = processes.prepare(network.backbone)
