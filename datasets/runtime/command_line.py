@@ -198,8 +198,10 @@ def parse_config(
     Args:
         defaults: values (nested) that a flag may override, for example those of a preset.
     """
-    from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict
+    from pydantic_settings import BaseSettings, SettingsConfigDict
     from pydantic_settings.exceptions import SettingsError
+
+    from datasets.runtime.flags import FlagsSource
 
     # No environment variable may set a field: what a run was made from must stand in its command or its file.
     def sources(cls, settings_cls, init_settings, **_others):
@@ -219,7 +221,7 @@ def parse_config(
     }
     settings_class = types.new_class("Arguments", (config_class, BaseSettings), {}, lambda ns: ns.update(namespace))
     try:
-        source = CliSettingsSource(settings_class, cli_parse_args=[_as_flag(argument) for argument in arguments])
+        source = FlagsSource(settings_class, cli_parse_args=[_as_flag(argument) for argument in arguments])
         given = source()
     except SettingsError as error:
         raise InputError(f"{one_line(error).removeprefix('error parsing CLI: ')} (--help lists the fields)") from None
