@@ -32,9 +32,12 @@ from torch import Tensor
 from benchmarks.identity_judge import Judge, JudgeConfig, make_judge
 from benchmarks.machine import machine
 from benchmarks.rendered_people import People
-from datasets.runtime.artifacts import Config, ModelFolder, Role, SourceFile, build, model_sha256, write_text_atomically
+from datasets.runtime import devices
+from datasets.runtime.artifacts import build
+from datasets.runtime.atomic import write_text_atomically
+from datasets.runtime.config import Config, ModelFolder, Role, SourceFile
 from datasets.runtime.errors import InputError
-from datasets.shards.encode import pick_device
+from datasets.runtime.manifests import model_sha256
 from imagpose.canvas.layout import CanvasRequest, SourceImage
 from imagpose.config.fields import Unconditional
 from imagpose.evaluation.metrics import bootstrap_interval, psnr, ssim, ssim_within
@@ -124,7 +127,7 @@ def measure(config: QualityConfig) -> dict[str, Any]:
             f"--judge.height {view[0]} --judge.width {view[1]}"
         )
     found = find_weights("alexnet", config.alexnet, from_hub=False, known_only=True)
-    device = pick_device(config.device)
+    device = devices.pick(config.device)
     lpips = Lpips(found).to(device) if isinstance(found, Path) else None
     pipeline = load_pipeline(config.generator, device, precision=config.precision)
     judge = Judge(build(config.judge, make_judge, store=config.cache))

@@ -14,14 +14,16 @@ from typing import Any, ClassVar, Literal
 import cv2
 import numpy as np
 import torch
+from datasets.runtime.schedules import warmup_cosine
 from pydantic import Field
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
 
 from benchmarks.rendered_people import People, render_people
-from datasets.runtime.artifacts import SCRATCH, StageConfig, manifest_of
-from datasets.runtime.training_run import Run, cosine_rate, set_rate, step_generator
+from datasets.runtime.config import StageConfig
+from datasets.runtime.manifests import SCRATCH, manifest_of
+from datasets.runtime.training_run import TrainingRun, set_learning_rate, step_generator
 from reid.config import AugmentationConfig, NetworkConfig
 from reid.data.images import augment, normalise
 from reid.training.model import ReidNetwork, assemble_network, seeded_backbone
@@ -117,10 +119,10 @@ def _train(config: JudgeConfig, pictures: np.ndarray, directory: Path) -> ReidNe
     pixels = torch.from_numpy(pictures.reshape(-1, *pictures.shape[2:])).permute(0, 3, 1, 2)
     labels = torch.arange(config.identities).repeat_interleave(pictures.shape[1])
     optimizer = torch.optim.Adam(network.parameters(), config.learning_rate, weight_decay=5e-4)
-    run = Run(directory, "train the judge", config.steps, network, optimizer)
+    run = TrainingRun(directory, "train the judge", config.steps, network, optimizer)
     while run.step < config.steps:
-        rate = cosine_rate(run.step, config.steps, config.learning_rate, warmup=max(1, config.steps // 10), floor=0.0)
-        set_rate(optimizer, rate)
+        rate = warmup_cosine(run.step, config.steps, config.learning_rate, warmup=max(1, config.steps // 10), floor=0.0)
+        set_learning_rate(optimizer, rate)
         generator = step_generator(config.seed, run.step)
         rows = torch.randint(len(pixels), (config.batch_size,), generator=generator)
         images = augment(pixels[rows], AUGMENTATION, generator).contiguous(memory_format=torch.channels_last)

@@ -38,7 +38,7 @@ from datasets.config import TINY_POSE_WEIGHTS
 from datasets.poses.openpose.estimator import OpenPose, load_openpose
 from datasets.poses.openpose.weights import network_class
 from datasets.poses.tiny.estimator import TinyPoseEstimator
-from datasets.runtime.artifacts import file_sha256
+from datasets.runtime.hashing import file_sha256
 
 CROPS = 16
 """Images of our whole path: one batch."""

@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks.machine import machine
 from benchmarks.market_images import HEIGHT, MARKET, WIDTH, Size, generate_images, image_names
-from datasets.runtime.artifacts import MANIFEST
+from datasets.runtime.manifests import MANIFEST
 
 PROJECT = Path(__file__).resolve().parent.parent
 AT_MOST_SECONDS = 10.0

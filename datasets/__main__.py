@@ -67,7 +67,7 @@ COMMANDS = {
     ),
     "verify": Command(
         summary="re-hash finished artifacts",
-        config="datasets.config:VerifyConfig",
+        config="datasets.runtime.verify:VerifyConfig",
         run="datasets.runtime.verify:run_verify",
     ),
 }

@@ -7,16 +7,8 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from datasets.runtime.artifacts import (
-    Artifact,
-    Config,
-    ModelFolder,
-    Role,
-    SourceFile,
-    SourceTree,
-    StageConfig,
-    json_sha256,
-)
+from datasets.runtime.config import Artifact, Config, ModelFolder, Role, SourceFile, SourceTree, StageConfig
+from datasets.runtime.hashing import json_sha256
 from datasets.shards.image_encoders import EncoderFolder, how_to_get
 
 Percent = Annotated[int, Field(gt=0, le=100)]
@@ -369,10 +361,3 @@ class EncodeConfig(EncodeSettings, StageConfig):
             if not (folder / "config.json").is_file():
                 raise ValueError(f"{name} {folder} holds no config.json; {how[name]}")
         return self
-
-
-class VerifyConfig(Config):
-    """Re-hash finished artifacts."""
-
-    artifacts: list[Path] = Field(min_length=1)
-    """Folders of artifacts, or of a whole store."""

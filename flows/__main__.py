@@ -14,9 +14,10 @@ from pathlib import Path
 from pydantic import Field, ValidationError, create_model
 
 from datasets.config import EncodeConfig, ExtractPosesConfig, ImportPosesConfig, WriteShardsConfig
-from datasets.runtime.artifacts import StageConfig, artifact_key
 from datasets.runtime.command_line import BAD_INPUT, one_line, parse_config
+from datasets.runtime.config import StageConfig
 from datasets.runtime.errors import InputError
+from datasets.runtime.keys import artifact_key
 from flows.config import PRESETS, RegenerateConfig
 from flows.preflight import check
 from flows.process.commands import CommandError

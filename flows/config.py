@@ -26,7 +26,8 @@ from datasets.config import (
     SelectSubsetsSettings,
     WriteShardsSettings,
 )
-from datasets.runtime.artifacts import Config, Role, StageConfig, json_sha256
+from datasets.runtime.config import Config, Role, StageConfig
+from datasets.runtime.hashing import json_sha256
 from datasets.shards.image_encoders import folder_of
 from flows.process.commands import PROJECT
 from imagpose.config import SynthesizeSettings, TrainGeneratorSettings, TrainImageEncoderSettings, TrainVaeSettings

@@ -24,8 +24,9 @@ from prefect.runtime import flow_run
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.tasks import exponential_backoff
 
-from datasets.runtime.artifacts import StageConfig, json_sha256
 from datasets.runtime.command_line import BUSY, IO_ERROR, PASSING_ERRORS
+from datasets.runtime.config import StageConfig
+from datasets.runtime.hashing import json_sha256
 from flows.config import RegenerateConfig
 from flows.pipeline import regenerate_with
 from flows.preflight import check

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from datasets.runtime.artifacts import StageConfig
+from datasets.runtime.config import StageConfig
 from flows.config import ON_OTHERS, RegenerateConfig, complete
 from reid.config import CheckIdentityConfig, TrainReidConfig, TrainReidSettings, cheap_augmentation
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from prefect import flow
 
 from datasets.config import EncodeConfig, ExtractPosesConfig, ImportPosesConfig, WriteShardsConfig
-from datasets.runtime.artifacts import StageConfig
+from datasets.runtime.config import StageConfig
 from flows.regenerate import make_artifacts
 from flows.stages import Resources, stage_name
 from imagpose.config import SynthesizeConfig, TrainGeneratorConfig

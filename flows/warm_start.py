@@ -12,8 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from datasets.runtime.artifacts import MANIFEST, Role, describe_config, manifest_of
+from datasets.runtime.config import Role
 from datasets.runtime.errors import InputError
+from datasets.runtime.keys import describe_config
+from datasets.runtime.manifests import MANIFEST, manifest_of
 from imagpose.config import TrainGeneratorConfig
 
 logger = logging.getLogger(__name__)

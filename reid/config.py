@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from datasets.runtime.artifacts import Artifact, Config, Role, SourceFile, SourceTree, StageConfig
+from datasets.runtime.config import Artifact, Config, Role, SourceFile, SourceTree, StageConfig
 
 Percent = Annotated[int, Field(gt=0, le=100)]
 """A share in percent, as everywhere in this project: 20, not 0.2."""

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from datasets.runtime.artifacts import StageConfig, build
+from datasets.runtime.artifacts import build
+from datasets.runtime.config import StageConfig
 from datasets.shards.encoded import keypoints_to_json
 from datasets.shards.tars import write_tar
 

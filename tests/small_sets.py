@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from datasets.runtime.artifacts import StageConfig, build
+from datasets.runtime.artifacts import build
 from datasets.runtime.command_line import load_name
+from datasets.runtime.config import StageConfig
 
 MAKERS = {
     "index": "datasets.sources.index:make_index",

@@ -14,9 +14,9 @@ from datasets.__main__ import COMMANDS
 from datasets.config import ImportPosesConfig, IndexConfig, WriteShardsConfig
 from datasets.poses.skeleton import present_joints
 from datasets.poses.views import crop_of, frame_of, keypoints_in_view, open_picture
-from datasets.runtime.artifacts import manifest_of
 from datasets.runtime.command_line import main
 from datasets.runtime.errors import InputError
+from datasets.runtime.manifests import manifest_of
 from datasets.shards.encode import view_pixels
 from datasets.shards.encoded import keypoints_from_json
 from datasets.shards.tars import read_samples

@@ -20,8 +20,10 @@ from transformers import CLIPVisionConfig, CLIPVisionModel, Dinov2Config, Dinov2
 
 from datasets.config import EncodeConfig, ImportPosesConfig, IndexConfig, WriteShardsConfig
 from datasets.poses.skeleton import flip_keypoints
-from datasets.runtime.artifacts import artifact_directory, build, is_complete, manifest_of, partial_directory
+from datasets.runtime.artifacts import build
 from datasets.runtime.errors import ArtifactBusyError, ArtifactError, InputError, WeightsError
+from datasets.runtime.keys import artifact_directory, partial_directory
+from datasets.runtime.manifests import is_complete, manifest_of
 from datasets.shards import encode
 from datasets.shards.encode import load_image_encoder, load_vae, make_encoded, view_pixels
 from datasets.shards.encoded import EncodedImages, keypoints_from_json, keypoints_to_json

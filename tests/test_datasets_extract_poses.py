@@ -19,8 +19,10 @@ from datasets.poses.skeleton import missing_keypoints, present_joints
 from datasets.poses.table import POSES_FILE, read_poses, run_export
 from datasets.poses.tiny.estimator import MIN_SCORES, TinyPoseEstimator
 from datasets.poses.tiny.network import save_network
-from datasets.runtime.artifacts import artifact_key, build, manifest_of
+from datasets.runtime.artifacts import build
 from datasets.runtime.errors import InputError, WeightsError
+from datasets.runtime.keys import artifact_key
+from datasets.runtime.manifests import manifest_of
 from datasets.sources.index import read_index
 from tests.small_sets import make, market_files, market_root, write_files
 from tests.test_datasets_train_pose import random_network

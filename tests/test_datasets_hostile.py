@@ -20,9 +20,10 @@ from datasets.__main__ import COMMANDS
 from datasets.config import ImportPosesConfig, IndexConfig, WriteShardsConfig
 from datasets.poses.csv_files import HEADER, parse_pose_line, read_pose_csv
 from datasets.poses.skeleton import present_joints
-from datasets.runtime.artifacts import artifact_key, manifest_of
 from datasets.runtime.command_line import main
 from datasets.runtime.errors import InputError
+from datasets.runtime.keys import artifact_key
+from datasets.runtime.manifests import manifest_of
 from datasets.sources import image_check
 from datasets.sources import index as index_module
 from datasets.sources.image_check import check_image

@@ -11,9 +11,9 @@ from datasets.poses.csv_files import HEADER, format_pose_row, parse_pose_line, r
 from datasets.poses.skeleton import missing_keypoints, present_joints
 from datasets.poses.table import read_poses
 from datasets.poses.views import from_deepfashion
-from datasets.runtime.artifacts import manifest_of
 from datasets.runtime.command_line import main
 from datasets.runtime.errors import InputError
+from datasets.runtime.manifests import manifest_of
 from datasets.sources.pairs import deepfashion_groups, has_torso, market1501_groups, ordered_pairs
 from tests.small_sets import make, market_files, pose_csv, write_files
 

@@ -11,8 +11,8 @@ from typing import Annotated
 import pytest
 from pydantic import Field, ValidationError
 
-from datasets.runtime.artifacts import Config
 from datasets.runtime.command_line import parse_config
+from datasets.runtime.config import Config
 from datasets.runtime.errors import InputError
 from datasets.runtime.registry import EXTENSIONS, Registry
 

@@ -20,9 +20,10 @@ import pytest
 from datasets.__main__ import COMMANDS
 from datasets.config import ImportPosesConfig, IndexConfig, WriteShardsConfig
 from datasets.poses.table import read_poses
-from datasets.runtime.artifacts import MANIFEST, artifact_directory, is_complete, manifest_of
 from datasets.runtime.command_line import main
 from datasets.runtime.errors import ArtifactBusyError, InputError
+from datasets.runtime.keys import artifact_directory
+from datasets.runtime.manifests import MANIFEST, is_complete, manifest_of
 from datasets.shards.write import plan_shards, read_shard_index, sample_json, sample_keypoints, shard_ends
 from datasets.sources.index import read_index
 from tests.small_sets import jpeg, make, market_files, pose_csv, write_files

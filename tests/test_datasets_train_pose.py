@@ -25,8 +25,9 @@ from datasets.poses.tiny.network import (
 from datasets.poses.tiny.people import People, split_by_identity
 from datasets.poses.tiny.quality import pose_quality
 from datasets.poses.tiny.targets import FIELD_LIMBS, field_targets, field_weights, heat_targets, to_cells, to_pixels
-from datasets.runtime.artifacts import build, manifest_of
+from datasets.runtime.artifacts import build
 from datasets.runtime.errors import InputError, WeightsError
+from datasets.runtime.manifests import manifest_of
 from datasets.runtime.training_run import CHECKPOINT
 from tests.small_sets import make, market_files, market_root, pose_csv, write_files
 

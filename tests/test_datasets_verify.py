@@ -8,9 +8,10 @@ import pytest
 
 from datasets.__main__ import COMMANDS
 from datasets.config import IndexConfig, MiniatureConfig, SelectSubsetsConfig
-from datasets.runtime import artifacts
+from datasets.runtime import artifacts, manifests
 from datasets.runtime.artifacts import build
 from datasets.runtime.command_line import main
+from datasets.runtime.verify import verify as damage_in
 from tests.small_sets import make, market_root
 
 
@@ -117,12 +118,12 @@ def test_killed_while_the_manifest_is_written_nothing_is_made_again(tmp_path, mo
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         real = artifacts.os.replace
         if killed_in == "file_sha256":
-            patch.setattr(artifacts, "file_sha256", killed)
+            patch.setattr(manifests, "file_sha256", killed)
         else:
             patch.setattr(artifacts.os, "replace", lambda a, b: killed() if a.is_dir() else real(a, b))
         build(config, make, store=tmp_path)
     folder = build(config, make, store=tmp_path)
-    assert artifacts.verify(folder) == []
+    assert damage_in(folder) == []
     assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "unit"]
     assert len(calls) == 1 or "unit" in calls[1]
     assert len(calls) == (2 if killed_in == "file_sha256" else 1)

@@ -18,8 +18,10 @@ import pytest
 
 from datasets.config import MiniatureConfig
 from datasets.runtime import command_line
-from datasets.runtime.artifacts import MANIFEST, build, verify
+from datasets.runtime.artifacts import build
 from datasets.runtime.errors import ArtifactBusyError
+from datasets.runtime.manifests import MANIFEST
+from datasets.runtime.verify import verify
 from flows.process.commands import CommandError
 from flows.process.output import StageOutput
 from flows.stages import describe_made

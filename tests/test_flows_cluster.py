@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from datasets.runtime.artifacts import MANIFEST
 from datasets.runtime.errors import InputError
+from datasets.runtime.manifests import MANIFEST
 from flows.process.commands import CommandError, Guard
 from flows.stages import shares_of
 

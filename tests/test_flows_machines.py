@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from datasets.runtime.artifacts import StageConfig, artifact_directory, is_complete, partial_directory
+from datasets.runtime.config import StageConfig
+from datasets.runtime.keys import artifact_directory, partial_directory
+from datasets.runtime.manifests import is_complete
 from flows.config import RegenerateConfig
 from flows.pipeline import regenerate_with
 from flows.stages import Resources, run_stages

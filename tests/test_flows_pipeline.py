@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from datasets.config import EncodeConfig, MiniatureConfig, SelectSubsetsConfig
-from datasets.runtime.artifacts import StageConfig, artifact_directory, artifact_key, describe_config, is_complete
+from datasets.runtime.config import StageConfig
+from datasets.runtime.keys import artifact_directory, artifact_key, describe_config
+from datasets.runtime.manifests import is_complete
 from flows import stages
 from flows.config import RegenerateConfig
 from flows.pipeline import regenerate_with

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from datasets.runtime.artifacts import artifact_directory, artifact_key
+from datasets.runtime.keys import artifact_directory, artifact_key
 from flows.config import RegenerateConfig
 from flows.reid_arms import ReidInputs, train_arms
 from reid.config import ARMS, CheckIdentityConfig, TrainReidConfig, cheap_augmentation

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from datasets.runtime.artifacts import MANIFEST
+from datasets.runtime.manifests import MANIFEST
 from tests.prefect_site import Site, processes_of, wait_for
 from tests.small_sets import jpeg, market_files, pose_lines, write_files
 

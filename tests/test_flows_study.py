@@ -9,8 +9,10 @@ import pandas as pd
 import pytest
 
 from datasets.config import MiniatureConfig
-from datasets.runtime.artifacts import StageConfig, build, is_complete
+from datasets.runtime.artifacts import build
 from datasets.runtime.command_line import load_name
+from datasets.runtime.config import StageConfig
+from datasets.runtime.manifests import is_complete
 from flows.config import RegenerateConfig
 from flows.pipeline import regenerate_with
 from flows.preflight import check

@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from datasets.config import EncodeConfig, MiniatureConfig, SelectSubsetsConfig, WriteShardsConfig
-from datasets.runtime.artifacts import artifact_directory, build
+from datasets.runtime.artifacts import build
+from datasets.runtime.keys import artifact_directory
 from datasets.sources.subsets import SCHEMA, SUBSETS_FILE
 from flows.warm_start import starting_point
 from imagpose.config import TrainGeneratorConfig

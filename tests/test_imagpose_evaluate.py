@@ -16,8 +16,10 @@ from torch import Tensor
 from torchmetrics.image import StructuralSimilarityIndexMeasure
 from torchvision.models import alexnet
 
-from datasets.runtime.artifacts import StageConfig, build, verify
+from datasets.runtime.artifacts import build
+from datasets.runtime.config import StageConfig
 from datasets.runtime.errors import InputError, WeightsError
+from datasets.runtime.verify import verify
 from datasets.shards.encoded import keypoints_to_json
 from datasets.shards.tars import write_tar
 from datasets.sources.pairs import read_pairs

@@ -18,8 +18,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from datasets.runtime.artifacts import StageConfig, build, file_sha256, verify
+from datasets.runtime.artifacts import build
+from datasets.runtime.config import StageConfig
 from datasets.runtime.errors import ArtifactError, InputError
+from datasets.runtime.hashing import file_sha256
+from datasets.runtime.verify import verify
 from datasets.shards.encoded import EncodedImages, keypoints_from_json, keypoints_to_json
 from datasets.shards.tars import read_samples, write_tar
 from imagpose.config import ShowPicturesConfig, SynthesizeConfig

@@ -14,15 +14,17 @@ from accelerate import Accelerator
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import load_file
 
-from datasets.runtime.artifacts import build, manifest_of, verify
-from datasets.runtime.errors import InputError
+from datasets.runtime.artifacts import build
+from datasets.runtime.errors import DivergedError, InputError
+from datasets.runtime.manifests import manifest_of
+from datasets.runtime.verify import verify
 from imagpose.canvas.layout import CanvasRequest, SourceFeatures
 from imagpose.canvas.training import CanvasPlan, make_batch
 from imagpose.config import ModelConfig, NoiseConfig, TrainGeneratorConfig
 from imagpose.training.checkpoint import load_denoiser, load_generator, save_generator, states
 from imagpose.training.inputs import FrozenParts, initial_denoiser
 from imagpose.training.objective import learning_rate_at, loss_sum, noise_of_step, total_weight
-from imagpose.training.train import DivergedError, Trainer
+from imagpose.training.train import Trainer
 from imagpose.training.validation import BUCKETS, questions, validation_losses
 from tests.small_encoded import encoded_artifact
 from tests.test_imagpose_canvas import RandomImages

@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from datasets.runtime.schedules import warmup_cosine
 from PIL import Image
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from datasets.runtime.artifacts import build
 from datasets.runtime.errors import ArtifactError, InputError
-from datasets.runtime.training_run import Run, cosine_rate, step_generator
+from datasets.runtime.training_run import TrainingRun, step_generator
 from datasets.shards.encode import load_image_encoder, load_vae
 from imagpose.config import TrainImageEncoderConfig, TrainVaeConfig
 from imagpose.frozen import image_encoder as train_image_encoder
@@ -118,7 +119,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(
     make = make_vae if kind == "vae" else make_image_encoder
     whole = build(config, make, output=tmp_path / "whole")
 
-    class Killed(Run):
+    class Killed(TrainingRun):
         def finished_step(self, *args: object, **options: object) -> None:
             super().finished_step(*args, **options)
             if self.step == 5:
@@ -127,7 +128,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(
     monkeypatch.setattr(module, "Run", Killed)
     with pytest.raises(KeyboardInterrupt):
         build(config, make, output=tmp_path / "parts")
-    monkeypatch.setattr(module, "Run", Run)
+    monkeypatch.setattr(module, "Run", TrainingRun)
     parts = build(config, make, output=tmp_path / "parts")
     file = "diffusion_pytorch_model.safetensors" if kind == "vae" else "model.safetensors"
     one, other = load_file(whole / file), load_file(parts / file)
@@ -183,7 +184,7 @@ def test_held_out_people_are_never_trained_on_and_a_limit_keeps_whole_people(sha
 
 
 def test_the_rate_rises_then_falls_to_its_floor() -> None:
-    rates = [cosine_rate(step, 100, 1.0, warmup=10, floor=0.1) for step in range(101)]
+    rates = [warmup_cosine(step, 100, 1.0, warmup=10, floor=0.1) for step in range(101)]
     assert rates[0] == 0.1 and rates[9] == rates[10] == 1.0 and rates[100] == pytest.approx(0.1)
     assert sorted(rates[10:], reverse=True) == rates[10:]
 

@@ -15,8 +15,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from datasets.runtime.artifacts import StageConfig, build, is_complete, manifest_of
+from datasets.runtime.artifacts import build
+from datasets.runtime.config import StageConfig
 from datasets.runtime.errors import ArtifactError, InputError
+from datasets.runtime.manifests import is_complete, manifest_of
 from reid.__main__ import COMMANDS
 from reid.benchmark.benchmark import make_benchmark, read_results
 from reid.benchmark.statistics import bootstrap_gain, t_interval

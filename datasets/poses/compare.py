@@ -17,7 +17,7 @@ from datasets.config import ComparePosesConfig
 from datasets.poses.sheets import Entry, index_of, read_picture, save_sheet
 from datasets.poses.skeleton import FLIP_PAIRS, JOINT_COUNT, JOINTS, present_joints
 from datasets.poses.table import read_poses
-from datasets.runtime.artifacts import write_text_atomically
+from datasets.runtime.atomic import write_text_atomically
 from datasets.runtime.errors import InputError
 from datasets.sources.index import open_images, read_index
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from datasets.poses.skeleton import JOINT_COUNT, missing_keypoints, present_joints
-from datasets.runtime.artifacts import write_text_atomically
-from datasets.runtime.errors import InputError
-from datasets.sources.files import image_key, printable
+from datasets.runtime.atomic import write_text_atomically
+from datasets.runtime.errors import InputError, printable
+from datasets.sources.files import image_key
 
 HEADER = "name:keypoints_y:keypoints_x"
 MISSING = -1

@@ -31,11 +31,12 @@ from datasets.poses.csv_files import PoseRow
 from datasets.poses.estimation import PoseEstimator, main_person
 from datasets.poses.skeleton import missing_keypoints, present_joints
 from datasets.poses.table import POSES_FILE, SCHEMA, pose_table, read_poses, write_pose_table
-from datasets.runtime.artifacts import file_sha256, is_complete, manifest_of
+from datasets.runtime import devices
 from datasets.runtime.errors import ArtifactError, InputError
+from datasets.runtime.hashing import file_sha256
+from datasets.runtime.manifests import is_complete, manifest_of
 from datasets.runtime.processes import end_with_parent
 from datasets.runtime.progress import Progress
-from datasets.shards.encode import pick_device
 from datasets.sources.files import ImageSource, UnreadableFileError
 from datasets.sources.index import open_images, read_index
 
@@ -161,11 +162,11 @@ def _make_parts(parts: list[Part], config: ExtractPosesConfig, folder: Path) -> 
     if not waiting:
         return
     if config.workers == 1 or len(waiting) <= FEW_PARTS[config.backend]:
-        finder = _Finder(config, pick_device(config.device))
+        finder = _Finder(config, devices.pick(config.device))
         for part in waiting:
             progress.update(finder.write(part, folder))
         return
-    pick_device(config.device)  # a device that is not there is refused before any process starts, and so are
+    devices.pick(config.device)  # a device that is not there is refused before any process starts, and so are
     load_estimator(config, torch.device("cpu"))  # wrong weights: a worker's error would be a broken pool
     workers = min(config.workers, len(waiting))
     with _pool(config, workers) as pool:
@@ -195,7 +196,7 @@ _finder: _Finder | None = None
 def _start_worker(config: ExtractPosesConfig, numbers: multiprocessing.SimpleQueue, workers: int) -> None:
     global _finder
     end_with_parent()
-    device = pick_device(config.device)
+    device = devices.pick(config.device)
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", numbers.get() % torch.cuda.device_count())
     if device.type == "cpu":

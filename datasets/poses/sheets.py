@@ -18,8 +18,8 @@ from PIL import Image
 from datasets.config import ShowPosesConfig
 from datasets.poses.skeleton import overlay_skeleton, scale_keypoints
 from datasets.poses.table import read_poses
-from datasets.runtime.artifacts import manifest_of
 from datasets.runtime.errors import InputError
+from datasets.runtime.manifests import manifest_of
 from datasets.sources.files import ImageSource, UnreadableFileError
 from datasets.sources.index import open_images, read_index
 

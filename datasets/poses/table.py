@@ -20,8 +20,8 @@ from datasets.config import ExportPosesConfig, ImportPosesConfig
 from datasets.poses.csv_files import PoseRow, read_pose_csv, write_pose_csv
 from datasets.poses.skeleton import JOINT_COUNT, missing_keypoints, present_joints
 from datasets.poses.views import frame_of, from_deepfashion, is_of_another_frame
-from datasets.runtime.artifacts import manifest_of
 from datasets.runtime.errors import InputError
+from datasets.runtime.manifests import manifest_of
 from datasets.sources.index import read_index
 
 logger = logging.getLogger(__name__)

@@ -23,9 +23,11 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from datasets.runtime.artifacts import StageConfig, artifact_directory, build, is_complete
-from datasets.runtime.errors import ArtifactBusyError, InputError
-from datasets.sources.files import printable
+from datasets.runtime.artifacts import build
+from datasets.runtime.config import StageConfig
+from datasets.runtime.errors import ArtifactBusyError, InputError, printable
+from datasets.runtime.keys import artifact_directory
+from datasets.runtime.manifests import is_complete
 
 BAD_INPUT = 2
 TERMINATED = 128 + signal.SIGTERM

@@ -23,3 +23,9 @@ class ArtifactBusyError(ArtifactError):
 
 class WeightsError(InputError):
     """Model weights are missing, of another architecture, truncated, or not in a safe format."""
+
+
+def printable(name: str) -> str:
+    """A file name as valid UTF-8 without control characters: undecodable bytes as escapes."""
+    text = name.encode("utf-8", "backslashreplace").decode("utf-8")
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

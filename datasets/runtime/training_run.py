@@ -18,7 +18,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from datasets.runtime.artifacts import LOGS, SCRATCH, write_text_atomically
+from datasets.runtime.atomic import write_text_atomically
+from datasets.runtime.manifests import LOGS, SCRATCH
 from datasets.runtime.progress import Progress
 
 logger = logging.getLogger(__name__)

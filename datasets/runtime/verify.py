@@ -5,15 +5,27 @@ from __future__ import annotations
 import logging
 import re
 from pathlib import Path
+from typing import Any
 
-from datasets.config import VerifyConfig
-from datasets.runtime.artifacts import KEY_LENGTH, LOGS, MANIFEST, is_complete, json_sha256, manifest_of, verify
+from pydantic import Field
+
+from datasets.runtime.config import Config
 from datasets.runtime.errors import ArtifactError, InputError
+from datasets.runtime.hashing import file_sha256, json_sha256
+from datasets.runtime.keys import KEY_LENGTH
+from datasets.runtime.manifests import LOGS, MANIFEST, is_complete, manifest_of
 
 logger = logging.getLogger(__name__)
 
 DAMAGED = 1
 _KEY = re.compile(rf"[0-9a-f]{{{KEY_LENGTH}}}")
+
+
+class VerifyConfig(Config):
+    """Re-hash finished artifacts."""
+
+    artifacts: list[Path] = Field(min_length=1)
+    """Folders of artifacts, or of a whole store."""
 
 
 def run_verify(config: VerifyConfig) -> int:
@@ -79,3 +91,26 @@ def damage_of(artifact: Path) -> list[str]:
         return [f"{artifact / MANIFEST}: {'missing' if missing else f'cannot be read ({error})'}"]
     except (KeyError, TypeError, AttributeError, OSError) as error:
         return [f"{artifact / MANIFEST}: cannot be read ({error!r})"]
+
+
+def verify(directory: Path) -> list[str]:
+    """Re-hash an artifact's files; returns one line for each that is missing, changed or not listed."""
+    manifest = manifest_of(directory)
+    listed = {file["name"]: file for file in manifest["files"]}
+    present = {str(p.relative_to(directory)) for p in directory.rglob("*") if p.is_symlink() or not p.is_dir()}
+    present -= {MANIFEST}
+    damage = [f"{name}: missing" for name in sorted(listed.keys() - present)]
+    damage += [f"{name}: not in the manifest" for name in sorted(present - listed.keys())]
+    for name in sorted(listed.keys() & present):
+        if reason := _damage(directory / name, listed[name]):
+            damage.append(f"{name}: {reason}")
+    return damage
+
+
+def _damage(path: Path, listed: dict[str, Any]) -> str | None:
+    """What is wrong with a file of an artifact, or None."""
+    if not path.is_file():  # a pipe would be waited for, a link to nowhere cannot be read
+        return "is no plain file"
+    if path.stat().st_size != listed["size"]:
+        return f"content changed: {path.stat().st_size} bytes, written were {listed['size']}"
+    return None if file_sha256(path) == listed["sha256"] else "content changed"

@@ -25,8 +25,11 @@ from PIL import Image
 
 from datasets.config import EncodeConfig
 from datasets.poses.views import keypoints_in_view, open_picture
-from datasets.runtime.artifacts import describe_config, json_sha256, model_sha256, write_text_atomically
+from datasets.runtime.atomic import write_text_atomically
 from datasets.runtime.errors import ArtifactError, InputError, WeightsError
+from datasets.runtime.hashing import json_sha256
+from datasets.runtime.keys import describe_config
+from datasets.runtime.manifests import model_sha256
 from datasets.runtime.progress import Progress
 from datasets.shards.encoded import keypoints_from_json, keypoints_to_json
 from datasets.shards.reuse import INDEX_FILE, copy_checked, earlier_artifacts

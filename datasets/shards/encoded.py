@@ -21,8 +21,8 @@ import numpy as np
 import torch
 
 from datasets.poses.skeleton import flip_keypoints
-from datasets.runtime.artifacts import manifest_of
 from datasets.runtime.errors import ArtifactError, InputError
+from datasets.runtime.manifests import manifest_of
 from datasets.shards.tars import Place, locate_samples
 
 AGAIN = "delete its folder and encode again"

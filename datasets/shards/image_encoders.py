@@ -11,7 +11,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator
 
-from datasets.runtime.artifacts import Role
+from datasets.runtime.config import Role
 
 WEIGHTS = Path("weights")
 """Where weights that are given by name are looked for, below the folder that one works in."""

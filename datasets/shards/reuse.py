@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from datasets.runtime.artifacts import file_sha256, is_complete, manifest_of
 from datasets.runtime.errors import ArtifactError
+from datasets.runtime.hashing import file_sha256
+from datasets.runtime.manifests import is_complete, manifest_of
 
 INDEX_FILE = "index.json"
 

@@ -29,8 +29,10 @@ from datasets.config import WriteShardsConfig
 from datasets.poses.skeleton import missing_keypoints
 from datasets.poses.table import read_poses
 from datasets.poses.views import picture_box
-from datasets.runtime.artifacts import file_sha256, json_sha256, manifest_of, write_text_atomically
+from datasets.runtime.atomic import write_text_atomically
 from datasets.runtime.errors import InputError
+from datasets.runtime.hashing import file_sha256, json_sha256
+from datasets.runtime.manifests import manifest_of
 from datasets.runtime.progress import Progress
 from datasets.shards.reuse import INDEX_FILE, copy_checked, earlier_artifacts, read_index_file
 from datasets.shards.tars import LONGEST_NAME, write_tar

@@ -23,16 +23,8 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from datasets.runtime.errors import DatasetLayoutError
-from datasets.sources.files import (
-    ImageSource,
-    Listing,
-    SourceEntry,
-    UnreadableFileError,
-    image_record,
-    is_ignored,
-    printable,
-)
+from datasets.runtime.errors import DatasetLayoutError, printable
+from datasets.sources.files import ImageSource, Listing, SourceEntry, UnreadableFileError, image_record, is_ignored
 
 MARKER = ""
 EXPECTED = "expected DeepFashion In-shop: WOMEN/Dresses/id_00000002/02_1_front.jpg, or PATN's flat names"

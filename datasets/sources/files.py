@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Self
 
-from datasets.runtime.errors import DatasetLayoutError
+from datasets.runtime.errors import DatasetLayoutError, printable
 
 MAX_FILE_BYTES = 64 << 20
 """No person crop is larger; an archive member that claims or turns out to be is not read to its end."""
@@ -40,12 +40,6 @@ class SourceEntry:
     path: str
     refused: tuple[str, str] | None = None
     """Status and reason."""
-
-
-def printable(name: str) -> str:
-    """A file name as valid UTF-8 without control characters: undecodable bytes as escapes."""
-    text = name.encode("utf-8", "backslashreplace").decode("utf-8")
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 class ImageSource:

@@ -20,10 +20,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from datasets.config import IndexConfig
-from datasets.runtime.artifacts import installed_versions, is_complete, manifest_of, verify
 from datasets.runtime.errors import ArtifactError, DatasetLayoutError, InputError
+from datasets.runtime.manifests import installed_versions, is_complete, manifest_of
 from datasets.runtime.processes import end_with_parent
 from datasets.runtime.progress import Progress
+from datasets.runtime.verify import verify
 from datasets.sources import deepfashion, market1501, table
 from datasets.sources.files import ImageSource, UnreadableFileError
 from datasets.sources.image_check import ImageCheck, check_image

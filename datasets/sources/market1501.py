@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import re
 
-from datasets.runtime.errors import DatasetLayoutError
-from datasets.sources.files import ImageSource, Listing, image_record, is_ignored, printable
+from datasets.runtime.errors import DatasetLayoutError, printable
+from datasets.sources.files import ImageSource, Listing, image_record, is_ignored
 
 FOLDERS = {"bounding_box_train": "train", "query": "query", "bounding_box_test": "gallery"}
 """Folder -> split."""

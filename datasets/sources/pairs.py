@@ -18,10 +18,11 @@ import numpy as np
 from datasets.config import ExportPairsConfig
 from datasets.poses.skeleton import present_joints
 from datasets.poses.table import read_poses
-from datasets.runtime.artifacts import manifest_of, write_text_atomically
-from datasets.runtime.errors import InputError
+from datasets.runtime.atomic import write_text_atomically
+from datasets.runtime.errors import InputError, printable
+from datasets.runtime.manifests import manifest_of
 from datasets.sources.deepfashion import outfit_of
-from datasets.sources.files import image_key, printable
+from datasets.sources.files import image_key
 from datasets.sources.index import read_index
 
 logger = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from datasets.runtime.artifacts import Role
+from datasets.runtime.config import Role
 
 Device = Annotated[str, Role.RUNTIME]
 Unconditional = Literal["pose", "pose-and-sources"]

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from datasets.runtime.artifacts import Artifact, Config, ModelFolder, Role, SourceFile, StageConfig
+from datasets.runtime.config import Artifact, Config, ModelFolder, Role, SourceFile, StageConfig
 from imagpose.config.fields import Device
 
 TINY_VIEW = (128, 64)

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from datasets.poses.skeleton import present_joints
 from datasets.poses.views import keypoints_in_view, open_picture
-from datasets.runtime.artifacts import manifest_of
 from datasets.runtime.errors import InputError
+from datasets.runtime.manifests import manifest_of
 from datasets.shards.encoded import keypoints_from_json
 from datasets.shards.tars import read_samples
 from datasets.sources.pairs import deepfashion_groups, has_torso, market1501_groups, ordered_pairs

@@ -22,22 +22,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from datasets.runtime.artifacts import write_text_atomically
+from datasets.runtime import devices
+from datasets.runtime.atomic import write_text_atomically
 from datasets.runtime.errors import InputError
 from datasets.runtime.progress import Progress
-from datasets.shards.encode import pick_device
 from datasets.shards.tars import read_samples, write_tar
 from datasets.sources.pairs import read_pairs
 from imagpose.canvas.layout import CanvasRequest, SourceImage
 from imagpose.config import EvaluateGeneratorConfig
 from imagpose.evaluation.data import HeldOutImages, fitted, stacked
-from imagpose.evaluation.metrics import (
-    inception_features,
-    psnr,
-    ssim,
-    ssim_table1,
-    torchvision_features,
-)
+from imagpose.evaluation.metrics import inception_features, psnr, ssim, ssim_table1, torchvision_features
 from imagpose.evaluation.pair_canvases import Pair, PairCanvas, canvases_of, draw_pairs
 from imagpose.evaluation.table import write_results
 from imagpose.metrics.lpips import LPIPS_COLUMNS, Lpips
@@ -91,7 +85,7 @@ class Meter:
         self.absent = [reason for reason in found.values() if isinstance(reason, str)]
         for reason in self.absent:
             logger.warning("column left out: %s", reason)
-        self.device = pick_device(config.device)
+        self.device = devices.pick(config.device)
         self.perceptual: dict[str, Lpips] = {}
         for backbone, column in LPIPS_COLUMNS.items():
             if isinstance(file := found[backbone], Path):

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from datasets.runtime.artifacts import manifest_of, model_sha256, write_text_atomically
+from datasets.runtime.atomic import write_text_atomically
 from datasets.runtime.errors import ArtifactError
+from datasets.runtime.manifests import manifest_of, model_sha256
 from imagpose.config import EvaluateGeneratorConfig
 from imagpose.evaluation.metrics import FEATURES, bootstrap_interval, frechet_distance
 from imagpose.evaluation.pair_canvases import Pair

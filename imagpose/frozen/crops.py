@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from datasets.poses.views import open_picture
-from datasets.runtime.artifacts import manifest_of
 from datasets.runtime.errors import ArtifactError, InputError
+from datasets.runtime.manifests import manifest_of
 from datasets.shards.tars import read_samples
 
 HELD_OUT_PERCENT = 4

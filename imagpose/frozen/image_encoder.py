@@ -17,12 +17,14 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
+from datasets.runtime.schedules import warmup_cosine
 from torch import Tensor, nn
 from transformers import Dinov2Config, Dinov2Model
 
+from datasets.runtime import devices
 from datasets.runtime.errors import InputError
-from datasets.runtime.training_run import Run, cosine_rate, set_rate, step_generator
-from datasets.shards.encode import PIXEL_STATISTICS, load_image_encoder, pick_device
+from datasets.runtime.training_run import TrainingRun, set_learning_rate, step_generator
+from datasets.shards.encode import PIXEL_STATISTICS, load_image_encoder
 from imagpose.config import TrainImageEncoderConfig
 from imagpose.frozen.crops import Crops, load_crops, split_by_identity
 
@@ -92,7 +94,7 @@ def new_image_encoder(config: TrainImageEncoderConfig) -> Dinov2Model:
 
 def make_image_encoder(config: TrainImageEncoderConfig, directory: Path) -> dict[str, Any]:
     """Train the image encoder and save it in transformers' layout."""
-    device = pick_device(config.device)
+    device = devices.pick(config.device)
     encoder = _start(config)
     crops = load_crops(config.shards, config.height, config.width)
     train, held_out = split_by_identity(crops, config.seed, config.max_images)
@@ -103,14 +105,14 @@ def make_image_encoder(config: TrainImageEncoderConfig, directory: Path) -> dict
     logger.info("%d images of %d people to train on, %d images held out", len(train), len(pids), len(held_out))
     encoder.set_attn_implementation("eager")  # on a CPU twice as fast to train as the fused attention
     optimizer = _optimizer(model, config)
-    run = Run(directory, "train-image-encoder", config.steps, model, optimizer)
+    run = TrainingRun(directory, "train-image-encoder", config.steps, model, optimizer)
     groups = [np.flatnonzero(train.pids == pid) for pid in pids]
     model.train()
     while run.step < config.steps:
-        rate = cosine_rate(
+        rate = warmup_cosine(
             run.step, config.steps, config.learning_rate, warmup=min(200, config.steps // 10), floor=0.01
         )
-        set_rate(optimizer, rate)
+        set_learning_rate(optimizer, rate)
         generator = step_generator(config.seed, run.step)
         rows = _draw_rows(groups, config, generator)
         clean = augment(train.pixels[torch.from_numpy(rows)].float() / 255, generator)

@@ -16,14 +16,16 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
+from datasets.runtime.schedules import warmup_cosine
 from diffusers import AutoencoderKL
 from PIL import Image
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
+from datasets.runtime import devices
 from datasets.runtime.errors import InputError
-from datasets.runtime.training_run import Run, cosine_rate, set_rate, step_generator
-from datasets.shards.encode import load_vae, pick_device
+from datasets.runtime.training_run import TrainingRun, set_learning_rate, step_generator
+from datasets.shards.encode import load_vae
 from imagpose.config import TrainVaeConfig
 from imagpose.frozen.crops import Crops, load_crops, split_by_identity
 from imagpose.metrics.lpips import Backbone, Lpips
@@ -109,7 +111,7 @@ def vae_losses(
 
 def make_vae(config: TrainVaeConfig, directory: Path) -> dict[str, Any]:
     """Train the VAE and save it in diffusers' layout, with the scaling factor that gives its latents unit variance."""
-    device = pick_device(config.device)
+    device = devices.pick(config.device)
     vae = (load_vae(config.init_from).requires_grad_(True) if config.init_from else new_vae(config)).to(device)
     _check(config, vae)
     perceptual = _lpips(config.vgg16, "vgg16", device)
@@ -121,14 +123,14 @@ def make_vae(config: TrainVaeConfig, directory: Path) -> dict[str, Any]:
         [*vae.post_quant_conv.parameters(), *vae.decoder.parameters()] if config.freeze_encoder else vae.parameters()
     )
     optimizer = torch.optim.AdamW(trained, config.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
-    run = Run(directory, "train-vae", config.steps, vae, optimizer)
+    run = TrainingRun(directory, "train-vae", config.steps, vae, optimizer)
     start_quality = measure_vae(vae, held_out, device, judge) if config.init_from and run.step == 0 else None
     vae.train()
     while run.step < config.steps:
-        rate = cosine_rate(
+        rate = warmup_cosine(
             run.step, config.steps, config.learning_rate, warmup=min(100, config.steps // 10), floor=0.03
         )
-        set_rate(optimizer, rate)
+        set_learning_rate(optimizer, rate)
         generator = step_generator(config.seed, run.step)
         images = _batch(train, config, generator).to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):

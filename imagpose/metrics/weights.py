@@ -14,8 +14,8 @@ from urllib.error import URLError
 
 import torch
 
-from datasets.runtime.artifacts import file_sha256
 from datasets.runtime.errors import WeightsError
+from datasets.runtime.hashing import file_sha256
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,9 +14,10 @@ from PIL.PngImagePlugin import PngInfo
 
 from datasets.poses.estimation import PoseEstimator
 from datasets.poses.skeleton import present_joints
-from datasets.runtime.artifacts import model_sha256, write_text_atomically
+from datasets.runtime import devices
+from datasets.runtime.atomic import write_text_atomically
 from datasets.runtime.errors import InputError, WeightsError
-from datasets.shards.encode import pick_device
+from datasets.runtime.manifests import model_sha256
 from imagpose.canvas.layout import CanvasRequest, SourceImage, arrange
 from imagpose.config import GenerateConfig
 from imagpose.pictures.contact_sheet import SheetRow, save_contact_sheet, skeleton_picture
@@ -37,7 +38,7 @@ def run_generate(config: GenerateConfig) -> int:
     if config.source_pose and len(config.source_pose) != len(config.source):
         raise InputError(f"{len(config.source_pose)} source poses for {len(config.source)} sources; give one for each")
     size = view_size_of(config.generator)
-    device = pick_device(config.device)
+    device = devices.pick(config.device)
     files = PoseFiles(config.keypoints, size, PhotoReader(config, device))
     request = CanvasRequest(
         sources=[_source(file, number, config, files, size) for number, file in enumerate(config.source)],

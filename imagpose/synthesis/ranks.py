@@ -10,7 +10,7 @@ from datetime import timedelta
 
 import torch
 
-from datasets.shards.encode import pick_device
+from datasets.runtime import devices
 
 PATIENCE = timedelta(days=7)
 """How long a process waits for the others at the end; torchrun ends it earlier if one of them fails."""
@@ -52,8 +52,8 @@ def ranks() -> Iterator[Ranks]:
 
 
 def own_device(name: str) -> torch.device:
-    """`pick_device`, and of several GPUs this process's own."""
-    device = pick_device(name)
+    """`devices.pick`, and of several GPUs this process's own."""
+    device = devices.pick(name)
     if device.type == "cuda" and device.index is None:
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return device

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from datasets.runtime.artifacts import manifest_of
 from datasets.runtime.errors import InputError
+from datasets.runtime.manifests import manifest_of
 from imagpose.config import ShowPicturesConfig
 from imagpose.pictures.contact_sheet import SheetRow, contact_sheet
 from imagpose.pictures.synthetic_jpeg import encode_synthetic_jpeg

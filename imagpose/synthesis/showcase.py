@@ -20,7 +20,8 @@ from PIL import Image
 
 from datasets.poses.skeleton import overlay_skeleton
 from datasets.poses.views import open_picture
-from datasets.runtime.artifacts import manifest_of, write_text_atomically
+from datasets.runtime.atomic import write_text_atomically
+from datasets.runtime.manifests import manifest_of
 from datasets.shards.encoded import EncodedImages, keypoints_from_json
 from datasets.shards.tars import read_samples
 from imagpose.canvas.layout import CanvasRequest

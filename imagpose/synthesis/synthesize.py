@@ -25,8 +25,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from datasets.poses.estimation import PoseEstimator
-from datasets.runtime.artifacts import manifest_of, model_sha256
 from datasets.runtime.errors import InputError
+from datasets.runtime.manifests import manifest_of, model_sha256
 from datasets.runtime.progress import Progress
 from datasets.shards.encoded import EncodedImages, keypoints_to_json
 from datasets.shards.tars import read_samples, write_tar

@@ -13,9 +13,16 @@ from typing import Any
 
 import pandas as pd
 
-from datasets.runtime.artifacts import build, manifest_of, write_text_atomically
+from datasets.runtime.artifacts import build
+from datasets.runtime.atomic import write_text_atomically
 from datasets.runtime.errors import InputError
-from imagpose.config import ABLATIONS, AblateConfig, EvaluateGeneratorConfig, TrainGeneratorConfig
+from datasets.runtime.manifests import manifest_of
+from imagpose.config import (
+    ABLATIONS,
+    AblateConfig,
+    EvaluateGeneratorConfig,
+    TrainGeneratorConfig,
+)
 from imagpose.evaluation.evaluate import make_evaluation
 from imagpose.training.checkpoint import is_stable_diffusion
 from imagpose.training.train import make_generator

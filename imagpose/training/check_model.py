@@ -17,7 +17,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-from datasets.shards.encode import pick_device
+from datasets.runtime import devices
 from imagpose.canvas.view_grid import view_map
 from imagpose.config import SD_MODEL, CheckModelConfig, ModelConfig
 from imagpose.modeling.denoiser import IMAGPose, denoiser_from_unet2d
@@ -56,7 +56,7 @@ def _tiny_unet() -> UNet2DConditionModel:
 
 def run_check_model(config: CheckModelConfig) -> int:
     """Run every check and say how each went; returns 1 if one failed."""
-    device = pick_device(config.device)
+    device = devices.pick(config.device)
     torch.manual_seed(config.seed)
     unet = load_unet2d(config.init_from) if config.init_from else None
     if unet is None:

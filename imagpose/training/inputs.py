@@ -14,8 +14,8 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler
 from torch import Tensor, nn
 
-from datasets.runtime.artifacts import manifest_of, model_sha256
 from datasets.runtime.errors import InputError, WeightsError
+from datasets.runtime.manifests import manifest_of, model_sha256
 from datasets.shards.encode import load_image_encoder
 from datasets.shards.encoded import EncodedImages
 from datasets.sources.subsets import read_subset

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from datasets.runtime.artifacts import LOGS, write_text_atomically
+from datasets.runtime.atomic import write_text_atomically
+from datasets.runtime.manifests import LOGS
 from datasets.runtime.progress import Progress
 from imagpose.canvas.view_grid import VIEWS
 

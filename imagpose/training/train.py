@@ -22,9 +22,9 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from datasets.runtime.artifacts import SCRATCH
+from datasets.runtime import devices
 from datasets.runtime.errors import InputError
-from datasets.shards.encode import pick_device
+from datasets.runtime.manifests import SCRATCH
 from datasets.shards.loader import stream_steps
 from imagpose.canvas.training import ViewSource, canvas_counts
 from imagpose.config import TrainGeneratorConfig
@@ -72,7 +72,7 @@ def _accelerator(config: TrainGeneratorConfig) -> Accelerator:
     if config.device.startswith("cuda:"):
         torch.cuda.set_device(config.device)
     # accelerate left to itself makes no process group where there is no GPU: each process would train all by itself
-    on_cpu = pick_device(config.device).type == "cpu"
+    on_cpu = devices.pick(config.device).type == "cpu"
     accelerator = Accelerator(cpu=on_cpu, mixed_precision=config.precision)
     if accelerator.num_processes != (started := int(os.environ.get("WORLD_SIZE", "1"))):
         raise InputError(

@@ -10,8 +10,9 @@ from typing import Any
 
 import pandas as pd
 
-from datasets.runtime.artifacts import manifest_of, write_text_atomically
+from datasets.runtime.atomic import write_text_atomically
 from datasets.runtime.errors import ArtifactError, InputError
+from datasets.runtime.manifests import manifest_of
 from reid.benchmark.statistics import METRICS, gains, per_query_metrics, statistics
 from reid.benchmark.tables import markdown, plain_table
 from reid.config import ARMS, BenchmarkConfig, TrainReidConfig

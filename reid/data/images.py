@@ -22,8 +22,8 @@ from PIL import Image
 from torch import Tensor
 
 from datasets.poses.views import open_picture
-from datasets.runtime.artifacts import is_complete, manifest_of
 from datasets.runtime.errors import DatasetLayoutError
+from datasets.runtime.manifests import is_complete, manifest_of
 from datasets.runtime.progress import Progress
 from reid.config import AugmentationConfig
 from reid.data.folders import iterate_folder

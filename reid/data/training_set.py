@@ -12,8 +12,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 import torch
 
-from datasets.runtime.artifacts import is_complete, manifest_of
 from datasets.runtime.errors import DatasetLayoutError, InputError
+from datasets.runtime.manifests import is_complete, manifest_of
 from reid.config import TrainReidConfig
 from reid.data.folders import find_table, iterate_folder, read_table
 from reid.data.images import ImageSet, read_images, select

@@ -11,11 +11,12 @@ import pyarrow.parquet as pq
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from datasets.runtime.artifacts import manifest_of
+from datasets.runtime import devices
 from datasets.runtime.errors import ArtifactError, InputError, WeightsError
+from datasets.runtime.manifests import manifest_of
 from reid.config import EvaluateReidConfig, NetworkConfig, TrainReidConfig
 from reid.data.images import read_images
-from reid.evaluation.features import Features, choose_device, evaluate, evaluate_features, write_metrics
+from reid.evaluation.features import Features, evaluate, evaluate_features, write_metrics
 from reid.evaluation.ranking import Labels
 from reid.training.model import ReidNetwork, assemble_network, seeded_backbone
 
@@ -27,7 +28,7 @@ def make_evaluation(config: EvaluateReidConfig, directory: Path) -> dict[str, An
         metrics = evaluate_features(query, gallery, directory, config.max_rank, config.rerank)
         write_metrics(directory, metrics)
         return metrics
-    device = choose_device(config.device)
+    device = devices.pick(config.device)
     network, settings = load_network(config.run)
     size = (settings.height, settings.width)
     query, gallery = (read_images(config.test_shards, s, size, workers=config.workers) for s in ("query", "gallery"))

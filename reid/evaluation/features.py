@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from datasets.runtime.artifacts import write_text_atomically
+from datasets.runtime.atomic import write_text_atomically
 from datasets.runtime.progress import Progress
 from reid.config import RerankConfig
 from reid.data.images import ImageSet, normalise

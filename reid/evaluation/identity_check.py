@@ -16,13 +16,15 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from datasets.runtime.artifacts import file_sha256, manifest_of
+from datasets.runtime import devices
 from datasets.runtime.errors import InputError
+from datasets.runtime.hashing import file_sha256
+from datasets.runtime.manifests import manifest_of
 from reid.config import CheckIdentityConfig, TrainReidConfig
 from reid.data.images import read_images
 from reid.data.training_set import read_synthetic_table, subset_keys
 from reid.evaluation.evaluate import load_network
-from reid.evaluation.features import choose_device, extract_features
+from reid.evaluation.features import extract_features
 from reid.evaluation.ranking import normalised
 
 logger = logging.getLogger(__name__)
@@ -49,7 +51,7 @@ def make_identity_check(config: CheckIdentityConfig, directory: Path) -> dict[st
     Raises: InputError: the judge was trained on synthetic images or another subset, or somebody has no real image.
     """
     refuse_partial_judge(config)
-    device = choose_device(config.device)
+    device = devices.pick(config.device)
     network, settings = load_network(config.run)
     size = (settings.height, settings.width)
     keys = None if config.subsets is None else subset_keys(config.subsets, config.fraction, config.draw)

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from datasets.runtime.artifacts import is_complete, manifest_of
 from datasets.runtime.errors import ArtifactError
+from datasets.runtime.manifests import is_complete, manifest_of
 from reid.benchmark.benchmark import arm_rank
 from reid.config import TrainReidConfig
 

@@ -18,7 +18,7 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from datasets.runtime.artifacts import is_complete, manifest_of
+from datasets.runtime.manifests import is_complete, manifest_of
 from reid.config import ReportConfig
 from reid.report import text as report_text
 from reid.report.cards import read_card

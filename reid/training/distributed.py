@@ -16,8 +16,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, distributed, nn
 
+from datasets.runtime import devices
 from datasets.runtime.errors import InputError
-from reid.evaluation.features import choose_device
 
 
 class Processes:
@@ -38,7 +38,7 @@ class Processes:
             )
         self.count, self.rank = count, 0
         if count == 1:
-            self.device = choose_device(device)
+            self.device = devices.pick(device)
             return
         from accelerate import PartialState  # only here: its import takes a second
 

@@ -22,8 +22,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from datasets.runtime.artifacts import SCRATCH, manifest_of
 from datasets.runtime.errors import ArtifactError, InputError, WeightsError
+from datasets.runtime.manifests import SCRATCH, manifest_of
 from datasets.runtime.progress import Progress
 from reid.config import TrainReidConfig, run_name
 from reid.data.images import augment, read_images

@@ -15,8 +15,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from datasets.runtime.artifacts import file_sha256
 from datasets.runtime.errors import WeightsError
+from datasets.runtime.hashing import file_sha256
 
 HUB_REPOSITORY = "lllyasviel/Annotators"
 HUB_REVISION = "982e7edaec38759d914a963c48c4726685de7d96"

@@ -14,7 +14,7 @@ from datasets.poses.skeleton import JOINTS, missing_keypoints, scale_keypoints
 from datasets.poses.tiny.decoding import decode_person
 from datasets.poses.tiny.network import TinyPoseNetwork, load_network
 from datasets.poses.tiny.targets import to_pixels
-from datasets.runtime.artifacts import file_sha256
+from datasets.runtime.hashing import file_sha256
 
 HEAD = ("nose", "right_eye", "left_eye", "right_ear", "left_ear")
 MIN_SCORES = np.array([0.4 if joint in HEAD else 0.2 for joint in JOINTS], np.float32)

@@ -22,7 +22,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from datasets.poses.skeleton import JOINT_COUNT
 from datasets.poses.tiny.targets import FIELD_COUNT, STRIDE
-from datasets.runtime.artifacts import Config
+from datasets.runtime.config import Config
 from datasets.runtime.errors import WeightsError
 
 WEIGHTS_FILE = "weights.safetensors"

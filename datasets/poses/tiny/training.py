@@ -28,9 +28,10 @@ from datasets.poses.tiny.network import NetworkConfig, TinyPoseNetwork, fold_nor
 from datasets.poses.tiny.people import People, load_people, split_by_identity
 from datasets.poses.tiny.quality import pose_quality
 from datasets.poses.tiny.targets import field_targets, field_weights, heat_targets, to_cells, to_pixels
-from datasets.runtime.artifacts import is_complete, manifest_of, write_text_atomically
-from datasets.runtime.training_run import Run, set_rate
-from datasets.shards.encode import pick_device
+from datasets.runtime import devices
+from datasets.runtime.atomic import write_text_atomically
+from datasets.runtime.manifests import is_complete, manifest_of
+from datasets.runtime.training_run import TrainingRun, set_learning_rate
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ EVALUATED_IMAGES = 1024
 
 def make_pose_network(config: TrainPoseConfig, directory: Path) -> dict[str, Any]:
     """Train and save a network; returns the held-out figures of each set."""
-    device = pick_device(config.device)
+    device = devices.pick(config.device)
     sets = [load_people(*pair, config.height, config.width) for pair in zip(config.images, config.poses, strict=True)]
     parts = [split_by_identity(people, config.seed) for people in sets]
     train, held_out = [part[0] for part in parts], [part[1] for part in parts]
@@ -49,10 +50,10 @@ def make_pose_network(config: TrainPoseConfig, directory: Path) -> dict[str, Any
     averaged = copy.deepcopy(network).eval().requires_grad_(False)
     optimizer = torch.optim.AdamW(network.parameters(), config.learning_rate, weight_decay=1e-4, fused=True)
     both = nn.ModuleDict({"network": network, "averaged": averaged})
-    run = Run(directory, "train-pose", config.steps, both, optimizer)
+    run = TrainingRun(directory, "train-pose", config.steps, both, optimizer)
     while run.step < config.steps:
         rate = learning_rate(run.step, config)
-        set_rate(optimizer, rate)
+        set_learning_rate(optimizer, rate)
         batch = draw_batch(train, config, run.step)
         network.train()
         losses = batch_losses(network, batch, config, device)

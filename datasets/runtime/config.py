@@ -1,0 +1,50 @@
+"""What every config of the project is built from: its base classes and the kinds of fields that stand for inputs."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Role(Enum):
+    """What a config field stands for in an artifact's key."""
+
+    ARTIFACT = "artifact"  # a finished artifact's folder: counts by its content
+    FILE = "file"  # a file of the user's: counts by its SHA-256
+    TREE = "tree"  # a folder of the user's: counts by the names, sizes and dates of its files
+    MODEL = "model"  # a saved model's folder: counts by the content of its files
+    RUNTIME = "runtime"  # how, not what: device, workers; never counts
+
+
+Artifact = Annotated[Path, Role.ARTIFACT]
+SourceFile = Annotated[Path, Role.FILE]
+SourceTree = Annotated[Path, Role.TREE]
+ModelFolder = Annotated[Path, Role.MODEL]
+
+
+class Config(BaseModel):
+    """Base of every config: frozen, typed, unknown fields refused, explained field by field."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=(), validate_default=True
+    )
+
+
+class StageConfig(Config):
+    """Settings of one stage whose result is an artifact."""
+
+    stage: ClassVar[str]
+    """Folder below the store, and the command's name unless `command` says another."""
+    package: ClassVar[str]
+    """The package whose command makes it: ``python -m {package} {stage}``."""
+    command: ClassVar[str | None] = None
+    """The command's name where two packages use the same word for stages of different names."""
+    stage_version: ClassVar[int] = 1
+    """Raised when the stage's code starts to give another result for the same settings."""
+
+    def further_inputs(self) -> dict[str, object]:
+        """What else the result depends on, as it counts in the key; nothing for most stages."""
+        return {}
