@@ -38,6 +38,7 @@ from datasets.runtime.atomic import write_text_atomically
 from datasets.runtime.config import Config, ModelFolder, Role, SourceFile
 from datasets.runtime.errors import InputError
 from datasets.runtime.manifests import model_sha256
+from datasets.runtime.precision import Precision
 from imagpose.canvas.layout import CanvasRequest, SourceImage
 from imagpose.config.fields import Unconditional
 from imagpose.evaluation.metrics import bootstrap_interval, psnr, ssim, ssim_within
@@ -92,7 +93,7 @@ class QualityConfig(Config):
     """People on the contact sheet, drawn at random."""
     batch_size: Annotated[int, Role.RUNTIME] = Field(16, ge=1)
     """Canvases at a time."""
-    precision: Literal["no", "bf16"] = "no"
+    precision: Precision = "fp32"
     """Arithmetic of the denoiser."""
     device: Annotated[str, Role.RUNTIME] = "auto"
     """'auto' (GPU when there is one), 'cpu', 'cuda'."""

@@ -9,20 +9,22 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
 import torch
-from datasets.runtime.schedules import warmup_cosine
 from pydantic import Field
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
 
 from benchmarks.rendered_people import People, render_people
+from datasets.runtime import devices
 from datasets.runtime.config import StageConfig
 from datasets.runtime.manifests import SCRATCH, manifest_of
+from datasets.runtime.precision import Precision
+from datasets.runtime.schedules import warmup_cosine
 from datasets.runtime.training_run import TrainingRun, set_learning_rate, step_generator
 from reid.config import AugmentationConfig, NetworkConfig
 from reid.data.images import augment, normalise
@@ -63,7 +65,7 @@ class JudgeConfig(StageConfig):
     """Pictures of a step, at random."""
     learning_rate: float = Field(6e-3, gt=0)
     """Adam's peak, after a warm-up of a tenth; then a cosine to zero."""
-    precision: Literal["no", "bf16"] = "bf16"
+    precision: Precision = "bf16"
     """Arithmetic of the judge's training; bf16 takes half the time where the processor has it."""
 
 
@@ -119,14 +121,14 @@ def _train(config: JudgeConfig, pictures: np.ndarray, directory: Path) -> ReidNe
     pixels = torch.from_numpy(pictures.reshape(-1, *pictures.shape[2:])).permute(0, 3, 1, 2)
     labels = torch.arange(config.identities).repeat_interleave(pictures.shape[1])
     optimizer = torch.optim.Adam(network.parameters(), config.learning_rate, weight_decay=5e-4)
-    run = TrainingRun(directory, "train the judge", config.steps, network, optimizer)
+    run = TrainingRun(directory, "train the judge", config.steps, {"network": network, "optimizer": optimizer})
     while run.step < config.steps:
         rate = warmup_cosine(run.step, config.steps, config.learning_rate, warmup=max(1, config.steps // 10), floor=0.0)
         set_learning_rate(optimizer, rate)
         generator = step_generator(config.seed, run.step)
         rows = torch.randint(len(pixels), (config.batch_size,), generator=generator)
         images = augment(pixels[rows], AUGMENTATION, generator).contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
+        with devices.autocast(torch.device("cpu"), config.precision):
             _, logits = network(images)
         loss = functional.cross_entropy(logits.float(), labels[rows], label_smoothing=0.1)
         optimizer.zero_grad(set_to_none=True)

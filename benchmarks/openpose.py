@@ -82,7 +82,7 @@ def whole_path(rounds: int) -> tuple[dict[str, float], dict[str, bool]]:
         weights, sha256 = random_weights(Path(folder))
         detector = OpenposeDetector(Body(weights))
         ours = load_openpose(weights, sha256)
-        single = load_openpose(weights, sha256, precision="float32")
+        single = load_openpose(weights, sha256, precision="fp32")
     picture = Image.fromarray(images[0])
     seconds = {
         "peer": best(lambda: detector(picture), 1, 3 * rounds),
@@ -123,7 +123,7 @@ def decoding(rounds: int) -> tuple[dict[str, float], dict[str, bool]]:
     blank, large = np.zeros((HEIGHT, WIDTH, 3), np.uint8), np.zeros((8 * HEIGHT, 8 * WIDTH, 3), np.uint8)
     peers = [controlnet_aux_body(GivenMaps(heatmaps[i : i + 1], pafs[i : i + 1])) for i in range(MAPS)]
     batches = [
-        OpenPose(GivenMaps(heatmaps[i : i + 16], pafs[i : i + 16]), "", precision="float32") for i in range(0, MAPS, 16)
+        OpenPose(GivenMaps(heatmaps[i : i + 16], pafs[i : i + 16]), "", precision="fp32") for i in range(0, MAPS, 16)
     ]
 
     def ours() -> list[np.ndarray]:

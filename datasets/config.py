@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from datasets.runtime.config import Artifact, Config, ModelFolder, Role, SourceFile, SourceTree, StageConfig
 from datasets.runtime.hashing import json_sha256
+from datasets.runtime.precision import Precision
 from datasets.shards.image_encoders import EncoderFolder, how_to_get
 
 Percent = Annotated[int, Field(gt=0, le=100)]
@@ -129,7 +130,7 @@ class TrainPoseConfig(StageConfig):
     """Last percent of the steps in which the learning rate falls to a hundredth."""
     average_decay: float = Field(0.999, ge=0, lt=1)
     """Decay a step of the running mean of the weights, which is what is saved."""
-    precision: Literal["float32", "bf16"] = "bf16"
+    precision: Precision = "bf16"
     """Arithmetic of the convolutions in training."""
     seed: int = Field(0, ge=0)
     """First weights, drawn crops, their changes and the held-out identities."""

@@ -9,8 +9,6 @@ from typing import Any
 
 from flows.config import RegenerateConfig
 
-PATHS = ("vae", "image_encoder", "generator")
-
 
 def regenerate_command(config: RegenerateConfig) -> str:
     """What to type, less where things lie on this machine and how many processes work: that changes no result."""

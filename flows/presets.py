@@ -207,6 +207,6 @@ def _published_weights(encode: EncodeSettings, token_patch: int, **fields: Any) 
         synthesize=SynthesizeSettings(
             steps=12, precision="bf16", pose_backend="openpose", pose_weights=WEIGHTS / "body_pose_model.pth"
         ),
-        reid=TrainReidSettings(precision="bfloat16"),
+        reid=TrainReidSettings(precision="bf16"),
         **fields,
     )

@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from datasets.runtime.config import Artifact, Config, Role, SourceFile, SourceTree, StageConfig
+from datasets.runtime.precision import Precision
 
 Percent = Annotated[int, Field(gt=0, le=100)]
 """A share in percent, as everywhere in this project: 20, not 0.2."""
@@ -172,8 +173,8 @@ class TrainReidSettings(Config):
     """Identity, triplet and centre loss."""
     schedule: ScheduleConfig = ScheduleConfig()
     """Length and learning rate."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the network's forward and backward pass; bfloat16 through autocast, for GPUs."""
+    precision: Precision = "fp32"
+    """Of the network's forward and backward pass: 'fp32', or 'bf16' through autocast, for GPUs."""
     rerank: RerankConfig | None = None
     """Also test with k-reciprocal re-ranking; its figures stand beside the headline's and never replace them."""
     max_rank: int = Field(10, ge=1)

@@ -61,7 +61,7 @@ class Painted(torch.nn.Module):
 
 
 def painted(**options) -> OpenPose:
-    return OpenPose(Painted(), "0" * 64, precision="float32", **options)
+    return OpenPose(Painted(), "0" * 64, precision="fp32", **options)
 
 
 # Maps
@@ -104,8 +104,8 @@ def test_images_of_several_sizes_come_back_in_their_order_whatever_the_batch(wei
         for name, parameter in network.named_parameters():
             if "Mconv7_stage6" in name:
                 parameter.mul_(40)  # random weights hardly light a joint
-    finds = [OpenPose(network, "", precision="float32", batch_size=size).estimate(images) for size in (1, 2)]
-    alone = OpenPose(network, "", precision="float32").estimate(images[1:2])
+    finds = [OpenPose(network, "", precision="fp32", batch_size=size).estimate(images) for size in (1, 2)]
+    alone = OpenPose(network, "", precision="fp32").estimate(images[1:2])
     for people in finds[0]:
         assert people.shape[1:] == (18, 3) and people.dtype == np.float32
     for first, second in zip(*finds, strict=True):
@@ -116,7 +116,7 @@ def test_images_of_several_sizes_come_back_in_their_order_whatever_the_batch(wei
 def test_people_are_in_pixels_of_the_image_whatever_its_size():
     heatmaps, pafs = crowd_maps(6)
     small, large = (
-        OpenPose(GivenMaps(heatmaps, pafs), "", precision="float32").estimate([picture(128 * k, 64 * k)] * 6)
+        OpenPose(GivenMaps(heatmaps, pafs), "", precision="fp32").estimate([picture(128 * k, 64 * k)] * 6)
         for k in (1, 4)
     )
     assert sum(map(len, small)) >= 10
@@ -125,7 +125,7 @@ def test_people_are_in_pixels_of_the_image_whatever_its_size():
 
 
 def test_bfloat16_gives_nearly_the_same_maps(weights):
-    single, half = (load_openpose(*weights, precision=name).maps([picture()])[0] for name in ("float32", "bfloat16"))
+    single, half = (load_openpose(*weights, precision=name).maps([picture()])[0] for name in ("fp32", "bf16"))
     assert (single - half).abs().max() < 0.02 * single.abs().max()
 
 

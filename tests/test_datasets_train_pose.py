@@ -27,8 +27,7 @@ from datasets.poses.tiny.quality import pose_quality
 from datasets.poses.tiny.targets import FIELD_LIMBS, field_targets, field_weights, heat_targets, to_cells, to_pixels
 from datasets.runtime.artifacts import build
 from datasets.runtime.errors import InputError, WeightsError
-from datasets.runtime.manifests import manifest_of
-from datasets.runtime.training_run import CHECKPOINT
+from datasets.runtime.manifests import SCRATCH, manifest_of
 from tests.small_sets import make, market_files, market_root, pose_csv, write_files
 
 PERSON = np.array(
@@ -271,7 +270,7 @@ def market(tmp_path_factory) -> TrainPoseConfig:
         checkpoint_every=2,
         measure_every=4,
         device="cpu",
-        precision="float32",
+        precision="fp32",
     )
 
 
@@ -296,7 +295,7 @@ def test_a_stopped_training_ends_with_the_weights_of_one_that_was_not(market, tm
     assert facts["steps"] == 6
     assert set(facts["held_out"][0]) == {"pck", "placed", "missed", "extra"}
     assert "non-commercial research" in (stopped / "README.md").read_text()
-    assert not (stopped / CHECKPOINT).exists()
+    assert not (stopped / SCRATCH).exists()
 
 
 def test_the_loss_of_a_small_set_falls(market):

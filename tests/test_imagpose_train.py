@@ -15,13 +15,14 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import load_file
 
 from datasets.runtime.artifacts import build
+from datasets.runtime.checkpoints import Checkpoints
 from datasets.runtime.errors import DivergedError, InputError
 from datasets.runtime.manifests import manifest_of
 from datasets.runtime.verify import verify
 from imagpose.canvas.layout import CanvasRequest, SourceFeatures
 from imagpose.canvas.training import CanvasPlan, make_batch
 from imagpose.config import ModelConfig, NoiseConfig, TrainGeneratorConfig
-from imagpose.training.checkpoint import load_denoiser, load_generator, save_generator, states
+from imagpose.training.checkpoint import load_denoiser, load_generator, save_generator
 from imagpose.training.inputs import FrozenParts, initial_denoiser
 from imagpose.training.objective import learning_rate_at, loss_sum, noise_of_step, total_weight
 from imagpose.training.train import Trainer
@@ -135,7 +136,7 @@ def test_a_run_killed_between_checkpoints_repeats_the_lost_steps(tmp_path, froze
     monkeypatch.setattr(first, "_train_step", killed_in_step_eleven)
     with pytest.raises(KeyboardInterrupt):
         first.run()
-    newest, _ = states(tmp_path / ".scratch")
+    newest, _ = Checkpoints(tmp_path / ".scratch").states()
     newest.write_bytes(b"cut off")  # damaged: the one before it serves
     second = trainer(tmp_path, frozen, optimizer=optimizer)
     assert second.step == 4
@@ -339,7 +340,7 @@ def test_the_newest_states_are_kept_and_an_equal_retraining_has_equal_content(tm
         def make(settings: TrainGeneratorConfig, directory: Path) -> dict:
             run = Trainer(settings, directory, RandomImages(), frozen, Accelerator(cpu=True))
             summary = run.run()
-            contents.append([path.name for path in states(directory / ".scratch")])
+            contents.append([path.name for path in Checkpoints(directory / ".scratch").states()])
             run.use_average()
             save_generator(directory, frozen.generator(run.model, run.scheduler))
             return summary

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from imagpose.training.checkpoint import states
+from datasets.runtime.checkpoints import Checkpoints
 from tests.small_encoded import encoded_artifact
 from tests.training_worker import STEPS, new_trainer
 
@@ -76,7 +76,7 @@ def test_two_processes_make_the_steps_of_one_and_stop_at_the_same_one(tmp_path, 
             assert ours == pytest.approx(theirs, rel=2e-4)
     first, second = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1))
     assert first == second == {"step": 3, "code": 143}
-    assert states(tmp_path / "stopped" / ".scratch")[0].name == "state-00000003.safetensors"
+    assert Checkpoints(tmp_path / "stopped" / ".scratch").states()[0].name == "state-00000003.safetensors"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="about machines without a GPU")

@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from datasets.runtime.schedules import warmup_cosine
 from PIL import Image
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from datasets.runtime.artifacts import build
 from datasets.runtime.errors import ArtifactError, InputError
+from datasets.runtime.manifests import SCRATCH
+from datasets.runtime.schedules import warmup_cosine
 from datasets.runtime.training_run import TrainingRun, step_generator
 from datasets.shards.encode import load_image_encoder, load_vae
 from imagpose.config import TrainImageEncoderConfig, TrainVaeConfig
@@ -63,7 +64,7 @@ def vae_config(shards: Path, **fields: object) -> TrainVaeConfig:
         "steps": 8,
         "batch_size": 4,
         "checkpoint_every": 3,
-        "precision": "no",
+        "precision": "fp32",
         "device": "cpu",
     }
     return TrainVaeConfig(shards=shards, **{**given, **fields})
@@ -79,7 +80,7 @@ def encoder_config(shards: Path, **fields: object) -> TrainImageEncoderConfig:
         "steps": 8,
         "identities_per_batch": 4,
         "checkpoint_every": 3,
-        "precision": "no",
+        "precision": "fp32",
         "device": "cpu",
     }
     return TrainImageEncoderConfig(shards=shards, **{**given, **fields})
@@ -125,15 +126,15 @@ def test_a_killed_training_goes_on_to_the_same_weights(
             if self.step == 5:
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "Run", Killed)
+    monkeypatch.setattr(module, "TrainingRun", Killed)
     with pytest.raises(KeyboardInterrupt):
         build(config, make, output=tmp_path / "parts")
-    monkeypatch.setattr(module, "Run", TrainingRun)
+    monkeypatch.setattr(module, "TrainingRun", TrainingRun)
     parts = build(config, make, output=tmp_path / "parts")
     file = "diffusion_pytorch_model.safetensors" if kind == "vae" else "model.safetensors"
     one, other = load_file(whole / file), load_file(parts / file)
     assert all(torch.equal(one[name], other[name]) for name in one)
-    assert not list(parts.glob("*checkpoint*"))
+    assert not (parts / SCRATCH).exists()
 
 
 def test_new_weights_depend_on_the_seed_alone(shards: Path) -> None:

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from datasets.runtime.artifacts import build
 from datasets.runtime.config import StageConfig
 from datasets.runtime.errors import ArtifactError, InputError
-from datasets.runtime.manifests import is_complete, manifest_of
+from datasets.runtime.manifests import SCRATCH, is_complete, manifest_of
 from reid.__main__ import COMMANDS
 from reid.benchmark.benchmark import make_benchmark, read_results
 from reid.benchmark.statistics import bootstrap_gain, t_interval
@@ -40,7 +40,7 @@ from reid.data.training_set import fewest_first, synthetic_cameras
 from reid.evaluation.evaluate import make_evaluation
 from reid.evaluation.identity_check import make_identity_check
 from reid.training import train
-from reid.training.train import CHECKPOINT, make_run
+from reid.training.train import make_run
 
 SMALL = {
     "network": NetworkConfig(backbone="test_resnet.r160_in1k", weights="none", height=32, width=16),
@@ -157,7 +157,7 @@ def test_a_run_learns_and_writes_all_that_the_table_and_the_report_need(runs):
     expected = per_query.set_index("query").first_rank
     assert (first == expected[first.index]).all()
     assert ranked.groupby("query").size().eq(10).all() and not ranked.gallery.str.startswith("g-1").any()
-    assert not (runs[0] / CHECKPOINT).exists()
+    assert not (runs[0] / SCRATCH).exists()
 
 
 def test_a_run_with_synthetic_images_counts_only_the_usable_ones(runs):
@@ -219,13 +219,13 @@ def test_a_killed_run_goes_on_from_its_checkpoint_and_ends_with_the_same_content
     root = Path(__file__).resolve().parent.parent
     child = subprocess.Popen(command, cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 180
-    while not list(tmp_path.glob(f"train-reid/*.partial/{CHECKPOINT}")) and child.poll() is None:
+    while not list(tmp_path.glob(f"train-reid/*.partial/{SCRATCH}/state-*")) and child.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     child.send_signal(signal.SIGKILL)
     assert child.wait(10) == -signal.SIGKILL
     (partial,) = tmp_path.glob("train-reid/*.partial")
-    assert (partial / CHECKPOINT).is_file()
+    assert list((partial / SCRATCH).glob("state-*"))
     again = build(config, make_run, store=tmp_path)
     assert manifest_of(again)["content_sha256"] == manifest_of(runs[0])["content_sha256"]
 

@@ -178,11 +178,11 @@ def _make_parts(parts: list[Part], config: ExtractPosesConfig, folder: Path) -> 
 def _pool(config: ExtractPosesConfig, workers: int) -> Iterator[ProcessPoolExecutor]:
     # spawn: a forked child of a process with threads (Prefect, torch) can hang.
     context = multiprocessing.get_context("spawn")
-    devices = context.SimpleQueue()
+    numbers = context.SimpleQueue()
     for number in range(workers):
-        devices.put(number)
+        numbers.put(number)
     pool = ProcessPoolExecutor(
-        workers, mp_context=context, initializer=_start_worker, initargs=(config, devices, workers)
+        workers, mp_context=context, initializer=_start_worker, initargs=(config, numbers, workers)
     )
     try:
         yield pool

@@ -44,6 +44,8 @@ BAD_PATH = (
 """What the system says of a path that cannot be written or read as it was given: the user's to mend."""
 NO_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 """Control characters, and bytes of an argument that are not UTF-8."""
+PICK_DEVICE = "datasets.runtime.devices:pick"
+"""Imported only when a command with a device is about to work: it needs torch."""
 IO_ERROR, BUSY = 74, 75
 """Exit codes of what may pass by itself (EX_IOERR, EX_TEMPFAIL of sysexits.h): a disk or network that failed, another
 process at work on the same artifact. A flow tries again after these, and after no other."""
@@ -138,6 +140,7 @@ def run_command(program: str, command: Command, arguments: Sequence[str]) -> int
     else:
         configs = [parse_config(config_class, rest, program)]
     if not issubclass(config_class, StageConfig):
+        _check_device(configs[0])
         return int(load_name(command.run)(configs[0]) or 0)
     if own["output"] and len(configs) > 1:
         raise InputError("--output names one folder, but several --config were given; use --store")
@@ -151,7 +154,18 @@ def _build_one(config: StageConfig, command: Command, own: Mapping[str, Any]) ->
     if not own["output"] and is_complete(directory := artifact_directory(config, store)):
         return directory  # found before the stage's module, and with it torch, is imported
     output = Path(own["output"]) if own["output"] else None
+    _check_device(config)
     return build(config, load_name(command.run), store=store, output=output)
+
+
+def _check_device(config: BaseModel) -> None:
+    """Refuse a GPU that is not there before any work; a command without the field `device` needs none.
+
+    Raises:
+        InputError: see `datasets.runtime.devices.pick`.
+    """
+    if (device := getattr(config, "device", None)) is not None:
+        load_name(PICK_DEVICE)(device)
 
 
 def _split_own_options(arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
@@ -190,15 +204,10 @@ def read_config(config_class: type[BaseModel], file: Path) -> Any:
         raise InputError(f"--config {file}: is not UTF-8 text, expected a JSON file") from None
 
 
-def parse_config(
-    config_class: type[BaseModel], arguments: Sequence[str], program: str, defaults: Mapping[str, Any] | None = None
-) -> Any:
+def parse_config(config_class: type[BaseModel], arguments: Sequence[str], program: str) -> Any:
     """A config from command-line flags: ``--field value``, ``--outer.inner value``, lists as ``1,2`` or JSON.
 
     A flag may be spelled with hyphens or, like its field, with underscores.
-
-    Args:
-        defaults: values (nested) that a flag may override, for example those of a preset.
     """
     from pydantic_settings import BaseSettings, SettingsConfigDict
     from pydantic_settings.exceptions import SettingsError
@@ -229,7 +238,7 @@ def parse_config(
         raise InputError(f"{one_line(error).removeprefix('error parsing CLI: ')} (--help lists the fields)") from None
     if empty := _first_empty(given):
         raise InputError(f"--{empty.replace('_', '-')} is empty; give a value, or leave the option out")
-    return config_class.model_validate(_merged(defaults or {}, given))
+    return config_class.model_validate(given)
 
 
 def _as_flag(argument: str) -> str:
@@ -245,14 +254,6 @@ def _first_empty(given: Mapping[str, Any], prefix: str = "") -> str | None:
         if inner or value == "" or (isinstance(value, list) and "" in value):
             return inner or f"{prefix}{name}"
     return None
-
-
-def _merged(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(defaults)
-    for name, value in given.items():
-        both = isinstance(value, Mapping) and isinstance(merged.get(name), Mapping)
-        merged[name] = _merged(merged[name], value) if both else value
-    return merged
 
 
 def one_line(error: Exception) -> str:

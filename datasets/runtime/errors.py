@@ -25,6 +25,14 @@ class WeightsError(InputError):
     """Model weights are missing, of another architecture, truncated, or not in a safe format."""
 
 
+class DivergedError(InputError):
+    """A training's loss is not finite any more; another learning rate or precision is the way out.
+
+    Like every `InputError` it is told in one line and ends the command with exit code 2: the same settings would
+    diverge again.
+    """
+
+
 def printable(name: str) -> str:
     """A file name as valid UTF-8 without control characters: undecodable bytes as escapes."""
     text = name.encode("utf-8", "backslashreplace").decode("utf-8")

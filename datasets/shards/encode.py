@@ -25,6 +25,7 @@ from PIL import Image
 
 from datasets.config import EncodeConfig
 from datasets.poses.views import keypoints_in_view, open_picture
+from datasets.runtime import devices
 from datasets.runtime.atomic import write_text_atomically
 from datasets.runtime.errors import ArtifactError, InputError, WeightsError
 from datasets.runtime.hashing import json_sha256
@@ -47,19 +48,6 @@ PIXEL_STATISTICS = {
 """Mean and standard deviation of RGB in [0, 1] that each encoder was trained with (ImageNet's; CLIP's)."""
 CPU_CHUNK = 16
 """Pictures that go through a model at once on a CPU: twice as fast as 64, which fall out of the cache."""
-
-
-def pick_device(name: str) -> torch.device:
-    """The device a config names; 'auto' is the GPU when there is one."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise InputError(f"device '{name}' is unknown; use 'auto', 'cpu' or 'cuda'") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device '{name}': this machine has no usable GPU; use 'cpu' or 'auto'")
-    return device
 
 
 def load_vae(folder: Path) -> Any:
@@ -126,7 +114,7 @@ class FeatureEncoder:
 
     def __init__(self, config: EncodeConfig) -> None:
         self.config = config
-        self.device = pick_device(config.device)
+        self.device = devices.pick(config.device)
         self.vae = load_vae(config.vae).to(self.device, memory_format=torch.channels_last)
         self.image_encoder = load_image_encoder(config.image_encoder).to(self.device)
         self.scaling_factor = float(self.vae.config.scaling_factor)

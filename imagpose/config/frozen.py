@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
 
 from datasets.runtime.config import Artifact, Config, ModelFolder, Role, SourceFile, StageConfig
+from datasets.runtime.precision import Precision
 from imagpose.config.fields import Device
 
 TINY_VIEW = (128, 64)
@@ -56,7 +57,7 @@ class TrainVaeSettings(Config):
     """Use so many images, drawn by `seed`; all if not given."""
     seed: int = Field(0, ge=0)
     """Initialisation and order of the images."""
-    precision: Literal["no", "bf16"] = "bf16"
+    precision: Precision = "bf16"
     """Arithmetic of training; bf16 is twice as fast on a CPU with AVX512-BF16. Saved weights are float32."""
     checkpoint_every: Annotated[int, Role.RUNTIME] = Field(250, ge=1)
     """Steps between checkpoints."""
@@ -121,7 +122,7 @@ class TrainImageEncoderSettings(Config):
     """Use so many images, whole identities first; all if not given."""
     seed: int = Field(0, ge=0)
     """Initialisation and order of the images."""
-    precision: Literal["no", "bf16"] = "bf16"
+    precision: Precision = "bf16"
     """Arithmetic of training; bf16 is faster on a CPU with AVX512-BF16. Saved weights are float32."""
     checkpoint_every: Annotated[int, Role.RUNTIME] = Field(500, ge=1)
     """Steps between checkpoints."""

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from datasets.config import TINY_POSE_WEIGHTS, Percent
 from datasets.runtime.config import Artifact, Config, ModelFolder, Role, SourceFile, StageConfig
+from datasets.runtime.precision import Precision
 from imagpose.config.fields import Device, Unconditional
 
 
@@ -48,7 +49,7 @@ class SynthesizeSettings(Config):
     """Canvases kept as source -> poses -> images rows for the report."""
     batch_size: Annotated[int, Role.RUNTIME] = Field(16, ge=1)
     """Canvases at a time."""
-    precision: Literal["no", "bf16"] = "no"
+    precision: Precision = "fp32"
     """Arithmetic of the denoiser."""
     compile: Annotated[bool, Role.RUNTIME] = False
     """torch.compile the denoiser: worth its start-up for thousands of images on a GPU only."""
@@ -143,7 +144,7 @@ class EvaluateGeneratorConfig(StageConfig):
     """Canvases of a file of pictures, the unit that an interrupted run loses at most."""
     batch_size: Annotated[int, Role.RUNTIME] = Field(16, ge=1)
     """Canvases at a time."""
-    precision: Literal["no", "bf16"] = "no"
+    precision: Precision = "fp32"
     """Arithmetic of the denoiser."""
     device: Device = "auto"
     """'auto' (GPU when there is one), 'cpu', 'cuda', 'cuda:1'."""

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from datasets.config import Percent
 from datasets.runtime.config import Artifact, Config, ModelFolder, Role, SourceFile, StageConfig
+from datasets.runtime.precision import Precision
 from imagpose.config.fields import Device, Probability
 
 
@@ -145,7 +146,7 @@ class TrainGeneratorSettings(Config):
     """Parts in which a process computes its share of the batch: less memory, the same gradient."""
     workers: Annotated[int, Role.RUNTIME] = Field(0, ge=0)
     """Processes (for each of torchrun's) that read and lay out batches ahead; 0: none. A GPU wants 2 to 4."""
-    precision: Literal["no", "bf16"] = "no"
+    precision: Precision = "fp32"
     """Mixed precision, by accelerate."""
     compile: Annotated[bool, Role.RUNTIME] = False
     """torch.compile the denoiser: worth its start-up on long runs only."""

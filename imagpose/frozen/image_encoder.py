@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
-from datasets.runtime.schedules import warmup_cosine
 from torch import Tensor, nn
 from transformers import Dinov2Config, Dinov2Model
 
 from datasets.runtime import devices
 from datasets.runtime.errors import InputError
+from datasets.runtime.schedules import warmup_cosine
 from datasets.runtime.training_run import TrainingRun, set_learning_rate, step_generator
 from datasets.shards.encode import PIXEL_STATISTICS, load_image_encoder
 from imagpose.config import TrainImageEncoderConfig
@@ -105,7 +105,7 @@ def make_image_encoder(config: TrainImageEncoderConfig, directory: Path) -> dict
     logger.info("%d images of %d people to train on, %d images held out", len(train), len(pids), len(held_out))
     encoder.set_attn_implementation("eager")  # on a CPU twice as fast to train as the fused attention
     optimizer = _optimizer(model, config)
-    run = TrainingRun(directory, "train-image-encoder", config.steps, model, optimizer)
+    run = TrainingRun(directory, "train-image-encoder", config.steps, {"model": model, "optimizer": optimizer})
     groups = [np.flatnonzero(train.pids == pid) for pid in pids]
     model.train()
     while run.step < config.steps:
@@ -117,7 +117,7 @@ def make_image_encoder(config: TrainImageEncoderConfig, directory: Path) -> dict
         rows = _draw_rows(groups, config, generator)
         clean = augment(train.pixels[torch.from_numpy(rows)].float() / 255, generator)
         seen = erase(clean, generator)
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+        with devices.autocast(device, config.precision):
             features, rebuilding = model(seen.to(device), clean.to(device))
         identity, accuracy = contrastive_loss(features.float(), torch.from_numpy(train.pids[rows]).to(device))
         loss = identity + config.reconstruction_weight * rebuilding.float()

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
-from datasets.runtime.schedules import warmup_cosine
 from diffusers import AutoencoderKL
 from PIL import Image
 from torch import Tensor
@@ -24,6 +23,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from datasets.runtime import devices
 from datasets.runtime.errors import InputError
+from datasets.runtime.schedules import warmup_cosine
 from datasets.runtime.training_run import TrainingRun, set_learning_rate, step_generator
 from datasets.shards.encode import load_vae
 from imagpose.config import TrainVaeConfig
@@ -123,7 +123,7 @@ def make_vae(config: TrainVaeConfig, directory: Path) -> dict[str, Any]:
         [*vae.post_quant_conv.parameters(), *vae.decoder.parameters()] if config.freeze_encoder else vae.parameters()
     )
     optimizer = torch.optim.AdamW(trained, config.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
-    run = TrainingRun(directory, "train-vae", config.steps, vae, optimizer)
+    run = TrainingRun(directory, "train-vae", config.steps, {"vae": vae, "optimizer": optimizer})
     start_quality = measure_vae(vae, held_out, device, judge) if config.init_from and run.step == 0 else None
     vae.train()
     while run.step < config.steps:
@@ -133,7 +133,7 @@ def make_vae(config: TrainVaeConfig, directory: Path) -> dict[str, Any]:
         set_learning_rate(optimizer, rate)
         generator = step_generator(config.seed, run.step)
         images = _batch(train, config, generator).to(device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+        with devices.autocast(device, config.precision):
             losses = vae_losses(vae, images, config, generator, perceptual)
         optimizer.zero_grad(set_to_none=True)
         losses["loss"].backward()

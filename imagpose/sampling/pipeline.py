@@ -342,7 +342,7 @@ def _noise_level(scheduler: Any, timestep: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def load_pipeline(
-    folder: Path, device: torch.device, *, precision: str = "no", photographs: bool = True
+    folder: Path, device: torch.device, *, precision: str = "fp32", photographs: bool = True
 ) -> IMAGPosePipeline:
     """A saved generator, ready to sample.
 

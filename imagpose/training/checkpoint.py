@@ -1,20 +1,18 @@
-"""Generators and training states on disk. Safetensors only; a reader never sees half a file."""
+"""Generators on disk, in diffusers' layout. Safetensors only."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from safetensors import SafetensorError
+from torch import nn
 
 from datasets.runtime.errors import WeightsError
 from imagpose.modeling.denoiser import COMPONENTS, IMAGPose
@@ -22,10 +20,7 @@ from imagpose.modeling.feature_conditioning import FeatureConditioning
 from imagpose.modeling.pose_encoder import PoseEncoder
 from imagpose.modeling.unet import IMAGPoseUNet
 from imagpose.sampling.pipeline import IMAGPosePipeline, load_pipeline
-from imagpose.training.optimizer import DenoiserOptimizer
 
-STATE = "state-{step:08d}.safetensors"
-"""Name of a training state; states lie in the scratch folder of the unfinished artifact."""
 FROZEN_FILES = ("config.json", "preprocessor_config.json")
 
 
@@ -124,64 +119,3 @@ def _opened(kind: Any, folder: Path) -> Any:
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise WeightsError(f"{folder} cannot be opened as {kind.__name__}: {reason}") from error
-
-
-def save_state(
-    folder: Path, step: int, model: nn.Module, average: Sequence[Tensor], optimizer: DenoiserOptimizer, keep: int
-) -> None:
-    """Write weights, averaged weights and optimiser after `step` steps, and delete all but the newest `keep` states.
-
-    Args: folder: of the states; made if it is not there.
-    """
-    names = [name for name, _ in model.named_parameters()]
-    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    tensors |= {f"average.{name}": tensor for name, tensor in zip(names, average, strict=bool(average))}
-    tensors |= {f"optimizer.{name}": tensor for name, tensor in optimizer.state().items()}
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / STATE.format(step=step)
-    temporary = folder / f".{path.name}.tmp"
-    save_file({key: tensor.detach().contiguous() for key, tensor in tensors.items()}, temporary, {"step": str(step)})
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    for old in states(folder)[keep:]:
-        old.unlink()
-
-
-def states(folder: Path) -> list[Path]:
-    """The training states in a folder, newest first."""
-    return sorted(folder.glob("state-*.safetensors"), reverse=True)
-
-
-def load_state(folder: Path, model: nn.Module, average: Sequence[Tensor], optimizer: DenoiserOptimizer) -> int:
-    """Put back the newest readable state; returns its step, 0 if there is none.
-
-    Raises: WeightsError: states exist, but none can be used.
-    """
-    reasons = []
-    for path in states(folder):
-        try:
-            with safe_open(path, "pt") as file:
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-                step = int(file.metadata()["step"])
-            _put_back(tensors, model, average, optimizer)
-            return step
-        except (SafetensorError, OSError, KeyError, RuntimeError, ValueError) as error:
-            reasons.append(f"{path}: {error}")
-    if reasons:
-        raise WeightsError(f"no checkpoint can be read ({'; '.join(reasons)}); delete {folder.parent} to start anew")
-    return 0
-
-
-def _put_back(
-    tensors: dict[str, Tensor], model: nn.Module, average: Sequence[Tensor], optimizer: DenoiserOptimizer
-) -> None:
-    def part(prefix: str) -> dict[str, Tensor]:
-        return {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
-
-    model.load_state_dict(part("model."))
-    names = [name for name, _ in model.named_parameters()]
-    averaged = part("average.")
-    for name, tensor in zip(names, average, strict=bool(average)):
-        tensor.copy_(averaged[name])
-    optimizer.load_state(part("optimizer."))

@@ -23,13 +23,14 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from datasets.runtime import devices
-from datasets.runtime.errors import InputError
+from datasets.runtime.checkpoints import Checkpoints
+from datasets.runtime.errors import DivergedError, InputError
 from datasets.runtime.manifests import SCRATCH
 from datasets.shards.loader import stream_steps
 from imagpose.canvas.training import ViewSource, canvas_counts
 from imagpose.config import TrainGeneratorConfig
 from imagpose.training.batches import StepBatch, StepReader
-from imagpose.training.checkpoint import load_state, save_generator, save_state
+from imagpose.training.checkpoint import save_generator
 from imagpose.training.inputs import FrozenParts, check_view_size, hold_out, initial_denoiser, read_training_images
 from imagpose.training.log import TrainingLog, TrainingProgress, peak_memory_mib
 from imagpose.training.noise import noise_scheduler, timestep_weights
@@ -42,10 +43,6 @@ from imagpose.training.validation import questions, validation_losses
 logger = logging.getLogger(__name__)
 
 TERMINATED = 128 + signal.SIGTERM
-
-
-class DivergedError(InputError):
-    """The loss is not finite; another learning rate or precision is the way out."""
 
 
 def make_generator(config: TrainGeneratorConfig, directory: Path) -> dict[str, Any]:
@@ -73,7 +70,7 @@ def _accelerator(config: TrainGeneratorConfig) -> Accelerator:
         torch.cuda.set_device(config.device)
     # accelerate left to itself makes no process group where there is no GPU: each process would train all by itself
     on_cpu = devices.pick(config.device).type == "cpu"
-    accelerator = Accelerator(cpu=on_cpu, mixed_precision=config.precision)
+    accelerator = Accelerator(cpu=on_cpu, mixed_precision="no" if config.precision == "fp32" else config.precision)
     if accelerator.num_processes != (started := int(os.environ.get("WORLD_SIZE", "1"))):
         raise InputError(
             f"torchrun started {started} processes, but accelerate sees {accelerator.num_processes}; "
@@ -112,10 +109,11 @@ class Trainer:
         self.optimizer = DenoiserOptimizer(
             self.model.named_parameters(), config.optimizer, config.learning_rate, config.weight_decay
         )
-        self.states = self.directory / SCRATCH
-        self.step = load_state(self.states, self.model, self.average, self.optimizer)
-        if self.step:
-            logger.info("going on from step %d", self.step)
+        names = [name for name, _ in self.model.named_parameters()]
+        averaged = dict(zip(names, self.average, strict=bool(self.average)))
+        self.parts = {"model": self.model, "average": averaged, "optimizer": self.optimizer}
+        self.checkpoints = Checkpoints(self.directory / SCRATCH, config.keep_checkpoints)
+        self.step = int(self.checkpoints.restore(self.parts)["step"])
         self.wrapped = self.accelerator.prepare_model(self.model)
         self.network = torch.compile(self.wrapped) if config.compile else self.wrapped
 
@@ -228,8 +226,8 @@ class Trainer:
         ways = [f"--learning-rate below {config.learning_rate:g}"]
         if config.warmup_steps < 100:
             ways.append(f"--warmup-steps above {config.warmup_steps}")
-        if config.precision != "no":
-            ways.append("--precision no")
+        if config.precision != "fp32":
+            ways.append("--precision fp32")
         return (
             f"the loss is not finite at step {step} (learning rate {rate:g}); try {', or '.join(ways)}; nothing was "
             "saved after that step"
@@ -238,7 +236,7 @@ class Trainer:
     def _save(self, log: TrainingLog) -> None:
         if self.accelerator.is_main_process:
             log.write()
-            save_state(self.states, self.step, self.model, self.average, self.optimizer, self.config.keep_checkpoints)
+            self.checkpoints.save(self.step, self.parts)
         self.accelerator.wait_for_everyone()
 
     def _look(self, log: TrainingLog, done: bool) -> None:

@@ -34,13 +34,6 @@ from reid.training.model import ReidNetwork
 logger = logging.getLogger(__name__)
 
 
-def choose_device(name: str) -> torch.device:
-    """'auto' is the first GPU, or the CPU where there is none."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
-
-
 def extract_features(
     network: ReidNetwork, pixels_u8: Tensor, device: torch.device, *, batch_size: int = 128, label: str = "features"
 ) -> np.ndarray:

@@ -37,12 +37,12 @@ class Processes:
                 f"--processes {count} ...'"
             )
         self.count, self.rank = count, 0
+        self.device = devices.pick(device)
         if count == 1:
-            self.device = devices.pick(device)
             return
         from accelerate import PartialState  # only here: its import takes a second
 
-        state = PartialState(cpu=device == "cpu")
+        state = PartialState(cpu=self.device.type == "cpu")
         self.rank, self.device = state.process_index, state.device
 
     @property

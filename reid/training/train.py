@@ -22,7 +22,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from datasets.runtime.errors import ArtifactError, InputError, WeightsError
+from datasets.runtime import devices
+from datasets.runtime.checkpoints import Checkpoints, Part
+from datasets.runtime.errors import ArtifactError, DivergedError, InputError, WeightsError
 from datasets.runtime.manifests import SCRATCH, manifest_of
 from datasets.runtime.progress import Progress
 from reid.config import TrainReidConfig, run_name
@@ -39,14 +41,9 @@ logger = logging.getLogger(__name__)
 
 LOG_ROWS = 100
 """About how many rows of means `log.jsonl` gets."""
-CHECKPOINT = f"{SCRATCH}/checkpoint.safetensors"
 MODEL = "model.safetensors"
 LOG = "log.jsonl"
 METRICS = "metrics.json"
-
-
-class DivergedError(RuntimeError):
-    """The loss is not finite any more."""
 
 
 def make_run(config: TrainReidConfig, directory: Path) -> dict[str, Any]:
@@ -193,6 +190,7 @@ class Trainer:
 
     def run(self, directory: Path) -> None:
         """Train to the last step, from the checkpoint in `directory` if there is one."""
+        self.checkpoints = Checkpoints(directory / SCRATCH)
         self.load(directory)
         self.network.train()
         every = max(1, self.steps // LOG_ROWS)
@@ -210,13 +208,15 @@ class Trainer:
                     continue
                 row = {"step": self.step, "epoch": epoch, "learning_rate": rate} | means.take()
                 if not math.isfinite(row["loss"]):
-                    raise DivergedError(f"loss is {row['loss']} at step {self.step}; lower schedule.learning_rate")
+                    raise DivergedError(
+                        f"the loss is not finite at step {self.step}; try --schedule.learning-rate below {rate:g}"
+                    )
                 log.write(json.dumps(row) + "\n")
                 log.flush()
                 # Checkpoints lie on the log's rows only, so that a resumed run's means are the same.
                 due = time.monotonic() - saved_at > self.config.checkpoint_seconds
                 if first and due and self.step < self.steps:
-                    self.save(directory)
+                    self.checkpoints.save(self.step, self._parts())
                     saved_at = time.monotonic()
 
     def _batches(self) -> Iterator[tuple[int, np.ndarray]]:
@@ -249,7 +249,7 @@ class Trainer:
         images = augment(self.pixels[index], self.config.augmentation, generator)
         share = images[self.processes.share(len(images))].contiguous(memory_format=self.layout)
         labels, is_synthetic = self.labels[index], self.is_synthetic[index]
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
+        with devices.autocast(self.device, self.config.precision):
             features = self.processes.gather(self.backbone(share), len(images))
             logits = self.network.classifier(self.network.neck(features))
         loss, parts = self._loss(features.float(), logits.float(), labels, is_synthetic)
@@ -282,44 +282,18 @@ class Trainer:
         parts["accuracy"] = (logits.argmax(dim=1) == labels).float().mean()
         return loss, parts
 
-    def save(self, directory: Path) -> None:
-        """Write the checkpoint: network, centres, Adam's moments, step."""
-        tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
-        tensors["centres"] = self.centre_loss.centres.data
-        for i, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"adam.{i}.{name}": value for name, value in state.items()}
-        (directory / SCRATCH).mkdir(exist_ok=True)
-        temporary = directory / f"{CHECKPOINT}.tmp"
-        contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        save_file(contiguous, temporary, metadata={"step": str(self.step)})
-        temporary.replace(directory / CHECKPOINT)
+    def _parts(self) -> dict[str, Part]:
+        """What a training state holds; the centres' SGD has no moments."""
+        return {"network": self.network, "centres": self.centre_loss, "optimizer": self.optimizer}
 
     def load(self, directory: Path) -> None:
-        """Go on from the checkpoint, if there is one; rows of the log after it are dropped."""
-        path = directory / CHECKPOINT
-        if path.is_file():
-            with safe_open(path, framework="pt") as file:
-                self.step = int(file.metadata()["step"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-            self._restore(tensors)
-            logger.info("going on from step %d of %d", self.step, self.steps)
-        self.processes.wait()  # nobody may read a checkpoint that the first has written since
+        """Resume from the newest training state, if there is one; rows of the log after it are dropped."""
+        self.step = int(self.checkpoints.restore(self._parts())["step"])
+        self.processes.wait()  # nobody may read a state that the first has written since
         log = directory / LOG
         if self.processes.first and log.is_file():
             rows = [line for line in log.read_text().splitlines() if _step_of(line) <= self.step]
             log.write_text("".join(f"{row}\n" for row in rows))
-
-    def _restore(self, tensors: dict[str, Tensor]) -> None:
-        network = {n.removeprefix("network."): t for n, t in tensors.items() if n.startswith("network.")}
-        self.network.load_state_dict(network)
-        self.centre_loss.centres.data.copy_(tensors["centres"])
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in tensors.items():
-            if name.startswith("adam."):
-                _, i, part = name.split(".")
-                moments.setdefault(int(i), {})[part] = tensor
-        state = self.optimizer.state_dict()
-        self.optimizer.load_state_dict({"state": moments, "param_groups": state["param_groups"]})
 
 
 def _step_of(line: str) -> float:

@@ -32,7 +32,7 @@ BOX = 368
 STRIDE = 8
 _PAD_VALUE = 128
 
-Precision = Literal["auto", "float32", "bfloat16"]
+AnyPrecision = Literal["auto", "fp32", "bf16"]
 Size = tuple[int, int]  # height, width
 
 
@@ -50,7 +50,7 @@ class OpenPose:
         map_height: int = 128,
         batch_size: int = 16,
         device: str | torch.device = "cpu",
-        precision: Precision = "auto",
+        precision: AnyPrecision = "auto",
         decoding: Decoding | None = None,
     ) -> None:
         """Wrap a loaded network.
@@ -59,7 +59,7 @@ class OpenPose:
             scales: heights of the network's input as shares of 368 rows; each costs its square.
             map_height: rows to which the maps are brought; OpenPose's smoothing (sigma 3) is in these rows. 128 is the
                 height of a Market-1501 crop, so it is what the published keypoints were decoded at.
-            precision: 'auto' is bfloat16 where the device computes in it, float32 elsewhere.
+            precision: 'auto' is 'bf16' where the device computes in it, 'fp32' elsewhere.
         """
         self.weights_sha256 = weights_sha256
         self.scales, self.map_height, self.batch_size = tuple(scales), map_height, batch_size
@@ -112,12 +112,12 @@ def load_openpose(weights: Path | None = None, weights_sha256: str | None = None
     return OpenPose(network, sha256, **options)
 
 
-def _dtype(precision: Precision, device: torch.device) -> torch.dtype:
+def _dtype(precision: AnyPrecision, device: torch.device) -> torch.dtype:
     if precision == "auto":
         # Measured on a CPU with AVX512-BF16: 82 ms an image against 188; without it bfloat16 is emulated and slower.
         fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
-        precision = "bfloat16" if fast else "float32"
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
+        precision = "bf16" if fast else "fp32"
+    return {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
 
 
 def network_input(images: Sequence[np.ndarray], scale: float) -> tuple[Size, torch.Tensor]:

@@ -31,6 +31,7 @@ from datasets.poses.tiny.targets import field_targets, field_weights, heat_targe
 from datasets.runtime import devices
 from datasets.runtime.atomic import write_text_atomically
 from datasets.runtime.manifests import is_complete, manifest_of
+from datasets.runtime.schedules import linear_decay, linear_warmup
 from datasets.runtime.training_run import TrainingRun, set_learning_rate
 
 logger = logging.getLogger(__name__)
@@ -49,8 +50,8 @@ def make_pose_network(config: TrainPoseConfig, directory: Path) -> dict[str, Any
     network = new_network(config).to(device, memory_format=torch.channels_last)
     averaged = copy.deepcopy(network).eval().requires_grad_(False)
     optimizer = torch.optim.AdamW(network.parameters(), config.learning_rate, weight_decay=1e-4, fused=True)
-    both = nn.ModuleDict({"network": network, "averaged": averaged})
-    run = TrainingRun(directory, "train-pose", config.steps, both, optimizer)
+    parts = {"network": network, "ema": averaged, "optimizer": optimizer}
+    run = TrainingRun(directory, "train-pose", config.steps, parts)
     while run.step < config.steps:
         rate = learning_rate(run.step, config)
         set_learning_rate(optimizer, rate)
@@ -115,10 +116,9 @@ def learning_rate(step: int, config: TrainPoseConfig) -> float:
     """Warm-up over 200 steps (a tenth of a short run), constant, then a straight line to a hundredth."""
     warmup = max(1, min(200, config.steps // 10))
     if step < warmup:
-        return config.learning_rate * (step + 1) / warmup
+        return linear_warmup(config.learning_rate, step, warmup)
     falling = max(1, config.steps * config.falling_percent // 100)
-    left = (config.steps - step) / falling
-    return config.learning_rate * max(0.01, min(1.0, left))
+    return linear_decay(config.learning_rate, (config.steps - step) / falling, floor=0.01)
 
 
 @torch.no_grad()
@@ -171,7 +171,7 @@ def batch_losses(
     heat, fields = heat_targets(cells, rows, columns), field_targets(cells, rows, columns)
     heat_weights = torch.from_numpy(joint_weights)
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(device).float() / 255
-    with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+    with devices.autocast(device, config.precision):
         logits, predicted = network(images)
     heat_loss = F.binary_cross_entropy_with_logits(logits.float(), heat.to(device), reduction="none").sum((2, 3))
     field_loss = (predicted.float() - fields.to(device)).square().sum((2, 3))
