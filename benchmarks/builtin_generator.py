@@ -32,6 +32,7 @@ from torch import Tensor
 from benchmarks.identity_judge import Judge, JudgeConfig, make_judge
 from benchmarks.machine import machine
 from benchmarks.rendered_people import People
+from datasets.poses.backends import open_backend
 from datasets.runtime import devices
 from datasets.runtime.artifacts import build
 from datasets.runtime.atomic import write_text_atomically
@@ -48,7 +49,7 @@ from imagpose.metrics.weights import find_weights
 from imagpose.pictures.contact_sheet import SheetRow, save_contact_sheet, skeleton_picture
 from imagpose.sampling.generate import view_size_of
 from imagpose.sampling.pipeline import IMAGPosePipeline, load_pipeline
-from imagpose.sampling.pose_check import find_skeletons, open_backend, pose_score
+from imagpose.sampling.pose_check import find_skeletons, pose_score
 
 BUILT_IN = Path(__file__).resolve().parent.parent / "imagpose" / "builtin"
 POSE_GOAL, IDENTITY_GOAL = 0.9, 0.8

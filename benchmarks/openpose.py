@@ -34,7 +34,7 @@ from benchmarks.pose_maps import (
     crowd_maps,
     pair_people,
 )
-from datasets.config import TINY_POSE_WEIGHTS
+from datasets.poses.backends import OPENPOSE_TINY
 from datasets.poses.openpose.estimator import OpenPose, load_openpose
 from datasets.poses.openpose.weights import network_class
 from datasets.poses.tiny.estimator import TinyPoseEstimator
@@ -147,9 +147,9 @@ def decoding(rounds: int) -> tuple[dict[str, float], dict[str, bool]]:
 
 def tiny_images_per_s(rounds: int) -> int | None:
     """Crops a second of the built-in small network on one core, from decoded arrays; None without its weights."""
-    if not TINY_POSE_WEIGHTS.is_file():
+    if not OPENPOSE_TINY.weights.is_file():
         return None
-    estimator, images = TinyPoseEstimator(TINY_POSE_WEIGHTS), crops(512)
+    estimator, images = TinyPoseEstimator(OPENPOSE_TINY.weights), crops(512)
     estimator.estimate(images[:64])
     return round(1 / best(lambda: estimator.estimate(images), len(images), rounds))
 

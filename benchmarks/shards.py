@@ -36,15 +36,17 @@ from PIL import Image
 
 from benchmarks.machine import machine
 from benchmarks.market_images import MARKET, Size, generate_images
-from datasets.config import ImportPosesConfig, IndexConfig, WriteShardsConfig
+from datasets.poses.config import ImportPosesConfig
 from datasets.poses.csv_files import write_pose_csv
 from datasets.poses.table import make_imported_poses, read_poses
 from datasets.runtime.artifacts import build
 from datasets.runtime.errors import InputError
 from datasets.runtime.hashing import file_sha256
 from datasets.runtime.verify import verify
+from datasets.shards.config import WriteShardsConfig
 from datasets.shards.tars import read_samples
 from datasets.shards.write import make_shards, plan_shards, read_shard_index
+from datasets.sources.config import IndexConfig
 from datasets.sources.files import ImageSource
 from datasets.sources.index import make_index, open_images, read_index
 

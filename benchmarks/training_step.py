@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from benchmarks import full_size
 from benchmarks.machine import machine
-from datasets.shards.encode import image_tokens, load_image_encoder, load_vae
+from datasets.shards.frozen_models import image_tokens, load_image_encoder, load_vae
 from imagpose.canvas.view_grid import VIEWS, pack_views, view_map
 from imagpose.config import SD_MODEL
 from imagpose.modeling.denoiser import IMAGPose

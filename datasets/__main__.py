@@ -7,62 +7,62 @@ from datasets.runtime.command_line import Command, main
 COMMANDS = {
     "miniature": Command(
         summary="render a small data set of walking people in a real one's layout",
-        config="datasets.config:MiniatureConfig",
+        config="datasets.miniature.config:MiniatureConfig",
         run="datasets.miniature.render:make_miniature",
     ),
     "index": Command(
         summary="list and check a data set's images",
-        config="datasets.config:IndexConfig",
+        config="datasets.sources.config:IndexConfig",
         run="datasets.sources.index:make_index",
     ),
     "import-poses": Command(
         summary="read published OpenPose CSV files",
-        config="datasets.config:ImportPosesConfig",
+        config="datasets.poses.config:ImportPosesConfig",
         run="datasets.poses.table:make_imported_poses",
     ),
     "extract-poses": Command(
         summary="find the skeletons of an index's images",
-        config="datasets.config:ExtractPosesConfig",
+        config="datasets.poses.config:ExtractPosesConfig",
         run="datasets.poses.extract:make_extracted_poses",
     ),
     "train-pose": Command(
         summary="train the small pose network",
-        config="datasets.config:TrainPoseConfig",
+        config="datasets.poses.config:TrainPoseConfig",
         run="datasets.poses.tiny.training:make_pose_network",
     ),
     "compare-poses": Command(
         summary="measure one pose file by another: PCK, errors, overlays",
-        config="datasets.config:ComparePosesConfig",
+        config="datasets.poses.config:ComparePosesConfig",
         run="datasets.poses.compare:make_comparison",
     ),
     "show-poses": Command(
         summary="draw skeletons over their images on a contact sheet",
-        config="datasets.config:ShowPosesConfig",
+        config="datasets.poses.config:ShowPosesConfig",
         run="datasets.poses.sheets:run_show_poses",
     ),
     "export-poses": Command(
         summary="write poses in the published CSV format",
-        config="datasets.config:ExportPosesConfig",
+        config="datasets.poses.config:ExportPosesConfig",
         run="datasets.poses.table:run_export",
     ),
     "export-pairs": Command(
         summary="write the pairs of images of one person by PATN's rule, or compare them with a published file",
-        config="datasets.config:ExportPairsConfig",
-        run="datasets.sources.pairs:run_export",
+        config="datasets.poses.config:ExportPairsConfig",
+        run="datasets.poses.pairs:run_export",
     ),
     "select-subsets": Command(
         summary="choose the training images of each fraction",
-        config="datasets.config:SelectSubsetsConfig",
+        config="datasets.sources.config:SelectSubsetsConfig",
         run="datasets.sources.subsets:make_subsets",
     ),
     "write-shards": Command(
         summary="write images and poses as WebDataset tars",
-        config="datasets.config:WriteShardsConfig",
+        config="datasets.shards.config:WriteShardsConfig",
         run="datasets.shards.write:make_shards",
     ),
     "encode": Command(
         summary="compute VAE latents and image-encoder tokens once",
-        config="datasets.config:EncodeConfig",
+        config="datasets.shards.config:EncodeConfig",
         run="datasets.shards.encode:make_encoded",
     ),
     "verify": Command(

@@ -1,6 +1,6 @@
 """The settings of a whole regeneration.
 
-Each stage declares its settings beside its config (`datasets.config`, `imagpose.config`, `reid.config`): what a person
+Each stage declares its settings beside its config (the `config` module of each room): what a person
 chooses, without the inputs that only the pipeline knows. `RegenerateConfig` is composed of them; `complete` adds the
 inputs as the pipeline finds them.
 
@@ -17,18 +17,14 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 
-from datasets.config import (
-    Coordinates,
-    EncodeSettings,
-    ExtractPosesSettings,
-    MiniatureSettings,
-    Percent,
-    SelectSubsetsSettings,
-    WriteShardsSettings,
-)
-from datasets.runtime.config import Config, Role, StageConfig
+from datasets.miniature.config import MiniatureSettings
+from datasets.poses.config import Coordinates, ExtractPosesSettings
+from datasets.runtime.config import Config, Percent, Role, StageConfig
 from datasets.runtime.hashing import json_sha256
+from datasets.shards.config import EncodeSettings, WriteShardsSettings
 from datasets.shards.image_encoders import folder_of
+from datasets.sources.config import SelectSubsetsSettings
+from datasets.sources.layouts import LAYOUTS
 from flows.process.commands import PROJECT
 from imagpose.config import SynthesizeSettings, TrainGeneratorSettings, TrainImageEncoderSettings, TrainVaeSettings
 from reid.config import ARMS, BenchmarkSettings, CheckIdentitySettings, TrainReidSettings
@@ -98,7 +94,7 @@ class RegenerateConfig(Config):
     """Whose values the fields take that are not given; 'none': the fields' own defaults."""
     root: Annotated[Path | None, Role.RUNTIME] = None
     """The unpacked data set, or its official zip; not given: `miniature` is rendered."""
-    layout: Literal["market1501", "deepfashion", "table"] = "market1501"
+    layout: Annotated[str, LAYOUTS] = "market1501"
     """How folders and names of `root` tell identity, camera and split."""
     poses: Annotated[list[Path], Role.RUNTIME] = []
     """Published keypoint files (``name:keypoints_y:keypoints_x``) of the images in `root`; used instead of

@@ -12,16 +12,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from datasets.config import (
-    TINY_POSE_WEIGHTS,
-    EncodeConfig,
-    ExtractPosesConfig,
-    ImportPosesConfig,
-    IndexConfig,
-    MiniatureConfig,
-    SelectSubsetsConfig,
-    WriteShardsConfig,
-)
+from datasets.miniature.config import MiniatureConfig
+from datasets.poses.backends import POSE_BACKENDS
+from datasets.poses.config import ExtractPosesConfig, ImportPosesConfig
+from datasets.shards.config import EncodeConfig, WriteShardsConfig
+from datasets.sources.config import IndexConfig, SelectSubsetsConfig
 from flows.config import ON_OTHERS, RegenerateConfig, complete
 from flows.overrides import regenerate_command
 from flows.process.commands import PROJECT
@@ -329,6 +324,6 @@ def model_cards(config: RegenerateConfig, models: Models) -> list[Path]:
     used = any(path is not None and path.absolute().is_relative_to(built_in) for path in paths)
     cards = sorted(built_in.rglob("README.md")) if used else []
     extraction = config.extract_poses.backend if config.extract_poses is not None and not config.poses else None
-    if "openpose-tiny" in (extraction, config.synthesize.pose_backend):
-        cards.append(TINY_POSE_WEIGHTS.parent / "README.md")
-    return cards
+    backends = dict.fromkeys(name for name in (extraction, config.synthesize.pose_backend) if name is not None)
+    built_in_weights = (POSE_BACKENDS[name].weights for name in backends)
+    return [*cards, *(weights.parent / "README.md" for weights in built_in_weights if weights is not None)]

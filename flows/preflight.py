@@ -9,6 +9,7 @@ from pathlib import Path
 
 from datasets.runtime.errors import DatasetLayoutError, InputError
 from datasets.shards.image_encoders import NAMED_ENCODERS
+from datasets.sources.layouts import LAYOUTS
 from flows.config import RegenerateConfig
 
 DOWNLOADS = {
@@ -65,10 +66,9 @@ def data_problems(config: RegenerateConfig) -> list[str]:
 def layout_problem(root: Path, layout: str) -> str | None:
     """Why a root does not look as its layout demands, or None; looks at names only."""
     from datasets.sources import market1501
-    from datasets.sources.index import open_source
 
     try:
-        with open_source(root, layout) as source:
+        with LAYOUTS[layout].open_source(root) as source:
             folders = market1501.FOLDERS if layout == "market1501" else {}
             empty = [folder for folder in folders if not source.entries(folder)]
     except DatasetLayoutError as error:
@@ -76,32 +76,23 @@ def layout_problem(root: Path, layout: str) -> str | None:
     return f"--root {root} has no files in {', '.join(empty)}; {market1501.EXPECTED}" if empty else None
 
 
-SPLIT_FROM = {
-    "deepfashion": "put PATN's train.lst and test.lst, or In-shop's list_eval_partition.txt, into it",
-    "table": "the table's column 'split' must name train, query and gallery images",
-}
-
-
 def split_problem(config: RegenerateConfig) -> str | None:
     """Why there is nothing to train on or to evaluate with, where lists or a table decide it, or None."""
-    if config.layout not in SPLIT_FROM:
+    if not (hint := LAYOUTS[config.layout].split_hint):
         return None
     try:
         there = {row["split"] for row in _listed(config) if not row["status"]}
     except DatasetLayoutError as error:
         return f"--root {error}"
     absent = [split for split in ("train", "query", "gallery") if split not in there]
-    return (
-        f"--root {config.root} has no {' and no '.join(absent)} images: {SPLIT_FROM[config.layout]}" if absent else None
-    )
+    return f"--root {config.root} has no {' and no '.join(absent)} images: {hint}" if absent else None
 
 
 def _listed(config: RegenerateConfig) -> list[dict[str, object]]:
     """Index rows of the data set, its files not looked into."""
-    from datasets.sources.index import LAYOUTS, open_source
-
-    with open_source(config.root, config.layout) as source:
-        return LAYOUTS[config.layout].list_images(source).rows
+    layout = LAYOUTS[config.layout]
+    with layout.open_source(config.root) as source:
+        return layout.list_images(source).rows
 
 
 def slice_problem(config: RegenerateConfig) -> str | None:

@@ -9,7 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from datasets.config import EncodeSettings, ExtractPosesSettings, MiniatureSettings, WriteShardsSettings
+from datasets.miniature.config import MiniatureSettings
+from datasets.poses.config import ExtractPosesSettings
+from datasets.shards.config import EncodeSettings, WriteShardsSettings
 from flows.config import PretrainConfig, RegenerateConfig
 from flows.process.commands import PROJECT
 from imagpose.config import (

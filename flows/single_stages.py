@@ -9,8 +9,9 @@ from pathlib import Path
 
 from prefect import flow
 
-from datasets.config import EncodeConfig, ExtractPosesConfig, ImportPosesConfig, WriteShardsConfig
+from datasets.poses.config import ExtractPosesConfig, ImportPosesConfig
 from datasets.runtime.config import StageConfig
+from datasets.shards.config import EncodeConfig, WriteShardsConfig
 from flows.regenerate import make_artifacts
 from flows.stages import Resources, stage_name
 from imagpose.config import SynthesizeConfig, TrainGeneratorConfig

@@ -16,11 +16,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from datasets.config import EncodeConfig, ExtractPosesConfig
+from datasets.poses.config import ExtractPosesConfig
 from datasets.runtime.config import StageConfig
 from datasets.runtime.hashing import json_sha256
 from datasets.runtime.keys import artifact_directory, artifact_key
 from datasets.runtime.manifests import is_complete, manifest_of
+from datasets.shards.config import EncodeConfig
 from flows.config import RegenerateConfig
 from flows.process.commands import GRACE_SECONDS, Guard, run_commands
 from flows.process.locks import hold_cards

@@ -7,8 +7,8 @@ import numpy as np
 from PIL import Image
 
 from datasets.runtime.artifacts import build
-from datasets.runtime.command_line import load_name
 from datasets.runtime.config import StageConfig
+from datasets.runtime.lazy import load_name
 
 MAKERS = {
     "index": "datasets.sources.index:make_index",

@@ -43,7 +43,8 @@ def test_every_module_imports():
 def test_the_flows_and_all_configs_leave_torch_unloaded():
     code = (
         "import sys, flows.regenerate, flows.single_stages, flows.__main__\n"
-        "import datasets.config, imagpose.config, reid.config\n"
+        "import datasets.sources.config, datasets.poses.config, datasets.shards.config, datasets.miniature.config\n"
+        "import imagpose.config, reid.config\n"
         "print([name for name in ('torch', 'torchvision', 'diffusers', 'transformers') if name in sys.modules])"
     )
     assert run_python(code) == "[]"

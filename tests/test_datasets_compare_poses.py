@@ -9,12 +9,13 @@ import pytest
 from PIL import Image
 
 from datasets.__main__ import COMMANDS
-from datasets.config import ComparePosesConfig, ImportPosesConfig, IndexConfig
 from datasets.poses.compare import ALL, OTHER_SIDE, joint_table, markdown_table
+from datasets.poses.config import ComparePosesConfig, ImportPosesConfig
 from datasets.poses.csv_files import write_pose_csv
 from datasets.poses.sheets import Entry, choose, skeleton_sheet
 from datasets.poses.skeleton import JOINTS, flip_keypoints, missing_keypoints
 from datasets.runtime.command_line import main
+from datasets.sources.config import IndexConfig
 from tests.small_sets import make, market_files, write_files
 
 HEIGHTS = np.array([100.0, 200.0])

@@ -11,17 +11,19 @@ import pytest
 from PIL import Image
 
 from datasets.__main__ import COMMANDS
-from datasets.config import ImportPosesConfig, IndexConfig, WriteShardsConfig
+from datasets.poses.config import ImportPosesConfig
+from datasets.poses.pairs import read_pairs
 from datasets.poses.skeleton import present_joints
 from datasets.poses.views import crop_of, frame_of, keypoints_in_view, open_picture
 from datasets.runtime.command_line import main
 from datasets.runtime.errors import InputError
 from datasets.runtime.manifests import manifest_of
-from datasets.shards.encode import view_pixels
+from datasets.shards.config import WriteShardsConfig
 from datasets.shards.encoded import keypoints_from_json
+from datasets.shards.frozen_models import view_pixels
 from datasets.shards.tars import read_samples
+from datasets.sources.config import IndexConfig
 from datasets.sources.index import read_index
-from datasets.sources.pairs import read_pairs
 from tests.small_sets import jpeg, make, write_files
 
 FORMS = {"square": (256, 256), "crop": (176, 256), "large": (750, 1101)}

@@ -18,17 +18,21 @@ from diffusers import AutoencoderKL
 from PIL import Image
 from transformers import CLIPVisionConfig, CLIPVisionModel, Dinov2Config, Dinov2Model
 
-from datasets.config import EncodeConfig, ImportPosesConfig, IndexConfig, WriteShardsConfig
+from datasets.poses.config import ImportPosesConfig
 from datasets.poses.skeleton import flip_keypoints
 from datasets.runtime.artifacts import build
 from datasets.runtime.errors import ArtifactBusyError, ArtifactError, InputError, WeightsError
 from datasets.runtime.keys import artifact_directory, partial_directory
 from datasets.runtime.manifests import is_complete, manifest_of
 from datasets.shards import encode
-from datasets.shards.encode import load_image_encoder, load_vae, make_encoded, view_pixels
+from datasets.shards.config import EncodeConfig, WriteShardsConfig
+from datasets.shards.encode import make_encoded
 from datasets.shards.encoded import EncodedImages, keypoints_from_json, keypoints_to_json
+from datasets.shards.frozen_models import load_image_encoder, load_vae, view_pixels
+from datasets.shards.image_encoders import DINOV2
 from datasets.shards.tars import read_samples
 from datasets.shards.write import make_shards
+from datasets.sources.config import IndexConfig
 from tests.small_sets import jpeg, make, market_files, pose_csv, write_files
 
 HEIGHT, WIDTH = 48, 24
@@ -87,7 +91,7 @@ def test_latents_and_tokens_are_those_of_the_models_for_each_image_alone(
     images = EncodedImages(encoded)
     vae, encoder = load_vae(models / "vae"), load_image_encoder(models / "dino")
     pixels = view_pixels([picture(shards, images.keys[7])], HEIGHT, WIDTH)
-    mean, std = (torch.tensor(value).view(1, 3, 1, 1) for value in encode.PIXEL_STATISTICS["Dinov2Model"])
+    mean, std = (torch.tensor(value).view(1, 3, 1, 1) for value in (DINOV2.mean, DINOV2.std))
     for mirrored in (False, True):
         seen = pixels.flip(-1) if mirrored else pixels
         latents = vae.encode(seen * 2 - 1).latent_dist.mean * 0.7
@@ -159,7 +163,7 @@ NURSERY = """
 import os, sys
 from pathlib import Path
 from datasets.runtime.artifacts import build
-from datasets.config import EncodeConfig
+from datasets.shards.config import EncodeConfig
 from datasets.shards.encode import make_encoded
 import diffusers.models.autoencoders.autoencoder_kl, transformers.models.dinov2.modeling_dinov2
 config = EncodeConfig.model_validate_json(Path(sys.argv[1]).read_text())

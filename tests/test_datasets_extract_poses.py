@@ -6,14 +6,17 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from datasets.config import ExportPosesConfig, ExtractPosesConfig, IndexConfig, MiniatureConfig
+from datasets.miniature.config import MiniatureConfig
 from datasets.miniature.render import make_miniature
 from datasets.poses import extract as extract_poses
+from datasets.poses.backends import OPENPOSE_TINY, POSE_BACKENDS
+from datasets.poses.config import ExportPosesConfig, ExtractPosesConfig
 from datasets.poses.csv_files import read_pose_csv
 from datasets.poses.skeleton import missing_keypoints, present_joints
 from datasets.poses.table import POSES_FILE, read_poses, run_export
@@ -23,6 +26,7 @@ from datasets.runtime.artifacts import build
 from datasets.runtime.errors import InputError, WeightsError
 from datasets.runtime.keys import artifact_key
 from datasets.runtime.manifests import manifest_of
+from datasets.sources.config import IndexConfig
 from datasets.sources.index import read_index
 from tests.small_sets import make, market_files, market_root, write_files
 from tests.test_datasets_train_pose import random_network
@@ -41,7 +45,7 @@ def market(tmp_path) -> ExtractPosesConfig:
 @pytest.fixture(autouse=True)
 def short_parts(monkeypatch):
     monkeypatch.setattr(extract_poses, "PART_IMAGES", 4)
-    monkeypatch.setattr(extract_poses, "FEW_PARTS", {"openpose-tiny": 1})
+    monkeypatch.setitem(POSE_BACKENDS._items, "openpose-tiny", replace(OPENPOSE_TINY, parts_alone=1))
 
 
 def extract(config: ExtractPosesConfig, store: Path) -> Path:
@@ -183,7 +187,7 @@ def test_weights_that_are_not_there_are_refused(market, tmp_path):
 def test_the_packages_weights_count_in_the_key(market, tmp_path, monkeypatch):
     shipped = ExtractPosesConfig(images=market.images, backend="openpose-tiny")
     assert shipped.weights.is_file()
-    monkeypatch.setattr("datasets.config.TINY_POSE_WEIGHTS", market.weights)
+    monkeypatch.setitem(POSE_BACKENDS._items, "openpose-tiny", replace(OPENPOSE_TINY, weights=market.weights))
     assert artifact_key(ExtractPosesConfig(images=market.images, backend="openpose-tiny")) != artifact_key(shipped)
 
 

@@ -17,15 +17,17 @@ import pytest
 from PIL import Image
 
 from datasets.__main__ import COMMANDS
-from datasets.config import ImportPosesConfig, IndexConfig, WriteShardsConfig
+from datasets.poses.config import ImportPosesConfig
 from datasets.poses.csv_files import HEADER, parse_pose_line, read_pose_csv
 from datasets.poses.skeleton import present_joints
 from datasets.runtime.command_line import main
 from datasets.runtime.errors import InputError
 from datasets.runtime.keys import artifact_key
 from datasets.runtime.manifests import manifest_of
+from datasets.shards.config import WriteShardsConfig
 from datasets.sources import image_check
 from datasets.sources import index as index_module
+from datasets.sources.config import IndexConfig
 from datasets.sources.image_check import check_image
 from datasets.sources.index import read_index
 from datasets.sources.market1501 import parse_name

@@ -13,10 +13,10 @@ import pandas as pd
 import pytest
 
 from datasets.__main__ import COMMANDS
-from datasets.config import IndexConfig
 from datasets.runtime.command_line import main
 from datasets.runtime.errors import DatasetLayoutError, InputError
 from datasets.runtime.manifests import manifest_of
+from datasets.sources.config import IndexConfig
 from datasets.sources.index import open_images, read_index
 from datasets.sources.market1501 import parse_name
 from tests.small_sets import jpeg, make, market_files, market_root, write_files

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.config import ImportPosesConfig, IndexConfig
+from datasets.poses.config import ImportPosesConfig
 from datasets.poses.csv_files import HEADER, parse_pose_line, read_pose_csv
 from datasets.poses.skeleton import present_joints
 from datasets.poses.table import read_poses
 from datasets.runtime.errors import InputError
+from datasets.sources.config import IndexConfig
 from datasets.sources.image_check import check_image
 from datasets.sources.index import read_index
 from tests.small_sets import jpeg, make, market_files, pose_lines, write_files

@@ -286,7 +286,7 @@ def test_without_weights_and_hub_one_line_says_what_to_fetch(monkeypatch, tmp_pa
 
 
 def test_the_command_extracts_with_given_weights_and_refuses_wrong_ones_with_exit_code_2(weights, tmp_path, capfd):
-    from datasets.config import IndexConfig
+    from datasets.sources.config import IndexConfig
 
     store = tmp_path / "store"
     index = make(IndexConfig(root=market_root(tmp_path, identities=3, images=1, test_identities=3)), store)

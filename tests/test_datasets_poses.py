@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 
 from datasets.__main__ import COMMANDS
-from datasets.config import ImportPosesConfig, IndexConfig
+from datasets.poses.config import ImportPosesConfig
 from datasets.poses.csv_files import HEADER, format_pose_row, parse_pose_line, read_pose_csv, write_pose_csv
+from datasets.poses.pairs import groups_by_names, has_torso, ordered_pairs
 from datasets.poses.skeleton import missing_keypoints, present_joints
 from datasets.poses.table import read_poses
 from datasets.poses.views import from_deepfashion
 from datasets.runtime.command_line import main
 from datasets.runtime.errors import InputError
 from datasets.runtime.manifests import manifest_of
-from datasets.sources.pairs import deepfashion_groups, has_torso, market1501_groups, ordered_pairs
+from datasets.sources.config import IndexConfig
 from tests.small_sets import make, market_files, pose_csv, write_files
 
 PUBLISHED = (
@@ -162,7 +163,7 @@ def test_pairs_are_ordered_within_groups_and_need_shoulders_and_hips():
     half[8] = np.nan, np.nan, 0
     keypoints = np.stack([whole, whole, whole, half, whole, whole, whole])
     keys = ["b", "a", "c", "d", "e", "f", "g"]
-    groups = market1501_groups([2, 2, 3, 2, 0, -1, 3])
+    groups = groups_by_names(keys, [2, 2, 3, 2, 0, -1, 3])
     assert has_torso(keypoints).tolist() == [True, True, True, False, True, True, True]
     assert list(ordered_pairs(keys, groups, keypoints)) == [("a", "b"), ("b", "a"), ("c", "g"), ("g", "c")]
 
@@ -174,7 +175,7 @@ def test_deepfashion_groups_are_identity_category_and_outfit():
         "fashionWOMENTees_Tanksid0000221901_3back",
         "fashionWOMENSkirtsid0000221902_3back",
     ]
-    groups = deepfashion_groups(keys)
+    groups = groups_by_names(keys, [1] * len(keys))
     assert groups[0] == groups[1] and len(set(groups)) == 3
 
 
@@ -188,6 +189,5 @@ def test_real_keypoints_give_the_published_numbers_of_pairs(market1501_root, nam
         pytest.skip(f"{file} is not there")
     rows = read_pose_csv(file)
     keys = list(rows)
-    market = name.startswith("market")
-    groups = market1501_groups([int(key[:4]) for key in keys]) if market else deepfashion_groups(keys)
+    groups = groups_by_names(keys, [int(key[:4]) if key[:4].isdigit() else -1 for key in keys])
     assert sum(1 for _ in ordered_pairs(keys, groups, np.stack([rows[key].keypoints for key in keys]))) == pairs

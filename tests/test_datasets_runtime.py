@@ -13,8 +13,9 @@ from torch import nn
 from datasets.__main__ import COMMANDS as DATASETS
 from datasets.runtime import devices
 from datasets.runtime.checkpoints import Checkpoints
-from datasets.runtime.command_line import Command, load_name, main, one_line
+from datasets.runtime.command_line import Command, main, one_line
 from datasets.runtime.errors import DivergedError, InputError, WeightsError
+from datasets.runtime.lazy import load_name
 from datasets.runtime.precision import Precision
 from datasets.runtime.schedules import cosine_decay, linear_decay, linear_warmup, warmup_cosine
 from datasets.runtime.training_run import TrainingRun

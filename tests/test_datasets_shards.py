@@ -18,13 +18,16 @@ import pandas as pd
 import pytest
 
 from datasets.__main__ import COMMANDS
-from datasets.config import ImportPosesConfig, IndexConfig, WriteShardsConfig
+from datasets.poses.config import ImportPosesConfig
 from datasets.poses.table import read_poses
 from datasets.runtime.command_line import main
 from datasets.runtime.errors import ArtifactBusyError, InputError
 from datasets.runtime.keys import artifact_directory
 from datasets.runtime.manifests import MANIFEST, is_complete, manifest_of
-from datasets.shards.write import plan_shards, read_shard_index, sample_json, sample_keypoints, shard_ends
+from datasets.shards.config import WriteShardsConfig
+from datasets.shards.encoded import keypoints_from_json
+from datasets.shards.write import plan_shards, read_shard_index, sample_json, shard_ends
+from datasets.sources.config import IndexConfig
 from datasets.sources.index import read_index
 from tests.small_sets import jpeg, make, market_files, pose_csv, write_files
 
@@ -69,7 +72,7 @@ def test_a_sample_is_the_sources_bytes_and_what_is_known_of_them(tmp_path):
     assert samples["1001_c1s1_000000_00"]["jpg"] == source.read_bytes()
     sample = json.loads(samples["1001_c1s1_000000_00"]["json"])
     pose = read_poses(config.poses).set_index("key").loc["1001_c1s1_000000_00", "keypoints"]
-    np.testing.assert_array_equal(sample_keypoints(sample), pose)
+    np.testing.assert_array_equal(keypoints_from_json(sample["keypoints"]), pose)
     assert (sample["pid"], sample["camid"], sample["split"], sample["role"]) == (1001, 1, "query", "person")
     assert (sample["width"], sample["height"]) == (32, 64)
     nobody = json.loads(samples_of(directory / "gallery-00000.tar")["0000_c1s1_000000_02"]["json"])
@@ -227,7 +230,7 @@ NURSERY = """
 import os, sys
 from pathlib import Path
 from datasets.runtime.artifacts import build
-from datasets.config import WriteShardsConfig
+from datasets.shards.config import WriteShardsConfig
 from datasets.shards.write import make_shards
 config = WriteShardsConfig.model_validate_json(Path(sys.argv[1]).read_text())
 for store in sys.stdin:

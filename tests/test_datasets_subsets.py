@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
-from datasets.config import IndexConfig, SelectSubsetsConfig
 from datasets.runtime.errors import InputError
 from datasets.runtime.manifests import manifest_of
+from datasets.sources.config import IndexConfig, SelectSubsetsConfig
 from datasets.sources.index import read_index
 from datasets.sources.subsets import draw_order, read_subset, subset_size
 from tests.small_sets import jpeg, make, market_files, write_files

@@ -9,7 +9,7 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
-from datasets.config import ImportPosesConfig, IndexConfig, TrainPoseConfig
+from datasets.poses.config import ImportPosesConfig, TrainPoseConfig
 from datasets.poses.skeleton import flip_keypoints, missing_keypoints, present_joints
 from datasets.poses.tiny import augmentation, training
 from datasets.poses.tiny.decoding import _choose, _limb_agreement, decode_person, find_peaks
@@ -28,6 +28,7 @@ from datasets.poses.tiny.targets import FIELD_LIMBS, field_targets, field_weight
 from datasets.runtime.artifacts import build
 from datasets.runtime.errors import InputError, WeightsError
 from datasets.runtime.manifests import SCRATCH, manifest_of
+from datasets.sources.config import IndexConfig
 from tests.small_sets import make, market_files, market_root, pose_csv, write_files
 
 PERSON = np.array(

@@ -7,11 +7,12 @@ import shutil
 import pytest
 
 from datasets.__main__ import COMMANDS
-from datasets.config import IndexConfig, MiniatureConfig, SelectSubsetsConfig
+from datasets.miniature.config import MiniatureConfig
 from datasets.runtime import artifacts, manifests
 from datasets.runtime.artifacts import build
 from datasets.runtime.command_line import main
 from datasets.runtime.verify import verify as damage_in
+from datasets.sources.config import IndexConfig, SelectSubsetsConfig
 from tests.small_sets import make, market_root
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from datasets.config import MiniatureConfig
+from datasets.miniature.config import MiniatureConfig
 from datasets.runtime import command_line
 from datasets.runtime.artifacts import build
 from datasets.runtime.errors import ArtifactBusyError

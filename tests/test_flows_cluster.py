@@ -19,7 +19,8 @@ from flows.stages import shares_of
 
 ray = pytest.importorskip("ray", reason="optional: pip install -e '.[ray]'")
 
-from datasets.config import EncodeConfig, ExtractPosesConfig  # noqa: E402
+from datasets.poses.config import ExtractPosesConfig  # noqa: E402
+from datasets.shards.config import EncodeConfig  # noqa: E402
 from flows.process.cluster import run_on_cluster  # noqa: E402
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from datasets.config import WriteShardsConfig, WriteShardsSettings
 from datasets.runtime.command_line import parse_config
 from datasets.runtime.config import Role
+from datasets.shards.config import WriteShardsConfig, WriteShardsSettings
 from flows.__main__ import main
 from flows.config import PRESETS, RegenerateConfig, complete
 from flows.overrides import regenerate_command

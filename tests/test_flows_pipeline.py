@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from datasets.config import EncodeConfig, MiniatureConfig, SelectSubsetsConfig
+from datasets.miniature.config import MiniatureConfig
 from datasets.runtime.config import StageConfig
 from datasets.runtime.keys import artifact_directory, artifact_key, describe_config
 from datasets.runtime.manifests import is_complete
+from datasets.shards.config import EncodeConfig
+from datasets.sources.config import SelectSubsetsConfig
 from flows import stages
 from flows.config import RegenerateConfig
 from flows.pipeline import regenerate_with

@@ -8,10 +8,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from datasets.config import MiniatureConfig
+from datasets.miniature.config import MiniatureConfig
 from datasets.runtime.artifacts import build
-from datasets.runtime.command_line import load_name
 from datasets.runtime.config import StageConfig
+from datasets.runtime.lazy import load_name
 from datasets.runtime.manifests import is_complete
 from flows.config import RegenerateConfig
 from flows.pipeline import regenerate_with

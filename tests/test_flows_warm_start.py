@@ -8,9 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from datasets.config import EncodeConfig, MiniatureConfig, SelectSubsetsConfig, WriteShardsConfig
+from datasets.miniature.config import MiniatureConfig
 from datasets.runtime.artifacts import build
 from datasets.runtime.keys import artifact_directory
+from datasets.shards.config import EncodeConfig, WriteShardsConfig
+from datasets.sources.config import SelectSubsetsConfig
 from datasets.sources.subsets import SCHEMA, SUBSETS_FILE
 from flows.warm_start import starting_point
 from imagpose.config import TrainGeneratorConfig

@@ -9,9 +9,9 @@ from diffusers import AutoencoderKL
 from PIL import Image
 from transformers import CLIPVisionConfig, CLIPVisionModel, Dinov2Config, Dinov2Model
 
-from datasets.config import EncodeConfig
-from datasets.shards.encode import PIXEL_STATISTICS, FeatureEncoder, image_tokens
-from datasets.shards.image_encoders import NAMED_ENCODERS, folder_of
+from datasets.shards.config import EncodeConfig
+from datasets.shards.frozen_models import FeatureEncoder, image_tokens
+from datasets.shards.image_encoders import ENCODER_KINDS, NAMED_ENCODERS, folder_of
 from imagpose.canvas.layout import SourceImage
 from imagpose.config import ModelConfig, NoiseConfig
 from imagpose.modeling.denoiser import new_denoiser
@@ -78,10 +78,10 @@ def test_the_pipeline_sees_a_photograph_as_the_data_set_was_encoded(models, tmp_
 
 @pytest.mark.parametrize(("kind", "red_mean"), [("Dinov2Model", 0.485), ("CLIPVisionModel", 0.48145466)])
 def test_each_kind_of_encoder_is_shown_its_own_statistics(kind: str, red_mean: float) -> None:
-    assert PIXEL_STATISTICS[kind][0][0] == red_mean
+    assert ENCODER_KINDS[kind].mean[0] == red_mean
     encoder, seen = tiny_encoder(kind), []
     encoder.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
-    mean, std = (torch.tensor(value).view(1, 3, 1, 1) for value in PIXEL_STATISTICS[kind])
+    mean, std = (torch.tensor(value).view(1, 3, 1, 1) for value in (ENCODER_KINDS[kind].mean, ENCODER_KINDS[kind].std))
     with torch.no_grad():
         image_tokens(encoder, (mean + std * 0.5).expand(2, 3, 32, 16))
     torch.testing.assert_close(seen[0], torch.full((2, 3, 32, 16), 0.5))

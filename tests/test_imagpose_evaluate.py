@@ -16,13 +16,13 @@ from torch import Tensor
 from torchmetrics.image import StructuralSimilarityIndexMeasure
 from torchvision.models import alexnet
 
+from datasets.poses.pairs import read_pairs
 from datasets.runtime.artifacts import build
 from datasets.runtime.config import StageConfig
 from datasets.runtime.errors import InputError, WeightsError
 from datasets.runtime.verify import verify
 from datasets.shards.encoded import keypoints_to_json
 from datasets.shards.tars import write_tar
-from datasets.sources.pairs import read_pairs
 from imagpose.config import EvaluateGeneratorConfig
 from imagpose.evaluation import evaluate
 from imagpose.evaluation import metrics as image_metrics

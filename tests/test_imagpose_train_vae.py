@@ -18,7 +18,7 @@ from datasets.runtime.errors import ArtifactError, InputError
 from datasets.runtime.manifests import SCRATCH
 from datasets.runtime.schedules import warmup_cosine
 from datasets.runtime.training_run import TrainingRun, step_generator
-from datasets.shards.encode import load_image_encoder, load_vae
+from datasets.shards.frozen_models import load_image_encoder, load_vae
 from imagpose.config import TrainImageEncoderConfig, TrainVaeConfig
 from imagpose.frozen import image_encoder as train_image_encoder
 from imagpose.frozen import vae as train_vae

@@ -16,18 +16,18 @@ import numpy as np
 from datasets.miniature.appearance import Appearance, sample_appearance, sample_outfit
 from datasets.miniature.body import GESTURES, suit_motion
 from datasets.miniature.figures import CAMERAS, Motion, advance_motion, sample_motion
+from datasets.miniature.layouts import RENDERED_LAYOUTS
 
-LAYOUTS = ("market1501", "deepfashion")
 MARKET_PIDS = 1501
 MAX_PIDS = 9999
-MARKET_FOLDERS = {"train": "bounding_box_train", "gallery": "bounding_box_test", "query": "query"}
+_MARKET_FOLDERS = {"train": "bounding_box_train", "gallery": "bounding_box_test", "query": "query"}
 _CATALOGUE_VIEWS = ("1_front", "2_side", "3_back", "4_full", "7_additional")
 _SLOPPY_SHARE = 0.5
 """Share of the distractors that are false detections rather than well-cropped strangers."""
 
 
 class MiniatureLike(Protocol):
-    """What is read of a config (`datasets.config.MiniatureConfig` has it)."""
+    """What is read of a config (`datasets.miniature.config.MiniatureConfig` has it)."""
 
     layout: str
     train_identities: int
@@ -76,8 +76,7 @@ def check_config(config: MiniatureLike) -> None:
 
     Raises: ValueError: naming the field, its value, the rule and the way out.
     """
-    if config.layout not in LAYOUTS:
-        raise ValueError(f"layout is {config.layout!r}; use one of {', '.join(LAYOUTS)}")
+    RENDERED_LAYOUTS.known(config.layout)
     identities = config.train_identities + config.test_identities
     if min(config.train_identities, config.test_identities) < 0 or not 3 <= identities <= MAX_PIDS:
         raise ValueError(
@@ -206,7 +205,7 @@ def _row(
 def _named(row: Picture, split: str, box: str) -> Picture:
     label = {"distractor": "0000", "junk": "-1"}.get(row.role, f"{row.pid:04d}")
     name = f"{label}_c{row.camid}s{row.sequence}_{row.frame:06d}_{box}.jpg"
-    return dataclasses.replace(row, split=split, name=name, file=f"{MARKET_FOLDERS[split]}/{name}")
+    return dataclasses.replace(row, split=split, name=name, file=f"{_MARKET_FOLDERS[split]}/{name}")
 
 
 def _plan_others(config, pids: Sequence[int], taken: set[str]) -> Iterator[Picture]:

@@ -36,15 +36,14 @@ from datasets.miniature.figures import (
     sample_shot,
     studio_shot,
 )
+from datasets.miniature.layouts import RENDERED_LAYOUTS, RenderedLayout
 from datasets.miniature.plan import (
-    MARKET_FOLDERS,
     MiniatureLike,
     Picture,
     check_config,
     person_of,
-    plan_deepfashion,
-    plan_market,
 )
+from datasets.runtime.lazy import load_name
 from datasets.runtime.processes import end_with_parent
 
 logger = logging.getLogger(__name__)
@@ -55,7 +54,7 @@ _CHUNK = 64
 
 def make_miniature(config: MiniatureLike, directory: Path) -> dict[str, int]:
     """The stage: `write_miniature` in an artifact's working folder, cleared of what an interrupted run left there."""
-    for name in (*MARKET_FOLDERS.values(), "img"):
+    for name in _picture_folders():
         if (directory / name).exists():
             shutil.rmtree(directory / name)
     return write_miniature(config, directory)
@@ -69,19 +68,21 @@ def write_miniature(config: MiniatureLike, directory: Path) -> dict[str, int]:
     """
     check_config(config)
     directory = Path(directory)
-    occupied = [name for name in (*MARKET_FOLDERS.values(), "img") if (directory / name).exists()]
+    occupied = [name for name in _picture_folders() if (directory / name).exists()]
     if occupied:
         raise ValueError(f"{directory} already holds {occupied[0]!r}; name a new or empty directory")
-    pictures = plan_market(config) if config.layout == "market1501" else plan_deepfashion(config)
-    for folder in {(directory / picture.file).parent for picture in pictures}:
+    layout = RENDERED_LAYOUTS[config.layout]
+    pictures = load_name(layout.planner)(config)
+    for folder in {*(directory / name for name in layout.folders), *((directory / p.file).parent for p in pictures)}:
         folder.mkdir(parents=True, exist_ok=True)
-    if config.layout == "market1501":
-        for folder in MARKET_FOLDERS.values():
-            (directory / folder).mkdir(exist_ok=True)
     keypoints = _draw_all(pictures, directory, config.workers)
-    _write_annotations(config.layout, pictures, keypoints, directory)
+    _write_annotations(layout, pictures, keypoints, directory)
     _write_truth(pictures, keypoints, directory / TRUTH_FILE)
     return _count(pictures)
+
+
+def _picture_folders() -> list[str]:
+    return [folder for layout in RENDERED_LAYOUTS.values() for folder in layout.folders]
 
 
 def _motion(row: Picture) -> Motion:
@@ -180,14 +181,15 @@ def _gather(results: Iterable[np.ndarray], total: int) -> np.ndarray:
 # What lies beside the pictures.
 
 
-def _write_annotations(layout: str, pictures: Sequence[Picture], keypoints: np.ndarray, directory: Path) -> None:
-    prefix = "market" if layout == "market1501" else "fasion"  # the published files' own spelling
+def _write_annotations(
+    layout: RenderedLayout, pictures: Sequence[Picture], keypoints: np.ndarray, directory: Path
+) -> None:
     for split in ("train", "test"):
         chosen = [k for k, picture in enumerate(pictures) if (picture.split == "train") == (split == "train")]
         lines = ["name:keypoints_y:keypoints_x"]
         lines += [annotation_line(pictures[k].name, keypoints[k]) for k in chosen]
-        (directory / f"{prefix}-annotation-{split}.csv").write_text("\n".join(lines) + "\n")
-        if layout == "deepfashion":
+        (directory / f"{layout.pose_files}-annotation-{split}.csv").write_text("\n".join(lines) + "\n")
+        if layout.lists:
             (directory / f"{split}.lst").write_text("".join(f"{pictures[k].name}\n" for k in chosen))
             _write_pairs([pictures[k] for k in chosen], directory / f"fashion-pairs-{split}.csv")
 

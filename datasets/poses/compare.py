@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from datasets.config import ComparePosesConfig
+from datasets.poses.config import ComparePosesConfig
 from datasets.poses.sheets import Entry, index_of, read_picture, save_sheet
 from datasets.poses.skeleton import FLIP_PAIRS, JOINT_COUNT, JOINTS, present_joints
 from datasets.poses.table import read_poses

@@ -26,7 +26,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from datasets.config import ExtractPosesConfig
+from datasets.poses.backends import POSE_BACKENDS
+from datasets.poses.config import ExtractPosesConfig
 from datasets.poses.csv_files import PoseRow
 from datasets.poses.estimation import PoseEstimator, main_person
 from datasets.poses.skeleton import missing_keypoints, present_joints
@@ -44,8 +45,6 @@ logger = logging.getLogger(__name__)
 
 PART_IMAGES = 512
 PARTS = "parts"
-FEW_PARTS = {"openpose-tiny": 8, "openpose": 1}
-"""So many parts one process makes in less time than others need to start."""
 SETTINGS = ("backend", "weights_sha256", "scales")
 AGAIN = "delete the index's folder and index again"
 
@@ -144,13 +143,7 @@ def load_estimator(config: ExtractPosesConfig, device: torch.device) -> PoseEsti
 
     Raises: WeightsError: see the backends.
     """
-    if config.backend == "openpose-tiny":
-        from datasets.poses.tiny.estimator import TinyPoseEstimator
-
-        return TinyPoseEstimator(config.weights, device=device)
-    from datasets.poses.openpose.estimator import load_openpose
-
-    return load_openpose(config.weights, config.weights_sha256, scales=config.scales, device=device)
+    return POSE_BACKENDS[config.backend].open(config.weights, device, config)
 
 
 def _make_parts(parts: list[Part], config: ExtractPosesConfig, folder: Path) -> None:
@@ -161,7 +154,7 @@ def _make_parts(parts: list[Part], config: ExtractPosesConfig, folder: Path) -> 
     progress = Progress(logger, config.stage, total, "images", done=done)
     if not waiting:
         return
-    if config.workers == 1 or len(waiting) <= FEW_PARTS[config.backend]:
+    if config.workers == 1 or len(waiting) <= POSE_BACKENDS[config.backend].parts_alone:
         finder = _Finder(config, devices.pick(config.device))
         for part in waiting:
             progress.update(finder.write(part, folder))

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from datasets.config import ShowPosesConfig
+from datasets.poses.config import ShowPosesConfig
 from datasets.poses.skeleton import overlay_skeleton, scale_keypoints
 from datasets.poses.table import read_poses
 from datasets.runtime.errors import InputError

@@ -16,13 +16,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from datasets.config import ExportPosesConfig, ImportPosesConfig
+from datasets.poses.config import ExportPosesConfig, ImportPosesConfig
 from datasets.poses.csv_files import PoseRow, read_pose_csv, write_pose_csv
 from datasets.poses.skeleton import JOINT_COUNT, missing_keypoints, present_joints
 from datasets.poses.views import frame_of, from_deepfashion, is_of_another_frame
 from datasets.runtime.errors import InputError
 from datasets.runtime.manifests import manifest_of
 from datasets.sources.index import read_index
+from datasets.sources.layouts import Layout, layout_of
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ def make_imported_poses(config: ImportPosesConfig, directory: Path) -> dict[str,
     """
     images = read_index(config.images)
     files = _read_files(config.csv)
-    layout = manifest_of(config.images, "index")["config"]["layout"]
+    layout = layout_of(manifest_of(config.images, "index"))
     sizes = (int(images["width"].median()), int(images["height"].median())) if len(images) else (0, 0)
     frames = {file: _frame(file, rows, config, layout, sizes) for file, rows in files.items()}
     placed = {key: (row, frames[file]) for file, rows in files.items() for key, row in rows.items()}
@@ -87,15 +88,17 @@ def _read_files(files: list[Path]) -> dict[Path, dict[str, PoseRow]]:
     return found
 
 
-def _frame(file: Path, rows: dict[str, PoseRow], config: ImportPosesConfig, layout: str, size: tuple[int, int]) -> str:
+def _frame(
+    file: Path, rows: dict[str, PoseRow], config: ImportPosesConfig, layout: Layout, size: tuple[int, int]
+) -> str:
     """What a file's coordinates are pixels of: as the config says, checked against the values, or told from them.
 
     Raises: InputError: the values contradict the config, do not tell, or are of DeepFashion for another data set.
     """
     asked = config.coordinates
-    if layout != "deepfashion":
+    if layout.coordinates == "image":
         if asked != "image":
-            raise InputError(f"coordinates '{asked}' are of DeepFashion, but {config.images} has layout '{layout}'")
+            raise InputError(f"coordinates '{asked}' are of DeepFashion; {config.images} has layout '{layout.name}'")
         return asked
     joints = np.concatenate([row.keypoints[present_joints(row.keypoints)] for row in rows.values()] or [NO_JOINTS])
     told = frame_of(joints[:, 0])

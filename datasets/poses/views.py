@@ -21,26 +21,11 @@ import numpy as np
 from PIL import Image
 
 from datasets.poses.skeleton import missing_keypoints, present_joints, scale_keypoints
+from datasets.sources.deepfashion import MARGIN, PROPER_WIDTH, SQUARE, picture_box
+from datasets.sources.files import Box
 
-Box = tuple[int, int, int, int]
-"""Left, top, right, bottom in pixels; right and bottom are the first column and row outside."""
-
-SQUARE, MARGIN, PROPER_WIDTH = 256, 40, 176
-"""DeepFashion's low-resolution originals: side, left (and right) margin, and width of the picture proper."""
 CLEARLY = 5
 """How many times more joints must speak for one frame of a keypoint file than for the other."""
-
-
-def picture_box(layout: str, width: int, height: int) -> Box | None:
-    """The part of a stored image that is the picture; None where that is all of it.
-
-    Args:
-        layout: of the index: 'market1501', 'deepfashion', 'table'.
-        width, height: of the stored image in pixels.
-    """
-    if layout != "deepfashion" or width != height:
-        return None
-    return round(width * MARGIN / SQUARE), 0, round(width * (MARGIN + PROPER_WIDTH) / SQUARE), height
 
 
 def crop_of(facts: Mapping[str, Any]) -> Box | None:
@@ -107,7 +92,7 @@ def from_deepfashion(keypoints: np.ndarray, frame: str, width: int, height: int)
         width, height: of the stored image in pixels, in whichever of the three forms it is.
     Returns: a new (18, 3) array; joints outside the image are missing.
     """
-    left, top, right, bottom = picture_box("deepfashion", width, height) or (0, 0, width, height)
+    left, top, right, bottom = picture_box(width, height) or (0, 0, width, height)
     moved = np.array(keypoints)
     if frame == "deepfashion-256":
         moved[:, 0] -= MARGIN

@@ -8,7 +8,6 @@ line with exit code 2, before any work; a defect of ours keeps its traceback and
 from __future__ import annotations
 
 import errno
-import importlib
 import json
 import logging
 import os
@@ -27,6 +26,7 @@ from datasets.runtime.artifacts import build
 from datasets.runtime.config import StageConfig
 from datasets.runtime.errors import ArtifactBusyError, InputError, printable
 from datasets.runtime.keys import artifact_directory
+from datasets.runtime.lazy import load_name
 from datasets.runtime.manifests import is_complete
 
 BAD_INPUT = 2
@@ -78,12 +78,6 @@ class Command:
     summary: str
     config: str
     run: str
-
-
-def load_name(name: str) -> Any:
-    """The object that ``module:name`` stands for."""
-    module, _, attribute = name.partition(":")
-    return getattr(importlib.import_module(module), attribute)
 
 
 def main(package: str, commands: Mapping[str, Command], argv: Sequence[str] | None = None) -> int:

@@ -6,7 +6,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class Role(Enum):
@@ -23,6 +23,10 @@ Artifact = Annotated[Path, Role.ARTIFACT]
 SourceFile = Annotated[Path, Role.FILE]
 SourceTree = Annotated[Path, Role.TREE]
 ModelFolder = Annotated[Path, Role.MODEL]
+Device = Annotated[str, Role.RUNTIME]
+"""'auto', 'cpu', 'cuda' or 'cuda:1', as `datasets.runtime.devices.pick` reads it."""
+Percent = Annotated[int, Field(gt=0, le=100)]
+"""A share in percent, as everywhere in this project: 20, not 0.2."""
 
 
 class Config(BaseModel):

@@ -94,10 +94,10 @@ class Registry(Mapping[str, T]):
         """`name`, if it is registered.
 
         Raises:
-            ValueError: it is not; the message lists the names that are.
+            InputError: it is not; the message lists the names that are.
         """
         if name not in self:
-            raise ValueError(f"'{name}' is no {self.kind}; known: {', '.join(map(repr, self))}")
+            raise InputError(f"'{name}' is no {self.kind}; known: {', '.join(map(repr, self))}")
         return name
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:

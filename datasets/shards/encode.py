@@ -23,148 +23,21 @@ import numpy as np
 import torch
 from PIL import Image
 
-from datasets.config import EncodeConfig
 from datasets.poses.views import keypoints_in_view, open_picture
-from datasets.runtime import devices
 from datasets.runtime.atomic import write_text_atomically
-from datasets.runtime.errors import ArtifactError, InputError, WeightsError
+from datasets.runtime.errors import ArtifactError, InputError
 from datasets.runtime.hashing import json_sha256
 from datasets.runtime.keys import describe_config
 from datasets.runtime.manifests import model_sha256
 from datasets.runtime.progress import Progress
+from datasets.shards.config import EncodeConfig
 from datasets.shards.encoded import keypoints_from_json, keypoints_to_json
+from datasets.shards.frozen_models import FeatureEncoder
 from datasets.shards.reuse import INDEX_FILE, copy_checked, earlier_artifacts
 from datasets.shards.tars import read_samples, write_tar
 from datasets.shards.write import read_shard_index
 
 logger = logging.getLogger(__name__)
-
-ENCODERS = {"dinov2": "Dinov2Model", "clip_vision_model": "CLIPVisionModel", "clip": "CLIPVisionModel"}
-"""`model_type` of the image encoders that can be read, and their transformers classes."""
-PIXEL_STATISTICS = {
-    "Dinov2Model": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    "CLIPVisionModel": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
-}
-"""Mean and standard deviation of RGB in [0, 1] that each encoder was trained with (ImageNet's; CLIP's)."""
-CPU_CHUNK = 16
-"""Pictures that go through a model at once on a CPU: twice as fast as 64, which fall out of the cache."""
-
-
-def load_vae(folder: Path) -> Any:
-    """A frozen diffusers AutoencoderKL from its folder, float32.
-
-    Raises: WeightsError: weights missing, unsafe or of another architecture.
-    """
-    from diffusers import AutoencoderKL
-
-    try:
-        vae = AutoencoderKL.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, torch_dtype=torch.float32
-        )
-    except Exception as error:
-        raise WeightsError(f"{folder} cannot be loaded as a diffusers AutoencoderKL: {error}") from error
-    return vae.eval().requires_grad_(False)
-
-
-def load_image_encoder(folder: Path) -> Any:
-    """A frozen Dinov2Model or CLIPVisionModel from its folder, float32.
-
-    Raises: WeightsError: neither of the two, or weights missing, unsafe or incomplete.
-    """
-    import transformers
-
-    model_type = json.loads((folder / "config.json").read_text()).get("model_type")
-    if model_type not in ENCODERS:
-        raise WeightsError(
-            f"{folder} holds a '{model_type}' model; an image encoder is a Dinov2Model or a CLIPVisionModel"
-        )
-    try:
-        encoder, report = getattr(transformers, ENCODERS[model_type]).from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
-        )
-    except Exception as error:
-        raise WeightsError(f"{folder} cannot be loaded as a {ENCODERS[model_type]}: {error}") from error
-    if report["missing_keys"]:  # transformers only warns and leaves those weights random
-        raise WeightsError(
-            f"{folder} lacks weights: {', '.join(sorted(report['missing_keys'])[:3])}; save the model again"
-        )
-    return encoder.eval().requires_grad_(False)
-
-
-def view_pixels(images: list[Image.Image], height: int, width: int) -> torch.Tensor:
-    """(B, 3, H, W) float32 RGB in [0, 1]; images of another size are resized (bicubic, antialiased)."""
-    arrays = [
-        np.asarray(image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BICUBIC))
-        for image in images
-    ]
-    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 255
-
-
-def image_tokens(encoder: Any, pixels: torch.Tensor) -> torch.Tensor:
-    """The encoder's last hidden state, (B, N, D), of (B, 3, H, W) RGB in [0, 1], normalised as it was trained with."""
-    kind = type(encoder).__name__
-    mean, std = (torch.tensor(value, device=pixels.device).view(1, 3, 1, 1) for value in PIXEL_STATISTICS[kind])
-    # Dinov2 fits its position table to the picture by itself, CLIP only when told to.
-    options = {"interpolate_pos_encoding": True} if kind == "CLIPVisionModel" else {}
-    return encoder(((pixels - mean) / std).to(encoder.dtype), **options).last_hidden_state
-
-
-class FeatureEncoder:
-    """The two frozen models and how an image is shown to each of them."""
-
-    def __init__(self, config: EncodeConfig) -> None:
-        self.config = config
-        self.device = devices.pick(config.device)
-        self.vae = load_vae(config.vae).to(self.device, memory_format=torch.channels_last)
-        self.image_encoder = load_image_encoder(config.image_encoder).to(self.device)
-        self.scaling_factor = float(self.vae.config.scaling_factor)
-        self._check_sizes()
-
-    def _check_sizes(self) -> None:
-        config, cell = self.config, 2 ** (len(self.vae.config.block_out_channels) - 1)
-        if config.view_height % cell or config.view_width % cell:
-            raise InputError(
-                f"view {config.view_height}x{config.view_width}: this VAE's cells are {cell} pixels wide; "
-                f"use multiples of {cell}"
-            )
-        patch = self.image_encoder.config.patch_size
-        if config.token_height % patch or config.token_width % patch:
-            raise InputError(
-                f"token size {config.token_height}x{config.token_width}: the encoder's patches are {patch} pixels "
-                f"wide; use multiples of {patch}"
-            )
-
-    @torch.inference_mode()
-    def __call__(self, images: list[Image.Image]) -> tuple[np.ndarray, np.ndarray]:
-        """Encode RGB images.
-
-        Returns: latents (B, F, C, h, w), scaled posterior means, and tokens (B, F, N, D), the encoder's last hidden
-            state; both float16. F is 2 (plain, mirrored) or 1.
-        """
-        config = self.config
-        views = self._faces(view_pixels(images, config.view_height, config.view_width))
-        seen = self._faces(view_pixels(images, config.token_height, config.token_width))
-        chunk = CPU_CHUNK if self.device.type == "cpu" else len(views)
-        latents = torch.cat([self._latents(part) for part in views.split(chunk)])
-        tokens = torch.cat([self._tokens(part) for part in seen.split(chunk)])
-        return self._pairs(latents, len(images)), self._pairs(tokens, len(images))
-
-    def _latents(self, pixels: torch.Tensor) -> torch.Tensor:
-        pixels = (pixels * 2 - 1).contiguous(memory_format=torch.channels_last)
-        return self.vae.encode(pixels).latent_dist.mean * self.scaling_factor
-
-    def _tokens(self, pixels: torch.Tensor) -> torch.Tensor:
-        return image_tokens(self.image_encoder, pixels)
-
-    def _faces(self, pixels: torch.Tensor) -> torch.Tensor:
-        pixels = pixels.to(self.device)
-        return torch.cat([pixels, pixels.flip(-1)]) if self.config.mirrored else pixels
-
-    def _pairs(self, features: torch.Tensor, count: int) -> np.ndarray:
-        array = features.unflatten(0, (-1, count)).transpose(0, 1).float().cpu().numpy()
-        if not np.isfinite(array).all() or np.abs(array).max() > np.finfo(np.float16).max:
-            raise WeightsError("the frozen models give values that float16 cannot hold; check their weights")
-        return np.ascontiguousarray(array.astype(np.float16))
 
 
 def make_encoded(config: EncodeConfig, directory: Path) -> dict[str, Any]:

@@ -25,19 +25,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from datasets.config import WriteShardsConfig
-from datasets.poses.skeleton import missing_keypoints
 from datasets.poses.table import read_poses
-from datasets.poses.views import picture_box
 from datasets.runtime.atomic import write_text_atomically
 from datasets.runtime.errors import InputError
 from datasets.runtime.hashing import file_sha256, json_sha256
 from datasets.runtime.manifests import manifest_of
 from datasets.runtime.progress import Progress
+from datasets.shards.config import WriteShardsConfig
 from datasets.shards.reuse import INDEX_FILE, copy_checked, earlier_artifacts, read_index_file
 from datasets.shards.tars import LONGEST_NAME, write_tar
 from datasets.sources.files import ImageSource, UnreadableFileError
 from datasets.sources.index import open_images, read_index
+from datasets.sources.layouts import Layout, layout_of
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +66,8 @@ def make_shards(config: WriteShardsConfig, directory: Path) -> dict[str, object]
         ArtifactError: an input is of another stage.
     """
     images = _join(read_index(config.images), read_poses(config.poses), config)
-    images = _with_crops(images, manifest_of(config.images, "index")["config"]["layout"])
+    layout = layout_of(manifest_of(config.images, "index"))
+    images = _with_crops(images, layout)
     plans = [plan for split in config.splits for plan in plan_shards(images, split, config.images_per_shard)]
     _remove_strangers(directory, {plan.name for plan in plans})
     earlier = {
@@ -82,7 +82,7 @@ def make_shards(config: WriteShardsConfig, directory: Path) -> dict[str, object]
             counts[_provide(plan, directory, source, earlier)] += 1
             progress.update(len(plan.images))
     summary = _write_index(plans, directory)
-    _write_card(config, summary, directory)
+    _write_card(layout, summary, directory)
     summary["cropped_images"] = int(images["crop"].notna().sum())
     return {**summary, **{f"shards_{how}": counts[how] for how in ("written", "kept", "reused")}}
 
@@ -105,9 +105,9 @@ def _join(images: pd.DataFrame, poses: pd.DataFrame, config: WriteShardsConfig) 
     return images.assign(keypoints=keypoints)
 
 
-def _with_crops(images: pd.DataFrame, layout: str) -> pd.DataFrame:
+def _with_crops(images: pd.DataFrame, layout: Layout) -> pd.DataFrame:
     """The rows with the part of each image that is the picture, None where that is all of it."""
-    boxes = [picture_box(layout, row.width, row.height) for row in images[["width", "height"]].itertuples()]
+    boxes = [layout.picture_box(row.width, row.height) for row in images[["width", "height"]].itertuples()]
     return images.assign(crop=pd.Series(boxes, index=images.index, dtype=object))
 
 
@@ -174,15 +174,6 @@ def sample_json(row: object) -> str:
     return json.dumps(sample, separators=(",", ":"))
 
 
-def sample_keypoints(sample: dict[str, object]) -> np.ndarray:
-    """(18, 3) float32 keypoints of a sample's JSON."""
-    keypoints = missing_keypoints()
-    for joint, (x, y, score) in enumerate(sample["keypoints"]):
-        if x is not None:
-            keypoints[joint] = x, y, score
-    return keypoints
-
-
 def _provide(plan: ShardPlan, directory: Path, source: ImageSource, earlier: dict[str, Path]) -> str:
     """Make sure that a shard is there: kept from an interrupted run, copied from an earlier artifact, or written."""
     target = directory / plan.name
@@ -245,13 +236,10 @@ def _write_index(plans: list[ShardPlan], directory: Path) -> dict[str, object]:
     return {"shards": len(shards), "samples": dict(samples)}
 
 
-def _write_card(config: WriteShardsConfig, summary: dict[str, object], directory: Path) -> None:
+def _write_card(layout: Layout, summary: dict[str, object], directory: Path) -> None:
     """The data-set card: what lies here, how to read it, what may be done with it."""
-    origin = manifest_of(config.images, "index")
-    names = {"market1501": "Market-1501", "deepfashion": "DeepFashion In-shop", "table": "table"}
-    name = names[origin["config"]["layout"]]
     rows = "\n".join(f"| {split} | {count:,} |" for split, count in summary["samples"].items())
-    write_text_atomically(directory / CARD_FILE, CARD.format(name=name, rows=rows, shards=summary["shards"]))
+    write_text_atomically(directory / CARD_FILE, CARD.format(name=layout.title, rows=rows, shards=summary["shards"]))
 
 
 CARD = """# Image shards ({name} layout)

@@ -24,7 +24,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from datasets.runtime.errors import DatasetLayoutError, printable
-from datasets.sources.files import ImageSource, Listing, SourceEntry, UnreadableFileError, image_record, is_ignored
+from datasets.sources.files import Box, ImageSource, Listing, SourceEntry, UnreadableFileError, image_record, is_ignored
 
 MARKER = ""
 EXPECTED = "expected DeepFashion In-shop: WOMEN/Dresses/id_00000002/02_1_front.jpg, or PATN's flat names"
@@ -37,6 +37,8 @@ PARTITION_SPLITS = ("train", "query", "gallery")
 HIGH_RESOLUTION = "img_highres"
 """Folder of the 750x1101 images; where it lies beside ``img``, it is taken and ``img`` passed over."""
 QUERY_CAMERA, CAMERA = 2, 1
+SQUARE, MARGIN, PROPER_WIDTH = 256, 40, 176
+"""The low-resolution originals: side, left (and right) margin, and width of the picture proper."""
 
 _ORIGINAL = re.compile(
     r"(?:.*/)?(?P<gender>MEN|WOMEN)/(?P<category>\w+)/id_(?P<pid>\d{8})/(?P<outfit>\d\d)_(?P<shot>\d)_(?P<side>\w+)(?:\.jpg)+"
@@ -60,6 +62,22 @@ def parse_path(path: str) -> dict[str, int | str] | None:
         "frame": int(match["shot"]),
         "role": "person",
     }
+
+
+def picture_box(width: int, height: int) -> Box | None:
+    """The picture proper of a stored image of this size in pixels; None where that is all of it.
+
+    Only the square originals have margins: columns 40 to 215 of 256 are the picture, as PATN crops them
+    (``crop((40, 0, 216, 256))``).
+    """
+    if width != height:
+        return None
+    return round(width * MARGIN / SQUARE), 0, round(width * (MARGIN + PROPER_WIDTH) / SQUARE), height
+
+
+def pair_group(key: str, pid: int) -> str:
+    """What images must share to be paired: identity, category and outfit."""
+    return outfit_of(key)
 
 
 def outfit_of(key: str) -> str:

@@ -25,6 +25,10 @@ ENCRYPTED = 1
 """Bit of an archive member's flags."""
 
 
+Box = tuple[int, int, int, int]
+"""Left, top, right, bottom in pixels; right and bottom are the first column and row outside."""
+
+
 class UnreadableFileError(Exception):
     """One file of a source cannot be read; `status` names the reason in one word."""
 

@@ -1,7 +1,7 @@
 """The image index: every file of a data set, checked, with identity, camera, split and a status.
 
-Layouts (`market1501`, `deepfashion` and `table` beside this file) list the files; this module picks a slice,
-decodes every file in several processes, sets apart what cannot be used, and writes ``images.parquet``.
+A layout (`datasets.sources.layouts`) lists the files; this module picks a slice, decodes every file in several
+processes, sets apart what cannot be used, and writes ``images.parquet``.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,20 +19,19 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from datasets.config import IndexConfig
 from datasets.runtime.errors import ArtifactError, DatasetLayoutError, InputError
 from datasets.runtime.manifests import installed_versions, is_complete, manifest_of
 from datasets.runtime.processes import end_with_parent
 from datasets.runtime.progress import Progress
 from datasets.runtime.verify import verify
-from datasets.sources import deepfashion, market1501, table
+from datasets.sources.config import IndexConfig
 from datasets.sources.files import ImageSource, UnreadableFileError
 from datasets.sources.image_check import ImageCheck, check_image
+from datasets.sources.layouts import LAYOUTS, Layout, layout_of
 
 logger = logging.getLogger(__name__)
 
 INDEX_FILE = "images.parquet"
-LAYOUTS = {"market1501": market1501, "deepfashion": deepfashion, "table": table}
 SCHEMA = pa.schema(
     [
         ("key", pa.string()),
@@ -63,8 +62,9 @@ def make_index(config: IndexConfig, directory: Path) -> dict[str, object]:
         DatasetLayoutError: the root does not look as its layout demands.
         InputError: more files than `max_error_percent` cannot be used, or the slice is larger than the set.
     """
-    with open_source(config.root, config.layout) as source:
-        listing = LAYOUTS[config.layout].list_images(source)
+    layout = LAYOUTS[config.layout]
+    with layout.open_source(config.root) as source:
+        listing = layout.list_images(source)
         unsafe = source.unsafe_names()
         prefix = source.prefix
     if unsafe:
@@ -86,36 +86,20 @@ def make_index(config: IndexConfig, directory: Path) -> dict[str, object]:
         "prefix": prefix,
         "files_decoded": decoded,
     }
-    if config.layout == "market1501" and config.identities is None:
-        summary["deviations"] = _deviations(images)
-    _log_counts(summary)
+    if layout.published_counts and config.identities is None:
+        summary["deviations"] = _deviations(images, layout.published_counts)
+    _log_counts(summary, layout.title)
     return summary
 
 
-def _log_counts(summary: dict[str, Any]) -> None:
+def _log_counts(summary: dict[str, Any], title: str) -> None:
     """Say what there is, split by split, and whether it is what was published."""
     for split, counts in sorted(summary["splits"].items(), key=lambda item: ORDER.index(item[0])):
         roles = ", ".join(f"{count:,} {name}" for name, count in counts.items() if name.endswith(" images"))
         logger.info("%s: %s images, %s identities (%s)", split, f"{counts['images']:,}", counts["identities"], roles)
     if "deviations" in summary:
         told = "; ".join(summary["deviations"]) or "as published"
-        logger.info("counts of Market-1501: %s", told)
-
-
-def open_source(root: Path, layout: str) -> ImageSource:
-    """The files of a data set, with the data set's own top folder found inside a folder or zip.
-
-    Raises: DatasetLayoutError: if it cannot be found.
-    """
-    module = LAYOUTS[layout]
-    if module is table:
-        return table.open_source(root)
-    source = ImageSource(root)
-    prefix = source.find_prefix(module.MARKER) if module.MARKER else ""
-    if prefix is None:
-        raise DatasetLayoutError(f"{root} has no folder '{module.MARKER}'; {module.EXPECTED}")
-    source.prefix = prefix
-    return source
+        logger.info("counts of %s: %s", title, told)
 
 
 def open_images(directory: Path, root: Path | None = None) -> ImageSource:
@@ -125,8 +109,8 @@ def open_images(directory: Path, root: Path | None = None) -> ImageSource:
         directory: the index.
         root: where the data set lies now, if it has moved since.
     """
-    config = manifest_of(directory, "index")["config"]
-    return open_source(root or Path(config["root"]), config["layout"])
+    manifest = manifest_of(directory, "index")
+    return layout_of(manifest).open_source(root or Path(manifest["config"]["root"]))
 
 
 def write_index(images: pd.DataFrame, directory: Path) -> None:
@@ -223,7 +207,7 @@ def _check_files(rows: list[dict[str, object]], config: IndexConfig, prefix: str
 
 def _checks(paths: list[str], config: IndexConfig, prefix: str, known: dict[str, ImageCheck]) -> Iterator[ImageCheck]:
     chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
-    arguments = (config.root, config.layout, prefix, known)
+    arguments = (config.root, LAYOUTS[config.layout], prefix, known)
     if config.workers == 1 or len(chunks) < 3:  # a pool would take longer to start than the work
         _open_in_worker(*arguments)
         for chunk in chunks:
@@ -239,9 +223,10 @@ _worker_known: dict[str, ImageCheck] = {}
 _worker_arguments: tuple[Any, ...] = ()
 
 
-def _open_in_worker(root: Path, layout: str, prefix: str, known: dict[str, ImageCheck]) -> None:
+def _open_in_worker(root: Path, layout: Layout, prefix: str, known: dict[str, ImageCheck]) -> None:
     global _worker_source, _worker_known
-    _worker_source = table.open_source(root) if layout == "table" else ImageSource(root, prefix)
+    _worker_source = layout.open_root(root)
+    _worker_source.prefix = prefix
     _worker_known = known
 
 
@@ -322,11 +307,11 @@ def summarise(images: pd.DataFrame) -> dict[str, object]:
     return {"files": len(images), "statuses": statuses, "splits": splits}
 
 
-def _deviations(images: pd.DataFrame) -> list[str]:
-    """Where a Market-1501 differs from what was published; said, not fatal."""
+def _deviations(images: pd.DataFrame, published_counts: Mapping[str, int]) -> list[str]:
+    """Where a data set differs from what was published; said, not fatal."""
     splits = summarise(images)["splits"]
     found = []
-    for name, published in market1501.PUBLISHED_COUNTS.items():
+    for name, published in published_counts.items():
         split, _, count_name = name.partition(" ")
         counted = splits.get(split, {}).get(count_name, 0)
         if counted != published:

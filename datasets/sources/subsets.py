@@ -15,9 +15,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from datasets.config import SelectSubsetsConfig
 from datasets.runtime.errors import ArtifactError, InputError
 from datasets.runtime.manifests import manifest_of
+from datasets.sources.config import SelectSubsetsConfig
 from datasets.sources.index import read_index
 
 logger = logging.getLogger(__name__)

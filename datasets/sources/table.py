@@ -10,16 +10,13 @@ import os
 import re
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-
 from datasets.runtime.errors import DatasetLayoutError
+from datasets.runtime.hashing import json_sha256
 from datasets.sources.files import ImageSource, Listing, SourceEntry, image_record, is_safe_path
 
-MARKER = ""
 COLUMNS = ("path", "pid", "camid", "split")
 SPLITS = ("train", "query", "gallery")
+EXPECTED = f"expected a CSV or Parquet file with {','.join(COLUMNS)}"
 MAX_NUMBER = 2**31 - 1
 _NUMBER = re.compile(r"-?[0-9]{1,10}")
 
@@ -50,7 +47,7 @@ def read_table(file: Path) -> list[dict[str, str]]:
         names, rows = _read_parquet(file) if file.suffix.lower() == ".parquet" else _read_csv(file)
     except UnicodeDecodeError as error:
         raise DatasetLayoutError(f"{file} is not UTF-8 text ({error}); save the table as UTF-8") from None
-    except (OSError, csv.Error, pa.ArrowException) as error:
+    except (OSError, csv.Error) as error:
         raise DatasetLayoutError(f"{file} cannot be read as a table: {' '.join(str(error).split())}") from None
     missing = [column for column in COLUMNS if names.count(column) != 1]
     if missing:
@@ -80,11 +77,19 @@ def _read_csv(file: Path) -> tuple[list[str], list[list[str]]]:
 
 
 def _read_parquet(file: Path) -> tuple[list[str], list[list[str]]]:
-    table = pq.read_table(file)
-    wanted = [name for name in table.column_names if name in COLUMNS]
-    if len(set(wanted)) < len(wanted):
-        return wanted, []
-    columns = [pc.fill_null(table[name].cast(pa.string()), "").to_pylist() for name in wanted]
+    # Imported here, as settings name this layout, and the flows' help should not wait for pyarrow.
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(file)
+        wanted = [name for name in table.column_names if name in COLUMNS]
+        if len(set(wanted)) < len(wanted):
+            return wanted, []
+        columns = [pc.fill_null(table[name].cast(pa.string()), "").to_pylist() for name in wanted]
+    except pa.ArrowException as error:
+        raise DatasetLayoutError(f"{file} cannot be read as a table: {' '.join(str(error).split())}") from None
     return wanted, [list(row) for row in zip(*columns, strict=True)]
 
 
@@ -117,6 +122,15 @@ def list_images(source: ImageSource) -> Listing:
             parsed["key"] = path.rpartition(".")[0].replace("/", "_").replace(".", "_") or path
         rows.append(image_record(SourceEntry(path, refused), split, parsed, problem))
     return Listing(rows, [])
+
+
+def key_inputs(root: Path) -> dict[str, object]:
+    """What an index's key depends on besides the table's own content: the files that it lists.
+
+    Raises:
+        DatasetLayoutError: the table cannot be read.
+    """
+    return {"listed_files": json_sha256(listed_files(root))} if root.is_file() else {}
 
 
 def listed_files(file: Path) -> list[list[object]]:

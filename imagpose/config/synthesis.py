@@ -7,8 +7,8 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from datasets.config import TINY_POSE_WEIGHTS, Percent
-from datasets.runtime.config import Artifact, Config, ModelFolder, Role, SourceFile, StageConfig
+from datasets.poses.backends import POSE_BACKENDS, with_built_in_weights
+from datasets.runtime.config import Artifact, Config, ModelFolder, Percent, Role, SourceFile, StageConfig
 from datasets.runtime.precision import Precision
 from imagpose.config.fields import Device, Unconditional
 
@@ -36,7 +36,7 @@ class SynthesizeSettings(Config):
     """What the unconditional half of guidance sees: 'pose' alone (Eq. 5), or 'pose-and-sources' (official code)."""
     seed: int = Field(0, ge=0)
     """Plan and noise; every canvas has its own generator."""
-    pose_backend: Literal["openpose-tiny", "openpose"] | None = None
+    pose_backend: Annotated[str, POSE_BACKENDS] | None = None
     """Extract the skeleton of every picture again with this network and score it against the asked one; none: no
     scores."""
     pose_weights: SourceFile | None = None
@@ -78,9 +78,7 @@ class SynthesizeConfig(SynthesizeSettings, StageConfig):
     @model_validator(mode="before")
     @classmethod
     def _built_in_weights(cls, given: Any) -> Any:
-        if isinstance(given, dict) and given.get("pose_backend") == "openpose-tiny" and not given.get("pose_weights"):
-            return {**given, "pose_weights": TINY_POSE_WEIGHTS}  # so that their content counts in the key
-        return given
+        return with_built_in_weights(given, backend="pose_backend", weights="pose_weights")
 
     @model_validator(mode="after")
     def _subset_with_fraction(self) -> Self:
@@ -171,7 +169,7 @@ class GenerateConfig(Config):
     """CSV files in the published format (``name:keypoints_y:keypoints_x``): skeletons of the pictures they name."""
     source_pose: tuple[SourceFile, ...] = ()
     """Skeleton of each source (JSON or picture), in order; if not given, as for poses."""
-    backend: Literal["openpose-tiny", "openpose"] = "openpose-tiny"
+    backend: Annotated[str, POSE_BACKENDS] = "openpose-tiny"
     """Network that finds the skeleton of a picture that no table names; loaded only when it is needed."""
     weights: SourceFile | None = None
     """Its weights' file; not given: those in the package (openpose-tiny), or from the hub (openpose)."""

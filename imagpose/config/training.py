@@ -11,8 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from datasets.config import Percent
-from datasets.runtime.config import Artifact, Config, ModelFolder, Role, SourceFile, StageConfig
+from datasets.runtime.config import Artifact, Config, ModelFolder, Percent, Role, SourceFile, StageConfig
 from datasets.runtime.precision import Precision
 from imagpose.config.fields import Device, Probability
 

@@ -12,13 +12,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from datasets.poses.pairs import groups_by_names, has_torso, ordered_pairs
 from datasets.poses.skeleton import present_joints
 from datasets.poses.views import keypoints_in_view, open_picture
 from datasets.runtime.errors import InputError
 from datasets.runtime.manifests import manifest_of
 from datasets.shards.encoded import keypoints_from_json
 from datasets.shards.tars import read_samples
-from datasets.sources.pairs import deepfashion_groups, has_torso, market1501_groups, ordered_pairs
 from imagpose.canvas.layout import Size
 from imagpose.evaluation.pair_canvases import Pair
 
@@ -54,14 +54,8 @@ class HeldOutImages:
         self.keys = list(self.facts)
         self._keypoints = np.stack([keypoints_from_json(fact["keypoints"]) for fact in self.facts.values()])
         self._row = {key: row for row, key in enumerate(self.keys)}
-        self.groups = self._groups()
+        self.groups = groups_by_names(self.keys, [fact["pid"] for fact in self.facts.values()])
         self.members = self._members()
-
-    def _groups(self) -> list[object | None]:
-        try:
-            return list(deepfashion_groups(self.keys))
-        except ValueError:  # other names: a group is a person
-            return list(market1501_groups([fact["pid"] for fact in self.facts.values()]))
 
     def _members(self) -> dict[str, list[str]]:
         groups: dict[object, list[str]] = {}

@@ -22,12 +22,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from datasets.poses.pairs import read_pairs
 from datasets.runtime import devices
 from datasets.runtime.atomic import write_text_atomically
 from datasets.runtime.errors import InputError
 from datasets.runtime.progress import Progress
 from datasets.shards.tars import read_samples, write_tar
-from datasets.sources.pairs import read_pairs
 from imagpose.canvas.layout import CanvasRequest, SourceImage
 from imagpose.config import EvaluateGeneratorConfig
 from imagpose.evaluation.data import HeldOutImages, fitted, stacked

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from datasets.sources.pairs import Pair
+from datasets.poses.pairs import Pair
 from imagpose.canvas.layout import Mode
 from imagpose.synthesis.plan import canvas_seed
 

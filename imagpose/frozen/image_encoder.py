@@ -24,7 +24,8 @@ from datasets.runtime import devices
 from datasets.runtime.errors import InputError
 from datasets.runtime.schedules import warmup_cosine
 from datasets.runtime.training_run import TrainingRun, set_learning_rate, step_generator
-from datasets.shards.encode import PIXEL_STATISTICS, load_image_encoder
+from datasets.shards.frozen_models import load_image_encoder
+from datasets.shards.image_encoders import DINOV2
 from imagpose.config import TrainImageEncoderConfig
 from imagpose.frozen.crops import Crops, load_crops, split_by_identity
 
@@ -44,7 +45,7 @@ class IdentityTraining(nn.Module):
         self.encoder = encoder
         width, patch = encoder.config.hidden_size, encoder.config.patch_size
         self.to_pixels = nn.Linear(width, 3 * patch * patch)
-        mean, std = PIXEL_STATISTICS["Dinov2Model"]
+        mean, std = DINOV2.mean, DINOV2.std
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 

@@ -25,7 +25,7 @@ from datasets.runtime import devices
 from datasets.runtime.errors import InputError
 from datasets.runtime.schedules import warmup_cosine
 from datasets.runtime.training_run import TrainingRun, set_learning_rate, step_generator
-from datasets.shards.encode import load_vae
+from datasets.shards.frozen_models import load_vae
 from imagpose.config import TrainVaeConfig
 from imagpose.frozen.crops import Crops, load_crops, split_by_identity
 from imagpose.metrics.lpips import Backbone, Lpips

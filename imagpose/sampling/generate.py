@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from datasets.poses.backends import open_backend
 from datasets.poses.estimation import PoseEstimator
 from datasets.poses.skeleton import present_joints
 from datasets.runtime import devices
@@ -23,7 +24,7 @@ from imagpose.config import GenerateConfig
 from imagpose.pictures.contact_sheet import SheetRow, save_contact_sheet, skeleton_picture
 from imagpose.pictures.synthetic_jpeg import DESCRIPTION, xmp_packet
 from imagpose.sampling.pipeline import IMAGPosePipeline, load_pipeline
-from imagpose.sampling.pose_check import find_skeletons, open_backend
+from imagpose.sampling.pose_check import find_skeletons
 from imagpose.sampling.pose_files import MOST_STRETCH, PoseFiles, Size, keypoints_in_box, open_photo, person_box
 
 logger = logging.getLogger(__name__)

@@ -30,7 +30,7 @@ from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
 from datasets.runtime.errors import InputError, WeightsError
-from datasets.shards.encode import image_tokens, view_pixels
+from datasets.shards.frozen_models import image_tokens, view_pixels
 from imagpose.canvas.layout import Canvases, CanvasRequest, Source, SourceFeatures, check_request, lay_out
 from imagpose.canvas.view_grid import unpack_views
 from imagpose.config.fields import Unconditional

@@ -3,31 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
-import torch
 
 from datasets.poses.estimation import PoseEstimator, main_person
 from datasets.poses.skeleton import present_joints
 
 TOLERANCE = 0.1
 """A joint is right within this share of the figure's height (PCK@0.1)."""
-
-
-def open_backend(name: str, weights: Path | None, device: torch.device) -> PoseEstimator:
-    """The pose network of a config: 'openpose-tiny' (built in) or 'openpose' (published weights, by path or hub).
-
-    Raises: WeightsError: it is not there, or not that network.
-    """
-    if name == "openpose-tiny":
-        from datasets.config import TINY_POSE_WEIGHTS
-        from datasets.poses.tiny.estimator import TinyPoseEstimator
-
-        return TinyPoseEstimator(weights or TINY_POSE_WEIGHTS, device=device)
-    from datasets.poses.openpose.estimator import load_openpose
-
-    return load_openpose(weights, device=device)
 
 
 def find_skeletons(estimator: PoseEstimator, pictures: Sequence[np.ndarray]) -> list[np.ndarray]:

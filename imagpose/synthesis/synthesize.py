@@ -24,18 +24,19 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from datasets.poses.backends import open_backend
 from datasets.poses.estimation import PoseEstimator
-from datasets.runtime.errors import InputError
 from datasets.runtime.manifests import manifest_of, model_sha256
 from datasets.runtime.progress import Progress
 from datasets.shards.encoded import EncodedImages, keypoints_to_json
 from datasets.shards.tars import read_samples, write_tar
+from datasets.sources.subsets import read_subset
 from imagpose.canvas.layout import CanvasRequest, SourceFeatures
 from imagpose.config import SynthesizeConfig, TrainGeneratorConfig
 from imagpose.pictures.image_checks import check_image
 from imagpose.pictures.synthetic_jpeg import encode_synthetic_jpeg
 from imagpose.sampling.pipeline import IMAGPosePipeline, load_pipeline
-from imagpose.sampling.pose_check import find_skeletons, open_backend, pose_score
+from imagpose.sampling.pose_check import find_skeletons, pose_score
 from imagpose.synthesis.plan import cut_shards, make_plan
 from imagpose.synthesis.ranks import own_device, ranks
 from imagpose.synthesis.showcase import write_pictures
@@ -246,18 +247,7 @@ class Synthesizer:
 
 
 def _subset_keys(config: SynthesizeConfig) -> list[str] | None:
-    if config.subset is None:
-        return None
-    manifest_of(config.subset, "select-subsets")
-    table = pq.read_table(config.subset / "subsets.parquet").to_pandas()
-    keys = table.key[(table.fraction == config.fraction) & (table.draw == config.draw)].tolist()
-    if not keys:
-        known = ", ".join(str(value) for value in sorted(table.fraction.unique()))
-        raise InputError(
-            f"{config.subset} holds no fraction {config.fraction} % of draw {config.draw}; fractions: {known}, "
-            f"draws: 0 to {table.draw.max()}"
-        )
-    return keys
+    return None if config.subset is None else read_subset(config.subset, config.fraction, config.draw)
 
 
 def _write_table(table: pd.DataFrame, schema: pa.Schema, path: Path) -> None:

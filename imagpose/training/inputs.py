@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from datasets.runtime.errors import InputError, WeightsError
 from datasets.runtime.manifests import manifest_of, model_sha256
-from datasets.shards.encode import load_image_encoder
 from datasets.shards.encoded import EncodedImages
+from datasets.shards.frozen_models import load_image_encoder
 from datasets.sources.subsets import read_subset
 from imagpose.canvas.training import ViewSource
 from imagpose.config import TrainGeneratorConfig

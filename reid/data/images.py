@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import logging
-import tarfile
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from datasets.poses.views import open_picture
 from datasets.runtime.errors import DatasetLayoutError
 from datasets.runtime.manifests import is_complete, manifest_of
 from datasets.runtime.progress import Progress
+from datasets.shards.tars import read_samples
 from reid.config import AugmentationConfig
 from reid.data.folders import iterate_folder
 from reid.evaluation.ranking import Labels
@@ -59,19 +59,16 @@ class ImageSet:
 
 
 def iterate_samples(tar: Path) -> Iterator[tuple[dict, bytes]]:
-    """(metadata, image file's bytes) of each sample of a shard: members ``KEY.jpg`` and ``KEY.json``, in any order."""
-    pending: dict[str, dict[str, bytes]] = {}
-    with tarfile.open(tar, "r:") as file:
-        for member in file:
-            key, _, extension = member.name.rpartition(".")
-            parts = pending.setdefault(key, {})
-            parts[extension] = file.extractfile(member).read()
-            if "jpg" in parts and "json" in parts:
-                yield json.loads(parts["json"]) | {"key": key}, parts["jpg"]
-                del pending[key]
-    incomplete = [key for key, parts in pending.items() if parts.keys() & {"jpg", "json"}]
-    if incomplete:
-        raise DatasetLayoutError(f"{tar}: sample {incomplete[0]} lacks its .jpg or its .json; write the shards again")
+    """(metadata, image file's bytes) of each sample of a shard.
+
+    Raises:
+        DatasetLayoutError: a sample lacks one of the two.
+        ArtifactError: the tar is damaged, or was not written by this project.
+    """
+    for key, members in read_samples(tar):
+        if not {"jpg", "json"} <= members.keys():
+            raise DatasetLayoutError(f"{tar}: sample {key} lacks its .jpg or its .json; write the shards again")
+        yield json.loads(members["json"]) | {"key": key}, members["jpg"]
 
 
 def decode(facts: dict, data: bytes, height: int, width: int) -> np.ndarray:

@@ -14,6 +14,7 @@ import torch
 
 from datasets.runtime.errors import DatasetLayoutError, InputError
 from datasets.runtime.manifests import is_complete, manifest_of
+from datasets.sources.subsets import read_subset
 from reid.config import TrainReidConfig
 from reid.data.folders import find_table, iterate_folder, read_table
 from reid.data.images import ImageSet, read_images, select
@@ -53,7 +54,7 @@ def read_training_set(config: TrainReidConfig) -> TrainingSet:
     Raises: InputError: a synthetic set made outside the subset (leak-free), or a check of another set.
     """
     size = (config.network.height, config.network.width)
-    keys = None if config.subsets is None else subset_keys(config.subsets, config.fraction, config.draw)
+    keys = None if config.subsets is None else set(read_subset(config.subsets, config.fraction, config.draw))
     real = read_images(config.shards, "train", size, keys=keys, workers=config.workers)
     tables = [read_synthetic_table(folder) for folder in config.synthetic]
     if config.protocol == "leak-free":
@@ -78,20 +79,6 @@ def read_training_set(config: TrainReidConfig) -> TrainingSet:
         len(training_set.pids),
     )
     return training_set
-
-
-def subset_keys(subsets: Path, fraction: int, draw: int) -> set[str]:
-    """The training images that a fraction of a draw allows.
-
-    Raises: InputError: if the list has no such fraction and draw.
-    """
-    manifest_of(subsets, "select-subsets")
-    table = pq.read_table(Path(subsets) / "subsets.parquet", columns=["draw", "fraction", "key"]).to_pandas()
-    keys = set(table.key[(table.draw == draw) & (table.fraction == fraction)])
-    if not keys:
-        known = sorted({(int(d), int(f)) for d, f in zip(table.draw, table.fraction, strict=True)})
-        raise InputError(f"{subsets} has no subset of {fraction} % in draw {draw}; (draw, fraction) known: {known}")
-    return keys
 
 
 def read_synthetic_table(folder: Path) -> pd.DataFrame:

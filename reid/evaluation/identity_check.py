@@ -20,9 +20,10 @@ from datasets.runtime import devices
 from datasets.runtime.errors import InputError
 from datasets.runtime.hashing import file_sha256
 from datasets.runtime.manifests import manifest_of
+from datasets.sources.subsets import read_subset
 from reid.config import CheckIdentityConfig, TrainReidConfig
 from reid.data.images import read_images
-from reid.data.training_set import read_synthetic_table, subset_keys
+from reid.data.training_set import read_synthetic_table
 from reid.evaluation.evaluate import load_network
 from reid.evaluation.features import extract_features
 from reid.evaluation.ranking import normalised
@@ -54,7 +55,7 @@ def make_identity_check(config: CheckIdentityConfig, directory: Path) -> dict[st
     device = devices.pick(config.device)
     network, settings = load_network(config.run)
     size = (settings.height, settings.width)
-    keys = None if config.subsets is None else subset_keys(config.subsets, config.fraction, config.draw)
+    keys = None if config.subsets is None else set(read_subset(config.subsets, config.fraction, config.draw))
     real = read_images(config.shards, "train", size, keys=keys, workers=config.workers)
     usable = set(read_synthetic_table(config.synthetic).key)
     network = network.to(device)

@@ -10,7 +10,6 @@ import base64
 import io
 import json
 import logging
-import tarfile
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,8 @@ import pandas as pd
 from PIL import Image
 
 from datasets.poses.skeleton import JOINT_COUNT, overlay_skeleton, present_joints
-from datasets.runtime.errors import InputError
+from datasets.runtime.errors import ArtifactError, InputError
+from datasets.shards.tars import read_chosen
 from datasets.sources.files import UnreadableFileError
 from datasets.sources.index import open_images, read_index
 
@@ -85,22 +85,11 @@ def embed_bytes(data: bytes, label: str = "", **options: Any) -> Picture:
 
 
 def tar_members(path: Path, keys: Container[str]) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Samples of some keys in a WebDataset tar, extension -> bytes; a damaged tar ends early. No torch is needed."""
-    key, files = "", {}
+    """Samples of some keys in a shard, extension -> bytes; a damaged tar ends early. No torch is needed."""
     try:
-        with tarfile.open(path) as tar:
-            for item in tar:
-                name, _, extension = item.name.partition(".")
-                if name != key:
-                    if files:
-                        yield key, files
-                    key, files = name, {}
-                if item.isfile() and key in keys:
-                    files[extension] = tar.extractfile(item).read()
-    except (tarfile.TarError, OSError) as error:
-        logger.warning("%s cannot be read: %s", path, error)
-    if files:
-        yield key, files
+        yield from read_chosen(path, keys)
+    except ArtifactError as error:
+        logger.warning("%s", error)
 
 
 class SourceImages:

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from datasets.config import TrainPoseConfig
+from datasets.poses.config import TrainPoseConfig
 from datasets.poses.skeleton import present_joints
 from datasets.poses.tiny.augmentation import augment, forget_outside
 from datasets.poses.tiny.decoding import decode_person

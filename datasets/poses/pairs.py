@@ -15,15 +15,15 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.config import ExportPairsConfig
+from datasets.poses.config import ExportPairsConfig
 from datasets.poses.skeleton import present_joints
 from datasets.poses.table import read_poses
 from datasets.runtime.atomic import write_text_atomically
 from datasets.runtime.errors import InputError, printable
 from datasets.runtime.manifests import manifest_of
-from datasets.sources.deepfashion import outfit_of
 from datasets.sources.files import image_key
 from datasets.sources.index import read_index
+from datasets.sources.layouts import DEEPFASHION, MARKET1501, layout_of
 
 logger = logging.getLogger(__name__)
 
@@ -42,14 +42,19 @@ def has_torso(keypoints: np.ndarray) -> np.ndarray:
     return present_joints(keypoints)[..., TORSO].all(-1)
 
 
-def market1501_groups(pids: Sequence[int]) -> list[int | None]:
-    """The group of each image, None for distractors and junk."""
-    return [int(pid) if pid > 0 else None for pid in pids]
+def groups_by_names(keys: Sequence[str], pids: Sequence[int]) -> list[object | None]:
+    """The group of each image of shards, which do not name their layout.
 
+    An outfit where all keys are DeepFashion's flat names, else the person.
 
-def deepfashion_groups(keys: Sequence[str]) -> list[str]:
-    """The group of each image by its key (PATN's flat name)."""
-    return [outfit_of(key) for key in keys]
+    Args:
+        keys: image keys.
+        pids: identities, one per key; 0 and -1 pair with nothing.
+    """
+    try:
+        return [DEEPFASHION.pair_group(key, pid) for key, pid in zip(keys, pids, strict=True)]
+    except ValueError:  # other names
+        return [MARKET1501.pair_group(key, pid) for key, pid in zip(keys, pids, strict=True)]
 
 
 def ordered_pairs(keys: Sequence[str], groups: Sequence[object | None], keypoints: np.ndarray) -> Iterator[Pair]:
@@ -105,8 +110,8 @@ def run_export(config: ExportPairsConfig) -> int:
     if absent := sorted(set(images["key"]) - set(by_key.index)):
         raise InputError(f"{config.poses} lacks {len(absent)} images of {config.images}, first {absent[0]}")
     keys = images["key"].tolist()
-    is_deepfashion = manifest_of(config.images, "index")["config"]["layout"] == "deepfashion"
-    groups = deepfashion_groups(keys) if is_deepfashion else market1501_groups(images["pid"].tolist())
+    group = layout_of(manifest_of(config.images, "index")).pair_group
+    groups = [group(key, pid) for key, pid in zip(keys, images["pid"].tolist(), strict=True)]
     keypoints = np.stack(by_key.loc[keys]) if keys else np.empty((0, 18, 3), np.float32)
     pairs = list(ordered_pairs(keys, groups, keypoints))
     if not pairs:
