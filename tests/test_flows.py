@@ -21,7 +21,7 @@ from datasets.runtime import command_line
 from datasets.runtime.artifacts import MANIFEST, build, verify
 from datasets.runtime.errors import ArtifactBusyError
 from flows.process.commands import CommandError
-from flows.process.output import StageOutput
+from flows.server.output import StageOutput
 from flows.stages import describe_made
 
 pytestmark = pytest.mark.timeout(900)  # whichever test comes first waits for the run of all stages
