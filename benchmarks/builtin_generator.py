@@ -50,6 +50,7 @@ from imagpose.pictures.contact_sheet import SheetRow, save_contact_sheet, skelet
 from imagpose.sampling.generate import view_size_of
 from imagpose.sampling.pipeline import IMAGPosePipeline, load_pipeline
 from imagpose.sampling.pose_check import find_skeletons, pose_score
+from imagpose.sampling.samplers import SamplerName
 
 BUILT_IN = Path(__file__).resolve().parent.parent / "imagpose" / "builtin"
 POSE_GOAL, IDENTITY_GOAL = 0.9, 0.8
@@ -74,7 +75,7 @@ class QualityConfig(Config):
     """Folder of a generator with VAE and image encoder."""
     modes: tuple[Literal["T1", "T2", "T3", "IMAGPose*"], ...] = Field(("T1",), min_length=1)
     """Scenarios (docs/synthesis.md); T1 as in the paper's main table, IMAGPose* as synthesis uses it."""
-    sampler: Literal["unipc", "dpm++", "ddim"] = "ddim"
+    sampler: SamplerName = "ddim"
     """Solver; the default is the demo's, as are the next two."""
     steps: int = Field(6, ge=1)
     """Sampler steps."""

@@ -19,7 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from benchmarks import full_size
 from benchmarks.machine import machine
 from flows.config import RegenerateConfig
-from flows.presets import PRESET_FUNCTIONS
+from flows.presets import PRESETS
 from imagpose.canvas.view_grid import VIEWS
 
 CARDS = {"A100 80 GB": 312.0, "H100 80 GB": 989.0, "RTX 4090 24 GB": 165.0}
@@ -66,7 +66,7 @@ def activations(config: RegenerateConfig, view: tuple[int, int], tokens: int) ->
 
 def costs(name: str) -> dict[str, object]:
     """One preset's row."""
-    config = PRESET_FUNCTIONS[name]()
+    config = PRESETS[name].build()
     encode, train, synthesize = config.encode, config.train, config.synthesize
     view = (encode.view_height, encode.view_width)
     patch, width = full_size.NAMED_ENCODERS[ENCODER].patch, full_size.NAMED_ENCODERS[ENCODER].width
@@ -132,7 +132,7 @@ def markdown(rows: list[dict[str, object]]) -> str:
 
 def main() -> int:
     """Print the tables; the last line is one JSON object."""
-    names = [name for name in PRESET_FUNCTIONS if name not in ("demo", "smoke", "study", "market-small")]
+    names = [name for name in PRESETS if name not in ("none", "demo", "smoke", "study", "market-small")]
     rows = [costs(name) for name in names]
     print(markdown(rows))
     print(

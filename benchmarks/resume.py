@@ -29,7 +29,7 @@ RUN = """
 import json, sys, time
 started = time.perf_counter()
 from flows.config import RegenerateConfig
-from flows.pipeline import regenerate_with
+from flows.pipeline import Regeneration
 from flows.preflight import check
 from flows.stages import Resources, run_stages
 config = RegenerateConfig.model_validate_json(open(sys.argv[1]).read())
@@ -42,7 +42,7 @@ def run(configs):
         return []
     stages.append([configs[0].stage, len(result.made), time.perf_counter() - before])
     return result.folders
-regenerate_with(config, run)
+Regeneration(config, run).make()
 print(json.dumps({
     "seconds": time.perf_counter() - started,
     "made": sum(made for _, made, _ in stages),

@@ -1,8 +1,8 @@
-"""Orchestration only: which stage runs on what, under Prefect. No module here imports torch, directly or indirectly.
+"""Orchestration: which stage runs on what, under Prefect. No model code; no module here imports torch.
 
-- `config`: the settings of a whole regeneration; `presets`: named ones
-- `preflight`: what is checked before any work; `commands`, `tether`: guarded child processes
-- `stages`: skip what is complete, make the rest; `pipeline`: the stages in order, free of Prefect
-- `server`: Prefect's temporary server; `output`: a command's lines in the run's log
-- `regenerate`: the parent flow; `single_stages`: a flow for each heavy stage
+- `settings`, `presets`, `config`: what a regeneration does, named values for it, what overrides them
+- `preflight`: what is checked before any work
+- `pipeline`: the stages in order; `reid_arms`: the re-ID runs; `warm_start`: where training goes on from
+- `stages`: skips what is complete and makes the rest by commands in `process/`
+- `regenerate`, `single_stages`: the flows, with `server/`; only these know Prefect
 """

@@ -19,8 +19,9 @@ from datasets.runtime.config import StageConfig
 from datasets.runtime.errors import InputError
 from datasets.runtime.keys import artifact_key
 from datasets.shards.config import EncodeConfig, WriteShardsConfig
-from flows.config import PRESETS, RegenerateConfig
+from flows.config import RegenerateConfig
 from flows.preflight import check
+from flows.presets import PRESETS
 from flows.process.commands import CommandError
 from imagpose.config import SynthesizeConfig, TrainGeneratorConfig
 
@@ -34,9 +35,10 @@ SINGLE_STAGES: dict[str, type[StageConfig]] = {
 }
 """Stages that have a flow of their own in flows/single_stages.py, by its name."""
 
-USAGE = f"""usage: python -m flows regenerate --preset NAME [--root DATA_SET --poses CSV] [--field value ...]
+USAGE = """usage: python -m flows regenerate --preset NAME [--root DATA_SET --poses CSV] [--field value ...]
 
-presets: {", ".join(PRESETS)}
+presets:
+{presets}
 
   python -m flows regenerate --preset demo
   python -m flows regenerate --preset market-small --root Market-1501-v15.09.15 \\
@@ -44,14 +46,21 @@ presets: {", ".join(PRESETS)}
 
 'python -m flows regenerate --help' explains every field; nested ones are written --train.steps 100.
 
-one stage as a flow: {", ".join(SINGLE_STAGES)} [--store DIR] [--field value ...]"""
+one stage as a flow: {stages} [--store DIR] [--field value ...]"""
+
+
+def usage() -> str:
+    """What the command can do, with the presets that there are."""
+    width = max(map(len, PRESETS))
+    presets = "\n".join(f"  {preset.name:<{width}}  {preset.title}" for preset in PRESETS.values())
+    return USAGE.format(presets=presets, stages=", ".join(SINGLE_STAGES))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help"):
-        print(USAGE)
+        print(usage())
         return 0 if argv else BAD_INPUT
     if argv[0] in SINGLE_STAGES:
         return run_single_stage(argv[0], argv[1:])

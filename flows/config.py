@@ -1,248 +1,40 @@
-"""The settings of a whole regeneration.
+"""The settings of a regeneration as a command line, a file or Prefect gives them: a preset's, and what overrides them.
 
-Each stage declares its settings beside its config (the `config` module of each room): what a person
-chooses, without the inputs that only the pipeline knows. `RegenerateConfig` is composed of them; `complete` adds the
-inputs as the pipeline finds them.
-
-``preset`` names the defaults of all other fields (flows/presets.py): ``RegenerateConfig(preset="demo",
-fractions=[20])`` is the demo with one fraction, whether it comes from the command line, a file or Prefect's parameters.
+``RegenerateConfig(preset="demo", fractions=[20])`` is the demo with one fraction. Every stage declares its settings
+beside its config (`datasets.sources.config` and its like, `imagpose.config`, `reid.config`): what a person chooses,
+without the inputs that only the pipeline knows. `complete` adds those.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
+from pydantic import BaseModel, model_validator
 
-from datasets.miniature.config import MiniatureSettings
-from datasets.poses.config import Coordinates, ExtractPosesSettings
-from datasets.runtime.config import Config, Percent, Role, StageConfig
+from datasets.runtime.config import Config, Role, StageConfig
 from datasets.runtime.hashing import json_sha256
-from datasets.shards.config import EncodeSettings, WriteShardsSettings
-from datasets.shards.image_encoders import folder_of
-from datasets.sources.config import SelectSubsetsSettings
-from datasets.sources.layouts import LAYOUTS
+from flows.presets import PRESETS
 from flows.process.commands import PROJECT
-from imagpose.config import SynthesizeSettings, TrainGeneratorSettings, TrainImageEncoderSettings, TrainVaeSettings
-from reid.config import ARMS, BenchmarkSettings, CheckIdentitySettings, TrainReidSettings
+from flows.settings import RegenerateSettings
 
 Stage = TypeVar("Stage", bound=StageConfig)
 
 
-def _known_arm(name: str) -> str:
-    if name not in ARMS:
-        raise ValueError(f"'{name}' is none of the arms {', '.join(ARMS)}")
-    return name
-
-
-KnownArm = Annotated[str, AfterValidator(_known_arm), WithJsonSchema({"type": "string", "enum": list(ARMS)})]
-ArmName = Annotated[str, Field(pattern=r"^[\w+.-]+$")]
-PRESETS = ("demo", "smoke", "study", "market-small", "market", "deepfashion-256", "deepfashion-512")
-ON_OTHERS = ("real-pretrained", "pretrained+synthetic")
-"""Arms that go on from a network trained on the people whom the generator's base has seen."""
-
-
-def complete(stage: type[Stage], settings: Config, **inputs: Any) -> Stage:
-    """A stage's config from its settings and the inputs that the pipeline has found.
-
-    Args:
-        stage: the stage's config class, which extends the class of `settings`.
-        settings: what a person has chosen.
-        inputs: the fields that `stage` adds: artifacts, folders, device, workers.
-
-    Returns:
-        The config, checked as a whole.
-    """
-    return stage(**{name: getattr(settings, name) for name in type(settings).model_fields}, **inputs)
-
-
-class PretrainConfig(Config):
-    """What is trained first on *other* people, so that nothing of it can leak into the benchmark.
-
-    The people are those outside the slice (``identities``), or a rendered population where the data are rendered.
-    """
-
-    population: MiniatureSettings | None = None
-    """Render these people; not given: the data set's identities outside the slice."""
-    vae: TrainVaeSettings | None = None
-    """Train the VAE, from `vae` of the regeneration where that is given; not at all if this is not given."""
-    image_encoder: TrainImageEncoderSettings | None = None
-    """Train the image encoder, from `image_encoder` where that is given; not at all if this is not given."""
-    generator: TrainGeneratorSettings | None = None
-    """Train the base generator, from `generator` where that is given; not at all if this is not given."""
-    reid_steps: int | None = Field(None, ge=1)
-    """Steps of the re-ID training on these people, from which the arms 'real-pretrained' and 'pretrained+synthetic' go
-    on; not given: the recipe's own (`reid.schedule`)."""
-    reid_rate: float = Field(0.1, gt=0, le=1)
-    """Learning rate of the arms that go on from it, as a share of the recipe's, which is meant for a network from
-    nothing: at the full rate they forget those people (docs/benchmark.md)."""
-
-    def trains_models(self) -> bool:
-        """Whether a model of the generator is trained, and not only a re-ID network."""
-        return any(model is not None for model in (self.vae, self.image_encoder, self.generator))
-
-
-class RegenerateConfig(Config):
+class RegenerateConfig(RegenerateSettings):
     """From a data set to the table that says what synthesis gains, with every stage's settings."""
 
-    preset: Literal[
-        "demo", "smoke", "study", "market-small", "market", "deepfashion-256", "deepfashion-512", "none"
-    ] = "none"
-    """Whose values the fields take that are not given; 'none': the fields' own defaults."""
-    root: Annotated[Path | None, Role.RUNTIME] = None
-    """The unpacked data set, or its official zip; not given: `miniature` is rendered."""
-    layout: Annotated[str, LAYOUTS] = "market1501"
-    """How folders and names of `root` tell identity, camera and split."""
-    poses: Annotated[list[Path], Role.RUNTIME] = []
-    """Published keypoint files (``name:keypoints_y:keypoints_x``) of the images in `root`; used instead of
-    `extract_poses`."""
-    coordinates: Coordinates = "image"
-    """What the coordinates in `poses` are pixels of: the images in `root`, or one of DeepFashion's published frames."""
-    identities: int | None = Field(None, ge=3)
-    """Only so many training and test identities; the generator may then be pretrained on the others."""
-    fractions: list[Percent] = [20, 40, 60, 80]
-    """Percent of the training images that the subsets hold."""
-    draws: int = Field(1, ge=1)
-    """Independent draws of the subsets; the unit that intervals are computed from."""
-    seeds: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1)
-    """Seeds of the re-ID runs on each subset."""
-    arms: list[KnownArm] = Field(["real", "real+synthetic"], min_length=1)
-    """What the re-ID networks are trained on (docs/benchmark.md explains each)."""
-    long: float | None = Field(None, ge=1)
-    """How many times the steps of arm 'real' all other arms take in all, so that they are compared at equal steps. Not
-    given: 2 where 'real-long' or 'real-then-synthetic' is among the arms, else 1 (equal to 'real')."""
-    synthetic: Annotated[dict[ArmName, Path], Role.RUNTIME] = {}
-    """Images of other generators as further arms, ``NAME=PATH``: a set of `imagpose synthesize`, or a folder of images
-    that tells their identities (`reid.data.folders`). ``{fraction}``, ``{draw}`` in a path stand for the subset's."""
-    protocol: Literal["leak-free", "paper"] = "leak-free"
-    """'leak-free': the generator sees the subset only; 'paper': it is trained on the full training split."""
-
-    continue_training: Literal["scratch", "warm-start"] = "scratch"
-    """Where generators start when the data have changed: 'scratch': where the first ones did; 'warm-start': from the
-    newest generator of the same settings, if all images that it has seen are among those of the new one."""
-
-    vae: Path | None = None
-    """Folder of the AutoencoderKL; not given: `pretrain.vae` makes one from nothing."""
-    image_encoder: Annotated[Path, BeforeValidator(folder_of)] | None = None
-    """Folder of the Dinov2Model or CLIPVisionModel, or a name of the paper's Table 3 (dinov2-large) that then lies in
-    ``weights``; not given: `pretrain.image_encoder` makes one from nothing."""
-    generator: Path | None = None
-    """Generator, or Stable Diffusion pipeline, that training starts from; not given: from nothing."""
-
-    miniature: MiniatureSettings | None = None
-    """The rendered data set that stands in for `root`."""
-    pretrain: PretrainConfig | None = None
-    """What is trained beforehand on other people."""
-    extract_poses: ExtractPosesSettings | None = None
-    """The network that finds the skeletons; not given: `poses`, or the keypoints of the rendered people."""
-    subsets: SelectSubsetsSettings = SelectSubsetsSettings()
-    """Which images the subsets take."""
-    shards: WriteShardsSettings = WriteShardsSettings()
-    """Image shards."""
-    encode: EncodeSettings = EncodeSettings()
-    """Frozen features."""
-    train: TrainGeneratorSettings = TrainGeneratorSettings()
-    """The generator of each subset."""
-    synthesize: SynthesizeSettings = SynthesizeSettings()
-    """The synthetic images of each subset."""
-    reid: TrainReidSettings = TrainReidSettings()
-    """The re-ID networks."""
-    check_identity: CheckIdentitySettings = CheckIdentitySettings()
-    """Which synthetic images arm 'real+checked' keeps."""
-    benchmark: BenchmarkSettings = BenchmarkSettings()
-    """The table."""
-
-    store: Annotated[Path, Role.RUNTIME] = Path("runs/store")
-    """Where artifacts are kept and found again."""
-    output: Annotated[Path | None, Role.RUNTIME] = None
-    """Folder that the report is copied to; runs/PRESET if not given."""
-    device: Annotated[str, Role.RUNTIME] = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
-    """'auto' (GPU when there is one), 'cpu', 'cuda', 'cuda:1'."""
-    gpus: Annotated[int, Role.RUNTIME] = Field(1, ge=1)
-    """GPUs of this machine that generator training is spread over, by torchrun."""
-    nodes: Annotated[int, Role.RUNTIME] = Field(1, ge=1)
-    """Machines that generator training is spread over, `gpus` on each; each runs the command that the log shows."""
-    rendezvous: Annotated[str, Role.RUNTIME] = Field("", pattern=r"^$|^[\w.-]+:\d+$")
-    """HOST:PORT of one of these machines, where their processes meet; needed with more than one."""
-    ray: Annotated[str | None, Role.RUNTIME] = None
-    """Address of a Ray cluster ('auto', HOST:PORT) on whose nodes poses, encoding, generators, synthesis and re-ID runs
-    are made side by side; this machine alone if not given."""
-    grace_seconds: Annotated[float, Role.RUNTIME] = Field(8, gt=0, le=25)
-    """Time that a cancelled command has for saving before it is killed. Prefect's worker waits for 30 s in all."""
-    stage_hours: Annotated[float | None, Role.RUNTIME] = Field(None, gt=0)
-    """Time after which a stage is stopped and fails (what it has done is kept); no limit if not given."""
-    workers: Annotated[int, Role.RUNTIME] = Field(2, ge=1)
-    """Processes or threads that render, check and decode images, and on a CPU train and sample small networks."""
+    preset: Annotated[str, PRESETS] = "none"
+    """Whose values the fields take that are not given."""
 
     @model_validator(mode="before")
     @classmethod
     def _fill_in_preset(cls, given: Any) -> Any:
-        preset = given.get("preset", "none") if isinstance(given, Mapping) else "none"
-        if preset not in PRESETS:
-            return given  # 'none', or unknown, which the field itself refuses
-        from flows.presets import preset_values
-
-        return merged(preset_values(preset), given)
-
-    @field_validator("fractions", mode="before")
-    @classmethod
-    def _percentages(cls, fractions: Any) -> Any:
-        rule = "fractions are distinct whole percentages from 1 to 100, for example 20,40,60,80"
-        given = fractions if isinstance(fractions, list | tuple) else [fractions]
-        numbers = [float(value) if _is_number(value) else 0 for value in given]
-        if not numbers or len(set(numbers)) != len(numbers) or any(n != int(n) or not 1 <= n <= 100 for n in numbers):
-            raise ValueError(rule)
-        return sorted(int(number) for number in numbers)
-
-    @model_validator(mode="after")
-    def _consistent(self) -> RegenerateConfig:
-        for arm in ("real-then-synthetic", "real+checked"):
-            if arm in self.arms and "real" not in self.arms:
-                raise ValueError(f"arm '{arm}' goes on from arm 'real', which is not among the arms")
-        self._check_lengths()
-        self._check_other_people()
-        if self.root is None and self.miniature is not None and self.miniature.layout != self.layout:
-            raise ValueError(
-                f"miniature.layout '{self.miniature.layout}' and layout '{self.layout}' must be the same: "
-                f"give --layout {self.miniature.layout} too"
-            )
-        if self.benchmark.baseline not in (*self.arms, "real"):
-            raise ValueError(
-                f"benchmark.baseline '{self.benchmark.baseline}' is none of the arms {', '.join(self.arms)}; name one"
-            )
-        if self.fractions == [100] and "real" not in self.arms:
-            raise ValueError("fractions 100: nothing is synthesised for the full set, so arms must hold 'real'")
-        if self.nodes > 1 and not self.rendezvous:
-            raise ValueError(f"nodes {self.nodes} need a rendezvous: give HOST:PORT of one of them")
-        return self
-
-    def _check_lengths(self) -> None:
-        if len(set(self.arms)) < len(self.arms):
-            raise ValueError("arms must be distinct")
-        if taken := sorted(set(self.synthetic) & set(ARMS)):
-            raise ValueError(
-                f"synthetic {taken[0]}=...: '{taken[0]}' is an arm of ours; give the generator another name"
-            )
-        for arm in ("real-long", "real-then-synthetic"):
-            if arm in self.arms and self.steps_ratio() == 1:
-                raise ValueError(f"long 1 makes arm '{arm}' as long as 'real'; give a larger one")
-
-    def _check_other_people(self) -> None:
-        known = self.pretrain is not None and (self.pretrain.population is not None or self.identities is not None)
-        if (asking := [arm for arm in ON_OTHERS if arm in self.arms]) and not known:
-            raise ValueError(
-                f"arm '{asking[0]}' needs the people whom the generator's base has seen: give a slice "
-                "(identities) or a population (pretrain.population) to pretrain on"
-            )
-
-    def steps_ratio(self) -> float:
-        """How many times the steps of arm 'real' the other arms take."""
-        if self.long is not None:
-            return self.long
-        return 2.0 if {"real-long", "real-then-synthetic"} & set(self.arms) else 1.0
+        name = given.get("preset", "none") if isinstance(given, Mapping) else "none"
+        if not isinstance(name, str) or name not in PRESETS:
+            return given  # the field itself refuses it
+        return merged(PRESETS[name].build().model_dump(exclude={"preset"}), given)
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: Any, handler: Any) -> dict[str, Any]:
@@ -299,15 +91,6 @@ def _runtime_fields(config: BaseModel) -> dict[str, Any]:
     return found
 
 
-def _is_number(value: object) -> bool:
-    if not isinstance(value, int | float | str):
-        return False
-    try:
-        return not math.isnan(float(value))
-    except ValueError:
-        return False
-
-
 def merged(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """`given` over `defaults`, nested settings field by field."""
     both = dict(defaults)
@@ -317,3 +100,17 @@ def merged(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, A
         nested = isinstance(value, Mapping) and isinstance(both.get(name), Mapping)
         both[name] = merged(both[name], value) if nested else value
     return both
+
+
+def complete(stage: type[Stage], settings: Config, **inputs: Any) -> Stage:
+    """A stage's config from its settings and the inputs that the pipeline has found.
+
+    Args:
+        stage: the stage's config class, which extends the class of `settings`.
+        settings: what a person has chosen.
+        inputs: the fields that `stage` adds: artifacts, folders, device, workers.
+
+    Returns:
+        The config, checked as a whole.
+    """
+    return stage(**{name: getattr(settings, name) for name in type(settings).model_fields}, **inputs)

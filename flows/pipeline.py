@@ -1,4 +1,4 @@
-"""The regeneration, stage by stage. Free of Prefect: `run` makes the artifacts of a list of configs of one stage.
+"""The regeneration, stage by stage, free of Prefect.
 
 images -> index -> poses -> subsets -> shards -> encoded -> generator (a subset) -> synthetic set (a subset)
                                          |                                              |
@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from datasets.miniature.config import MiniatureConfig
+from datasets.miniature.config import MiniatureConfig, MiniatureSettings
 from datasets.poses.backends import POSE_BACKENDS
-from datasets.poses.config import ExtractPosesConfig, ImportPosesConfig
+from datasets.poses.config import Coordinates, ExtractPosesConfig, ImportPosesConfig
+from datasets.runtime.config import StageConfig
 from datasets.shards.config import EncodeConfig, WriteShardsConfig
 from datasets.sources.config import IndexConfig, SelectSubsetsConfig
-from flows.config import ON_OTHERS, RegenerateConfig, complete
+from flows.config import RegenerateConfig, complete
 from flows.overrides import regenerate_command
 from flows.process.commands import PROJECT
-from flows.reid_arms import OF_RECONSTRUCTIONS, OF_SYNTHETIC, ReidInputs, Run, Unit, train_arms
+from flows.reid_arms import OF_RECONSTRUCTIONS, OF_SYNTHETIC, ReidInputs, Unit, train_arms
+from flows.settings import ON_OTHERS
+from flows.stages import MakeArtifacts
 from flows.warm_start import starting_point
 from imagpose.config import (
     SynthesizeConfig,
@@ -34,6 +37,23 @@ from reid.config import BenchmarkConfig, ReportConfig
 logger = logging.getLogger(__name__)
 
 EVERYTHING = 100
+
+
+@dataclass(frozen=True)
+class People:
+    """A population: where its images and skeletons come from."""
+
+    root: Path
+    """The data set: a folder, a zip or a table."""
+    layout: str
+    keypoints: list[Path]
+    """Published keypoint files; a network finds the skeletons where there are none."""
+    coordinates: Coordinates = "image"
+    """What the coordinates in `keypoints` are pixels of."""
+    identities: int | None = None
+    """Size of a slice; all people if None."""
+    outside_slice: bool = False
+    """The people whom the slice leaves out."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +78,7 @@ class Models:
 
 
 @dataclass(frozen=True)
-class Regeneration:
+class RegenerationResult:
     """The artifacts of a finished regeneration."""
 
     report: Path
@@ -68,249 +88,195 @@ class Regeneration:
     generators: dict[Unit, Path] = field(default_factory=dict)
 
 
-def regenerate_with(config: RegenerateConfig, run: Run) -> Regeneration:
-    """All stages in order.
+class Regeneration:
+    """A regeneration: each method makes the artifacts of one step and returns where they lie.
 
     Args:
         config: the settings, checked by `flows.preflight.check`.
-        run: makes what is missing of several artifacts of one stage; returns their folders in order.
+        make_artifacts: makes what is missing of several artifacts of one stage; returns their folders in order.
     """
-    root, csv = find_images(config, run)
-    images = prepare_images(config, root, csv, run)
-    (subsets,) = run(
-        [
-            complete(
-                SelectSubsetsConfig, config.subsets, images=images.index, fractions=config.fractions, draws=config.draws
-            )
-        ]
-    )
-    (test_shards,) = run([_shards(config, images.index, images.poses, ["query", "gallery"])])
-    models = pretrain(config, csv, root, run)
-    encoded = encode(config, images.shards, models, run)
-    generators = train_generators(config, encoded, subsets, models, run)
-    synthetic = synthesize(config, encoded, subsets, generators, run)
-    reconstructions = reconstruct(config, encoded, subsets, generators, run)
-    inputs = ReidInputs(images.shards, test_shards, subsets, synthetic, reconstructions, models.others)
-    runs = train_arms(config, inputs, units(config), run)
-    (benchmark,) = run([complete(BenchmarkConfig, config.benchmark, runs=runs)])
-    (report,) = run([_report(config, images, benchmark, runs, generators, synthetic, models)])
-    return Regeneration(report, benchmark, runs, synthetic, generators)
 
+    def __init__(self, config: RegenerateConfig, make_artifacts: MakeArtifacts) -> None:
+        self.config = config
+        self._make_artifacts = make_artifacts
 
-def find_images(config: RegenerateConfig, run: Run) -> tuple[Path, list[Path]]:
-    """The data set's folder and its keypoint files: the user's, or a rendered one."""
-    if config.root is not None:
-        return config.root.absolute(), [path.absolute() for path in config.poses]
-    assert config.miniature is not None  # flows.preflight
-    (folder,) = run([complete(MiniatureConfig, config.miniature, workers=config.workers)])
-    return folder, keypoint_files(config, folder)
+    def make(self) -> RegenerationResult:
+        """All steps in order."""
+        people = self.find_people()
+        images = self.prepare_images(people)
+        subsets = self.select_subsets(images)
+        test_shards = self.write_shards(images.index, images.poses, ["query", "gallery"])
+        models = self.pretrain(people)
+        encoded = self.encode(images.shards, models)
+        generators = self.train_generators(encoded, subsets, models)
+        synthetic = self.synthesize(encoded, subsets, generators)
+        reconstructions = self.reconstruct(encoded, subsets, generators)
+        inputs = ReidInputs(images.shards, test_shards, subsets, synthetic, reconstructions, models.others)
+        runs = train_arms(self.config, inputs, self.units(), self._make_artifacts)
+        benchmark = self._make(complete(BenchmarkConfig, self.config.benchmark, runs=runs))
+        report = self.write_report(benchmark, runs, images, generators, synthetic, models)
+        return RegenerationResult(report, benchmark, runs, synthetic, generators)
 
+    def _make(self, config: StageConfig) -> Path:
+        (folder,) = self._make_artifacts([config])
+        return folder
 
-def keypoint_files(config: RegenerateConfig, miniature: Path) -> list[Path]:
-    """The keypoint CSVs of a rendered data set; none where a network is to find the skeletons."""
-    if config.extract_poses is not None:
-        return []
-    return sorted(miniature.rglob("*-annotation-*.csv"))  # DeepFashion's has files of pairs beside them
+    def units(self) -> list[Unit]:
+        """The subsets, largest last."""
+        return [(fraction, draw) for fraction in self.config.fractions for draw in range(self.config.draws)]
 
+    def find_people(self) -> People:
+        """The user's data set, or a rendered one."""
+        config = self.config
+        if config.root is None:
+            assert config.miniature is not None  # flows.preflight
+            return self.render(config.miniature, config.identities)
+        poses = [path.absolute() for path in config.poses]
+        return People(config.root.absolute(), config.layout, poses, config.coordinates, config.identities)
 
-def prepare_images(
-    config: RegenerateConfig, root: Path, csv: list[Path], run: Run, *, outside_slice: bool = False
-) -> Images:
-    """Index, poses and training shards of one population."""
-    (index,) = run(
-        [
+    def render(self, settings: MiniatureSettings, identities: int | None = None) -> People:
+        """A rendered population, with its own keypoint files unless a network is to find the skeletons."""
+        folder = self._make(complete(MiniatureConfig, settings, workers=self.config.workers))
+        by_network = self.config.extract_poses is not None
+        keypoints = [] if by_network else sorted(folder.rglob("*-annotation-*.csv"))  # files of pairs lie beside them
+        return People(folder, settings.layout, keypoints, identities=identities)
+
+    def prepare_images(self, people: People) -> Images:
+        """Index, poses and training shards of one population."""
+        index = self._make(
             IndexConfig(
-                root=root,
-                layout=config.layout,
-                identities=config.identities,
-                outside_slice=outside_slice,
-                workers=config.workers,
+                root=people.root,
+                layout=people.layout,
+                identities=people.identities,
+                outside_slice=people.outside_slice,
+                workers=self.config.workers,
             )
-        ]
-    )
-    (poses,) = run([_poses(config, index, csv)])
-    (shards,) = run([_shards(config, index, poses, ["train"])])
-    return Images(index, poses, shards)
+        )
+        poses = self.find_poses(index, people)
+        return Images(index, poses, self.write_shards(index, poses, ["train"]))
 
+    def find_poses(self, index: Path, people: People) -> Path:
+        """Skeletons from files where there are some, else from the network that the config names."""
+        if people.keypoints:
+            return self._make(ImportPosesConfig(images=index, csv=people.keypoints, coordinates=people.coordinates))
+        settings = self.config.extract_poses
+        assert settings is not None  # flows.preflight
+        settings = settings.model_copy(update={"weights": settings.weights and settings.weights.absolute()})
+        resources = {"device": self.config.device, "workers": self.config.workers}
+        return self._make(complete(ExtractPosesConfig, settings, images=index, **resources))
 
-def _poses(config: RegenerateConfig, index: Path, csv: list[Path]) -> ImportPosesConfig | ExtractPosesConfig:
-    """Skeletons from files where there are some, else from the network that the config names."""
-    if csv:
-        coordinates = "image" if config.root is None else config.coordinates  # rendered people come in their own pixels
-        return ImportPosesConfig(images=index, csv=csv, coordinates=coordinates)
-    settings = config.extract_poses
-    assert settings is not None  # flows.preflight
-    settings = settings.model_copy(update={"weights": settings.weights and settings.weights.absolute()})
-    return complete(ExtractPosesConfig, settings, images=index, device=config.device, workers=config.workers)
+    def select_subsets(self, images: Images) -> Path:
+        """Which images belong to each fraction of each draw."""
+        units = {"fractions": self.config.fractions, "draws": self.config.draws}
+        return self._make(complete(SelectSubsetsConfig, self.config.subsets, images=images.index, **units))
 
+    def write_shards(self, index: Path, poses: Path, splits: list[str]) -> Path:
+        """Image shards of some splits."""
+        return self._make(complete(WriteShardsConfig, self.config.shards, images=index, poses=poses, splits=splits))
 
-def _shards(config: RegenerateConfig, index: Path, poses: Path, splits: list[str]) -> WriteShardsConfig:
-    return complete(WriteShardsConfig, config.shards, images=index, poses=poses, splits=splits)
-
-
-def pretrain(config: RegenerateConfig, csv: list[Path], root: Path, run: Run) -> Models:
-    """VAE, image encoder and base generator: as given, or first trained on other people."""
-    vae, image_encoder, generator = (
-        path and path.absolute() for path in (config.vae, config.image_encoder, config.generator)
-    )
-    others = _other_people(config, csv, root, run)
-    if others is None:
+    def pretrain(self, people: People) -> Models:
+        """VAE, image encoder and base generator: as given, or first trained on other people."""
+        given = (self.config.vae, self.config.image_encoder, self.config.generator)
+        vae, image_encoder, generator = (path and path.absolute() for path in given)
+        others, first, device = self._other_people(people), self.config.pretrain, {"device": self.config.device}
+        if others is None or first is None:
+            assert vae is not None and image_encoder is not None  # flows.preflight
+            return Models(vae, image_encoder, generator)
+        shards = others.shards
+        if first.vae is not None:
+            vae = self._make(complete(TrainVaeConfig, first.vae, shards=shards, init_from=vae, **device))
+        if first.image_encoder is not None:
+            inputs = {"shards": shards, "init_from": image_encoder}
+            image_encoder = self._make(complete(TrainImageEncoderConfig, first.image_encoder, **inputs, **device))
         assert vae is not None and image_encoder is not None  # flows.preflight
-        return Models(vae, image_encoder, generator)
-    first = config.pretrain
-    if first.vae is not None:
-        (vae,) = run([complete(TrainVaeConfig, first.vae, shards=others.shards, init_from=vae, device=config.device)])
-    if first.image_encoder is not None:
-        (image_encoder,) = run(
-            [
-                complete(
-                    TrainImageEncoderConfig,
-                    first.image_encoder,
-                    shards=others.shards,
-                    init_from=image_encoder,
-                    device=config.device,
-                )
-            ]
-        )
-    models = Models(vae, image_encoder, generator)
-    if first.generator is not None:
-        encoded = encode(config, others.shards, models, run)
-        (generator,) = run(
-            [
-                complete(
-                    TrainGeneratorConfig, first.generator, encoded=encoded, init_from=generator, device=config.device
-                )
-            ]
-        )
-    return Models(vae, image_encoder, generator, others.shards)
+        if first.generator is not None:
+            encoded = self.encode(shards, Models(vae, image_encoder, generator))
+            inputs = {"encoded": encoded, "init_from": generator}
+            generator = self._make(complete(TrainGeneratorConfig, first.generator, **inputs, **device))
+        return Models(vae, image_encoder, generator, shards)
 
+    def _other_people(self, people: People) -> Images | None:
+        """The population that pretraining may see, or None where there is none (or nothing to pretrain)."""
+        first = self.config.pretrain
+        if first is None or not (first.trains_models() or set(ON_OTHERS) & set(self.config.arms)):
+            return None
+        if first.population is not None:
+            return self.prepare_images(self.render(first.population))
+        if self.config.identities is None:
+            logger.warning("no people outside the slice: the generator starts from the given models as they are")
+            return None
+        return self.prepare_images(replace(people, outside_slice=True))
 
-def _other_people(config: RegenerateConfig, csv: list[Path], root: Path, run: Run) -> Images | None:
-    """The population that pretraining may see, or None where there is none (or nothing to pretrain)."""
-    first = config.pretrain
-    if first is None or not (first.trains_models() or set(ON_OTHERS) & set(config.arms)):
-        return None
-    if first.population is not None:
-        (folder,) = run([complete(MiniatureConfig, first.population, workers=config.workers)])
-        layout = first.population.layout
-        rendered = config.model_copy(update={"root": None, "identities": None, "layout": layout})
-        return prepare_images(rendered, folder, keypoint_files(config, folder), run)
-    if config.identities is None:
-        logger.warning("no people outside the slice: the generator starts from the given models without pretraining")
-        return None
-    return prepare_images(config, root, csv, run, outside_slice=True)
+    def encode(self, shards: Path, models: Models) -> Path:
+        """Frozen features of the images in `shards`."""
+        inputs = {"shards": shards, "vae": models.vae, "image_encoder": models.image_encoder}
+        return self._make(complete(EncodeConfig, self.config.encode, device=self.config.device, **inputs))
 
+    def train_generators(self, encoded: Path, subsets: Path, models: Models) -> dict[Unit, Path]:
+        """The generator of each subset; under the papers' protocol one that has seen the full training split."""
+        config = self.config
+        needed = {*OF_SYNTHETIC, OF_RECONSTRUCTIONS} & set(config.arms)
+        units = [unit for unit in self.units() if unit[0] < EVERYTHING] if needed else []
+        common = {"encoded": encoded, "init_from": models.generator, "device": config.device}
+        if config.protocol == "paper":
+            parts = [{}] if units else []
+        else:
+            parts = [{"subset": subsets, "fraction": fraction, "draw": draw} for fraction, draw in units]
+        trainings = [complete(TrainGeneratorConfig, config.train, **part, **common) for part in parts]
+        if config.continue_training == "warm-start":
+            trainings = [starting_point(training, config.store.absolute()) for training in trainings]
+        folders = self._make_artifacts(trainings)
+        return dict(zip(units, folders * (len(units) // max(1, len(folders))), strict=True))
 
-def encode(config: RegenerateConfig, shards: Path, models: Models, run: Run) -> Path:
-    """Frozen features of the images in `shards`."""
-    (encoded,) = run(
-        [
-            complete(
-                EncodeConfig,
-                config.encode,
-                shards=shards,
-                vae=models.vae,
-                image_encoder=models.image_encoder,
-                device=config.device,
-            )
-        ]
-    )
-    return encoded
+    def synthesize(self, encoded: Path, subsets: Path, generators: Mapping[Unit, Path]) -> dict[Unit, Path]:
+        """The synthetic images of each subset, where an arm trains on them."""
+        if not set(OF_SYNTHETIC) & set(self.config.arms):
+            return {}
+        return self._synthesize(self.config.synthesize, encoded, subsets, generators)
 
+    def reconstruct(self, encoded: Path, subsets: Path, generators: Mapping[Unit, Path]) -> dict[Unit, Path]:
+        """As many images as `synthesize` makes, each in its source's own pose, where that control is asked for."""
+        if OF_RECONSTRUCTIONS not in self.config.arms:
+            return {}
+        settings = self.config.synthesize.model_copy(update={"pose_policy": "reconstruction"})
+        return self._synthesize(settings, encoded, subsets, generators)
 
-def units(config: RegenerateConfig) -> list[Unit]:
-    """The subsets, largest last."""
-    return [(fraction, draw) for fraction in config.fractions for draw in range(config.draws)]
-
-
-def train_generators(
-    config: RegenerateConfig, encoded: Path, subsets: Path, models: Models, run: Run
-) -> dict[Unit, Path]:
-    """The generator of each subset; under the papers' protocol one that has seen the full training split."""
-    wanted = [unit for unit in units(config) if unit[0] < EVERYTHING] if _needs_synthesis(config) else []
-    common = {"encoded": encoded, "init_from": models.generator, "device": config.device}
-    parts = [{"subset": subsets, "fraction": fraction, "draw": draw} for fraction, draw in wanted]
-    if config.protocol == "paper":
-        parts = [{}] if wanted else []
-    trainings = [complete(TrainGeneratorConfig, config.train, **part, **common) for part in parts]
-    if config.continue_training == "warm-start":
-        trainings = [starting_point(training, config.store.absolute()) for training in trainings]
-    folders = run(trainings) * (len(wanted) if config.protocol == "paper" else 1)
-    return dict(zip(wanted, folders, strict=True))
-
-
-def _needs_synthesis(config: RegenerateConfig) -> bool:
-    return bool({*OF_SYNTHETIC, OF_RECONSTRUCTIONS} & set(config.arms))
-
-
-def synthesize(
-    config: RegenerateConfig, encoded: Path, subsets: Path, generators: Mapping[Unit, Path], run: Run
-) -> dict[Unit, Path]:
-    """The synthetic images of each subset, where an arm trains on them."""
-    if not set(OF_SYNTHETIC) & set(config.arms):
-        return {}
-    return _synthesize(config, config.synthesize, encoded, subsets, generators, run)
-
-
-def reconstruct(
-    config: RegenerateConfig, encoded: Path, subsets: Path, generators: Mapping[Unit, Path], run: Run
-) -> dict[Unit, Path]:
-    """As many images as `synthesize` makes, each in its source's own pose, where that control is asked for."""
-    if OF_RECONSTRUCTIONS not in config.arms:
-        return {}
-    settings = config.synthesize.model_copy(update={"pose_policy": "reconstruction"})
-    return _synthesize(config, settings, encoded, subsets, generators, run)
-
-
-def _synthesize(
-    config: RegenerateConfig,
-    settings: SynthesizeSettings,
-    encoded: Path,
-    subsets: Path,
-    generators: Mapping[Unit, Path],
-    run: Run,
-) -> dict[Unit, Path]:
-    weights = settings.pose_weights
-    settings = settings.model_copy(update={"pose_weights": weights and weights.absolute()})
-    folders = run(
-        [
-            complete(
-                SynthesizeConfig,
-                settings,
-                generator=generator,
-                encoded=encoded,
-                subset=subsets,
-                fraction=fraction,
-                draw=draw,
-                device=config.device,
-            )
+    def _synthesize(
+        self, settings: SynthesizeSettings, encoded: Path, subsets: Path, generators: Mapping[Unit, Path]
+    ) -> dict[Unit, Path]:
+        weights = settings.pose_weights
+        settings = settings.model_copy(update={"pose_weights": weights and weights.absolute()})
+        common = {"encoded": encoded, "subset": subsets, "device": self.config.device}
+        configs = [
+            complete(SynthesizeConfig, settings, generator=generator, fraction=fraction, draw=draw, **common)
             for (fraction, draw), generator in generators.items()
         ]
-    )
-    return dict(zip(generators, folders, strict=True))
+        return dict(zip(generators, self._make_artifacts(configs), strict=True))
 
-
-def _report(
-    config: RegenerateConfig,
-    images: Images,
-    benchmark: Path,
-    runs: list[Path],
-    generators: Mapping[Unit, Path],
-    synthetic: Mapping[Unit, Path],
-    models: Models,
-) -> ReportConfig:
-    return ReportConfig(
-        benchmark=benchmark,
-        runs=runs,
-        generators=_distinct(generators.values()),
-        synthetic=list(synthetic.values()),
-        images=images.index,
-        poses=images.poses,
-        model_cards=model_cards(config, models),
-        preset=config.preset,
-        resolved=config.resolved(),
-        commands=[regenerate_command(config)],
-    )
+    def write_report(
+        self,
+        benchmark: Path,
+        runs: list[Path],
+        images: Images,
+        generators: Mapping[Unit, Path],
+        synthetic: Mapping[Unit, Path],
+        models: Models,
+    ) -> Path:
+        """The page about all of it."""
+        return self._make(
+            ReportConfig(
+                benchmark=benchmark,
+                runs=runs,
+                generators=_distinct(generators.values()),
+                synthetic=list(synthetic.values()),
+                images=images.index,
+                poses=images.poses,
+                model_cards=model_cards(self.config, models),
+                preset=self.config.preset,
+                resolved=self.config.resolved(),
+                commands=[regenerate_command(self.config)],
+            )
+        )
 
 
 def _distinct(paths: Iterable[Path]) -> list[Path]:

@@ -1,4 +1,6 @@
-"""Named regenerations: each a function that returns a full config, with the reasons for its values.
+"""Named regenerations: each a function that returns full settings, with the reasons for its values.
+
+Another one, from here or from outside, is one call of ``PRESETS.register(Preset(...))`` (docs/extending.md).
 
 The command line and Prefect's parameters override any field: ``--preset demo --fractions 20 --train.steps 40``.
 """
@@ -6,14 +8,16 @@ The command line and Prefect's parameters override any field: ``--preset demo --
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from datasets.miniature.config import MiniatureSettings
 from datasets.poses.config import ExtractPosesSettings
+from datasets.runtime.registry import Registry
 from datasets.shards.config import EncodeSettings, WriteShardsSettings
-from flows.config import PretrainConfig, RegenerateConfig
 from flows.process.commands import PROJECT
+from flows.settings import PretrainConfig, RegenerateSettings
 from imagpose.config import (
     SD_MODEL,
     ModelConfig,
@@ -35,9 +39,21 @@ WEIGHTS = Path("weights")
 """Where the presets that need published weights look for them, below the folder that one works in."""
 
 
-def demo() -> RegenerateConfig:
+@dataclass(frozen=True)
+class Preset:
+    """A named regeneration."""
+
+    name: str
+    """What ``--preset`` takes."""
+    title: str
+    """One line: on which data, with which models, on what hardware."""
+    build: Callable[[], RegenerateSettings]
+    """Returns its settings; called anew for each run."""
+
+
+def demo() -> RegenerateSettings:
     """A first look in minutes on two CPU cores: rendered people, built-in tiny models, the same code."""
-    return RegenerateConfig(
+    return RegenerateSettings(
         miniature=MiniatureSettings(
             train_identities=40, test_identities=24, images_per_identity=7, distractors=24, junk=12, seed=1501
         ),
@@ -55,7 +71,7 @@ def demo() -> RegenerateConfig:
     )
 
 
-def study() -> RegenerateConfig:
+def study() -> RegenerateSettings:
     """Is the demo's gain real? Its case with controls, five draws and two seeds; half an hour on two CPU cores.
 
     `demo`'s models and settings on other people, whom nothing was chosen by. Ten images of each and not seven: at 20 %
@@ -81,7 +97,7 @@ def study() -> RegenerateConfig:
     )
 
 
-def smoke() -> RegenerateConfig:
+def smoke() -> RegenerateSettings:
     """Every stage in seconds, for the tests: three people, models of random weights trained for one step."""
     view = {"view_height": 64, "view_width": 32}
     people = {"images_per_identity": 5, "distractors": 2, "junk": 1, "width": 32, "height": 64}
@@ -99,7 +115,7 @@ def smoke() -> RegenerateConfig:
         warmup_steps=0,
         sample_steps=2,
     )
-    return RegenerateConfig(
+    return RegenerateSettings(
         miniature=MiniatureSettings(train_identities=3, test_identities=3, seed=1, **people),
         fractions=[40, 60],
         pretrain=PretrainConfig(
@@ -117,7 +133,7 @@ def smoke() -> RegenerateConfig:
     )
 
 
-def market_small() -> RegenerateConfig:
+def market_small() -> RegenerateSettings:
     """Market-1501 without a model hub: the built-in models, adapted on identities outside the slice, then as `demo`.
 
     With ``--identities 40`` on two cores in half an hour; with more of them, and more steps, on one GPU.
@@ -138,7 +154,7 @@ def market_small() -> RegenerateConfig:
     )
 
 
-def market() -> RegenerateConfig:
+def market() -> RegenerateSettings:
     """Market-1501 at 128x64 with Stable Diffusion 1.5 and DINOv2-B: the paper's Market rows; 1 to 8 GPUs.
 
     Patches of 4 for the tokenizer: the paper's 16 gives no token at this size (DESIGN §4, rule 7).
@@ -146,7 +162,7 @@ def market() -> RegenerateConfig:
     return _published_weights(EncodeSettings(token_height=224, token_width=112), token_patch=4)
 
 
-def deepfashion_256() -> RegenerateConfig:
+def deepfashion_256() -> RegenerateSettings:
     """DeepFashion In-shop at 256x176, as views of 256x192: a side must be a multiple of 64 px.
 
     PATN's lists decide the split; they name no queries, so the re-ID part takes the first image of each outfit of the
@@ -157,26 +173,10 @@ def deepfashion_256() -> RegenerateConfig:
     return _published_weights(encode, token_patch=16, layout="deepfashion", coordinates="deepfashion")
 
 
-def deepfashion_512() -> RegenerateConfig:
+def deepfashion_512() -> RegenerateSettings:
     """DeepFashion In-shop at 512x352, as views of 512x384."""
     encode = EncodeSettings(view_height=512, view_width=384, token_height=224, token_width=168)
     return _published_weights(encode, token_patch=16, layout="deepfashion", coordinates="deepfashion")
-
-
-PRESET_FUNCTIONS: dict[str, Callable[[], RegenerateConfig]] = {
-    "demo": demo,
-    "smoke": smoke,
-    "study": study,
-    "market-small": market_small,
-    "market": market,
-    "deepfashion-256": deepfashion_256,
-    "deepfashion-512": deepfashion_512,
-}
-
-
-def preset_values(name: str) -> dict[str, Any]:
-    """A preset's fields, nested, for other values to be laid over."""
-    return PRESET_FUNCTIONS[name]().model_dump(exclude={"preset"})
 
 
 def _tiny_training(steps: int, **fields: Any) -> TrainGeneratorSettings:
@@ -196,9 +196,9 @@ def _reid(recipe: dict[str, Any], batch: dict[str, Any]) -> TrainReidSettings:
     return TrainReidSettings(**{**recipe, "batch": recipe["batch"].model_copy(update=batch)})
 
 
-def _published_weights(encode: EncodeSettings, token_patch: int, **fields: Any) -> RegenerateConfig:
+def _published_weights(encode: EncodeSettings, token_patch: int, **fields: Any) -> RegenerateSettings:
     """Stable Diffusion 1.5 and DINOv2-B, trained as the project recommends; ImageNet weights and full BoT for re-ID."""
-    return RegenerateConfig(
+    return RegenerateSettings(
         vae=WEIGHTS / "stable-diffusion-v1-5" / "vae",
         image_encoder=WEIGHTS / "dinov2-base",
         generator=WEIGHTS / "stable-diffusion-v1-5",
@@ -212,3 +212,19 @@ def _published_weights(encode: EncodeSettings, token_patch: int, **fields: Any) 
         reid=TrainReidSettings(precision="bf16"),
         **fields,
     )
+
+
+PRESETS = Registry(
+    "preset",
+    Preset("none", "no preset: every field's own default", RegenerateSettings),
+    Preset("demo", "rendered people, built-in models; minutes on two CPU cores", demo),
+    Preset("smoke", "every stage at its smallest, for tests; a minute on two CPU cores", smoke),
+    Preset("study", "the demo's question with controls, draws and seeds; half an hour on two CPU cores", study),
+    Preset(
+        "market-small", "Market-1501 or a slice of it with the built-in models; two CPU cores or one GPU", market_small
+    ),
+    Preset("market", "Market-1501 at 128x64 with Stable Diffusion 1.5 and DINOv2; 1 to 8 GPUs", market),
+    Preset("deepfashion-256", "DeepFashion at 256x176 with the same models; 1 to 8 GPUs", deepfashion_256),
+    Preset("deepfashion-512", "DeepFashion at 512x352 with the same models; 2 to 8 GPUs", deepfashion_512),
+)
+"""All presets, in the order in which they are listed."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,16 +28,16 @@ from datasets.runtime.command_line import BUSY, IO_ERROR, PASSING_ERRORS
 from datasets.runtime.config import StageConfig
 from datasets.runtime.hashing import json_sha256
 from flows.config import RegenerateConfig
-from flows.pipeline import regenerate_with
+from flows.pipeline import Regeneration
 from flows.preflight import check
 from flows.process.commands import CommandError
 from flows.process.locks import only_run
-from flows.process.output import StageOutput
+from flows.server.output import StageOutput
 from flows.server.publish import publish
 from flows.server.site import command_environment, with_data_of_the_site
 from flows.server.temporary import temporary_server
 from flows.server.watch import RunWatch
-from flows.stages import Resources, describe_made, run_stages, stage_name
+from flows.stages import MakeArtifacts, Resources, describe_made, run_stages, stage_name
 
 
 async def may_pass(task: Any, task_run: Any, state: Any) -> bool:
@@ -82,7 +82,7 @@ def regenerate(config: RegenerateConfig) -> dict[str, str]:
     stages: list[dict[str, Any]] = []
     name = f"{config.preset}, {flow_run.name} {flow_run.id}"
     with only_run(set_lock(config), name, logger.warning, RunWatch()):
-        result = regenerate_with(config, stage_maker(config, stages))
+        result = Regeneration(config, stage_maker(config, stages)).make()
         return publish(config, result, stages)
 
 
@@ -92,10 +92,8 @@ def set_lock(config: RegenerateConfig) -> Path:
     return config.store.absolute() / "locks" / f"{config.preset}-{digest}.lock"
 
 
-def stage_maker(
-    config: RegenerateConfig, stages: list[dict[str, Any]]
-) -> Callable[[Sequence[StageConfig]], list[Path]]:
-    """What `regenerate_with` makes artifacts by: a task for each stage; `stages` collects what they did."""
+def stage_maker(config: RegenerateConfig, stages: list[dict[str, Any]]) -> MakeArtifacts:
+    """What `Regeneration` makes artifacts by: a task for each stage; `stages` collects what they did."""
     resources = Resources.of(config)
     seconds = config.stage_hours and config.stage_hours * 3600
     make = make_artifacts.with_options(timeout_seconds=seconds) if seconds else make_artifacts

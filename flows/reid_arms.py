@@ -8,16 +8,15 @@ long as `pretrain.reid_steps` says, the same for both arms that go on from it, a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from datasets.runtime.config import StageConfig
 from flows.config import ON_OTHERS, RegenerateConfig, complete
+from flows.stages import MakeArtifacts
 from reid.config import CheckIdentityConfig, TrainReidConfig, TrainReidSettings, cheap_augmentation
 
-Run = Callable[[Sequence[StageConfig]], list[Path]]
 Unit = tuple[int, int]
 """A subset: (fraction in percent, draw)."""
 
@@ -43,22 +42,22 @@ class ReidInputs:
     """Training shards of the people whom the generator's base has seen."""
 
 
-def train_arms(config: RegenerateConfig, inputs: ReidInputs, units: Sequence[Unit], run: Run) -> list[Path]:
+def train_arms(config: RegenerateConfig, inputs: ReidInputs, units: Sequence[Unit], make: MakeArtifacts) -> list[Path]:
     """All runs of the table, arm by arm: first those that need no other run, then those that go on from one.
 
     Args:
         units: the subsets.
-        run: makes what is missing of several artifacts of one stage; returns their folders in order.
+        make: makes what is missing of several artifacts of one stage; returns their folders in order.
     """
     maker = _RunMaker(config, inputs)
     cells = [(unit, arm, seed) for unit in units for arm in _arms(config) for seed in config.seeds]
     cells = [cell for cell in cells if maker.possible(cell[0], cell[1])]
     first = [cell for cell in cells if cell[1] not in SECOND]
     pretrainings = config.seeds if any(arm in ON_OTHERS for _, arm, _ in cells) else []
-    made = run([maker.make(*cell) for cell in first] + [maker.pretraining(seed) for seed in pretrainings])
+    made = make([maker.make(*cell) for cell in first] + [maker.pretraining(seed) for seed in pretrainings])
     folders = dict(zip(first, made, strict=False))
     pretrained = dict(zip(pretrainings, made[len(first) :], strict=True))
-    checks = _check_identities(config, inputs, [cell for cell in cells if cell[1] == "real+checked"], folders, run)
+    checks = _check_identities(config, inputs, [cell for cell in cells if cell[1] == "real+checked"], folders, make)
     second = [cell for cell in cells if cell not in folders]
     later: list[TrainReidConfig] = []
     for unit, arm, seed in second:
@@ -66,7 +65,7 @@ def train_arms(config: RegenerateConfig, inputs: ReidInputs, units: Sequence[Uni
         start = folders[unit, "real", seed] if arm == "real-then-synthetic" else start
         check = checks[unit, seed] if arm == "real+checked" else None
         later.append(maker.make(unit, arm, seed, start_from=start, check=check))
-    folders.update(zip(second, run(later), strict=True))
+    folders.update(zip(second, make(later), strict=True))
     return [folders[cell] for cell in cells]
 
 
@@ -79,7 +78,7 @@ def _check_identities(
     inputs: ReidInputs,
     cells: Sequence[tuple[Unit, str, int]],
     folders: Mapping[tuple[Unit, str, int], Path],
-    run: Run,
+    make: MakeArtifacts,
 ) -> dict[tuple[Unit, int], Path]:
     """The check of each subset's synthetic images by the `real` run of the same seed."""
     wanted = [(unit, seed) for unit, _, seed in cells]
@@ -98,7 +97,7 @@ def _check_identities(
         )
         for unit, seed in wanted
     ]
-    return dict(zip(wanted, run(checks), strict=True))
+    return dict(zip(wanted, make(checks), strict=True))
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,9 @@ from flows.process.locks import hold_cards
 
 logger = logging.getLogger(__name__)
 
+MakeArtifacts = Callable[[Sequence[StageConfig]], list[Path]]
+"""Makes what is missing of several artifacts of one stage; returns their folders in order."""
+
 TORCHRUN_STAGES = frozenset({("imagpose", "train")})
 """Stages whose command spreads over GPUs."""
 SIDE_BY_SIDE_STAGES = frozenset({("imagpose", "train"), ("imagpose", "synthesize"), ("reid", "train")})

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from datasets.runtime.config import Artifact, Config, Role, SourceFile, SourceTree, StageConfig
 from datasets.runtime.precision import Precision
+from reid.training.backbones import check_backbone
 
 Percent = Annotated[int, Field(gt=0, le=100)]
 """A share in percent, as everywhere in this project: 20, not 0.2."""
@@ -23,8 +24,9 @@ Device = Annotated[str, Role.RUNTIME]
 class NetworkConfig(Config):
     """The network that turns an image into a feature."""
 
-    backbone: str = "resnet50"
-    """Any timm model by name, or 'torchreid:NAME' (for example 'torchreid:osnet_x0_25'); BoT: resnet50."""
+    backbone: Annotated[str, AfterValidator(check_backbone)] = "resnet50"
+    """Any timm model by name, or 'torchreid:NAME' (for example 'torchreid:osnet_x0_25'), or LIBRARY:NAME of a library
+    from outside (`reid.training.backbones`); BoT: resnet50."""
     weights: Literal["none", "hub"] | SourceFile = "hub"
     """ImageNet weights of the backbone: 'hub' (timm's, downloaded or cached), a safetensors file, or 'none' (from
     scratch). BoT: ImageNet. Weights that cannot be had are an error, never replaced by random ones."""

@@ -23,7 +23,7 @@ from datasets.runtime.errors import ArtifactBusyError
 from datasets.runtime.manifests import MANIFEST
 from datasets.runtime.verify import verify
 from flows.process.commands import CommandError
-from flows.process.output import StageOutput
+from flows.server.output import StageOutput
 from flows.stages import describe_made
 
 pytestmark = pytest.mark.timeout(900)  # whichever test comes first waits for the run of all stages

@@ -12,11 +12,11 @@ from datasets.runtime.command_line import parse_config
 from datasets.runtime.config import Role
 from datasets.shards.config import WriteShardsConfig, WriteShardsSettings
 from flows.__main__ import main
-from flows.config import PRESETS, RegenerateConfig, complete
+from flows.config import RegenerateConfig, complete
 from flows.overrides import regenerate_command
 from flows.pipeline import Models, model_cards
 from flows.preflight import data_problems, weight_problems
-from flows.presets import PRESET_FUNCTIONS
+from flows.presets import PRESETS
 from imagpose.config import TrainGeneratorConfig, TrainGeneratorSettings
 
 
@@ -27,8 +27,10 @@ def test_a_preset_is_a_full_config_that_survives_json(name):
     assert RegenerateConfig.model_validate_json(config.model_dump_json()) == config
 
 
-def test_every_preset_has_its_function():
-    assert tuple(PRESET_FUNCTIONS) == PRESETS
+def test_the_command_lists_every_preset_with_what_it_is_for(capsys):
+    assert main(["--help"]) == 0
+    said = capsys.readouterr().out
+    assert all(f"  {name} " in said and preset.title in said for name, preset in PRESETS.items())
 
 
 def test_given_fields_override_the_presets_at_any_depth():

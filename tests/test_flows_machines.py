@@ -18,7 +18,7 @@ from datasets.runtime.config import StageConfig
 from datasets.runtime.keys import artifact_directory, partial_directory
 from datasets.runtime.manifests import is_complete
 from flows.config import RegenerateConfig
-from flows.pipeline import regenerate_with
+from flows.pipeline import Regeneration
 from flows.stages import Resources, run_stages
 from imagpose.config import TrainGeneratorConfig
 from tests.prefect_site import processes_of, wait_for
@@ -45,7 +45,7 @@ def trainings(tmp_path_factory) -> tuple[Path, list[TrainGeneratorConfig]]:
         return run_stages(configs, store).folders if configs else []
 
     with pytest.raises(ReachedError) as reached:
-        regenerate_with(RegenerateConfig(preset="smoke", device="cpu", store=store, train={"steps": 4}), run)
+        Regeneration(RegenerateConfig(preset="smoke", device="cpu", store=store, train={"steps": 4}), run).make()
     return store, reached.value.trainings
 
 

@@ -17,7 +17,7 @@ from datasets.shards.config import EncodeConfig
 from datasets.sources.config import SelectSubsetsConfig
 from flows import stages
 from flows.config import RegenerateConfig
-from flows.pipeline import regenerate_with
+from flows.pipeline import Regeneration
 from flows.process.commands import CommandError
 from flows.stages import Resources, run_stages, stage_command
 from imagpose.config import SynthesizeConfig, TrainGeneratorConfig
@@ -48,7 +48,7 @@ class Notes:
             self.calls.append(list(configs))
         folders = [artifact_directory(config, self.store) for config in configs]
         for folder, config in zip(folders, configs, strict=True):
-            finish(folder, config, {"config.json": "{}", "keypoints.csv": "name:keypoints_y:keypoints_x\n"})
+            finish(folder, config, {"config.json": "{}", "x-annotation-x.csv": "name:keypoints_y:keypoints_x\n"})
         return folders
 
     def of(self, kind: type[StageConfig]) -> list[StageConfig]:
@@ -65,7 +65,7 @@ def models(tmp_path) -> dict[str, Path]:
 
 def test_demo_compares_real_with_augmented_on_every_fraction(tmp_path, models):
     run = Notes(tmp_path / "store")
-    result = regenerate_with(RegenerateConfig(preset="demo", **models), run)
+    result = Regeneration(RegenerateConfig(preset="demo", **models), run).make()
     runs = [(config.fraction, config.arm) for config in run.of(TrainReidConfig)]
     assert runs == [(fraction, arm) for fraction in (20, 40, 60, 80) for arm in ("real", "real+synthetic")]
     assert [len(call) for call in run.calls if type(call[0]) is TrainReidConfig] == [8]  # one process for all of them
@@ -76,7 +76,7 @@ def test_demo_compares_real_with_augmented_on_every_fraction(tmp_path, models):
 
 def test_a_generator_sees_its_own_subset_and_feeds_its_own_set_only(tmp_path, models):
     run = Notes(tmp_path / "store")
-    result = regenerate_with(RegenerateConfig(preset="demo", draws=2, **models), run)
+    result = Regeneration(RegenerateConfig(preset="demo", draws=2, **models), run).make()
     (subsets,) = run.of(SelectSubsetsConfig)
     for config in run.of(TrainGeneratorConfig):
         assert config.subset == artifact_directory(subsets, run.store)
@@ -90,7 +90,7 @@ def test_a_generator_sees_its_own_subset_and_feeds_its_own_set_only(tmp_path, mo
 
 def test_the_papers_protocol_trains_one_generator_on_everything_and_says_so(tmp_path, models):
     run = Notes(tmp_path / "store")
-    regenerate_with(RegenerateConfig(preset="demo", protocol="paper", **models), run)
+    Regeneration(RegenerateConfig(preset="demo", protocol="paper", **models), run).make()
     (generator,) = run.of(TrainGeneratorConfig)
     assert generator.subset is None
     assert {config.protocol for config in run.of(TrainReidConfig)} == {"paper"}
@@ -98,7 +98,7 @@ def test_the_papers_protocol_trains_one_generator_on_everything_and_says_so(tmp_
 
 def test_the_whole_training_split_needs_no_synthesis(tmp_path, models):
     run = Notes(tmp_path / "store")
-    regenerate_with(RegenerateConfig(preset="demo", fractions=[20, 100], **models), run)
+    Regeneration(RegenerateConfig(preset="demo", fractions=[20, 100], **models), run).make()
     assert [config.fraction for config in run.of(SynthesizeConfig)] == [20]
     assert [(c.fraction, c.arm) for c in run.of(TrainReidConfig)] == [
         (20, "real"),
@@ -110,7 +110,7 @@ def test_the_whole_training_split_needs_no_synthesis(tmp_path, models):
 def test_pidms_schedule_goes_on_from_the_real_run_of_the_same_seed(tmp_path, models):
     run = Notes(tmp_path / "store")
     arms = ["real", "real-then-synthetic"]
-    regenerate_with(RegenerateConfig(preset="demo", fractions=[20], seeds=[0, 1], arms=arms, **models), run)
+    Regeneration(RegenerateConfig(preset="demo", fractions=[20], seeds=[0, 1], arms=arms, **models), run).make()
     real = {
         config.seed: artifact_directory(config, run.store) for config in run.of(TrainReidConfig) if config.arm == "real"
     }
@@ -122,7 +122,7 @@ def test_a_slices_models_are_adapted_on_people_outside_it(tmp_path, models):
     run = Notes(tmp_path / "store")
     config = RegenerateConfig(preset="market-small", root=tmp_path, poses=[tmp_path / "a.csv"], identities=5, **models)
     (tmp_path / "a.csv").touch()
-    regenerate_with(config, run)
+    Regeneration(config, run).make()
     base, *subset_generators = run.of(TrainGeneratorConfig)
     assert base.subset is None and base.init_from == models["generator"]
     outside, inside = run.of(EncodeConfig)
@@ -134,8 +134,8 @@ def test_a_slices_models_are_adapted_on_people_outside_it(tmp_path, models):
 def test_a_second_regeneration_asks_for_the_same_artifacts(tmp_path, models):
     first, second = Notes(tmp_path / "store"), Notes(tmp_path / "store")
     config = RegenerateConfig(preset="demo", **models)
-    regenerate_with(config, first)
-    regenerate_with(config.model_copy(update={"workers": 9, "device": "cpu"}), second)
+    Regeneration(config, first).make()
+    Regeneration(config.model_copy(update={"workers": 9, "device": "cpu"}), second).make()
     assert [[artifact_key(c) for c in call] for call in first.calls] == [
         [artifact_key(c) for c in call] for call in second.calls
     ]

@@ -4,9 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from datasets.sources.config import IndexConfig
 from flows import __main__ as command
-from flows import pipeline, single_stages
+from flows import single_stages
 from flows.config import RegenerateConfig
+from flows.pipeline import People, Regeneration
+from tests.test_flows_pipeline import Notes, finish
 
 
 @pytest.mark.parametrize("name", command.SINGLE_STAGES)
@@ -43,16 +46,20 @@ def test_the_flow_gets_the_stages_config_and_the_store(tmp_path, capsys, monkeyp
     assert capsys.readouterr().out.strip() == "made"
 
 
-@pytest.mark.parametrize(
-    ("preset", "csv", "stage"), [("demo", [], "extract-poses"), ("demo", ["a.csv"], "import-poses")]
-)
-def test_skeletons_come_from_files_where_some_are_given_and_else_from_the_presets_network(preset, csv, stage):
+@pytest.mark.parametrize(("files", "stage"), [([], "extract-poses"), (["a.csv"], "import-poses")])
+def test_skeletons_come_from_files_where_some_are_given_and_else_from_the_presets_network(tmp_path, files, stage):
+    finish(tmp_path / "index", IndexConfig(root=tmp_path))
+    keypoints = [tmp_path / file for file in files]
+    for file in keypoints:
+        file.touch()
+    run = Notes(tmp_path / "store")
+    people = People(tmp_path, "market1501", keypoints)
+    Regeneration(RegenerateConfig(preset="demo"), run).find_poses(tmp_path / "index", people)
+    assert [config.stage for call in run.calls for config in call] == [stage]
+
+
+@pytest.mark.parametrize(("preset", "count"), [("demo", 0), ("smoke", 1)])
+def test_a_presets_network_looks_at_rendered_people_too(tmp_path, preset, count):
     config = RegenerateConfig(preset=preset)
-    made = pipeline._poses(config, Path("index"), [Path(file) for file in csv])
-    assert made.stage == stage
-
-
-def test_a_presets_network_looks_at_rendered_people_too(tmp_path):
-    (tmp_path / "market-annotation-train.csv").write_text("name:keypoints_y:keypoints_x\n")
-    assert pipeline.keypoint_files(RegenerateConfig(preset="demo"), tmp_path) == []
-    assert len(pipeline.keypoint_files(RegenerateConfig(preset="smoke"), tmp_path)) == 1
+    people = Regeneration(config, Notes(tmp_path)).render(config.miniature)
+    assert len(people.keypoints) == count

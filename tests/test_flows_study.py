@@ -14,7 +14,7 @@ from datasets.runtime.config import StageConfig
 from datasets.runtime.lazy import load_name
 from datasets.runtime.manifests import is_complete
 from flows.config import RegenerateConfig
-from flows.pipeline import regenerate_with
+from flows.pipeline import Regeneration
 from flows.preflight import check
 from flows.presets import BUILT_IN, BUILT_IN_PEOPLE
 from imagpose.config import SynthesizeConfig, TrainGeneratorConfig, TrainImageEncoderConfig, TrainVaeConfig
@@ -47,7 +47,7 @@ def test_the_study_is_the_demo_with_controls_on_people_of_its_own():
 
 def test_it_trains_ten_generators_and_eighty_networks_but_no_built_in_model_again(tmp_path, built_in):
     run = Notes(tmp_path / "store")
-    result = regenerate_with(RegenerateConfig(preset="study", **built_in), run)
+    result = Regeneration(RegenerateConfig(preset="study", **built_in), run).make()
     assert run.of(TrainVaeConfig) == run.of(TrainImageEncoderConfig) == []
     generators, sets, runs = run.of(TrainGeneratorConfig), run.of(SynthesizeConfig), run.of(TrainReidConfig)
     assert {config.init_from for config in generators} == {built_in["generator"]}
@@ -66,7 +66,7 @@ def test_it_trains_ten_generators_and_eighty_networks_but_no_built_in_model_agai
 
 def test_other_people_are_rendered_only_where_an_arm_goes_on_from_them(tmp_path, built_in):
     run = Notes(tmp_path / "store")
-    regenerate_with(RegenerateConfig(preset="study", arms=["real-long", "real+synthetic"], **built_in), run)
+    Regeneration(RegenerateConfig(preset="study", arms=["real-long", "real+synthetic"], **built_in), run).make()
     assert [config.seed for config in run.of(MiniatureConfig)] == [RegenerateConfig(preset="study").miniature.seed]
 
 
@@ -99,7 +99,7 @@ def test_a_toy_study_runs_from_rendering_to_the_gains_over_every_control(tmp_pat
         reid={"schedule": {"steps": 2}},
         benchmark={"resamples": 100},
     )
-    result = regenerate_with(config, in_this_process(tmp_path))
+    result = Regeneration(config, in_this_process(tmp_path)).make()
     assert is_complete(result.report) and len(result.runs) == 4 * 2 * 2
     table = pd.read_parquet(result.benchmark / "gains.parquet").query("metric == 'map'").set_index(["baseline", "arm"])
     asked = [

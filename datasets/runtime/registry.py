@@ -86,6 +86,11 @@ class Registry(Mapping[str, T]):
         load_extensions()
         return iter(self._items)
 
+    __hash__ = object.__hash__  # a Mapping has none, but ``Annotated[str, REGISTRY] | None`` wants one
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
     def __len__(self) -> int:
         load_extensions()
         return len(self._items)

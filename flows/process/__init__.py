@@ -1,1 +1,1 @@
-"""Guarded child processes: started, read along, stopped, locked, spread over a cluster. No Prefect."""
+"""Guarded child processes, locks and clusters: how commands run. Nothing here knows Prefect or a stage's settings."""

@@ -12,22 +12,16 @@ import contextlib
 import secrets
 import signal
 import socket
-import sys
 import threading
-import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from datasets.runtime.command_line import BUSY
 from datasets.runtime.errors import InputError
-from flows.process.commands import LAST_LINES, PROJECT, CommandError, Guard, Tail, run_commands
-from flows.process.locks import hold_cards
+from flows.process.commands import LAST_LINES, PROJECT, CommandError, Guard, Tail
 
 POLL_SECONDS = 0.2
-SECONDS_FOR_THE_LOST = 120.0
-"""That a task which takes over from a lost node waits for the lost one's processes to let go of the artifact."""
 
 
 def run_on_cluster(
@@ -146,48 +140,18 @@ def _mark(folder: Path) -> Iterator[Path]:
 
 
 def _node_function() -> Callable[..., tuple[int, str]]:
-    """What a node runs. A function inside a function: Ray sends its code, and the node then imports the project."""
+    """What a node runs. Ray sends the code of a nested function; the node imports the project itself."""
 
     def on_node(project: str, *arguments: Any) -> tuple[int, str]:
         import pathlib
         import sys
 
-        if not pathlib.Path(project, "flows", "process", "cluster.py").is_file():
+        if not pathlib.Path(project, "flows", "process", "node.py").is_file():
             return 0, f"{project} is not on every node of the cluster: install the project under the same path"
         if project not in sys.path:
             sys.path.insert(0, project)
-        from flows.process.cluster import work
+        from flows.process.node import work
 
         return work(*arguments)
 
     return on_node
-
-
-def work(
-    command: list[str],
-    log: str,
-    environment: Mapping[str, str],
-    grace_seconds: float,
-    mark: str,
-    device: str,
-    gpus: int,
-) -> tuple[int, str]:
-    """On the node: run the command; returns its exit code, and what is wrong with the node, if anything is."""
-    if not Path(mark).is_file():
-        return (
-            0,
-            f"a node of the cluster does not see {Path(mark).parent}: put the store on a file system that all share",
-        )
-    deadline = time.monotonic() + SECONDS_FOR_THE_LOST
-    command = [sys.executable, *command[1:]]  # the node's own interpreter
-    while True:
-        try:
-            with hold_cards(device, max(gpus, 1), lambda line: None, lambda: None) as (cards, locks):
-                guard = Guard(environment={**environment, **cards}, grace_seconds=grace_seconds, keep_open=locks)
-                run_commands([(command, Path(log))], lambda line: None, guard)
-        except CommandError as error:
-            if error.exit_code != BUSY or time.monotonic() > deadline:
-                return error.exit_code, ""
-            time.sleep(1)
-        else:
-            return 0, ""

@@ -1,1 +1,1 @@
-"""Prefect's side: the temporary server, variables, artifacts, whether a run is still wanted."""
+"""Prefect's side: its temporary server, a site's variables, artifacts, the watch over a run. No stage is made here."""

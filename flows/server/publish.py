@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
 
 from flows.config import RegenerateConfig
-from flows.pipeline import Regeneration, Unit
+from flows.pipeline import RegenerationResult
+from flows.reid_arms import Unit
 from flows.server.site import report_link
 from flows.stages import copy_result
 
@@ -24,7 +25,9 @@ LARGEST_PICTURE = 1_500_000
 """Bytes of a picture that is put into an artifact; Prefect refuses the event of one of 6 MB."""
 
 
-def publish(config: RegenerateConfig, result: Regeneration, stages: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def publish(
+    config: RegenerateConfig, result: RegenerationResult, stages: Sequence[Mapping[str, Any]]
+) -> dict[str, str]:
     """Copy the report to its stable place and show the results in Prefect; returns where things lie."""
     folder = config.output_folder().absolute()
     report = copy_result(result.report / "report.html", folder)

@@ -11,6 +11,7 @@ from datasets.poses.backends import POSE_BACKENDS, with_built_in_weights
 from datasets.runtime.config import Artifact, Config, ModelFolder, Percent, Role, SourceFile, StageConfig
 from datasets.runtime.precision import Precision
 from imagpose.config.fields import Device, Unconditional
+from imagpose.sampling.samplers import SamplerName
 
 
 class SynthesizeSettings(Config):
@@ -26,7 +27,7 @@ class SynthesizeSettings(Config):
     control, not an augmentation)."""
     mode: Literal["T1", "T2", "T3", "IMAGPose*"] = "IMAGPose*"
     """How sources and poses share a canvas; 'IMAGPose*': one source and three target poses."""
-    sampler: Literal["unipc", "dpm++", "ddim"] = "unipc"
+    sampler: SamplerName = "unipc"
     """Solver; the paper's is DDIM with 20 steps."""
     steps: int = Field(12, ge=1)
     """Sampler steps."""
@@ -124,7 +125,7 @@ class EvaluateGeneratorConfig(StageConfig):
     """Fetch those of the four that are not given from their publishers, checked by SHA-256."""
     known_weights_only: bool = True
     """Refuse other weights than the published ones; figures with others compare with nothing."""
-    sampler: Literal["unipc", "dpm++", "ddim"] = "ddim"
+    sampler: SamplerName = "ddim"
     """Solver; the paper's is DDIM."""
     steps: int = Field(20, ge=1)
     """Sampler steps; the paper's are 20."""
@@ -175,7 +176,7 @@ class GenerateConfig(Config):
     """Its weights' file; not given: those in the package (openpose-tiny), or from the hub (openpose)."""
     out: Path = Path("generated")
     """Folder for the pictures."""
-    sampler: Literal["unipc", "dpm++", "ddim"] = "unipc"
+    sampler: SamplerName = "unipc"
     """Solver; the paper's is DDIM with 20 steps."""
     steps: int = Field(12, ge=1)
     """Sampler steps."""

@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from datasets.runtime.config import Artifact, Config, ModelFolder, Percent, Role, SourceFile, StageConfig
 from datasets.runtime.precision import Precision
 from imagpose.config.fields import Device, Probability
+from imagpose.sampling.samplers import SamplerName
 
 
 class ModelConfig(Config):
@@ -282,7 +283,7 @@ class AblateConfig(StageConfig):
     """Take this many pairs; all if not given. Every variant gets the same."""
     mode: Literal["T1", "T2", "T3", "IMAGPose*"] = "T1"
     """Scenario; the paper's tables use T1."""
-    sampler: Literal["unipc", "dpm++", "ddim"] = "ddim"
+    sampler: SamplerName = "ddim"
     """Solver; the paper's is DDIM."""
     steps: int = Field(20, ge=1)
     """Sampler steps; the paper's are 20."""

@@ -15,13 +15,7 @@ from typing import Any, get_args
 
 import numpy as np
 import torch
-from diffusers import (
-    AutoencoderKL,
-    DDIMScheduler,
-    DiffusionPipeline,
-    DPMSolverMultistepScheduler,
-    UniPCMultistepScheduler,
-)
+from diffusers import AutoencoderKL, DDIMScheduler, DiffusionPipeline
 from diffusers.utils import BaseOutput
 from diffusers.utils import logging as diffusers_logging
 from PIL import Image
@@ -39,9 +33,8 @@ from imagpose.modeling.feature_conditioning import FeatureConditioning
 from imagpose.modeling.pose_encoder import PoseEncoder
 from imagpose.modeling.unet import IMAGPoseUNet
 from imagpose.sampling.condition_cache import cached_conditions
+from imagpose.sampling.samplers import SAMPLERS
 
-SAMPLERS = {"ddim": DDIMScheduler, "unipc": UniPCMultistepScheduler, "dpm++": DPMSolverMultistepScheduler}
-"""Solvers; all take the noise schedule that is saved with the model."""
 ENCODED_AT_ONCE = 32
 """Photographs that go through VAE and image encoder together."""
 
@@ -252,7 +245,7 @@ class IMAGPosePipeline(DiffusionPipeline):
 
         Returns: (B, C, 2h, 2w) float32.
         """
-        scheduler = SAMPLERS[sampler].from_config(self.scheduler.config)
+        scheduler = SAMPLERS[sampler].with_noise(self.scheduler.config)
         scheduler.set_timesteps(steps, device=self.device)
         visible, known, noise = self._given(canvases), canvases.known, canvases.noise
         latents = noise

@@ -15,11 +15,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from datasets.runtime.errors import InputError, WeightsError
+from datasets.runtime.lazy import load_name
 from reid.config import NetworkConfig
+from reid.training.backbones import LIBRARIES
 
 logger = logging.getLogger(__name__)
 
-TORCHREID_PREFIX = "torchreid:"
 HEAD_NAMES = ("fc", "classifier", "head")
 
 
@@ -98,13 +99,15 @@ def assemble_network(backbone: nn.Module, config: NetworkConfig, classes: int, s
 def build_backbone(config: NetworkConfig) -> nn.Module:
     """The backbone with its weights and last stride."""
     name = config.backbone
-    if name.startswith(TORCHREID_PREFIX):
+    library, colon, rest = name.partition(":")
+    backbone: nn.Module
+    if colon:
         if config.weights == "hub":
             raise WeightsError(
-                f"network.weights 'hub' for {name}: torchreid's weights are pickles on Google Drive; give a "
-                "safetensors file, or 'none' to train from scratch"
+                f"network.weights 'hub' for {name}: only timm's weights are fetched (torchreid's are pickles on Google "
+                "Drive); give a safetensors file, or 'none' to train from scratch"
             )
-        backbone: nn.Module = TorchreidBackbone(name.removeprefix(TORCHREID_PREFIX))
+        backbone = load_name(LIBRARIES[library].build)(rest)
     else:
         backbone = _timm_backbone(name, from_hub=config.weights == "hub", size=(config.height, config.width))
     if isinstance(config.weights, Path):

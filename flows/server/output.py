@@ -7,6 +7,8 @@ import re
 import time
 from uuid import UUID
 
+import prefect.artifacts
+
 from datasets.runtime.progress import PROGRESS_PATTERN
 
 OWN_PREFIX = re.compile(r"^\d\d:\d\d:\d\d (?P<level>[A-Z]+) (?P<logger>[\w.]+): (?P<message>.*)$")
@@ -55,15 +57,13 @@ class StageOutput:
 
     def _publish(self, percent: float, label: str) -> None:
         """Create the artifact, or bring it up to date; work must not fail because a server does not answer."""
-        from prefect.artifacts import create_progress_artifact, update_progress_artifact
-
         try:
             if self._artifact is None:
                 key = re.sub(r"[^a-z0-9]+", "-", f"progress-{self.name.lower()}").strip("-")
-                self._artifact = create_progress_artifact(
+                self._artifact = prefect.artifacts.create_progress_artifact(
                     percent, key=key, description=f"{self.name}: {label}, of what is in hand"
                 )
             else:
-                update_progress_artifact(self._artifact, percent)
+                prefect.artifacts.update_progress_artifact(self._artifact, percent)
         except Exception as error:  # whatever a server says that is away, or just starting
             logger.debug("no progress artifact: %s", error)
