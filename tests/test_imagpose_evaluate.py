@@ -79,7 +79,7 @@ def test_table_1s_ssim_takes_the_generated_pictures_own_range() -> None:
 def test_lpips_equals_both_reference_packages(alexnet_file: Path) -> None:
     made, real = pictures(2, 128, 64, 0), pictures(2, 128, 64, 1)
     own = Lpips(alexnet_file)
-    values = own(made, real)
+    values = own.of_pictures(made, real)
     a, b = made.float() / 127.5 - 1, real.float() / 127.5 - 1
     reference = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False).eval()
     reference.net.load_state_dict(own.network.net.state_dict())
@@ -92,7 +92,7 @@ def test_lpips_equals_both_reference_packages(alexnet_file: Path) -> None:
     with torch.no_grad():
         assert (other(a, b).flatten() - values).abs().max() < 1e-6
     assert values.min() > 0.01
-    assert own(made, made).abs().max() < 1e-6
+    assert own.of_pictures(made, made).abs().max() < 1e-6
 
 
 def test_fid_of_gaussians_is_the_closed_form() -> None:
