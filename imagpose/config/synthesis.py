@@ -88,6 +88,7 @@ class EvaluateConfig(StageConfig):
 
     stage: ClassVar[str] = "evaluate-imagpose"
     package: ClassVar[str] = "imagpose"
+    stage_version: ClassVar[int] = 2  # 1: SSIM with the reflected border
     command: ClassVar[str | None] = "evaluate"
 
     generator: ModelFolder
