@@ -37,9 +37,10 @@ from datasets.runtime.errors import InputError
 from datasets.shards.encode import pick_device
 from imagpose.canvas.layout import CanvasRequest, SourceImage
 from imagpose.config.fields import Unconditional
-from imagpose.evaluation.metrics import bootstrap_interval, psnr, ssim, ssim_within
+from imagpose.evaluation.metrics import bootstrap_interval, psnr
 from imagpose.evaluation.pair_canvases import Pair, canvases_of
 from imagpose.metrics.lpips import Lpips
+from imagpose.metrics.ssim import ssim, ssim_within
 from imagpose.metrics.weights import find_weights
 from imagpose.pictures.contact_sheet import SheetRow, save_contact_sheet, skeleton_picture
 from imagpose.sampling.generate import view_size_of
