@@ -104,7 +104,8 @@ class QualityConfig(Config):
 def run(config: QualityConfig) -> int:
     """Measure, print a table and, as the last line, all figures as JSON; returns the exit code.
 
-    Raises: InputError: a generator of another view size than the people's.
+    Raises:
+        InputError: a generator of another view size than the people's.
     """
     results = measure(config)
     print(table(results))
@@ -115,7 +116,8 @@ def run(config: QualityConfig) -> int:
 def measure(config: QualityConfig) -> dict[str, Any]:
     """All figures; writes results.json, scores.parquet and the sheets.
 
-    Raises: InputError: a generator of another view size than the people's.
+    Raises:
+        InputError: a generator of another view size than the people's.
     """
     size = (config.judge.height, config.judge.width)
     if (view := view_size_of(config.generator)) != size:

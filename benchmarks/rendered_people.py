@@ -44,7 +44,8 @@ def render_people(seed: int, identities: int, images: int, role: str, size: tupl
     Targets show the person alone: what would stand in front of or behind them, nobody could know from a source.
 
     Args:
-        role: a member of ROLES. size: (height, width).
+        role: a member of ROLES.
+        size: (height, width).
     """
     progress = Progress(logger, f"render {role} pictures", identities * images, "images")
     rows = []
