@@ -29,9 +29,9 @@ from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
-from benchmarks.identity_judge import Judge, JudgeConfig, make_judge
 from benchmarks.machine import machine
-from benchmarks.rendered_people import People
+from benchmarks.people.identity_judge import Judge, JudgeConfig, make_judge
+from benchmarks.people.rendered_people import People
 from datasets.runtime.artifacts import Config, ModelFolder, Role, SourceFile, build, model_sha256, write_text_atomically
 from datasets.runtime.errors import InputError
 from datasets.shards.encode import pick_device
