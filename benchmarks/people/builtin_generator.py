@@ -35,7 +35,7 @@ from benchmarks.people.rendered_people import People
 from datasets.runtime.artifacts import Config, ModelFolder, Role, SourceFile, build, model_sha256, write_text_atomically
 from datasets.runtime.errors import InputError
 from datasets.shards.encode import pick_device
-from imagpose.canvas.layout import CanvasRequest, SourceImage
+from imagpose.canvas.layout import CanvasRequest, Mode, SourceImage
 from imagpose.config.fields import Unconditional
 from imagpose.evaluation.metrics import bootstrap_interval, psnr, ssim, ssim_within
 from imagpose.evaluation.pair_canvases import Pair, canvases_of
@@ -202,7 +202,7 @@ def _flat(array: np.ndarray) -> np.ndarray:
 
 
 def generate(
-    config: QualityConfig, mode: str, pipeline: IMAGPosePipeline, tasks: Tasks
+    config: QualityConfig, mode: Mode, pipeline: IMAGPosePipeline, tasks: Tasks
 ) -> tuple[np.ndarray, dict[str, float]]:
     """A picture for every pair, (n, H, W, 3) uint8, and what a picture cost."""
     canvases = canvases_of(mode, tasks.pairs, tasks.members, config.seed)
