@@ -18,7 +18,8 @@ TOLERANCE = 0.1
 def open_backend(name: str, weights: Path | None, device: torch.device) -> PoseEstimator:
     """The pose network of a config: 'openpose-tiny' (built in) or 'openpose' (published weights, by path or hub).
 
-    Raises: WeightsError: it is not there, or not that network.
+    Raises:
+        WeightsError: it is not there, or not that network.
     """
     if name == "openpose-tiny":
         from datasets.config import TINY_POSE_WEIGHTS
@@ -43,7 +44,9 @@ def pose_score(asked: np.ndarray, found: np.ndarray) -> float | None:
 
     Args:
         asked, found: (18, 3) in pixels of the same picture.
-    Returns: 0 to 1; None where fewer than two joints were asked for.
+
+    Returns:
+        0 to 1; None where fewer than two joints were asked for.
     """
     joints = present_joints(asked)
     if joints.sum() < 2:

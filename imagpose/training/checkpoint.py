@@ -62,7 +62,8 @@ class Generator:
 def save_generator(folder: Path, generator: Generator, copied: Mapping[str, Path] | None = None) -> None:
     """Write a diffusers folder that `IMAGPosePipeline.from_pretrained` opens.
 
-    Args: copied: frozen parts ('vae', 'image_encoder') to take over byte for byte from these folders.
+    Args:
+        copied: frozen parts ('vae', 'image_encoder') to take over byte for byte from these folders.
     """
     generator.pipeline().save_pretrained(folder, safe_serialization=True)
     for name, source in (copied or {}).items():
@@ -76,7 +77,8 @@ def save_generator(folder: Path, generator: Generator, copied: Mapping[str, Path
 def load_generator(folder: Path, device: str | torch.device = "cpu") -> Generator:
     """Open a saved generator, in evaluation mode.
 
-    Raises: WeightsError: the folder is not a generator, or its weights cannot be used.
+    Raises:
+        WeightsError: the folder is not a generator, or its weights cannot be used.
     """
     pipeline = load_pipeline(Path(folder), torch.device(device))
     config = pipeline.config
@@ -131,7 +133,8 @@ def save_state(
 ) -> None:
     """Write weights, averaged weights and optimiser after `step` steps, and delete all but the newest `keep` states.
 
-    Args: folder: of the states; made if it is not there.
+    Args:
+        folder: of the states; made if it is not there.
     """
     names = [name for name, _ in model.named_parameters()]
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
@@ -156,7 +159,8 @@ def states(folder: Path) -> list[Path]:
 def load_state(folder: Path, model: nn.Module, average: Sequence[Tensor], optimizer: DenoiserOptimizer) -> int:
     """Put back the newest readable state; returns its step, 0 if there is none.
 
-    Raises: WeightsError: states exist, but none can be used.
+    Raises:
+        WeightsError: states exist, but none can be used.
     """
     reasons = []
     for path in states(folder):

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
 
-from benchmarks.rendered_people import People, render_people
+from benchmarks.people.rendered_people import People, render_people
 from datasets.runtime.artifacts import SCRATCH, StageConfig, manifest_of
 from datasets.runtime.training_run import Run, cosine_rate, set_rate, step_generator
 from reid.config import AugmentationConfig, NetworkConfig

@@ -29,13 +29,13 @@ from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
-from benchmarks.identity_judge import Judge, JudgeConfig, make_judge
 from benchmarks.machine import machine
-from benchmarks.rendered_people import People
+from benchmarks.people.identity_judge import Judge, JudgeConfig, make_judge
+from benchmarks.people.rendered_people import People
 from datasets.runtime.artifacts import Config, ModelFolder, Role, SourceFile, build, model_sha256, write_text_atomically
 from datasets.runtime.errors import InputError
 from datasets.shards.encode import pick_device
-from imagpose.canvas.layout import CanvasRequest, SourceImage
+from imagpose.canvas.layout import CanvasRequest, Mode, SourceImage
 from imagpose.config.fields import Unconditional
 from imagpose.evaluation.metrics import bootstrap_interval, psnr
 from imagpose.evaluation.pair_canvases import Pair, canvases_of
@@ -105,7 +105,8 @@ class QualityConfig(Config):
 def run(config: QualityConfig) -> int:
     """Measure, print a table and, as the last line, all figures as JSON; returns the exit code.
 
-    Raises: InputError: a generator of another view size than the people's.
+    Raises:
+        InputError: a generator of another view size than the people's.
     """
     results = measure(config)
     print(table(results))
@@ -116,7 +117,8 @@ def run(config: QualityConfig) -> int:
 def measure(config: QualityConfig) -> dict[str, Any]:
     """All figures; writes results.json, scores.parquet and the sheets.
 
-    Raises: InputError: a generator of another view size than the people's.
+    Raises:
+        InputError: a generator of another view size than the people's.
     """
     size = (config.judge.height, config.judge.width)
     if (view := view_size_of(config.generator)) != size:
@@ -201,7 +203,7 @@ def _flat(array: np.ndarray) -> np.ndarray:
 
 
 def generate(
-    config: QualityConfig, mode: str, pipeline: IMAGPosePipeline, tasks: Tasks
+    config: QualityConfig, mode: Mode, pipeline: IMAGPosePipeline, tasks: Tasks
 ) -> tuple[np.ndarray, dict[str, float]]:
     """A picture for every pair, (n, H, W, 3) uint8, and what a picture cost."""
     canvases = canvases_of(mode, tasks.pairs, tasks.members, config.seed)
