@@ -18,8 +18,8 @@ BENCHMARKS = {
 COMMANDS = {
     "builtin_generator": command_line.Command(
         summary="pose, identity and likeness of generated people, on rendered ones that no training has seen",
-        config="benchmarks.builtin_generator:QualityConfig",
-        run="benchmarks.builtin_generator:run",
+        config="benchmarks.people.builtin_generator:QualityConfig",
+        run="benchmarks.people.builtin_generator:run",
     ),
 }
 """With options (``--help`` lists them)."""

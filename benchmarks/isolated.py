@@ -25,7 +25,8 @@ def forget_peak() -> float:
 def in_a_process(function: Callable[..., dict[str, Any]], *arguments: object) -> dict[str, Any]:
     """What `function` returns when a fresh process runs it.
 
-    Raises: RuntimeError: the process ended without an answer.
+    Raises:
+        RuntimeError: the process ended without an answer.
     """
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)

@@ -54,6 +54,8 @@ def generate_images(root: Path, size: Size) -> None:
         (root / folder).mkdir(parents=True)
     grains = rng.normal(0, 4, (32, HEIGHT, WIDTH, 1)).astype(np.float32)
     for number, name in enumerate(image_names(size)):
-        coarse = Image.fromarray(rng.integers(0, 256, (16, 8, 3), np.uint8)).resize((WIDTH, HEIGHT), Image.BICUBIC)
+        coarse = Image.fromarray(rng.integers(0, 256, (16, 8, 3), np.uint8)).resize(
+            (WIDTH, HEIGHT), Image.Resampling.BICUBIC
+        )
         picture = (np.asarray(coarse) + grains[number % len(grains)]).clip(0, 255).astype(np.uint8)
         Image.fromarray(picture).save(root / name, "JPEG", quality=80)

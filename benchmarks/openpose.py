@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import cv2
@@ -29,6 +30,7 @@ from benchmarks.pose_maps import (
     HEIGHT,
     WIDTH,
     GivenMaps,
+    Peer,
     controlnet_aux_body,
     controlnet_aux_people,
     crowd_maps,
@@ -101,7 +103,7 @@ def whole_path(rounds: int) -> tuple[dict[str, float], dict[str, bool]]:
     return {**figures, **{name: round(value, 7) for name, value in differences.items()}}, equal
 
 
-def peer_maps(body: object, image: np.ndarray) -> np.ndarray:
+def peer_maps(body: Peer, image: np.ndarray) -> np.ndarray:
     """The 18 heatmaps (128, 64) that controlnet-aux decodes for a crop, taken where it smooths them."""
     from controlnet_aux.open_pose import body as module
 
@@ -154,7 +156,7 @@ def tiny_images_per_s(rounds: int) -> int | None:
     return round(1 / best(lambda: estimator.estimate(images), len(images), rounds))
 
 
-def measure(rounds: int) -> dict[str, object]:
+def measure(rounds: int) -> dict[str, Any]:
     """All figures, as the last line prints them."""
     whole, equal = whole_path(rounds)
     decoded, checks = decoding(rounds)

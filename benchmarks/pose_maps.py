@@ -6,7 +6,8 @@ crowding, and those are here. Also: what controlnet-aux's decoder makes of given
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -86,6 +87,10 @@ def _limb(start: np.ndarray, end: np.ndarray, x: np.ndarray, y: np.ndarray) -> t
     return vector, (along >= 0) & (along <= length) & (aside <= LIMB_HALF_WIDTH)
 
 
+Peer = Callable[[np.ndarray], tuple[Any, Any]]
+"""controlnet-aux's `Body`: a BGR image to candidates (N, 4) and people (P, 20)."""
+
+
 class GivenMaps(torch.nn.Module):
     """In a network's place: answers with the maps that were laid down, whatever the picture."""
 
@@ -98,12 +103,12 @@ class GivenMaps(torch.nn.Module):
         """Fields and heatmaps of the first images, as many as came."""
         return self.pafs[: len(pixels)], self.heatmaps[: len(pixels)]
 
-    def parameters(self, recurse: bool = True) -> Iterator[torch.Tensor]:
+    def parameters(self, recurse: bool = True) -> Iterator[torch.nn.Parameter]:
         """controlnet-aux asks the first one where the network is."""
-        return self.buffers(recurse)
+        return (torch.nn.Parameter(buffer, requires_grad=False) for buffer in self.buffers(recurse))
 
 
-def controlnet_aux_body(network: torch.nn.Module) -> object:
+def controlnet_aux_body(network: torch.nn.Module) -> Peer:
     """controlnet-aux's `Body` around a network."""
     from controlnet_aux.open_pose.body import Body
 
@@ -112,7 +117,7 @@ def controlnet_aux_body(network: torch.nn.Module) -> object:
     return body
 
 
-def controlnet_aux_people(body: object, image: np.ndarray) -> np.ndarray:
+def controlnet_aux_people(body: Peer, image: np.ndarray) -> np.ndarray:
     """People (P, 18, 3) that controlnet-aux finds in an image, in that image's pixels."""
     candidates, subset = body(image)
     people = np.broadcast_to(missing_keypoints(), (len(subset), JOINT_COUNT, 3)).copy()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import sys
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +65,7 @@ def activations(config: RegenerateConfig, view: tuple[int, int], tokens: int) ->
     return (sizes[0] - each) / GIB, each / GIB
 
 
-def costs(name: str) -> dict[str, object]:
+def costs(name: str) -> dict[str, Any]:
     """One preset's row."""
     config = PRESETS[name].build()
     encode, train, synthesize = config.encode, config.train, config.synthesize
@@ -104,7 +105,7 @@ def costs(name: str) -> dict[str, object]:
     }
 
 
-def markdown(rows: list[dict[str, object]]) -> str:
+def markdown(rows: list[dict[str, Any]]) -> str:
     """The rows as tables for docs/presets.md."""
     memory = [
         f"| `{r['preset']}` | {r['view']} | {r['batch']} | {r['fixed_gib']} | {r['gib_per_canvas']} | "

@@ -65,7 +65,7 @@ def ours() -> dict[str, float]:
 
 
 def torchreids() -> dict[str, float | bool]:
-    """torchreid and the walk on a ready matrix, and ours on the same one."""
+    """The ranker of torchreid and the walk on a ready matrix, and ours on the same one."""
     from torchreid.reid.metrics.rank import eval_market1501
 
     query_features, gallery_features, query, gallery = features()

@@ -61,7 +61,8 @@ class ReadyPairs:
 def side_by_side(size: tuple[int, int, int, int], roots: str) -> dict[str, float]:
     """Both on the same distances.
 
-    Args: roots: type of the square roots that torchreid gets; float64 gives the distances back to the last bit.
+    Args:
+        roots: type of the square roots that torchreid gets; float64 gives the distances back to the last bit.
     """
     from torchreid.reid.utils.rerank import re_ranking
 

@@ -17,6 +17,7 @@ Reading is one process, JPEG to RGB array and labels, every image once:
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import json
@@ -27,6 +28,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -162,7 +164,7 @@ def read_webdatasets(shards: list[Path]) -> Iterator[Sample]:
         yield sample["__key__"], sample["json"]["pid"], sample["jpg"]
 
 
-class FileImages(torch.utils.data.Dataset):
+class FileImages(torch.utils.data.Dataset[Sample]):
     """The usual Dataset over image files."""
 
     def __init__(self, paths: list[Path], keys: list[str], pids: list[int]) -> None:
@@ -171,9 +173,9 @@ class FileImages(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, number: int) -> Sample:
-        with Image.open(self.paths[number]) as image:
-            return self.keys[number], self.pids[number], np.asarray(image.convert("RGB"))
+    def __getitem__(self, index: int) -> Sample:
+        with Image.open(self.paths[index]) as image:
+            return self.keys[index], self.pids[index], np.asarray(image.convert("RGB"))
 
 
 def files_of(prepared: Prepared) -> FileImages:
@@ -193,6 +195,10 @@ def read_files(files: FileImages) -> Iterator[Sample]:
 def consume(samples: Iterator[Sample]) -> int:
     """Read to the end; returns the number of pixels, so that nothing is left undone."""
     return sum(pixels.size for _, _, pixels in samples)
+
+
+def _read_all(reader: Callable[[], Iterator[Sample]]) -> int:
+    return consume(reader())
 
 
 def fingerprints(samples: Iterator[Sample]) -> list[tuple[str, int, str]]:
@@ -255,7 +261,7 @@ def _file_hashes(directory: Path) -> dict[str, str]:
 # The report
 
 
-def measure(size: Size, rounds: int) -> dict[str, object]:
+def measure(size: Size, rounds: int) -> dict[str, Any]:
     """Write, read and check; returns what the last line prints."""
     with tempfile.TemporaryDirectory(prefix="benchmark-shards-") as folder:
         prepared = prepare(Path(folder), size)
@@ -281,7 +287,9 @@ def measure(size: Size, rounds: int) -> dict[str, object]:
             "files": lambda: read_files(files),
         }
         checks |= reading_checks(prepared, readers)  # before the clock runs: it also fills the page cache
-        passes = {name: (lambda reader=reader: consume(reader())) for name, reader in readers.items()}
+        passes: dict[str, Callable[[], object]] = {
+            name: functools.partial(_read_all, reader) for name, reader in readers.items()
+        }
         passes["decode"] = lambda: sum(decode(content).size for content in in_memory)
         reading = best_of(passes, rounds)
         megabytes = sum(map(len, in_memory)) / 1e6
@@ -290,7 +298,7 @@ def measure(size: Size, rounds: int) -> dict[str, object]:
 
 def report(
     count: int, megabytes: float, writing: dict[str, Cost], reading: dict[str, Cost], checks: dict[str, bool]
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """The figures by name; images/s are per CPU second, that is per core, and once more by the clock (`_wall`)."""
     result: dict[str, object] = {
         "benchmark": "shards",

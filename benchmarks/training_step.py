@@ -25,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from benchmarks import full_size
@@ -88,7 +89,9 @@ def _seconds(step: Callable[[], object], device: torch.device) -> float:
 class Step:
     """One training step on a batch of random pictures, with features from before or computed in it."""
 
-    def __init__(self, model: IMAGPose, vae: nn.Module, encoder: nn.Module, batch: int, token_size: tuple[int, int]):
+    def __init__(
+        self, model: IMAGPose, vae: AutoencoderKL, encoder: nn.Module, batch: int, token_size: tuple[int, int]
+    ):
         self.model, self.vae, self.encoder = model, vae, encoder
         self.device = next(model.parameters()).device
         draws = np.random.default_rng(0)

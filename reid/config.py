@@ -24,9 +24,10 @@ Device = Annotated[str, Role.RUNTIME]
 class NetworkConfig(Config):
     """The network that turns an image into a feature."""
 
-    backbone: Annotated[str, AfterValidator(check_backbone)] = "resnet50"
+    backbone: Annotated[str, AfterValidator(check_backbone)] = "resnet50.tv_in1k"
     """Any timm model by name, or 'torchreid:NAME' (for example 'torchreid:osnet_x0_25'), or LIBRARY:NAME of a library
-    from outside (`reid.training.backbones`); BoT: resnet50."""
+    from outside (`reid.training.backbones`). BoT: ResNet-50 from torchvision's first ImageNet weights, tag 'tv_in1k';
+    without a tag timm takes its own ('resnet50': 'a1_in1k')."""
     weights: Literal["none", "hub"] | SourceFile = "hub"
     """ImageNet weights of the backbone: 'hub' (timm's, downloaded or cached), a safetensors file, or 'none' (from
     scratch). BoT: ImageNet. Weights that cannot be had are an error, never replaced by random ones."""
@@ -36,6 +37,9 @@ class NetworkConfig(Config):
     """Input height in pixels (`INPUT.SIZE_TRAIN`)."""
     width: int = Field(128, ge=8)
     """Input width in pixels."""
+    stem_relu: bool = False
+    """Whether resnet18 to resnet152 have the ReLU before their first pooling. BoT's code has it commented out
+    (`modeling/backbones/resnet.py`). Every other network keeps its own, as BoT's IBN and SE networks do."""
     bnneck: bool = True
     """Triplet and centre loss before, identity loss and test feature after a batch normalisation. BoT trick 5."""
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.builtin_generator import QualityConfig, measure, table
-from benchmarks.identity_judge import Judge, JudgeConfig, make_judge
-from benchmarks.rendered_people import render_people
+from benchmarks.people.builtin_generator import QualityConfig, measure, table
+from benchmarks.people.identity_judge import Judge, JudgeConfig, make_judge
+from benchmarks.people.rendered_people import render_people
 from datasets.runtime.artifacts import build
 from datasets.runtime.errors import InputError
-from imagpose.evaluation.metrics import ssim, ssim_within
+from imagpose.metrics.ssim import ssim, ssim_within
 
 SMALL = JudgeConfig(identities=3, judge_images=2, steps=2, batch_size=4)
 
@@ -40,7 +40,7 @@ def test_ssim_within_a_mask_counts_its_pixels_only():
     everything, left = torch.ones(2, 64, 32, dtype=torch.bool), torch.zeros(2, 64, 32, dtype=torch.bool)
     left[:, :, :10] = True  # further from the change than half a window
     torch.testing.assert_close(ssim_within(made, real, everything), ssim(made, real))
-    torch.testing.assert_close(ssim_within(made, real, left), torch.ones(2))
+    torch.testing.assert_close(ssim_within(made, real, left), torch.ones(2, dtype=torch.float64))
     assert (ssim(made, real) < 0.9).all()
 
 

@@ -1,5 +1,6 @@
 """Evaluation on test pairs: metrics against their references, scenarios, resuming, weights, refusals."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -13,13 +14,13 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
-from torchmetrics.image import StructuralSimilarityIndexMeasure
 from torchvision.models import alexnet
 
 from datasets.poses.pairs import read_pairs
 from datasets.runtime.artifacts import build
 from datasets.runtime.config import StageConfig
 from datasets.runtime.errors import InputError, WeightsError
+from datasets.runtime.hashing import file_sha256
 from datasets.runtime.verify import verify
 from datasets.shards.encoded import keypoints_to_json
 from datasets.shards.tars import write_tar
@@ -27,10 +28,10 @@ from imagpose.config import EvaluateGeneratorConfig
 from imagpose.evaluation import evaluate
 from imagpose.evaluation import metrics as image_metrics
 from imagpose.evaluation.evaluate import make_evaluation
-from imagpose.evaluation.metrics import bootstrap_interval, frechet_distance, psnr, ssim, ssim_table1
+from imagpose.evaluation.metrics import bootstrap_interval, frechet_distance, psnr
 from imagpose.evaluation.pair_canvases import canvases_of, draw_pairs
 from imagpose.metrics.lpips import Lpips
-from imagpose.metrics.weights import find_weights
+from imagpose.metrics.weights import WEIGHTS, find_weights
 from tests.test_imagpose_pipeline import HEIGHT, WIDTH, pose, tiny_image_encoder, tiny_pipeline
 
 PEOPLE = {1: 4, 2: 3, 3: 2}
@@ -58,30 +59,18 @@ def alexnet_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # --- metrics ------------------------------------------------------------------
 
 
-def test_ssim_and_psnr_equal_torchmetrics_picture_by_picture() -> None:
+def test_psnr_is_the_formulas_picture_by_picture() -> None:
     made, real = pictures(3, 128, 64, 0), pictures(3, 128, 64, 1)
     a, b = made.float() / 255, real.float() / 255
     for i in range(3):
-        reference = StructuralSimilarityIndexMeasure(data_range=1.0)(a[i : i + 1], b[i : i + 1])
-        assert abs(ssim(made, real)[i] - reference) < 1e-6
         by_hand = -10 * np.log10(((a[i] - b[i]) ** 2).mean().item())
         assert abs(psnr(made, real)[i].item() - by_hand) < 1e-4
-    assert torch.allclose(ssim(made, made), torch.ones(3))
-
-
-def test_table_1s_ssim_takes_the_generated_pictures_own_range() -> None:
-    made, real = pictures(2, 64, 32, 0) // 2, pictures(2, 64, 32, 1) // 2
-    span = float((made[1].max() - made[1].min()) / 255)
-    reference = StructuralSimilarityIndexMeasure(data_range=span, sigma=1.2)
-    expected = reference(made[1:].float() / 255, real[1:].float() / 255)
-    assert abs(ssim_table1(made, real)[1] - expected) < 1e-6
-    assert abs(ssim_table1(made, real)[1] - ssim(made, real)[1]) > 1e-3
 
 
 def test_lpips_equals_both_reference_packages(alexnet_file: Path) -> None:
     made, real = pictures(2, 128, 64, 0), pictures(2, 128, 64, 1)
     own = Lpips(alexnet_file)
-    values = own(made, real)
+    values = own.of_pictures(made, real)
     a, b = made.float() / 127.5 - 1, real.float() / 127.5 - 1
     reference = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False).eval()
     reference.net.load_state_dict(own.network.net.state_dict())
@@ -94,7 +83,7 @@ def test_lpips_equals_both_reference_packages(alexnet_file: Path) -> None:
     with torch.no_grad():
         assert (other(a, b).flatten() - values).abs().max() < 1e-6
     assert values.min() > 0.01
-    assert own(made, made).abs().max() < 1e-6
+    assert own.of_pictures(made, made).abs().max() < 1e-6
 
 
 def test_fid_of_gaussians_is_the_closed_form() -> None:
@@ -191,8 +180,16 @@ def test_weights_are_named_where_they_are_missing_and_refused_where_they_are_oth
     with pytest.raises(WeightsError, match=r"cannot be fetched .* pass --inception FILE"):
         find_weights("inception", None, from_hub=True, known_only=True)
     save_file({"features.0.weight": torch.zeros(2)}, tmp_path / "wrong.safetensors")
-    with pytest.raises(WeightsError, match="holds no torchvision AlexNet"):
+    with pytest.raises(WeightsError, match="does not hold the convolutions of alexnet"):
         Lpips(tmp_path / "wrong.safetensors")
+
+
+def test_published_weights_are_not_called_unknown(
+    alexnet_file: Path, shards: Path, generator: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published = dataclasses.replace(WEIGHTS["alexnet"], sha256_start=file_sha256(alexnet_file)[:8])
+    monkeypatch.setitem(WEIGHTS, "alexnet", published)
+    assert evaluate.Meter(config_of(shards, generator, alexnet=alexnet_file)).unknown_weights == {}
 
 
 def test_both_inceptions_take_their_published_shapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,6 +288,10 @@ def test_all_scenarios_and_bounds_are_measured_on_the_same_pairs(
     assert all(targets == by_row["copy"] for targets in by_row.values())
     page = (directory / "results.md").read_text()
     assert "| T1 | 5 |" in page
+    assert list(results["unknown_weights"]) == ["lpips", "fid"]
+    assert "| LPIPS (unknown weights) |" in page and "| FID (unknown weights) |" in page
+    sha256 = file_sha256(alexnet_file)[:8]
+    assert f"Unknown weights: lpips: alexnet.safetensors, SHA-256 {sha256}..., is not the published file (7be5" in page
     assert "IMAGPose, three sources (T3)" in page
     with Image.open(directory / "contact_sheet-IMAGPose-star.png") as sheet:
         assert sheet.height > HEIGHT

@@ -97,6 +97,19 @@ def test_new_parts_leave_a_stock_unet_bitwise_unchanged() -> None:
     assert set(unet.state_dict()) == {key for key in model.unet.state_dict() if ".cva." not in key}
 
 
+def test_a_unet_of_stable_diffusion_2_1s_kind_starts_unchanged_too() -> None:
+    torch.manual_seed(0)
+    kind = {"use_linear_projection": True, "attention_head_dim": (2, 4), "cross_attention_dim": 32}
+    unet = UNet2DConditionModel.from_config({**stock_unet().config, **kind, "upcast_attention": True}).eval()
+    model = denoiser_from_unet2d(unet, TINY, image_token_dim=20).eval()
+    given = inputs()
+    with torch.no_grad():
+        context = model.feature_conditioning(given["image_tokens"], given["source_latents"])
+        stock = unet(given["noisy_latents"], given["timesteps"], context).sample
+        torch.testing.assert_close(model(**given), stock, rtol=0, atol=1e-6)
+    assert context.shape[2] == 32
+
+
 def test_every_parameter_receives_a_gradient_once_nothing_is_zero() -> None:
     torch.manual_seed(0)
     model = new_denoiser(TINY, latent_channels=4, image_token_dim=20)

@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reid.evaluation import ranking
 from reid.evaluation.ranking import (
     FeatureError,
     Labels,
@@ -52,6 +53,17 @@ def test_collapsed_features_score_the_worst_and_not_100_percent():
     summary = rank_features(np.ones((200, 8)), np.ones((200, 8)), both, both).summary()
     assert summary["rank1"] == summary["rank10"] == 0
     assert summary["map"] < 0.2
+
+
+def test_a_tie_is_what_float32_cannot_tell_apart_and_the_page_says_so():
+    def first_rank(match_angle, negative_angle):
+        features = np.array([[np.cos(angle), np.sin(angle)] for angle in (match_angle, negative_angle)])
+        query, gallery = labels((7, 1)), labels((7, 2), (8, 2))
+        return rank_features(np.array([[1.0, 0.0]]), features, query, gallery).first_rank[0]
+
+    assert first_rank(1e-2, 2e-2) == 1
+    assert first_rank(1e-4, 2e-4) == 2  # nearer by 1.5e-8, which float32 does not see: a tie, against the query
+    assert "float32" in ranking.__doc__
 
 
 def brute_force(distances, query, gallery):

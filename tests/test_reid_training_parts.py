@@ -4,7 +4,9 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import timm
 import torch
+import torchvision
 from safetensors.torch import save_file
 from torch.nn import functional
 
@@ -13,11 +15,12 @@ from reid.config import AugmentationConfig, BatchConfig, LossConfig, NetworkConf
 from reid.data.images import ImageSet, augment, erase, flip_and_crop, normalise
 from reid.data.sampler import IdentitySampler
 from reid.data.training_set import TrainingSet, join_training_sets, refuse_leak
+from reid.evaluation import evaluate
 from reid.training.distributed import Processes
 from reid.training.losses import CentreLoss, batch_hard_triplet_loss, identity_loss
 from reid.training.model import assemble_network, seeded_backbone
 from reid.training.schedule import rate_factor, stretched_epoch
-from reid.training.train import Trainer
+from reid.training.train import Trainer, save_network
 
 TINY = NetworkConfig(backbone="test_resnet.r160_in1k", weights="none", height=32, width=16)
 
@@ -244,6 +247,39 @@ def test_the_last_stage_keeps_its_size_without_dilation():
     assert {module.dilation for module in backbone.layer4.modules() if isinstance(module, torch.nn.Conv2d)} == {(1, 1)}
     resnet = seeded_backbone(TINY.model_copy(update={"backbone": "resnet50", "height": 64, "width": 32}), 0)
     assert resnet.forward_features(torch.zeros(1, 3, 64, 32)).shape == (1, 2048, 4, 2)
+
+
+@pytest.mark.parametrize("stem_relu", [False, True])
+def test_a_resnets_first_activation_is_absent_as_in_bots_code_unless_asked_for(stem_relu):
+    config = NetworkConfig(backbone="resnet18.tv_in1k", weights="none", height=64, width=32, last_stride=2)
+    backbone = seeded_backbone(config.model_copy(update={"stem_relu": True} if stem_relu else {}), 0).eval()
+    reference = torchvision.models.resnet18(weights=None).eval()
+    if not stem_relu:
+        reference.relu = torch.nn.Identity()  # that of the stem; the blocks have their own
+    reference.fc = torch.nn.Identity()
+    reference.load_state_dict(backbone.state_dict())
+    images = torch.randn(2, 3, 64, 32, generator=generator())
+    with torch.no_grad():
+        torch.testing.assert_close(backbone(images), reference(images))
+
+
+def test_other_networks_keep_their_first_activation():
+    assert not isinstance(seeded_backbone(TINY, 0).act1, torch.nn.Identity)
+
+
+def test_a_run_from_before_the_setting_is_read_with_the_activation_it_was_trained_with(tmp_path, monkeypatch):
+    config = NetworkConfig(backbone="resnet18.tv_in1k", weights="none", height=64, width=32, stem_relu=True)
+    save_network(assemble_network(seeded_backbone(config, 0), config, 3, 0), tmp_path / "model.safetensors")
+    before = config.model_dump(mode="json", exclude={"stem_relu"})
+    for written, expected in ((before, torch.nn.ReLU), (before | {"stem_relu": False}, torch.nn.Identity)):
+        monkeypatch.setattr(evaluate, "manifest_of", lambda *_, kept=written: {"config": {"network": kept}})
+        network, _ = evaluate.load_network(tmp_path)
+        assert isinstance(network.backbone.act1, expected)
+
+
+def test_bot_starts_from_torchvisions_first_weights():
+    weights = timm.get_pretrained_cfg(NetworkConfig().backbone)
+    assert weights.url == torchvision.models.ResNet50_Weights.IMAGENET1K_V1.url
 
 
 def test_weights_depend_on_the_seed_alone_and_the_global_generator_is_untouched():

@@ -103,7 +103,8 @@ class Canvases:
 def arrange(sources: int, poses: int, mode: Mode = "free") -> Layout:
     """Which slots show which source and ask for which pose.
 
-    Raises: InputError: numbers that the canvas or the scenario does not take.
+    Raises:
+        InputError: numbers that the canvas or the scenario does not take.
     """
     if mode not in MODES:
         raise InputError(f"mode '{mode}' is unknown; known: {', '.join(MODES)}")
@@ -124,7 +125,11 @@ def arrange(sources: int, poses: int, mode: Mode = "free") -> Layout:
 
 
 def check_request(request: CanvasRequest, size: Size) -> None:
-    """Raises: InputError: a request that a canvas of `size` (H, W) views cannot show, told in one line."""
+    """Refuse a request that a canvas of `size` (H, W) views cannot show.
+
+    Raises:
+        InputError: what does not fit, in one line.
+    """
     layout = arrange(len(request.sources), len(request.poses), request.mode)
     for source in request.sources:
         _check_shape(source.keypoints, "a source's keypoints")
@@ -161,7 +166,9 @@ def lay_out(
         features: each request's sources, encoded.
         size: (H, W) of a view in pixels.
         dtype: of the denoiser's inputs; latents and noise stay float32.
-    Raises: InputError: views of several sizes in one batch.
+
+    Raises:
+        InputError: views of several sizes in one batch.
     """
     shape = features[0][0].latents.shape
     layouts, views, skeletons = [], [], []

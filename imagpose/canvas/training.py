@@ -118,7 +118,8 @@ def plan_canvas(images: Sequence[int], config: TrainGeneratorConfig, rng: np.ran
         reference = int(rng.choice(spare)) if spare else EMPTY
     keep_image, keep_texture = _kept_conditions(config, rng)
     mirrored = bool(rng.random() < config.flip)
-    if rng.random() < config.drop_everything:  # what the unconditional half of guidance sees: nothing but the poses
+    # What the unconditional half of guidance sees: nothing but the poses.
+    if config.drop_everything and rng.random() < config.drop_everything:
         visible, reference = [False] * VIEWS, EMPTY
     return CanvasPlan(
         slots=tuple(slots),

@@ -27,9 +27,14 @@ def join_views(views: Tensor) -> Tensor:
 def pack_views(views: Tensor) -> Tensor:
     """Lay four views of one person on a canvas (IMAGPose's joint image).
 
-    Args: views: (B, 4, C, h, w), any range.
-    Returns: (B, C, 2h, 2w), same dtype and device.
-    Raises: ValueError: if there are not exactly four views.
+    Args:
+        views: (B, 4, C, h, w), any range.
+
+    Returns:
+        (B, C, 2h, 2w), same dtype and device.
+
+    Raises:
+        ValueError: if there are not exactly four views.
     """
     if views.ndim != 5 or views.shape[1] != VIEWS:
         raise ValueError(f"expected (B, {VIEWS}, C, h, w), got {tuple(views.shape)}")

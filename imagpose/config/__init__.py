@@ -1,5 +1,6 @@
-"""Configs of this package's stages and the training recipes. Light on purpose: the flows import them, so nothing here
-may import torch.
+"""Configs of this package's stages and the training recipes.
+
+Light on purpose: the flows import them, so nothing here may import torch.
 """
 
 from imagpose.config.frozen import (

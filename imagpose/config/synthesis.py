@@ -93,6 +93,7 @@ class EvaluateGeneratorConfig(StageConfig):
 
     stage: ClassVar[str] = "evaluate-imagpose"
     package: ClassVar[str] = "imagpose"
+    stage_version: ClassVar[int] = 2  # 1: SSIM with the reflected border
     command: ClassVar[str | None] = "evaluate"
 
     generator: ModelFolder

@@ -90,7 +90,7 @@ class TrainGeneratorSettings(Config):
     min_masked: int = Field(1, ge=1, le=4)
     """Fewest views that are masked; the number is uniform from here to `max_masked`."""
     max_masked: int = Field(4, ge=1, le=4)
-    """Most views that are masked."""
+    """Most views that are masked. The paper: "randomly occluding 1-4 images" (section 4, c)."""
     drop_image_tokens: Probability = 0.05
     """Share of canvases without image-encoder tokens, for guidance."""
     drop_texture_tokens: Probability = 0.05
@@ -113,7 +113,7 @@ class TrainGeneratorSettings(Config):
     learning_rate: float = Field(1e-3, gt=0)
     """Rate after warm-up."""
     weight_decay: float = Field(0.01, ge=0)
-    """Decoupled weight decay; the paper's is not stated, 0.01 is AdamW's own."""
+    """Decoupled weight decay; the paper's (Table 6), and AdamW's own."""
     warmup_steps: int = Field(100, ge=0)
     """Steps of linear warm-up."""
     learning_rate_schedule: Literal["constant", "cosine"] = "cosine"
@@ -215,9 +215,10 @@ SD 1.5 has 8 heads at every level (widths 40, 80, 160); `head_width` matters onl
 
 
 def paper(**fields: Any) -> TrainGeneratorSettings:
-    """The paper's text: linear schedule, epsilon, AdamW 5e-5, batch 4, 300,000 steps, 1 to 4 views masked.
+    """The paper's text: linear schedule, epsilon, AdamW 5e-5 with weight decay 0.01, batch 4, 300,000 steps.
 
-    Not stated there and taken from the official code: the shares of dropped conditions and SD's initial weights.
+    1 to 4 views are masked; `init_from` gives Stable Diffusion 1.5's weights (section 4, a; Table 6). Not stated in the
+    paper: the shares of dropped conditions (the official code's), the constant rate and the gradient norm.
     """
     defaults: dict[str, Any] = {
         "model": SD_MODEL,
@@ -268,6 +269,7 @@ class AblateConfig(StageConfig):
 
     stage: ClassVar[str] = "ablate"
     package: ClassVar[str] = "imagpose"
+    stage_version: ClassVar[int] = 2  # 1: SSIM with the reflected border
 
     train: TrainGeneratorConfig
     """The recipe; the variants change three switches of its `model` and nothing else."""

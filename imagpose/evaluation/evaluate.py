@@ -26,15 +26,21 @@ from datasets.poses.pairs import read_pairs
 from datasets.runtime import devices
 from datasets.runtime.atomic import write_text_atomically
 from datasets.runtime.errors import InputError
+from datasets.runtime.hashing import file_sha256
 from datasets.runtime.progress import Progress
 from datasets.shards.tars import read_samples, write_tar
 from imagpose.canvas.layout import CanvasRequest, SourceImage
 from imagpose.config import EvaluateGeneratorConfig
 from imagpose.evaluation.data import HeldOutImages, fitted, stacked
-from imagpose.evaluation.metrics import inception_features, psnr, ssim, ssim_table1, torchvision_features
+from imagpose.evaluation.metrics import (
+    inception_features,
+    psnr,
+    torchvision_features,
+)
 from imagpose.evaluation.pair_canvases import Pair, PairCanvas, canvases_of, draw_pairs
 from imagpose.evaluation.table import write_results
 from imagpose.metrics.lpips import LPIPS_COLUMNS, Lpips
+from imagpose.metrics.ssim import ssim, ssim_table1
 from imagpose.metrics.weights import WEIGHTS, find_weights
 from imagpose.pictures.contact_sheet import SheetRow, save_contact_sheet, skeleton_picture
 from imagpose.sampling.generate import view_size_of
@@ -69,11 +75,15 @@ def make_evaluation(config: EvaluateGeneratorConfig, directory: Path) -> dict[st
         raise InputError(f"{len(pairs)} pairs to measure; at least two images of a person with a skeleton are needed")
     images.check(pairs)
     Evaluation(config, images, pairs, meter, directory).run()
-    return write_results(config, images, pairs, meter.absent, directory)
+    return write_results(config, images, pairs, meter.absent, meter.unknown_weights, directory)
 
 
 class Meter:
-    """The metrics whose weights are at hand; `absent` says in words which are not, and how to get them."""
+    """The metrics whose weights are at hand.
+
+    `absent` says in words which are not, and how to get them; `unknown_weights`, by column, which come from another
+    file than the published one.
+    """
 
     def __init__(self, config: EvaluateGeneratorConfig) -> None:
         found = {
@@ -85,6 +95,12 @@ class Meter:
         self.absent = [reason for reason in found.values() if isinstance(reason, str)]
         for reason in self.absent:
             logger.warning("column left out: %s", reason)
+        self.unknown_weights = {}
+        for name, path in found.items():
+            if isinstance(path, Path):
+                self.unknown_weights |= unknown_weights(name, path)
+        for reason in self.unknown_weights.values():
+            logger.warning("unknown weights: %s", reason)
         self.device = devices.pick(config.device)
         self.perceptual: dict[str, Lpips] = {}
         for backbone, column in LPIPS_COLUMNS.items():
@@ -107,6 +123,18 @@ class Meter:
         for name, features in self.features.items():
             parts = [features(part.to(self.device)).float().cpu().numpy() for part in pictures.split(32)]
             _save_array(np.concatenate(parts), path.with_name(f"{path.name}.{name}.npy"))
+
+
+def unknown_weights(name: str, path: Path) -> dict[str, str]:
+    """By column, a sentence on weights that are not the published ones; empty where they are."""
+    published, sha256 = WEIGHTS[name], file_sha256(path)
+    if published.is_published(sha256):
+        return {}
+    reason = (
+        f"{path.name}, SHA-256 {sha256[:8]}..., is not the published file ({published.sha256_start}...), so the column "
+        "compares with nothing outside this table"
+    )
+    return {column: f"{column}: {reason}" for column in published.columns}
 
 
 class Evaluation:

@@ -1,8 +1,8 @@
-"""SSIM, PSNR, LPIPS and FID of generated pictures, by torchmetrics, lpips and torch-fidelity.
+"""PSNR and FID of generated pictures, by torchmetrics and torch-fidelity, and the intervals of all metrics.
 
 Pictures are (N, 3, H, W) uint8, as they were written; every metric says which range it sees. The family of Table 1
-(PIDM, PCDMs, CFLD) measures differently from everybody else: `ssim_table1` and `fid_table1` follow it, for comparison
-with that table only (docs/synthesis.md tells the differences).
+(PIDM, PCDMs, CFLD) measures differently from everybody else: `fid_table1` (and `ssim_table1` in
+`imagpose.metrics.ssim`) follows it, for comparison with that table only (docs/synthesis.md tells the differences).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
-from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+from torchmetrics.functional.image import peak_signal_noise_ratio
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from datasets.poses.openpose.weights import read_state
@@ -23,34 +23,11 @@ from datasets.runtime.errors import WeightsError
 
 FEATURES = 2048
 """Width of both Inception networks' last layer."""
-TABLE1_SIGMA = 1.2
-"""Of SSIM's Gaussian window in PIDM and PCDMs (CFLD, scikit-image and torchmetrics: 1.5)."""
 
 
 def unit(pictures: Tensor) -> Tensor:
     """uint8 pictures to float32 in [0, 1]."""
     return pictures.float() / 255
-
-
-def ssim(made: Tensor, real: Tensor) -> Tensor:
-    """(N,) structural similarity: Gaussian window of sigma 1.5, range [0, 1], all pixels of RGB."""
-    return structural_similarity_index_measure(unit(made), unit(real), sigma=1.5, data_range=1.0, reduction="none")
-
-
-def ssim_within(made: Tensor, real: Tensor, mask: Tensor) -> Tensor:
-    """(N,) as `ssim`, but the mean over the pixels of a (N, H, W) bool mask; windows at its rim see past it."""
-    plain = {"sigma": 1.5, "data_range": 1.0, "reduction": "none", "return_full_image": True}
-    values = structural_similarity_index_measure(unit(made), unit(real), **plain)[1].mean(1)
-    return (values * mask).sum((1, 2)) / mask.sum((1, 2)).clamp_min(1)
-
-
-def ssim_table1(made: Tensor, real: Tensor) -> Tensor:
-    """(N,) as PIDM and PCDMs measure it: sigma 1.2, range = the generated picture's own maximum less its minimum."""
-    values = []
-    for one, other in zip(unit(made).split(1), unit(real).split(1), strict=True):
-        span = float(one.max() - one.min()) or 1.0
-        values.append(structural_similarity_index_measure(one, other, sigma=TABLE1_SIGMA, data_range=span))
-    return torch.stack(values)
 
 
 def psnr(made: Tensor, real: Tensor) -> Tensor:

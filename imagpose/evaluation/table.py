@@ -45,9 +45,15 @@ def write_results(
     images: HeldOutImages,
     pairs: Sequence[Pair],
     absent: Sequence[str],
+    unknown_weights: dict[str, str],
     directory: Path,
 ) -> dict[str, Any]:
-    """Write ``results.json``, ``results.md`` and ``pairs.parquet``; returns the summary."""
+    """Write ``results.json``, ``results.md`` and ``pairs.parquet``; returns the summary.
+
+    Args:
+        absent: which columns could not be had, and how to get them.
+        unknown_weights: columns whose network is not the published one, each with a sentence that says so.
+    """
     reference = _features(directory, "reference-*")
     rows, tables = [], []
     for name in (*config.modes, "VAE", "copy"):
@@ -61,6 +67,7 @@ def write_results(
         "size": list(images.compared),
         "rows": rows,
         "absent": list(absent),
+        "unknown_weights": unknown_weights,
         "fid_reference": config.fid_reference,
         "generator_sha256": model_sha256(config.generator),
         "generator_fraction": _fraction(config.generator),
@@ -73,7 +80,7 @@ def write_results(
     }
     write_text_atomically(directory / "results.json", json.dumps(results, indent=1) + "\n")
     write_text_atomically(directory / "results.md", markdown(results))
-    return {key: results[key] for key in ("pairs", "people", "size", "rows", "absent")}
+    return {key: results[key] for key in ("pairs", "people", "size", "rows", "absent", "unknown_weights")}
 
 
 def _fraction(generator: Path) -> int | None:
@@ -144,7 +151,7 @@ def markdown(results: dict[str, Any]) -> str:
     rows = results["rows"]
     metrics = [name for name in METRICS if any(name in row for row in rows)]
     distances = [name for name in DISTANCE_NAMES if any(name in row for row in rows)]
-    heads = ["", "pictures", *(METRICS[m] for m in metrics), *(DISTANCE_NAMES[d] for d in distances)]
+    heads = ["", "pictures", *(_head(column, results["unknown_weights"]) for column in (*metrics, *distances))]
     heads += ["s / picture", "CPU s / picture"]
     height, width = results["size"]
     lines = [
@@ -165,26 +172,40 @@ def markdown(results: dict[str, Any]) -> str:
         cells += [_cell(row.get(distance)) for distance in distances]
         cells += [_cell(row.get("seconds_per_image")), _cell(row.get("cpu_seconds_per_image"))]
         lines.append("| " + " | ".join(cells) + " |")
-    lines += ["", *[f"Absent: {reason}." for reason in results["absent"]]]
+    notes = [f"Unknown weights: {reason}." for reason in results["unknown_weights"].values()]
+    lines += ["", *notes, *[f"Absent: {reason}." for reason in results["absent"]]]
     if distances and rows[0]["pictures"] <= FEATURES:
         lines += ["", f"FID of no more than {FEATURES:,} pictures is biased far upwards; compare it with nothing."]
-    return "\n".join([*lines, "", *_published(), ""])
+    return "\n".join([*lines, "", *published_lines(), ""])
 
 
-def _published() -> list[str]:
+def _head(column: str, unknown_weights: dict[str, str]) -> str:
+    name = METRICS.get(column) or DISTANCE_NAMES[column]
+    return f"{name} (unknown weights)" if column in unknown_weights else name
+
+
+def published_lines() -> list[str]:
+    """The papers' figures as Markdown."""
     lines = [
-        "## The papers' figures",
+        "## The paper's figures",
         "",
+        "Read in the paper (IMAGPose, NeurIPS 2024) where the last column says; the peers' rows are as quoted there. "
         "Measured with those papers' own metrics (compare with the columns called Table 1's), on all 8,570 or 12,000 "
-        "pairs. A star: quoted, not looked up in the paper for this project.",
+        "pairs. A dash: not legible in the text at hand.",
         "",
-        "| method | data | SSIM | LPIPS | FID |",
-        "|---|---|---|---|---|",
+        "| method | data | SSIM | LPIPS | FID | where |",
+        "|---|---|---|---|---|---|",
     ]
     return lines + [
-        f"| {row.method}{'' if row.checked else ' *'} | {row.data} | {row.ssim:.4f} | {row.lpips:.4f} | {row.fid:.4f} |"
+        f"| {row.method} | {row.data} | {_printed(row.ssim, '.4f')} | {_printed(row.lpips, '.4f')} "
+        f"| {_printed(row.fid, '#.5g')} | {row.source} |"
         for row in TABLE
     ]
+
+
+def _printed(value: float | None, digits: str) -> str:
+    """As the paper prints it."""
+    return "—" if value is None else format(value, digits)
 
 
 def _cell(value: float | None, interval: Sequence[float] | None = None) -> str:

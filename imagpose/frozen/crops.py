@@ -39,7 +39,9 @@ class Crops:
 def load_crops(shards: Path, height: int, width: int) -> Crops:
     """The training split's people from image shards, resized to (height, width) where they differ.
 
-    Raises: ArtifactError: not an artifact of write-shards, or damaged. InputError: no training image in it.
+    Raises:
+        ArtifactError: not an artifact of write-shards, or damaged.
+        InputError: no training image in it.
     """
     manifest_of(shards, "write-shards")
     pixels, pids, camids = [], [], []

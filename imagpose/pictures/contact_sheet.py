@@ -42,7 +42,9 @@ def contact_sheet(rows: Sequence[SheetRow], scale: int = 2) -> np.ndarray:
     Args:
         rows: at least one; all pictures of one size.
         scale: whole-number magnification, so that a pixel stays a pixel.
-    Returns: (rows of sheet, columns, 3) uint8.
+
+    Returns:
+        (rows of sheet, columns, 3) uint8.
     """
     if not rows:
         raise ValueError("a contact sheet needs at least one row")

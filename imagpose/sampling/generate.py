@@ -33,7 +33,8 @@ logger = logging.getLogger(__name__)
 def run_generate(config: GenerateConfig) -> int:
     """Write ``picture-0.png`` ..., ``overview.png`` and ``pictures.json`` to `config.out`; returns the exit code.
 
-    Raises: InputError: files that are no photographs or poses, or more of them than a canvas takes.
+    Raises:
+        InputError: files that are no photographs or poses, or more of them than a canvas takes.
     """
     layout = arrange(len(config.source), len(config.pose), config.mode)
     if config.source_pose and len(config.source_pose) != len(config.source):
@@ -64,7 +65,8 @@ def run_generate(config: GenerateConfig) -> int:
 def view_size_of(generator: Path) -> Size:
     """Height and width in pixels of a saved generator's views, read without loading it.
 
-    Raises: WeightsError: the folder is no generator, or does not say it.
+    Raises:
+        WeightsError: the folder is no generator, or does not say it.
     """
     try:
         index = json.loads((generator / "model_index.json").read_text())
@@ -111,7 +113,8 @@ def _source(file: Path, number: int, config: GenerateConfig, files: PoseFiles, s
 def fit_photo(image: Image.Image, size: Size, name: str) -> Image.Image:
     """A photograph at view size (height, width), stretched a little at most.
 
-    Raises: InputError: its proportions are not those of a person's crop.
+    Raises:
+        InputError: its proportions are not those of a person's crop.
     """
     height, width = size
     stretch = (image.height / image.width) / (height / width)

@@ -26,7 +26,9 @@ def pose_score(asked: np.ndarray, found: np.ndarray) -> float | None:
 
     Args:
         asked, found: (18, 3) in pixels of the same picture.
-    Returns: 0 to 1; None where fewer than two joints were asked for.
+
+    Returns:
+        0 to 1; None where fewer than two joints were asked for.
     """
     joints = present_joints(asked)
     if joints.sum() < 2:

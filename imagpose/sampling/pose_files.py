@@ -44,7 +44,8 @@ class PoseFiles:
     def pose(self, file: Path) -> np.ndarray:
         """The (18, 3) skeleton that a JSON file holds, or of the person in a picture, as in a view of that person.
 
-        Raises: InputError: neither, or no joint in it.
+        Raises:
+            InputError: neither, or no joint in it.
         """
         if file.suffix.lower() == ".json":
             keypoints = self._of_json(file)
@@ -59,8 +60,11 @@ class PoseFiles:
     def in_photo(self, file: Path, image: Image.Image, *, required: bool = True) -> np.ndarray:
         """The (18, 3) skeleton of a picture in its own pixels: a table's row, else what the pose network finds.
 
-        Args: required: refuse a picture in which nobody is found, rather than to give a skeleton without joints.
-        Raises: InputError: neither knows one.
+        Args:
+            required: refuse a picture in which nobody is found, rather than to give a skeleton without joints.
+
+        Raises:
+            InputError: neither knows one.
         """
         row = self.rows.get(image_key(file.name))
         if row is not None and row.status != "ok":
@@ -94,7 +98,11 @@ class PoseFiles:
 
 
 def open_photo(file: Path) -> Image.Image:
-    """A photograph as RGB. Raises: InputError: not an image."""
+    """A photograph as RGB.
+
+    Raises:
+        InputError: not an image.
+    """
     try:
         with Image.open(file) as image:
             return image.convert("RGB")

@@ -66,8 +66,11 @@ def visible_keypoints(keypoints: np.ndarray) -> np.ndarray:
 def facing(keypoints: np.ndarray) -> np.ndarray:
     """Which way a body faces, from its shoulders (hips where they are missing).
 
-    Args: keypoints: (N, 18, 3) pixels, missing = NaN.
-    Returns: (N,) indices into `FACINGS`. A person seen from the front has the right shoulder on the image's left.
+    Args:
+        keypoints: (N, 18, 3) pixels, missing = NaN.
+
+    Returns:
+        (N,) indices into `FACINGS`. A person seen from the front has the right shoulder on the image's left.
     """
     width = _signed_width(keypoints, RIGHT_SHOULDER, LEFT_SHOULDER)
     width = np.where(np.isnan(width), _signed_width(keypoints, RIGHT_HIP, LEFT_HIP), width)
@@ -109,8 +112,12 @@ def make_plan(
             this person's images lack. 'rare-in-camera': rather one that the source's camera seldom shows (the picture
             takes over its background). 'reconstruction': the first source's own pose, a control.
         seed: decides everything random.
-    Returns: one row for each picture, columns `COLUMNS`; sorted by person and canvas.
-    Raises: InputError: nobody or no pose to plan with.
+
+    Returns:
+        One row for each picture, columns `COLUMNS`; sorted by person and canvas.
+
+    Raises:
+        InputError: nobody or no pose to plan with.
     """
     if sources + poses > 4:
         raise InputError(f"{sources} sources and {poses} poses do not fit a canvas of 4 views; lower one of them")
@@ -137,7 +144,11 @@ def make_plan(
 
 
 def check_leak_free(plan: pd.DataFrame, subset: set[str]) -> None:
-    """Raises: InputError: if the plan uses an image outside the subset, or would give a picture a real image's key."""
+    """Refuse a plan that shows more than the subset allows.
+
+    Raises:
+        InputError: an image outside the subset is used, or a picture would get a real image's key.
+    """
     used = {key for keys in plan.source_keys for key in keys} | set(plan.target_pose_key)
     if outside := sorted(used - subset):
         raise InputError(f"the plan uses {len(outside)} images outside its subset, for example {outside[0]}")

@@ -25,7 +25,8 @@ QUALITY = 90
 def run_show_pictures(config: ShowPicturesConfig) -> int:
     """Write rows of source | asked skeletons | generated | real as one marked JPEG; returns the exit code.
 
-    Raises: InputError: no finished set, or one without a showcase; a file name that does not end in .jpg.
+    Raises:
+        InputError: no finished set, or one without a showcase; a file name that does not end in .jpg.
     """
     if config.jpg.suffix.lower() not in (".jpg", ".jpeg") or (config.jpg.exists() and not config.jpg.is_file()):
         raise InputError(f"--jpg {config.jpg} names no JPEG file; give one that ends in .jpg")

@@ -80,7 +80,8 @@ TABLE_SCHEMA = pa.schema(
 def make_synthetic(config: SynthesizeConfig, directory: Path) -> dict[str, Any]:
     """Plan and write a synthetic set; returns counts by status.
 
-    Raises: InputError: a subset that does not exist, or a generator that does not fit the encoded images.
+    Raises:
+        InputError: a subset that does not exist, or a generator that does not fit the encoded images.
     """
     manifest_of(config.generator, TrainGeneratorConfig.stage)
     images = EncodedImages(config.encoded, _subset_keys(config))

@@ -38,7 +38,8 @@ BOUNDS = ("VAE", "copy")
 def make_ablation(config: AblateConfig, directory: Path) -> dict[str, Any]:
     """Train and evaluate every variant; writes ``ablation.parquet`` and ``ablation.md``.
 
-    Raises: InputError: a recipe whose model the switches cannot change.
+    Raises:
+        InputError: a recipe whose model the switches cannot change.
     """
     _check(config)
     rows: list[dict[str, Any]] = []

@@ -57,7 +57,8 @@ class Generator:
 def save_generator(folder: Path, generator: Generator, copied: Mapping[str, Path] | None = None) -> None:
     """Write a diffusers folder that `IMAGPosePipeline.from_pretrained` opens.
 
-    Args: copied: frozen parts ('vae', 'image_encoder') to take over byte for byte from these folders.
+    Args:
+        copied: frozen parts ('vae', 'image_encoder') to take over byte for byte from these folders.
     """
     generator.pipeline().save_pretrained(folder, safe_serialization=True)
     for name, source in (copied or {}).items():
@@ -71,7 +72,8 @@ def save_generator(folder: Path, generator: Generator, copied: Mapping[str, Path
 def load_generator(folder: Path, device: str | torch.device = "cpu") -> Generator:
     """Open a saved generator, in evaluation mode.
 
-    Raises: WeightsError: the folder is not a generator, or its weights cannot be used.
+    Raises:
+        WeightsError: the folder is not a generator, or its weights cannot be used.
     """
     pipeline = load_pipeline(Path(folder), torch.device(device))
     config = pipeline.config

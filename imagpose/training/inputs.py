@@ -91,7 +91,8 @@ class FrozenParts:
     def of(cls, config: TrainGeneratorConfig) -> FrozenParts:
         """Open the encoders that `config.encoded` was made with.
 
-        Raises: WeightsError: they are gone, or are not the ones any more.
+        Raises:
+            WeightsError: they are gone, or are not the ones any more.
         """
         from transformers.utils import logging as transformers_logging
 
@@ -126,7 +127,8 @@ class FrozenParts:
 def initial_denoiser(config: TrainGeneratorConfig, latent_channels: int, image_token_dim: int, stride: int) -> IMAGPose:
     """A denoiser from nothing (same seed, same weights), from a generator, or from Stable Diffusion.
 
-    Raises: InputError: its sizes do not fit the encoded images.
+    Raises:
+        InputError: its sizes do not fit the encoded images.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -147,7 +149,11 @@ def initial_denoiser(config: TrainGeneratorConfig, latent_channels: int, image_t
 
 
 def check_view_size(model: IMAGPose, view_size: tuple[int, int]) -> None:
-    """Raises: InputError: a view that the UNet cannot halve as often as it does (SD: sides are multiples of 64)."""
+    """Refuse a view size that the UNet cannot halve as often as it does (SD: sides are multiples of 64).
+
+    Raises:
+        InputError: such a size, with the next larger one that fits.
+    """
     unit = model.pose_encoder.stride * 2 ** (len(model.unet.config.block_out_channels) - 1)
     if any(side % unit for side in view_size):
         height, width = (math.ceil(side / unit) * unit for side in view_size)

@@ -116,7 +116,10 @@ class TrainingLog:
 
 
 class TrainingProgress:
-    """``progress train: 320/1280 images, 48.0 images/s, ETA 0:20, step 10/40, 1.5 steps/s, loss 0.31, peak 700 MiB``"""
+    """The log's progress lines.
+
+    ``progress train: 320/1280 images, 48.0 images/s, ETA 0:20, step 10/40, 1.5 steps/s, loss 0.31, peak 700 MiB``
+    """
 
     def __init__(self, steps: int, batch_size: int, done: int, device: torch.device) -> None:
         """Count images (views) of `steps` steps, of which `done` are finished."""

@@ -67,7 +67,8 @@ def loss_sum(
 ) -> Tensor:
     """Weighted squared error, summed over the batch's canvases and cells and averaged over channels.
 
-    Args: weights: (T,) of the timesteps.
+    Args:
+        weights: (T,) of the timesteps.
     """
     errors = squared_errors(model, scheduler, batch, noise, timesteps)
     return (errors * weights[timesteps][:, None, None, None]).sum()

@@ -36,7 +36,9 @@ def save_samples(
     """Sample a few canvases and write them as one picture; None if nobody has two images with a pose.
 
     A row: source, skeletons, generated views, the real images of those poses.
-    Returns: the sheet, (H, W, 3) uint8.
+
+    Returns:
+        The sheet, (H, W, 3) uint8.
     """
     people = sample_people(source, config.seed)
     if not people:

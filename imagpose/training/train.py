@@ -48,8 +48,12 @@ TERMINATED = 128 + signal.SIGTERM
 def make_generator(config: TrainGeneratorConfig, directory: Path) -> dict[str, Any]:
     """Train and save a generator in `directory`, going on from the checkpoint found there.
 
-    Returns: counts, last losses, speed and peak memory.
-    Raises: InputError: inputs that do not fit. DivergedError: the loss became NaN or infinite.
+    Returns:
+        Counts, last losses, speed and peak memory.
+
+    Raises:
+        InputError: inputs that do not fit.
+        DivergedError: the loss became NaN or infinite.
     """
     accelerator = _accelerator(config)
     source = read_training_images(config)

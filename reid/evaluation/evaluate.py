@@ -65,7 +65,8 @@ def load_network(run: Path) -> tuple[ReidNetwork, NetworkConfig]:
     path = Path(run) / "model.safetensors"
     if settings is None or not path.is_file():
         raise ArtifactError(f"{run} is no re-ID run; give the folder of a finished 'python -m reid train'")
-    config = NetworkConfig.model_validate(settings | {"weights": "none"})
+    before_the_setting = {"stem_relu": True}  # what every run had while there was no such setting
+    config = NetworkConfig.model_validate(before_the_setting | settings | {"weights": "none"})
     try:
         tensors = load_file(path)
         network = assemble_network(seeded_backbone(config, 0), config, len(tensors["classifier.weight"]), 0)

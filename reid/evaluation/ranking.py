@@ -8,7 +8,9 @@ out. A query without any match left is counted as unmatched and takes no part in
   the precision before and at each hit, as the official MATLAB code does; **mINP** is matches / rank of the last match
   (Ye et al. 2021).
 - **Ties** are broken against the query: a negative at the same distance comes first. So the result depends on neither
-  sort nor order of files, and a collapsed network scores nearly 0 and not 100 %.
+  sort nor order of files, and a collapsed network scores nearly 0 and not 100 %. A tie is two distances that are equal
+  in float32, in which features are kept and multiplied (`rank_distances`: in the type of its matrix). Distances that
+  would be equal in exact numbers may come out a rounding error apart, and are then ranked by it.
 - The rank of the k-th match is k + the number of negatives no farther away, so no ranking is ever built: one sort of
   plain numbers per query, in chunks of queries; the whole distance matrix never exists.
 """

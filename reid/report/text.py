@@ -189,7 +189,7 @@ def papers(results: pd.DataFrame) -> dict[str, Any]:
     differences = []
     if (row["queries"], row["gallery"]) != MARKET_TEST:
         differences.append(f"the test here has {row['queries']:,} queries and {row['gallery']:,} gallery images")
-    if row["backbone"] != "resnet50":
+    if row["backbone"] != "resnet50.tv_in1k":
         differences.append(f"the network is {row['backbone']} at {row['height']} × {row['width']} pixels")
     if "ImageNet" not in str(row["weights"]):
         differences.append("it starts without ImageNet weights")

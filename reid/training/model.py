@@ -22,6 +22,8 @@ from reid.training.backbones import LIBRARIES
 logger = logging.getLogger(__name__)
 
 HEAD_NAMES = ("fc", "classifier", "head")
+BOT_RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+"""The networks of BoT's own ``modeling/backbones/resnet.py``."""
 
 
 class ReidNetwork(nn.Module):
@@ -97,7 +99,7 @@ def assemble_network(backbone: nn.Module, config: NetworkConfig, classes: int, s
 
 
 def build_backbone(config: NetworkConfig) -> nn.Module:
-    """The backbone with its weights and last stride."""
+    """The backbone with its weights, first activation and last stride."""
     name = config.backbone
     library, colon, rest = name.partition(":")
     backbone: nn.Module
@@ -112,6 +114,8 @@ def build_backbone(config: NetworkConfig) -> nn.Module:
         backbone = _timm_backbone(name, from_hub=config.weights == "hub", size=(config.height, config.width))
     if isinstance(config.weights, Path):
         load_backbone_weights(backbone, config.weights)
+    if not config.stem_relu and name.partition(".")[0] in BOT_RESNETS:
+        backbone.act1 = nn.Identity()
     if config.last_stride == 1 and not set_last_stride_to_one(backbone):
         logger.info("network.last_stride: %s has no strided last stage, so it stays as it is", name)
     return backbone

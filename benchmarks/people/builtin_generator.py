@@ -29,8 +29,8 @@ from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
-from benchmarks.identity_judge import Judge, JudgeConfig, make_judge
 from benchmarks.machine import machine
+from benchmarks.people.identity_judge import Judge, JudgeConfig, make_judge
 from benchmarks.rendered_people import People
 from datasets.poses.backends import open_backend
 from datasets.runtime import devices
@@ -40,11 +40,12 @@ from datasets.runtime.config import Config, ModelFolder, Role, SourceFile
 from datasets.runtime.errors import InputError
 from datasets.runtime.manifests import model_sha256
 from datasets.runtime.precision import Precision
-from imagpose.canvas.layout import CanvasRequest, SourceImage
+from imagpose.canvas.layout import CanvasRequest, Mode, SourceImage
 from imagpose.config.fields import Unconditional
-from imagpose.evaluation.metrics import bootstrap_interval, psnr, ssim, ssim_within
+from imagpose.evaluation.metrics import bootstrap_interval, psnr
 from imagpose.evaluation.pair_canvases import Pair, canvases_of
 from imagpose.metrics.lpips import Lpips
+from imagpose.metrics.ssim import ssim, ssim_within
 from imagpose.metrics.weights import find_weights
 from imagpose.pictures.contact_sheet import SheetRow, save_contact_sheet, skeleton_picture
 from imagpose.sampling.generate import view_size_of
@@ -110,7 +111,8 @@ class QualityConfig(Config):
 def run(config: QualityConfig) -> int:
     """Measure, print a table and, as the last line, all figures as JSON; returns the exit code.
 
-    Raises: InputError: a generator of another view size than the people's.
+    Raises:
+        InputError: a generator of another view size than the people's.
     """
     results = measure(config)
     print(table(results))
@@ -121,7 +123,8 @@ def run(config: QualityConfig) -> int:
 def measure(config: QualityConfig) -> dict[str, Any]:
     """All figures; writes results.json, scores.parquet and the sheets.
 
-    Raises: InputError: a generator of another view size than the people's.
+    Raises:
+        InputError: a generator of another view size than the people's.
     """
     size = (config.judge.height, config.judge.width)
     if (view := view_size_of(config.generator)) != size:
@@ -206,7 +209,7 @@ def _flat(array: np.ndarray) -> np.ndarray:
 
 
 def generate(
-    config: QualityConfig, mode: str, pipeline: IMAGPosePipeline, tasks: Tasks
+    config: QualityConfig, mode: Mode, pipeline: IMAGPosePipeline, tasks: Tasks
 ) -> tuple[np.ndarray, dict[str, float]]:
     """A picture for every pair, (n, H, W, 3) uint8, and what a picture cost."""
     canvases = canvases_of(mode, tasks.pairs, tasks.members, config.seed)

@@ -16,6 +16,7 @@ from PIL import Image
 from datasets.miniature.appearance import Appearance
 from datasets.miniature.figures import CAMERAS, render_person, sample_appearance, sample_motion, sample_shot
 from datasets.miniature.render import encode_jpeg
+from datasets.miniature.scenes import Camera
 from datasets.runtime.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -44,7 +45,8 @@ def render_people(seed: int, identities: int, images: int, role: str, size: tupl
     Targets show the person alone: what would stand in front of or behind them, nobody could know from a source.
 
     Args:
-        role: a member of ROLES. size: (height, width).
+        role: a member of ROLES.
+        size: (height, width).
     """
     progress = Progress(logger, f"render {role} pictures", identities * images, "images")
     rows = []
@@ -60,7 +62,7 @@ def render_people(seed: int, identities: int, images: int, role: str, size: tupl
 
 
 def _picture(
-    who: Appearance, rng: np.random.Generator, camera: object, alone: bool, size: tuple[int, int]
+    who: Appearance, rng: np.random.Generator, camera: Camera, alone: bool, size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
     motion, shot = sample_motion(rng, camera, who), sample_shot(rng, camera)
     if alone:
