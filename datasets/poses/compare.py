@@ -34,7 +34,8 @@ for _right, _left in FLIP_PAIRS:
 def make_comparison(config: ComparePosesConfig, directory: Path) -> dict[str, object]:
     """Write images.parquet, joints.parquet, comparison.md, comparison.png and overlays.png; returns the main figures.
 
-    Raises: InputError: the two have no image in common that both looked at.
+    Raises:
+        InputError: the two have no image in common that both looked at.
     """
     index = config.images or index_of(config.first)
     rows = paired_rows(config, read_index(index))

@@ -77,7 +77,8 @@ def ordered_pairs(keys: Sequence[str], groups: Sequence[object | None], keypoint
 def read_pairs(file: Path) -> list[Pair]:
     """Pairs of a CSV file with the columns ``from`` and ``to``, as keys, in file order.
 
-    Raises: InputError: another header, a half line, or no pair.
+    Raises:
+        InputError: another header, a half line, or no pair.
     """
     try:
         with file.open(newline="", encoding="utf-8-sig") as opened:
@@ -102,7 +103,8 @@ def read_pairs(file: Path) -> list[Pair]:
 def run_export(config: ExportPairsConfig) -> int:
     """Write all pairs of a split, after comparing them with a published file where one is given.
 
-    Raises: InputError: poses of another index, a published file that is none, or no pair at all.
+    Raises:
+        InputError: poses of another index, a published file that is none, or no pair at all.
     """
     images = read_index(config.images)
     images = images[images["split"].isin(SPLITS[config.split])]

@@ -43,8 +43,13 @@ def build(
             interrupted work) and returns a JSON summary: counts by status and whatever a reader asks first.
         store: the store's root; the artifact's folder is then named by its key.
         output: or an explicit folder, for use by hand.
-    Returns: the finished artifact's folder.
-    Raises: ArtifactBusyError: another process makes it. ArtifactError: `output` holds something else.
+
+    Returns:
+        The finished artifact's folder.
+
+    Raises:
+        ArtifactBusyError: another process makes it.
+        ArtifactError: `output` holds something else.
     """
     directory = output if output is not None else artifact_directory(config, store or Path("runs/store"))
     key, inputs = artifact_key_and_inputs(config)

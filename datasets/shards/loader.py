@@ -47,8 +47,11 @@ def epoch_order(images: int, seed: int, epoch: int) -> np.ndarray:
 def starting_images(images: int, seed: int, first: int, count: int) -> np.ndarray:
     """The images that start samples `first` to `first + count - 1`, counted over all epochs.
 
-    Args: images: how many there are.
-    Returns: (count,) their numbers, 0 to `images` - 1.
+    Args:
+        images: how many there are.
+
+    Returns:
+        (count,) their numbers, 0 to `images` - 1.
     """
     numbers = np.arange(first, first + count)
     epochs, places = np.divmod(numbers, images)
@@ -79,7 +82,9 @@ def stream_steps(make: Callable[[int], Batch], steps: range, workers: int, *, pi
         make: the batch of a step on this process: a function of the step's number, that workers can be given.
         workers: processes; 0: everything is made when it is asked for, here.
         pinned: copy batches (which have a method `pin_memory`) into page-locked memory, for a GPU.
-    Raises: InputError: what `make` raised.
+
+    Raises:
+        InputError: what `make` raised.
     """
     loader = DataLoader(
         _Steps(make),

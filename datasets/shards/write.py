@@ -209,7 +209,8 @@ def _remove_strangers(directory: Path, wanted: set[str]) -> None:
 def read_shard_index(directory: Path) -> dict[str, Any]:
     """The ``index.json`` of a write-shards artifact.
 
-    Raises: ArtifactError: if it is not one, or damaged.
+    Raises:
+        ArtifactError: if it is not one, or damaged.
     """
     return read_index_file(directory, WriteShardsConfig.stage)
 

@@ -91,7 +91,8 @@ def outfit_of(key: str) -> str:
 def list_images(source: ImageSource) -> Listing:
     """Index rows, not yet checked, and files that are not images of the set; images that no list names are 'unlisted'.
 
-    Raises: DatasetLayoutError: if no file has a DeepFashion name, or a list is none.
+    Raises:
+        DatasetLayoutError: if no file has a DeepFashion name, or a list is none.
     """
     entries, passed_over = _one_resolution(source.entries())
     rows, ignored = [], [printable(entry.path) for entry in passed_over]
@@ -128,7 +129,8 @@ def _one_resolution(entries: list[SourceEntry]) -> tuple[list[SourceEntry], list
 def read_splits(source: ImageSource, paths: Iterable[str]) -> tuple[dict[str, str], dict[str, object]]:
     """Split by key from the official lists among `paths`, and where it comes from; an empty dict where there is none.
 
-    Raises: DatasetLayoutError: a list cannot be read, a line names no image, or two lines contradict each other.
+    Raises:
+        DatasetLayoutError: a list cannot be read, a line names no image, or two lines contradict each other.
     """
     lists = {name: [] for name in (*PATN_LISTS, PARTITION)}
     for path in paths:

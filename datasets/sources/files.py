@@ -55,7 +55,9 @@ class ImageSource:
         Args:
             root: folder or zip file.
             prefix: the data set's own top folder inside `root`, as `find_prefix` gives it.
-        Raises: DatasetLayoutError: if `root` is neither a folder nor a readable zip.
+
+        Raises:
+            DatasetLayoutError: if `root` is neither a folder nor a readable zip.
         """
         self.root, self.prefix = Path(root), prefix
         self.archive: zipfile.ZipFile | None = None
@@ -149,7 +151,8 @@ class ImageSource:
     def read(self, path: str) -> bytes:
         """A file's bytes, by its path below the prefix.
 
-        Raises: UnreadableFileError: with the status 'unreadable', 'truncated', 'too-large' or 'not-a-file'.
+        Raises:
+            UnreadableFileError: with the status 'unreadable', 'truncated', 'too-large' or 'not-a-file'.
         """
         try:
             return self._read_folder(path) if self.archive is None else self._read_archive(path)

@@ -54,7 +54,8 @@ def parse_name(name: str) -> dict[str, int | str] | None:
 def list_images(source: ImageSource) -> Listing:
     """Index rows of all files in the three folders, not yet checked, and the files that are none of the data set's.
 
-    Raises: DatasetLayoutError: if a folder is missing.
+    Raises:
+        DatasetLayoutError: if a folder is missing.
     """
     rows, ignored = [], []
     for folder, split in FOLDERS.items():

@@ -41,7 +41,8 @@ def open_source(file: Path) -> ImageSource:
 def read_table(file: Path) -> list[dict[str, str]]:
     """The table's rows: path, pid, camid, split as strings; a row of another length than the header has pid ''.
 
-    Raises: DatasetLayoutError: if it cannot be read or lacks a column.
+    Raises:
+        DatasetLayoutError: if it cannot be read or lacks a column.
     """
     try:
         names, rows = _read_parquet(file) if file.suffix.lower() == ".parquet" else _read_csv(file)
@@ -136,7 +137,8 @@ def key_inputs(root: Path) -> dict[str, object]:
 def listed_files(file: Path) -> list[list[object]]:
     """Path, size and date of the files that a table lists: what changes when one of them does.
 
-    Raises: DatasetLayoutError: the table cannot be read.
+    Raises:
+        DatasetLayoutError: the table cannot be read.
     """
     found = []
     for path in sorted({row["path"] for row in read_table(file) if row["path"] and is_safe_path(row["path"])}):

@@ -87,7 +87,8 @@ class OpenPose:
     def maps(self, images: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Maps of images of one size, averaged over the scales.
 
-        Returns: heatmaps (B, 18, map_height, width), the same smoothed, and fields (B, 38, map_height, width).
+        Returns:
+            Heatmaps (B, 18, map_height, width), the same smoothed, and fields (B, 38, map_height, width).
         """
         size = images[0].shape[:2]
         grid = (self.map_height, max(1, round(size[1] * self.map_height / size[0])))
@@ -106,7 +107,8 @@ class OpenPose:
 def load_openpose(weights: Path | None = None, weights_sha256: str | None = None, **options) -> OpenPose:
     """The backend with the published weights (or others of the same network); `options` as of `OpenPose`.
 
-    Raises: WeightsError: see `openpose_weights.load_network`.
+    Raises:
+        WeightsError: see `openpose_weights.load_network`.
     """
     network, sha256 = load_network(weights, weights_sha256)
     return OpenPose(network, sha256, **options)
@@ -126,8 +128,10 @@ def network_input(images: Sequence[np.ndarray], scale: float) -> tuple[Size, tor
     Args:
         images: uint8 RGB (H, W, 3).
         scale: height as a share of 368 rows.
-    Returns: (height, width) of the images proper, and float32 BGR (B, 3, height, width) in [-0.5, 0.5) with grey below
-        and right of them up to multiples of 8.
+
+    Returns:
+        (height, width) of the images proper, and float32 BGR (B, 3, height, width) in [-0.5, 0.5) with grey below and
+        right of them up to multiples of 8.
     """
     height, width = images[0].shape[:2]
     factor = scale * BOX / height

@@ -120,7 +120,8 @@ def _fold(module: nn.Module) -> None:
 def save_network(network: TinyPoseNetwork, folder: Path, facts: Mapping[str, Any]) -> None:
     """Write a folder with float16 weights, normalisation folded in, and ``config.json``.
 
-    Args: facts: what a reader of config.json should know of the training, JSON values.
+    Args:
+        facts: what a reader of config.json should know of the training, JSON values.
     """
     tensors = {name: value.half().contiguous() for name, value in fold_normalisation(network).state_dict().items()}
     save_file(tensors, folder / WEIGHTS_FILE)
@@ -137,7 +138,9 @@ def load_network(weights: Path) -> TinyPoseNetwork:
     """A network for inference from the ``weights.safetensors`` that `save_network` wrote; float32, channels last.
 
     Its config.json must lie beside it.
-    Raises: WeightsError: files missing, truncated or of another network.
+
+    Raises:
+        WeightsError: files missing, truncated or of another network.
     """
     weights = Path(weights)
     beside = weights.with_name(CONFIG_FILE)
