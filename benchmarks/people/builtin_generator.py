@@ -31,7 +31,7 @@ from torch import Tensor
 
 from benchmarks.machine import machine
 from benchmarks.people.identity_judge import Judge, JudgeConfig, make_judge
-from benchmarks.rendered_people import People
+from benchmarks.people.rendered_people import People
 from datasets.poses.backends import open_backend
 from datasets.runtime import devices
 from datasets.runtime.artifacts import build

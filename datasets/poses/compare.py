@@ -90,9 +90,8 @@ def joint_table(first: np.ndarray, second: np.ndarray, heights: np.ndarray, conf
     swapped = _swapped(first, second, percent, heights, config.radii_percent[0])
     rows = []
     for name, joint in [*zip(JOINTS, range(JOINT_COUNT), strict=True), (ALL, slice(None))]:
-        one, two, error, share, swap = (
-            part[:, joint].ravel() for part in (in_first, in_second, apart, percent, swapped)
-        )
+        one, two, swap = (part[:, joint].ravel() for part in (in_first, in_second, swapped))
+        error, share = (part[:, joint].ravel() for part in (apart, percent))
         row: dict[str, object] = {"joint": name, "first": int(one.sum()), "second": int(two.sum())}
         for radius in config.radii_percent:
             row[f"pck_{radius:g}_percent"] = _share(share <= radius, one)

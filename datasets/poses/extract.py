@@ -12,10 +12,11 @@ import logging
 import multiprocessing
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +170,7 @@ def _make_parts(parts: list[Part], config: ExtractPosesConfig, folder: Path) -> 
 
 
 @contextmanager
-def _pool(config: ExtractPosesConfig, workers: int) -> Iterator[ProcessPoolExecutor]:
+def _pool(config: ExtractPosesConfig, workers: int) -> Generator[ProcessPoolExecutor]:
     # spawn: a forked child of a process with threads (Prefect, torch) can hang.
     context = multiprocessing.get_context("spawn")
     numbers = context.SimpleQueue()
@@ -187,7 +188,7 @@ def _pool(config: ExtractPosesConfig, workers: int) -> Iterator[ProcessPoolExecu
 _finder: _Finder | None = None
 
 
-def _start_worker(config: ExtractPosesConfig, numbers: multiprocessing.SimpleQueue, workers: int) -> None:
+def _start_worker(config: ExtractPosesConfig, numbers: SimpleQueue[int], workers: int) -> None:
     global _finder
     end_with_parent()
     device = devices.pick(config.device)
@@ -199,6 +200,7 @@ def _start_worker(config: ExtractPosesConfig, numbers: multiprocessing.SimpleQue
 
 
 def _write_part(part: Part, folder: Path) -> int:
+    assert _finder is not None  # _start_worker made it
     return _finder.write(part, folder)
 
 
@@ -231,7 +233,11 @@ def _read(source: ImageSource, path: str, sha256: str) -> np.ndarray:
         raise InputError(f"{path} of {source.root} cannot be read any more ({error}); {AGAIN}") from None
     if hashlib.sha256(content).hexdigest() != sha256:
         raise InputError(f"{path} of {source.root} changed since it was indexed; {AGAIN}")
-    return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+    if image is None:
+        raise InputError(f"{path} of {source.root} cannot be decoded, although it was indexed; {AGAIN}")
+    return image
 
 
 def _row(people: np.ndarray, size: tuple[int, int]) -> PoseRow:

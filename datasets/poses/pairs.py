@@ -12,6 +12,7 @@ import csv
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -39,7 +40,7 @@ TORSO = (2, 5, 8, 11)
 
 def has_torso(keypoints: np.ndarray) -> np.ndarray:
     """Whether skeletons have both shoulders and both hips: (..., 18, 3) -> bool (...)."""
-    return present_joints(keypoints)[..., TORSO].all(-1)
+    return np.asarray(present_joints(keypoints)[..., TORSO].all(-1))
 
 
 def groups_by_names(keys: Sequence[str], pids: Sequence[int]) -> list[object | None]:
@@ -65,7 +66,7 @@ def ordered_pairs(keys: Sequence[str], groups: Sequence[object | None], keypoint
         groups: what may be paired together, one per image; None pairs with nothing.
         keypoints: (N, 18, 3) skeletons.
     """
-    members: dict[object, list[str]] = {}
+    members: dict[Any, list[str]] = {}  # groups of one data set are all numbers or all texts
     for key, group, usable in zip(keys, groups, has_torso(keypoints), strict=True):
         if group is not None and usable:
             members.setdefault(group, []).append(key)

@@ -14,7 +14,7 @@ high) are nothing but the picture proper. A view of 256x176 or 512x352 is the pi
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,10 +37,11 @@ def crop_of(facts: Mapping[str, Any]) -> Box | None:
     box = facts.get("crop")
     if box is None:
         return None
-    whole = isinstance(box, list | tuple) and len(box) == 4 and all(type(side) is int for side in box)
-    if not (whole and 0 <= box[0] < box[2] <= facts["width"] and 0 <= box[1] < box[3] <= facts["height"]):
-        raise ValueError(f"crop {box} is no box inside a {facts['width']}x{facts['height']} image")
-    return tuple(box)
+    if isinstance(box, Sequence) and len(box) == 4 and all(type(side) is int for side in box):
+        left, top, right, bottom = box
+        if 0 <= left < right <= facts["width"] and 0 <= top < bottom <= facts["height"]:
+            return left, top, right, bottom
+    raise ValueError(f"crop {box} is no box inside a {facts['width']}x{facts['height']} image")
 
 
 def open_picture(content: bytes, facts: Mapping[str, Any]) -> Image.Image:

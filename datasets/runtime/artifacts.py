@@ -13,7 +13,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,7 @@ def _is_reusable(directory: Path, key: str) -> bool:
 
 
 @contextmanager
-def _only_writer(directory: Path) -> Iterator[None]:
+def _only_writer(directory: Path) -> Generator[None]:
     """Hold the artifact's lock; the operating system lets go of it when the process ends, however it ends."""
     lock_path = directory.with_name(f".{directory.name}.lock")
     directory.parent.mkdir(parents=True, exist_ok=True)
@@ -101,7 +101,7 @@ def _only_writer(directory: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _disk_full_explained(directory: Path) -> Iterator[None]:
+def _disk_full_explained(directory: Path) -> Generator[None]:
     """Turn a full disk or quota into an error that says what to do; what is done so far stays."""
     try:
         yield

@@ -209,7 +209,7 @@ def parse_config(config_class: type[BaseModel], arguments: Sequence[str], progra
     from datasets.runtime.flags import FlagsSource
 
     # No environment variable may set a field: what a run was made from must stand in its command or its file.
-    def sources(cls, settings_cls, init_settings, **_others):
+    def sources(cls: type, settings_cls: type, init_settings: Any, **_others: object) -> tuple[Any, ...]:
         return (init_settings,)
 
     namespace = {

@@ -87,6 +87,7 @@ class _StoredArrays:
         """
         found = np.empty((len(rows), *self.shape), "<f2")
         opened: dict[int, int] = {}
+        file = 0
         try:
             for target, row, face in zip(found, rows.tolist(), faces.tolist(), strict=True):
                 file = self.files[row]

@@ -21,7 +21,7 @@ from __future__ import annotations
 import functools
 import signal
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -62,15 +62,15 @@ def starting_images(images: int, seed: int, first: int, count: int) -> np.ndarra
     return found
 
 
-class _Steps(Dataset):
+class _Steps(Dataset[Batch | InputError], Generic[Batch]):
     """Steps as a map-style data set: its keys are their numbers."""
 
     def __init__(self, make: Callable[[int], Batch]) -> None:
         self.make = make
 
-    def __getitem__(self, step: int) -> Batch | InputError:
+    def __getitem__(self, index: int) -> Batch | InputError:
         try:
-            return self.make(step)
+            return self.make(index)
         except InputError as error:  # handed over as it is: torch would wrap a worker's traceback into its message
             return error
 

@@ -37,6 +37,10 @@ def network_class() -> type[torch.nn.Module]:
         raise WeightsError("the openpose backend needs the package controlnet-aux; pip install controlnet-aux")
     file = Path(package.origin).parent / "open_pose" / "model.py"
     spec = importlib.util.spec_from_file_location("controlnet_aux_open_pose_model", file)
+    if spec is None or spec.loader is None:
+        raise WeightsError(
+            f"{file} is missing: controlnet-aux is of another version; install the one of constraints.txt"
+        )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.bodypose_model
