@@ -26,7 +26,8 @@ FEWEST_OTHERS = 4
 def check(config: RegenerateConfig) -> None:
     """Refuse what cannot succeed, all of it at once.
 
-    Raises: InputError: no data, a missing pose file, a root of another layout, missing weights, GPUs on a CPU.
+    Raises:
+        InputError: no data, a missing pose file, a root of another layout, missing weights, GPUs on a CPU.
     """
     problems = [
         *data_problems(config),

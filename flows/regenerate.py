@@ -74,7 +74,9 @@ def regenerate(config: RegenerateConfig) -> dict[str, str]:
 
     Args:
         config: all settings; ``{"preset": "demo"}`` is enough, any other field overrides the preset's.
-    Returns: `report`: path of report.html; `table`: path of the results table; `benchmark`: the benchmark's folder.
+
+    Returns:
+        `report`: path of report.html; `table`: path of the results table; `benchmark`: the benchmark's folder.
     """
     config = with_data_of_the_site(config)
     check(config)

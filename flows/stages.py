@@ -114,7 +114,10 @@ def run_stages(
         resources: what the commands may use.
         on_line: called with each line that the command writes.
         still_wanted: called often; raises to stop the commands.
-    Raises: CommandError: the stage's command failed. ArtifactError: an input is no finished artifact.
+
+    Raises:
+        CommandError: the stage's command failed.
+        ArtifactError: an input is no finished artifact.
     """
     store = store.absolute()
     folders = [artifact_directory(config, store) for config in configs]

@@ -69,8 +69,10 @@ def hold_cards(
     Args:
         device: a config's device; 'cpu' needs none, 'auto' none where there is none, 'cuda:1' that very one.
         count: how many.
-    Returns: environment for the commands (CUDA_VISIBLE_DEVICES), and file descriptors that they must inherit, so that
-        the cards stay held as long as any of their processes lives.
+
+    Returns:
+        Environment for the commands (CUDA_VISIBLE_DEVICES), and file descriptors that they must inherit, so that the
+        cards stay held as long as any of their processes lives.
     """
     cards = [] if device == "cpu" else visible_cards()
     if device.startswith("cuda:"):

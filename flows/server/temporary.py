@@ -29,7 +29,9 @@ def temporary_server(log: Path) -> Iterator[None]:
 
     Args:
         log: what the server writes is appended to it; its folder is made.
-    Raises: RuntimeError: the server did not start in time.
+
+    Raises:
+        RuntimeError: the server did not start in time.
     """
     if PREFECT_API_URL.value() is not None:
         yield

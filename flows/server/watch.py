@@ -37,7 +37,9 @@ class RunWatch:
     def __call__(self) -> None:
         """Look, if it is time.
 
-        Raises: Pause: the run was suspended. Abort: it was cancelled, or somebody has declared it finished.
+        Raises:
+            Pause: the run was suspended.
+            Abort: it was cancelled, or somebody has declared it finished.
         """
         if self._client is None or time.monotonic() < self._next:
             return
