@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -155,7 +156,8 @@ class RegenerateSettings(Config):
     @classmethod
     def _percentages(cls, fractions: Any) -> Any:
         rule = "fractions are distinct whole percentages from 1 to 100, for example 20,40,60,80"
-        given = fractions if isinstance(fractions, list | tuple) else [fractions]
+        single = isinstance(fractions, str) or not isinstance(fractions, Sequence)
+        given = [fractions] if single else fractions
         numbers = [float(value) if _is_number(value) else 0 for value in given]
         if not numbers or len(set(numbers)) != len(numbers) or any(n != int(n) or not 1 <= n <= 100 for n in numbers):
             raise ValueError(rule)

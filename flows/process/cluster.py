@@ -14,7 +14,7 @@ import signal
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +130,7 @@ def _knock(address: str) -> None:
 
 
 @contextlib.contextmanager
-def _mark(folder: Path) -> Iterator[Path]:
+def _mark(folder: Path) -> Generator[Path]:
     """A file of an unguessable name that a node can only see if it has the same store."""
     mark = folder / f".shared-{secrets.token_hex(8)}"
     mark.touch()
