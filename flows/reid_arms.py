@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flows.config import ON_OTHERS, RegenerateConfig, complete
+from flows.config import RegenerateConfig, complete
+from flows.settings import ON_OTHERS
 from flows.stages import MakeArtifacts
 from reid.config import CheckIdentityConfig, TrainReidConfig, TrainReidSettings, cheap_augmentation
 
