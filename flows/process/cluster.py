@@ -38,6 +38,7 @@ def run_on_cluster(
     Args:
         address: of the cluster: 'auto', HOST:PORT or ray://HOST:PORT.
         device: the stage's device; a task that may use GPUs takes `gpus` of the resource GPU.
+
     Raises:
         CommandError: one ended with an exit code other than 0; the others were stopped.
         InputError: Ray is not installed, does not answer, or a node sees another store.

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -212,7 +212,7 @@ def measure_vae(
     truth, copy = pixels.float() / 255, reconstruct(vae, pixels, device)
     squared = (truth - copy).square().flatten(1).mean(1)
     psnr = (-10 * torch.log10(squared.clamp_min(1e-10))).mean()
-    ssim = structural_similarity_index_measure(copy, truth, data_range=1.0)
+    ssim = cast(Tensor, structural_similarity_index_measure(copy, truth, data_range=1.0))
     chroma = [(image - image.mean(1, keepdim=True)) for image in (truth, copy)]
     chroma_error = (chroma[0] - chroma[1]).square().mean().sqrt()
     quality = {
