@@ -53,7 +53,7 @@ from imagpose.sampling.pipeline import IMAGPosePipeline, load_pipeline
 from imagpose.sampling.pose_check import find_skeletons, pose_score
 from imagpose.sampling.samplers import SamplerName
 
-BUILT_IN = Path(__file__).resolve().parent.parent / "imagpose" / "builtin"
+BUILT_IN = Path(__file__).resolve().parents[2] / "imagpose" / "builtin"
 POSE_GOAL, IDENTITY_GOAL = 0.9, 0.8
 TURNS = {"same side (below 60 degrees)": (0, 60), "across": (60, 120), "other side (above 120)": (120, 181)}
 """Degrees between the person's directions in source and target."""

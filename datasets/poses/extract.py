@@ -234,8 +234,10 @@ def _read(source: ImageSource, path: str, sha256: str) -> np.ndarray:
 
 
 def _row(people: np.ndarray, size: tuple[int, int]) -> PoseRow:
-    """The main person of an image as a row: places to 0.01 px, scores to 0.001, so that the last bits of an
-    arithmetic (another batch, another CPU) do not show."""
+    """The main person of an image as a row.
+
+    Places to 0.01 px, scores to 0.001, so that the last bits of an arithmetic (another batch, another CPU) do not show.
+    """
     keypoints = np.asarray(main_person(people, size), np.float64)
     rounded = np.column_stack([keypoints[:, :2].round(2), keypoints[:, 2:].round(3)]).astype(np.float32)
     if not present_joints(rounded).any():

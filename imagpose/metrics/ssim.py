@@ -72,8 +72,10 @@ def _ssim_map(made: Tensor, real: Tensor, sigma: float, data_range: float) -> Te
             f"pictures of {height}x{width} are smaller than SSIM's window of {2 * border + 1}x{2 * border + 1} pixels; "
             "compare larger ones"
         )
-    options = {"sigma": sigma, "data_range": data_range, "reduction": "none", "return_full_image": True}
-    _, values = structural_similarity_index_measure(made.double() / 255, real.double() / 255, **options)
+    made, real = made.double() / 255, real.double() / 255
+    _, values = structural_similarity_index_measure(
+        made, real, sigma=sigma, data_range=data_range, reduction="none", return_full_image=True
+    )
     return _without_border(values.mean(1), border)
 
 

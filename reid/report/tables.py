@@ -17,7 +17,7 @@ METRICS = {"rank1": "Rank-1", "map": "mAP"}
 
 
 def result_charts(statistics: pd.DataFrame, arms: Arms, comparison: Comparison) -> list[Chart]:
-    """mAP and Rank-1 by fraction for every arm of the headline's protocol, and the gains over each opponent."""
+    """Rank-1 and mAP by fraction for every arm of the headline's protocol, and the gains over each opponent."""
     chosen = statistics[statistics["protocol"] == comparison.protocol]
     results = comparison.results[comparison.results["protocol"] == comparison.protocol]
     charts = []

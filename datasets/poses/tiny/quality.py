@@ -16,6 +16,7 @@ def pose_quality(predicted: np.ndarray, known: np.ndarray, height: float, min_sc
     Args:
         predicted, known: (N, 18, 3) in pixels of images `height` pixels high.
         min_scores: (18,); a predicted joint with a lower score counts as absent.
+
     Returns:
         'pck': share of the known joints whose prediction is present and within 5 % of the height;
         'placed': the same share, counting joints with lower scores too;
