@@ -52,7 +52,7 @@ class PretrainConfig(Config):
     """Train the base generator, from `generator` where that is given; not at all if this is not given."""
     reid_steps: int | None = Field(None, ge=1)
     """Steps of the re-ID training on these people, from which the arms 'real-pretrained' and 'pretrained+synthetic' go
-    on; not given: the recipe's own (`reid.training.schedule`)."""
+    on; not given: the recipe's own (`reid.schedule`)."""
     reid_rate: float = Field(0.1, gt=0, le=1)
     """Learning rate of the arms that go on from it, as a share of the recipe's, which is meant for a network from
     nothing: at the full rate they forget those people (docs/benchmark.md)."""
