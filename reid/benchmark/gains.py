@@ -61,9 +61,10 @@ def gains(results: pd.DataFrame, per_query: Mapping[Cell, pd.DataFrame], config:
     if len({item.people for item in family}) > 1:
         raise InputError("runs were tested on different people; compare runs of one test set")
     levels = [_family_level(family, metric, config) for metric in range(len(METRICS))]
+    size = len({(item.protocol, item.fraction, frozenset((item.arm, item.baseline))) for item in family})
     rows = []
     for item, chosen in zip(compared, declared, strict=True):
-        rows += _rows(item, config, levels if chosen else None, len(family))
+        rows += _rows(item, config, levels if chosen else None, size)
     return pd.DataFrame(rows)
 
 
