@@ -3,7 +3,7 @@
 #   make demo               miniature data, built-in models, report at runs/demo/report.html
 #   make study              the demo's question with controls, 5 draws x 2 seeds and intervals: half an hour, runs/study/report.html
 #   make test               the test suite          (make test PYTEST_ARGS='-k flows')
-#   make lint               ruff and the import contracts
+#   make lint               ruff, the import contracts, types (pyrefly)
 #   make clean              remove .venv and caches (runs/ holds results: remove that yourself)
 #
 # PYTHON=/path/to/python3.12 chooses the interpreter that .venv is made from.
@@ -61,6 +61,7 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/pyrefly check --python-interpreter-path $(BIN)/python
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .import_linter_cache *.egg-info

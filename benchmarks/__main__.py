@@ -5,6 +5,7 @@ import sys
 from datasets.runtime import command_line
 
 BENCHMARKS = {
+    "interval_coverage": "benchmarks.interval_coverage",
     "openpose": "benchmarks.openpose",
     "preset_costs": "benchmarks.preset_costs",
     "ranking": "benchmarks.ranking",

@@ -19,8 +19,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from benchmarks import full_size
 from benchmarks.machine import machine
-from flows.config import RegenerateConfig
 from flows.presets import PRESETS
+from flows.settings import RegenerateSettings
 from imagpose.canvas.view_grid import VIEWS
 
 CARDS = {"A100 80 GB": 312.0, "H100 80 GB": 989.0, "RTX 4090 24 GB": 165.0}
@@ -51,7 +51,7 @@ def saved_bytes(model: nn.Module, inputs: dict[str, Tensor]) -> int:
     return found
 
 
-def activations(config: RegenerateConfig, view: tuple[int, int], tokens: int) -> tuple[float, float]:
+def activations(config: RegenerateSettings, view: tuple[int, int], tokens: int) -> tuple[float, float]:
     """GiB that are kept once (bfloat16 copies of the weights), and for each canvas."""
     width = full_size.NAMED_ENCODERS[ENCODER].width
     with FakeTensorMode():

@@ -26,7 +26,8 @@ FEWEST_OTHERS = 4
 def check(config: RegenerateConfig) -> None:
     """Refuse what cannot succeed, all of it at once.
 
-    Raises: InputError: no data, a missing pose file, a root of another layout, missing weights, GPUs on a CPU.
+    Raises:
+        InputError: no data, a missing pose file, a root of another layout, missing weights, GPUs on a CPU.
     """
     problems = [
         *data_problems(config),
@@ -51,7 +52,7 @@ def data_problems(config: RegenerateConfig) -> list[str]:
         ]
     if config.root is None:
         return ["--poses without --root: the rendered data set has keypoints of its own"] if config.poses else []
-    problems = [layout_problem(config.root, config.layout) or split_problem(config) or slice_problem(config)]
+    problems = [source_problem(config, config.root)]
     problems += [csv_problem(path) for path in config.poses if path.is_file()]
     if not config.poses and config.extract_poses is None:
         problems.append(
@@ -63,49 +64,31 @@ def data_problems(config: RegenerateConfig) -> list[str]:
     return [problem for problem in problems if problem]
 
 
-def layout_problem(root: Path, layout: str) -> str | None:
-    """Why a root does not look as its layout demands, or None; looks at names only."""
-    from datasets.sources import market1501
-
-    try:
-        with LAYOUTS[layout].open_source(root) as source:
-            folders = market1501.FOLDERS if layout == "market1501" else {}
-            empty = [folder for folder in folders if not source.entries(folder)]
-    except DatasetLayoutError as error:
-        return f"--root {error}"
-    return f"--root {root} has no files in {', '.join(empty)}; {market1501.EXPECTED}" if empty else None
-
-
-def split_problem(config: RegenerateConfig) -> str | None:
-    """Why there is nothing to train on or to evaluate with, where lists or a table decide it, or None."""
-    if not (hint := LAYOUTS[config.layout].split_hint):
-        return None
-    try:
-        there = {row["split"] for row in _listed(config) if not row["status"]}
-    except DatasetLayoutError as error:
-        return f"--root {error}"
-    absent = [split for split in ("train", "query", "gallery") if split not in there]
-    return f"--root {config.root} has no {' and no '.join(absent)} images: {hint}" if absent else None
-
-
-def _listed(config: RegenerateConfig) -> list[dict[str, object]]:
-    """Index rows of the data set, its files not looked into."""
+def source_problem(config: RegenerateConfig, root: Path) -> str | None:
+    """Why a data set is not of its layout, lacks a split or cannot be sliced as asked, or None; looks at names only."""
     layout = LAYOUTS[config.layout]
-    with layout.open_source(config.root) as source:
-        return layout.list_images(source).rows
+    try:
+        with layout.open_source(root) as source:
+            rows = [row for row in layout.list_images(source).rows if not row["status"]]
+    except DatasetLayoutError as error:
+        return f"--root {error}"
+    absent = [split for split in ("train", "query", "gallery") if split not in {row["split"] for row in rows}]
+    if absent:
+        return f"--root {root} has no {' and no '.join(absent)} images: {layout.split_hint or layout.expected}"
+    people = {row["pid"] for row in rows if row["split"] == "train" and row["role"] == "person"}
+    return slice_problem(config, root, len(people))
 
 
-def slice_problem(config: RegenerateConfig) -> str | None:
-    """Why a slice cannot be cut from the data set, or leaves nobody to pretrain on; looks at names only."""
-    if config.identities is None or config.root is None:
+def slice_problem(config: RegenerateConfig, root: Path, people: int) -> str | None:
+    """Why a slice cannot be cut from so many training identities, or leaves too few to pretrain on, or None."""
+    if config.identities is None:
         return None
-    people = {row["pid"] for row in _listed(config) if row["split"] == "train" and row["role"] == "person"}
-    if config.identities > len(people):
-        return f"--identities {config.identities} is more than the {len(people)} training identities of {config.root}"
+    if config.identities > people:
+        return f"--identities {config.identities} is more than the {people} training identities of {root}"
     pretrained_outside = config.pretrain is not None and config.pretrain.population is None
-    if pretrained_outside and len(people) - config.identities < FEWEST_OTHERS:
+    if pretrained_outside and people - config.identities < FEWEST_OTHERS:
         return (
-            f"--identities {config.identities} of {len(people)} leaves fewer than {FEWEST_OTHERS} people to pretrain "
+            f"--identities {config.identities} of {people} leaves fewer than {FEWEST_OTHERS} people to pretrain "
             "the models on; give fewer, or 'null' for all without pretraining"
         )
     return None

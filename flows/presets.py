@@ -51,12 +51,16 @@ class Preset:
     """Returns its settings; called anew for each run."""
 
 
+DEMO_PEOPLE = MiniatureSettings(
+    train_identities=40, test_identities=24, images_per_identity=7, distractors=24, junk=12, seed=1501
+)
+"""The rendered people of the demo."""
+
+
 def demo() -> RegenerateSettings:
     """A first look in minutes on two CPU cores: rendered people, built-in tiny models, the same code."""
     return RegenerateSettings(
-        miniature=MiniatureSettings(
-            train_identities=40, test_identities=24, images_per_identity=7, distractors=24, junk=12, seed=1501
-        ),
+        miniature=DEMO_PEOPLE,
         vae=BUILT_IN / "vae",
         image_encoder=BUILT_IN / "image_encoder",
         generator=BUILT_IN,
@@ -79,10 +83,9 @@ def study() -> RegenerateSettings:
     network that sees one image of each person learns next to nothing, and beside that any gain looks large. More test
     people, because intervals over test identities shrink with their number, while only training costs time.
     """
-    first = demo()
-    return first.model_copy(
+    return demo().model_copy(
         update={
-            "miniature": first.miniature.model_copy(
+            "miniature": DEMO_PEOPLE.model_copy(
                 update={"images_per_identity": 10, "test_identities": 64, "distractors": 64, "junk": 16, "seed": 2026}
             ),
             "fractions": [20, 40],

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -51,7 +52,7 @@ class PretrainConfig(Config):
     """Train the base generator, from `generator` where that is given; not at all if this is not given."""
     reid_steps: int | None = Field(None, ge=1)
     """Steps of the re-ID training on these people, from which the arms 'real-pretrained' and 'pretrained+synthetic' go
-    on; not given: the recipe's own (`reid.training.schedule`)."""
+    on; not given: the recipe's own (`reid.schedule`)."""
     reid_rate: float = Field(0.1, gt=0, le=1)
     """Learning rate of the arms that go on from it, as a share of the recipe's, which is meant for a network from
     nothing: at the full rate they forget those people (docs/benchmark.md)."""
@@ -155,7 +156,8 @@ class RegenerateSettings(Config):
     @classmethod
     def _percentages(cls, fractions: Any) -> Any:
         rule = "fractions are distinct whole percentages from 1 to 100, for example 20,40,60,80"
-        given = fractions if isinstance(fractions, list | tuple) else [fractions]
+        single = isinstance(fractions, str) or not isinstance(fractions, Sequence)
+        given = [fractions] if single else fractions
         numbers = [float(value) if _is_number(value) else 0 for value in given]
         if not numbers or len(set(numbers)) != len(numbers) or any(n != int(n) or not 1 <= n <= 100 for n in numbers):
             raise ValueError(rule)

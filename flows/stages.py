@@ -114,7 +114,10 @@ def run_stages(
         resources: what the commands may use.
         on_line: called with each line that the command writes.
         still_wanted: called often; raises to stop the commands.
-    Raises: CommandError: the stage's command failed. ArtifactError: an input is no finished artifact.
+
+    Raises:
+        CommandError: the stage's command failed.
+        ArtifactError: an input is no finished artifact.
     """
     store = store.absolute()
     folders = [artifact_directory(config, store) for config in configs]
@@ -123,10 +126,11 @@ def run_stages(
         work = list(missing.values())
         on_cluster = resources.ray is not None and _command(work[0]) in MAP_STAGES
         shares = [share for config in work for share in shares_of(config)] if on_cluster else []
+        made: list[Path] = []
         if shares:
             made = run_stages(shares, store, resources=resources, on_line=on_line, still_wanted=still_wanted).made
         _run(work, store, resources, on_line, still_wanted, on_cluster=on_cluster and not shares)
-        for folder in made if shares else []:
+        for folder in made:
             shutil.rmtree(folder)  # the whole holds all of it
     for folder in missing:
         manifest_of(folder)  # the command said yes; see that it is there
@@ -157,7 +161,7 @@ def _run(
     if resources.nodes > 1 and by_torchrun:
         on_line(f"to be run on each of the {resources.nodes} machines: {shlex.join(commands[0][0])}")
     guard = Guard(environment=resources.environment, grace_seconds=resources.grace_seconds, still_wanted=still_wanted)
-    if on_cluster:
+    if on_cluster and resources.ray is not None:
         from flows.process.cluster import run_on_cluster
 
         cards = 0 if device == "cpu" else cards

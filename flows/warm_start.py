@@ -8,7 +8,6 @@ holds as well; else the training starts where the first one did, and says so.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,18 +70,19 @@ def _is_kin(manifest: dict[str, Any], wanted: TrainGeneratorConfig, store: Path)
     return first in _origins(manifest, store) and _features(manifest["config"]["encoded"]) == _features(wanted.encoded)
 
 
-def _origins(manifest: dict[str, Any], store: Path) -> Iterator[str | None]:
+def _origins(manifest: dict[str, Any], store: Path) -> list[str | None]:
     """Fingerprints of what a generator went on from, of what that went on from, and so on."""
+    found: list[str | None] = []
     while True:
         origin = manifest["inputs"].get("init_from")
-        yield origin and origin["sha256"]
+        found.append(origin and origin["sha256"])
         folder = Path(origin["path"]) if origin else None
         if (
             folder is None
             or folder.parent != store.absolute() / TrainGeneratorConfig.stage
             or not (folder / MANIFEST).is_file()
         ):
-            return
+            return found
         manifest = manifest_of(folder)
 
 
@@ -98,7 +98,7 @@ def _features(encoded: Path | str) -> list[Any]:
 
 def _images_outside(manifest: dict[str, Any], wanted: TrainGeneratorConfig) -> int:
     """How many images the earlier generator has seen that the new subset does not hold; none without subsets."""
-    if wanted.subset is None:
+    if wanted.subset is None or wanted.fraction is None:
         return 0
     from datasets.sources.subsets import read_subset
 

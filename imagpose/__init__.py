@@ -16,7 +16,7 @@ _CLASSES = {
     "ModelMixin": "diffusers",
     "PoseEncoder": "imagpose.modeling.pose_encoder",
 }
-__all__ = sorted(_CLASSES)
+__all__ = sorted(_CLASSES)  # pyrefly: ignore[unresolvable-dunder-all]  # one list, not two
 
 
 def __getattr__(name: str) -> object:

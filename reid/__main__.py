@@ -25,6 +25,11 @@ COMMANDS = {
         config="reid.config:BenchmarkConfig",
         run="reid.benchmark.benchmark:make_benchmark",
     ),
+    "plan-runs": Command(
+        summary="Tell from an earlier table how many draws, seeds or people a gain needs.",
+        config="reid.config:PlanRunsConfig",
+        run="reid.benchmark.planning:print_plan",
+    ),
     "report": Command(
         summary="Write the self-contained HTML report.",
         config="reid.config:ReportConfig",

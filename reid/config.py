@@ -7,6 +7,7 @@ code runs (michuanhaohao/reid-strong-baseline, ``configs/softmax_triplet_with_ce
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -313,6 +314,17 @@ class CheckIdentityConfig(CheckIdentitySettings, StageConfig):
     """Threads that decode images."""
 
 
+class DeclaredComparison(Config):
+    """A gain that the run was made to look at, named before it."""
+
+    arm: str
+    """The arm that is asked about, for example 'real+synthetic'."""
+    over: str
+    """The arm that it is held against: the benchmark's baseline or one of its controls."""
+    fractions: list[Percent] = []
+    """At which fractions; at all that were run if none are given."""
+
+
 class BenchmarkSettings(Config):
     """What gains are counted from, and how their intervals are computed."""
 
@@ -320,12 +332,54 @@ class BenchmarkSettings(Config):
     """The arm that gains are counted from."""
     controls: list[str] = ["real-long", "real-pretrained"]
     """Further arms that gains are counted from where they were run: equal steps, other people's pictures."""
+    comparisons: list[DeclaredComparison] = []
+    """The gains that the run was made to look at, declared before it: the simultaneous bands hold for all of them
+    together. None given: every gain of the table, each arm over the baseline and each control at every fraction."""
     resamples: int = Field(2000, ge=100)
     """Bootstrap resamples of the test identities."""
     confidence: float = Field(0.95, gt=0.5, lt=1)
     """Coverage of the intervals."""
     seed: int = Field(0, ge=0)
-    """Of the bootstrap."""
+    """Of the bootstrap and of the bands' simulation."""
+
+    @model_validator(mode="after")
+    def _comparisons_are_counted(self) -> Self:
+        for item in self.comparisons:
+            if item.over not in (known := [self.baseline, *self.controls]):
+                raise ValueError(
+                    f"comparison of '{item.arm}' over '{item.over}': gains are counted over {', '.join(known)} alone; "
+                    f"name '{item.over}' among the controls"
+                )
+            if item.arm == item.over:
+                raise ValueError(f"comparison of '{item.arm}' over itself; name another arm")
+        return self
+
+    def declares(self, arm: str, over: str, fraction: int) -> bool:
+        """Whether a gain is one of those that the run was made to look at."""
+        if not self.comparisons:
+            return True
+        return any(
+            (item.arm, item.over) == (arm, over) and (not item.fractions or fraction in item.fractions)
+            for item in self.comparisons
+        )
+
+
+class PlanRunsConfig(Config):
+    """Where a study's next hours are best spent, told from the table of an earlier one.
+
+    The table's variances say how much narrower intervals would become with more draws, seeds or test people.
+    """
+
+    benchmark: Path
+    """The earlier run's table (`reid benchmark`)."""
+    metric: Literal["map", "rank1"] = "map"
+    """The figure whose gain is planned for."""
+    gain: float = Field(1.0, gt=0)
+    """A true gain in points that should be found."""
+    power: float = Field(0.8, gt=0, lt=1)
+    """How often it should be found."""
+    arm: str | None = None
+    """Only gains of this arm; all if not given."""
 
 
 class BenchmarkConfig(BenchmarkSettings, StageConfig):
@@ -333,6 +387,7 @@ class BenchmarkConfig(BenchmarkSettings, StageConfig):
 
     stage: ClassVar[str] = "benchmark"
     package: ClassVar[str] = "reid"
+    stage_version: ClassVar[int] = 2  # 2: one interval over draws and people, bands over declared comparisons
 
     runs: list[Artifact] = Field(min_length=1)
     """Finished runs (`reid train`); protocol, fraction, draw, seed and arm are read from each."""

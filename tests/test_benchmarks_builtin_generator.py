@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.people.builtin_generator import QualityConfig, measure, table
+from benchmarks.people.builtin_generator import QualityConfig, measure
 from benchmarks.people.identity_judge import Judge, JudgeConfig, make_judge
 from benchmarks.people.rendered_people import render_people
+from benchmarks.people.table import table
 from datasets.runtime.artifacts import build
 from datasets.runtime.errors import InputError
 from imagpose.metrics.ssim import ssim, ssim_within

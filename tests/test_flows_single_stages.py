@@ -17,6 +17,12 @@ def test_every_stage_has_a_flow_of_its_name(name):
     assert getattr(single_stages, name.replace("-", "_")).name == name
 
 
+@pytest.mark.parametrize("config", command.SINGLE_STAGES.values())
+def test_its_form_begins_with_what_must_be_given(config):
+    schema = config.model_json_schema()
+    assert list(schema["properties"])[: len(schema["required"])] == schema["required"]
+
+
 def test_an_input_that_is_not_there_is_refused_with_exit_code_2(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(command, "prepare_prefect", pytest.fail)
     arguments = ["--images", str(tmp_path), "--backend", "openpose-tiny", "--store", str(tmp_path)]

@@ -282,7 +282,7 @@ def test_all_scenarios_and_bounds_are_measured_on_the_same_pairs(
     assert all(row["pictures"] == 5 for row in rows.values())
     assert all({"ssim", "psnr", "lpips", "fid", "ssim_interval"} <= row.keys() for row in rows.values())
     assert rows["T1"]["seconds_per_image"] > 0
-    assert [reason.split(":")[0] for reason in results["absent"]] == ["fid_table1"]
+    assert [reason.split(":")[0] for reason in results["absent"]] == ["lpips_vgg", "fid_table1"]
     table = pd.read_parquet(directory / "pairs.parquet")
     by_row = {name: part.sort_values("pair").target.tolist() for name, part in table.groupby("row")}
     assert all(targets == by_row["copy"] for targets in by_row.values())

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 from safetensors.torch import load_file
+from skimage.metrics import structural_similarity
 
 from datasets.runtime.artifacts import build
 from datasets.runtime.errors import ArtifactError, InputError
@@ -24,7 +25,7 @@ from imagpose.frozen import image_encoder as train_image_encoder
 from imagpose.frozen import vae as train_vae
 from imagpose.frozen.crops import Crops, load_crops, split_by_identity
 from imagpose.frozen.image_encoder import augment, contrastive_loss, erase, make_image_encoder, measure_rank1
-from imagpose.frozen.vae import make_vae, new_vae, reconstruct, reconstruction_loss
+from imagpose.frozen.vae import make_vae, measure_vae, new_vae, reconstruct, reconstruction_loss
 
 PEOPLE, IMAGES = 8, 4
 
@@ -102,6 +103,17 @@ def test_a_vae_learns_and_is_saved_with_unit_variance_latents(shards: Path, tmp_
     summary = json.loads((directory / "manifest.json").read_text())["summary"]
     error = reconstruct(vae, crops.pixels, torch.device("cpu")) - crops.pixels.float() / 255
     assert summary["psnr"] == pytest.approx(-10 * math.log10(error.square().mean()), abs=3)
+
+
+def test_a_vaes_ssim_is_scikit_images(shards: Path) -> None:
+    crops, cpu = load_crops(shards, 32, 16), torch.device("cpu")
+    vae = new_vae(vae_config(shards))
+    copies = (reconstruct(vae, crops.pixels, cpu) * 255).round().to(torch.uint8)
+    options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "channel_axis": 0}
+    expected = [
+        structural_similarity(a.numpy(), b.numpy(), **options) for a, b in zip(copies, crops.pixels, strict=True)
+    ]
+    assert measure_vae(vae, crops, cpu)["ssim"] == pytest.approx(np.mean(expected), abs=1e-5)
 
 
 def test_a_vae_goes_on_from_a_saved_one_with_its_architecture(shards: Path, tmp_path: Path) -> None:

@@ -39,8 +39,9 @@ from reid.report.figures import Line, Point, fraction_chart
 from reid.report.gains import Comparison, Gain, gain_cards, gain_rows, read_gains
 from reid.report.headline import headline
 from reid.report.page import make_report, markdown_cell
+from reid.report.people import identity_gains, winners_and_losers
+from reid.report.pictures import SourceImages
 from reid.report.retrieval import chosen_queries
-from reid.report.sections import identity_gains
 
 EVIL = "<script>alert(1)</script>"
 FRACTIONS = (20, 40)
@@ -324,7 +325,9 @@ def test_every_section_is_filled_when_everything_is_handed_in(full: tuple[str, d
     assert summary["missing"] == []
     assert "Not shown." not in Page(html).text
     images = [attributes["src"] for tag, attributes in Page(html).tags if tag == "img"]
-    assert len(images) == PEOPLE + 2 * 3 * 10 + 2 + 2 * 3 * (6 + 6 + 4) + 4 * (1 + 2 * PEOPLE)
+    shown = sum(attributes.get("class") == "triple one" for _, attributes in Page(html).tags)
+    assert 2 <= shown <= 2 * PEOPLE
+    assert len(images) == PEOPLE + 2 * 3 * 10 + 2 + 2 * 3 * (6 + 6 + 4) + 4 * (1 + 2 * PEOPLE) + shown
     assert sum(tag == "svg" for tag, _ in Page(html).tags) == 3 + 2 + 2 + 1 + 2
     assert summary["html_bytes"] < 1_000_000
 
@@ -364,31 +367,29 @@ def test_the_headline_and_the_cards_say_what_the_benchmark_found(
     text = Page(full[0]).text.replace("\N{NO-BREAK SPACE}", " ")
     for row in table.itertuples():
         assert f"{points(100 * row.value)}{' points' if row.fraction == 20 else ''} at {row.fraction} %" in text
-        assert f"95 % over test people: {points(100 * row.low)} to {points(100 * row.high)}" in text
+        ends = f"{points(100 * row.low)} to {points(100 * row.high)}"
+        assert f"95 % over new test people, for these images and trained networks: {ends}" in text
         assert f"{100 * row.before:.1f} → {100 * row.after:.1f} %" in text
 
 
-def test_intervals_over_draws_are_preferred_to_those_over_identities(tmp_path: Path) -> None:
-    row = {
-        "protocol": "leak-free",
-        "fraction": 20,
-        "arm": "real+synthetic",
-        "metric": "map",
-        "value": 0.02,
-        "before": 0.3,
-        "after": 0.32,
-        "low": 0.01,
-        "high": 0.03,
-        "draw_low": -0.1,
-        "draw_high": 0.14,
-        "baseline": "real",
-    }
-    rows = [row | {"unit": "draw"}, row | {"unit": "seed", "fraction": 40}]
-    pd.DataFrame(rows).to_parquet(tmp_path / "gains.parquet")
-    over_draws, over_people = read_gains(tmp_path, runs_table(3, 2))
-    assert (over_draws.over, over_draws.certain) == ("3 draws", False)
-    assert (over_people.over, over_people.certain) == ("the test identities", True)
-    assert over_draws.interval == pytest.approx((-10, 14))
+def test_the_combined_interval_decides_and_the_band_is_said_beside_it(tmp_path: Path) -> None:
+    ends = {"low": -0.1, "high": 0.14, "band_low": -0.2, "band_high": 0.24}
+    row = {"protocol": "leak-free", "fraction": 20, "arm": "real+synthetic", "baseline": "real", "metric": "map"}
+    row |= {"value": 0.02, "before": 0.3, "after": 0.32, "units": 3, "people": 40, "freedom": 2.5}
+    row |= ends | {"people_low": 0.01, "people_high": 0.03, "runs_low": -0.1, "runs_high": 0.14}
+    row |= {"variance_draws": 0.3, "variance_seeds": 0.1, "variance_people": 0.5, "variance_interplay": 0.1}
+    row |= {"declared": True, "family": 4}
+    sure = {"low": 0.01, "high": 0.03, "unit": "seed", "fraction": 40, "variance_draws": np.nan}
+    pd.DataFrame([row | {"unit": "draw"}, row | sure]).to_parquet(tmp_path / "gains.parquet")
+    over_draws, over_seeds = read_gains(tmp_path)
+    assert (over_draws.scope, over_draws.certain) == ("new draws and new test people", False)
+    assert over_draws.interval == pytest.approx((-10, 14)) and over_draws.band == pytest.approx((-20, 24))
+    assert over_draws.origins == pytest.approx({"draws": 0.3, "seeds": 0.1, "people": 0.5, "interplay": 0.1})
+    assert over_seeds.certain and over_seeds.stands == "alone" and "for these images" in over_seeds.scope
+    assert set(over_seeds.origins) == {"seeds", "people", "interplay"}
+    pd.DataFrame([row | {"unit": "draw"}]).drop(columns="band_low").to_parquet(tmp_path / "gains.parquet")
+    with pytest.raises(ArtifactError, match="of an earlier version; run 'reid benchmark' again"):
+        read_gains(tmp_path)
 
 
 def study(tmp_path: Path, arms: tuple[str, ...], draws: int = 2, seeds: int = 2, worst: str = "") -> tuple[str, dict]:
@@ -419,10 +420,18 @@ def test_the_headline_compares_with_the_arm_of_equal_steps_where_that_was_run(
     long = table[table["baseline"] == "real-long"].set_index("fraction")["value"]
     assert f"{points(100 * long[20])} points at 20 % and {points(100 * long[40])} at 40 %" in summary["headline"]
     assert "for equally many optimisation steps (arm “real-long”: 400)" in summary["headline"]
-    assert "interval over 2 draws" in summary["headline"] and "The one over the test identities" in summary["headline"]
+    assert "interval over new draws and new test people" in summary["headline"]
+    assert "all 12 comparisons" in summary["headline"]
     assert "Training lengths differ" not in text
-    assert "2 draws of the subset: enough to see a spread" in text
-    assert text.count("95 % over 2 draws:") == 2 and text.count("95 % over test people:") == 2
+    assert "Two draws of the subset: how much draws differ is told by one difference" in text
+    for words in (
+        "95 % over new draws and new test people:",
+        "95 % over the 2 draws alone:",
+        "over test people alone:",
+    ):
+        assert text.count(words) == 2
+    assert "Only 8 test people: the gain is known of these few." in text
+    assert "Where the uncertainty comes from" in text and "2 × 2, 8" in text
 
 
 def test_the_gain_over_the_arm_pretrained_on_other_people_stands_beside_the_headline(
@@ -448,11 +457,12 @@ def test_without_the_long_arm_the_headline_says_that_steps_are_not_equal(tmp_pat
 
 
 def test_a_loss_is_called_a_loss(tmp_path: Path) -> None:
-    text, summary = study(tmp_path, ("real", "real-long", "real+synthetic"), draws=1, seeds=2, worst="real+synthetic")
+    text, summary = study(tmp_path, ("real", "real-long", "real+synthetic"), draws=1, seeds=4, worst="real+synthetic")
     assert re.search(r"changes mAP by −\d+\.\d points at 20 % and −", summary["headline"])
-    assert "over the test identities excludes zero for a loss at 20 % and 40 %." in summary["headline"]
-    assert "One draw of the subset, 2 seeds" in text
-    assert text.count("95 % over 2 seeds:") == 2
+    assert "for these images excludes zero for a loss at 20 % and 40 %." in summary["headline"]
+    assert "this speaks of these images only and claims nothing beyond them" in summary["headline"]
+    assert "One draw of the subset, 4 seeds" in text
+    assert text.count("95 % over the 4 seeds alone:") == 2
 
 
 def test_the_benchmark_alone_gives_a_page_that_names_what_is_missing(inputs: dict[str, object], tmp_path: Path) -> None:
@@ -544,8 +554,8 @@ def gain(fraction: int, value: float, *people: float, baseline: str = "real", **
         baseline=baseline,
         metric="map",
         value=value,
-        people=people or None,
-        **more,
+        interval=people or None,
+        **({"unit": "draw", "test_people": 40} | more),
     )
 
 
@@ -574,14 +584,32 @@ def comparison(gains: list[Gain], draws: int, seeds: int, arms: tuple[str, ...] 
         ([gain(20, -3.0, -5.0, -1.0)], "excludes zero for a loss at 20 %."),
         ([gain(20, 3.0, -1.0, 7.0)], "does not exclude zero: no gain and no loss is shown."),
         ([gain(20, 3.0, 1.0, 5.0), gain(40, -2.0, -3.0, -1.0)], "for a gain at 20 % and a loss at 40 %."),
-        ([gain(20, 3.0)], "too few runs for an interval"),
+        ([gain(20, 3.0)], "There is no interval: nothing varied"),
+        ([gain(20, 3.0, test_people=3)], "There is no interval: 3 test people are too few for one."),
     ],
 )
 def test_a_gain_is_claimed_only_where_its_interval_excludes_zero(gains: list[Gain], words: str) -> None:
     told = headline(comparison(gains, 5, 2), 0.95)
     assert words in told["sentence"].replace("\N{NO-BREAK SPACE}", " ")
-    (remark,) = told["remarks"]
-    assert remark.startswith("Not controlled for")
+    assert told["remarks"][-1].startswith("Not controlled for")
+
+
+@pytest.mark.parametrize(
+    ("bands", "words"),
+    [
+        ([(0.5, 5.5), (0.1, 4.0)], "That stands when all 6 comparisons are to hold at once."),
+        ([(0.5, 5.5), (-0.5, 4.5)], "the band excludes zero for a gain at 20 %; elsewhere it includes zero."),
+        ([(-0.5, 5.5), (-0.5, 4.5)], "the band does not exclude zero anywhere: no gain and no loss is shown."),
+    ],
+)
+def test_what_is_left_of_several_comparisons_is_said(bands: list[tuple[float, float]], words: str) -> None:
+    ours = [gain(f, 3.0, 1.0, 5.0, band=band, family=6) for f, band in zip(FRACTIONS, bands, strict=True)]
+    assert words in headline(comparison(ours, 5, 2), 0.95)["sentence"].replace("\N{NO-BREAK SPACE}", " ")
+
+
+def test_a_comparison_that_was_not_declared_is_called_that() -> None:
+    told = headline(comparison([gain(20, 3.0, 1.0, 5.0, declared=False, family=6)], 5, 2), 0.95)
+    assert "not among those that were declared before the run" in told["sentence"]
 
 
 @pytest.mark.parametrize(
@@ -589,7 +617,8 @@ def test_a_gain_is_claimed_only_where_its_interval_excludes_zero(gains: list[Gai
     [
         (1, 1, "an illustration, not evidence"),
         (1, 3, "One draw of the subset, 3 seeds"),
-        (3, 1, "few for a firm interval"),
+        (2, 1, "told by one difference"),
+        (3, 1, "few for a narrow interval"),
     ],
 )
 def test_few_draws_and_seeds_are_cautioned_about(draws: int, seeds: int, words: str) -> None:
@@ -604,7 +633,7 @@ def test_few_draws_and_seeds_are_cautioned_about(draws: int, seeds: int, words: 
         ([(3.0, 1.0, 5.0), (2.0, 1.0, 3.0)], "do not explain the gain"),
         ([(3.0, 1.0, 5.0), (2.0, -1.0, 3.0)], "Where the interval includes zero or lies below it"),
         ([(-3.0, -5.0, -1.0), (2.0, -1.0, 3.0)], "it is not shown that the generator adds more"),
-        ([(-3.0,), (2.0,)], "too few runs for an interval"),
+        ([(-3.0,), (2.0,)], "There is no interval"),
     ],
 )
 def test_the_answer_to_the_objection_of_other_people_follows_from_its_intervals(
@@ -693,6 +722,15 @@ def test_identity_gains_are_differences_of_mean_ap(inputs: dict[str, object]) ->
     assert [run.arm for run in runs[:2]] == ["real", "real+synthetic"]
     expected = 100 * (after["ap"] - before["ap"])
     np.testing.assert_allclose(identity_gains([runs[0]], [runs[1]]).to_numpy(), expected.to_numpy())
+
+
+def test_winners_and_losers_are_the_people_of_the_largest_changes(inputs: dict[str, object]) -> None:
+    run = read_runs(inputs["runs"])[0]
+    changes = pd.Series({1: 5.0, 2: -1.0, 3: 0.0, 4: 7.0, 5: -3.0, 6: 2.0})
+    found = winners_and_losers(changes, run, SourceImages(inputs["images"]), most=2)
+    assert [person["note"] for person in found["winners"]] == ["+7.0", "+5.0"]
+    assert [person["note"] for person in found["losers"]] == ["−3.0", "−1.0"]
+    assert all(person["picture"].uri for person in [*found["winners"], *found["losers"]])
 
 
 def test_shown_queries_are_chosen_by_rule_and_named_for_what_they_are() -> None:

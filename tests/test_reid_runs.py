@@ -16,12 +16,14 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from datasets.runtime.artifacts import build
+from datasets.runtime.command_line import main
 from datasets.runtime.config import StageConfig
 from datasets.runtime.errors import ArtifactError, InputError
 from datasets.runtime.manifests import SCRATCH, is_complete, manifest_of
 from reid.__main__ import COMMANDS
 from reid.benchmark.benchmark import make_benchmark, read_results
-from reid.benchmark.statistics import bootstrap_gain, t_interval
+from reid.benchmark.intervals import cluster_bootstrap
+from reid.benchmark.statistics import t_interval
 from reid.benchmark.tables import aligned
 from reid.config import (
     AugmentationConfig,
@@ -464,14 +466,26 @@ def test_students_interval_equals_the_textbook():
     assert np.isnan(t_interval([1.0], 0.95)).all()
 
 
-def test_the_bootstrap_draws_people_and_not_queries():
-    metrics = ["rank1", "rank5", "rank10", "map", "map_trapezoid", "minp"]
+def test_the_bootstrap_of_many_people_is_as_wide_as_theory_says():
     # 40 people with 10 equal queries each: the width is that of 40 values, not of 400.
-    values = np.repeat(np.random.default_rng(0).normal(0, 1, 40), 10)
-    table = pd.DataFrame(dict.fromkeys(metrics, values) | {"pid": np.repeat(np.arange(40), 10)})
-    low, high = bootstrap_gain(table, 0.95, 4000, seed=0)["map"]
-    expected = 2 * 1.96 * values[::10].std(ddof=0) / 40**0.5
-    assert high - low == pytest.approx(expected, rel=0.1)
+    values = np.random.default_rng(0).normal(0, 1, 40)
+    low, high = cluster_bootstrap(10 * values[:, None], np.full(40, 10), 0.95, 4000, seed=0)
+    assert (high - low)[0] == pytest.approx(2 * 1.96 * values.std(ddof=0) / 40**0.5, rel=0.1)
+
+
+def test_a_plan_is_printed_from_an_earlier_runs_table(runs, tmp_path, capsys):
+    folder = build(BenchmarkConfig(runs=runs, resamples=200), make_benchmark, store=tmp_path)
+    assert main("reid", COMMANDS, ["plan-runs", "--benchmark", str(folder), "--gain", "5"]) == 0
+    text = capsys.readouterr().out
+    assert "draws to halve" in text and "draws for 5" in text and "real+synthetic" in text
+    assert main("reid", COMMANDS, ["plan-runs", "--benchmark", str(folder), "--arm", "zoo"]) == 2
+    assert "the table has no gain of this arm; known: real+synthetic" in capsys.readouterr().err
+
+
+def test_a_declared_comparison_that_was_not_run_is_refused(runs):
+    config = BenchmarkConfig(runs=runs, comparisons=[{"arm": "real-long", "over": "real"}])
+    with pytest.raises(InputError, match="declare 'real-long' over 'real', but no two runs"):
+        make_benchmark(config, Path())
 
 
 def test_a_text_table_is_aligned():
@@ -489,5 +503,8 @@ def test_every_command_names_a_stage_that_exists():
 
     for name, command in COMMANDS.items():
         config = load_name(command.config)
-        assert (config.command or config.stage) == name
+        if issubclass(config, StageConfig):
+            assert (config.command or config.stage) == name
+        else:
+            assert name in ("plan-runs",)
         assert callable(load_name(command.run))

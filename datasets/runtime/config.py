@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler
+from pydantic_core import CoreSchema
 
 
 class Role(Enum):
@@ -52,3 +53,12 @@ class StageConfig(Config):
     def further_inputs(self) -> dict[str, object]:
         """What else the result depends on, as it counts in the key; nothing for most stages."""
         return {}
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """The schema that Prefect makes a form of: inputs that must be given before settings with defaults."""
+        schema = handler.resolve_ref_schema(handler(core_schema))
+        required = schema.get("required", [])
+        properties = schema.get("properties", {})
+        schema["properties"] = dict(sorted(properties.items(), key=lambda field: field[0] not in required))
+        return schema

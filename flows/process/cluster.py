@@ -14,7 +14,7 @@ import signal
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ def run_on_cluster(
     Args:
         address: of the cluster: 'auto', HOST:PORT or ray://HOST:PORT.
         device: the stage's device; a task that may use GPUs takes `gpus` of the resource GPU.
+
     Raises:
         CommandError: one ended with an exit code other than 0; the others were stopped.
         InputError: Ray is not installed, does not answer, or a node sees another store.
@@ -129,7 +130,7 @@ def _knock(address: str) -> None:
 
 
 @contextlib.contextmanager
-def _mark(folder: Path) -> Iterator[Path]:
+def _mark(folder: Path) -> Generator[Path]:
     """A file of an unguessable name that a node can only see if it has the same store."""
     mark = folder / f".shared-{secrets.token_hex(8)}"
     mark.touch()

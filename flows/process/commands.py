@@ -72,7 +72,9 @@ def run_commands(
             standard output and error; its folder is made.
         on_line: called for each line, without the line end.
         guard: under what conditions they run.
-    Raises: CommandError: one ended with an exit code other than 0; the others were stopped.
+
+    Raises:
+        CommandError: one ended with an exit code other than 0; the others were stopped.
     """
     running: list[_Running] = []
     try:

@@ -15,7 +15,7 @@ import os
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
 POLL_SECONDS = 1.0
@@ -23,7 +23,7 @@ SECONDS_BETWEEN_LINES = 60.0
 
 
 @contextlib.contextmanager
-def only_run(lock: Path, name: str, log: Callable[[str], None], still_wanted: Callable[[], None]) -> Iterator[None]:
+def only_run(lock: Path, name: str, log: Callable[[str], None], still_wanted: Callable[[], None]) -> Generator[None]:
     """Hold a set of results; waits, and says for whom, while another run has it.
 
     Args:
@@ -63,14 +63,16 @@ def visible_cards() -> list[str]:
 @contextlib.contextmanager
 def hold_cards(
     device: str, count: int, log: Callable[[str], None], still_wanted: Callable[[], None]
-) -> Iterator[tuple[dict[str, str], list[int]]]:
+) -> Generator[tuple[dict[str, str], list[int]]]:
     """Hold `count` GPUs that no other run of this machine has; waits until so many are free.
 
     Args:
         device: a config's device; 'cpu' needs none, 'auto' none where there is none, 'cuda:1' that very one.
         count: how many.
-    Returns: environment for the commands (CUDA_VISIBLE_DEVICES), and file descriptors that they must inherit, so that
-        the cards stay held as long as any of their processes lives.
+
+    Returns:
+        Environment for the commands (CUDA_VISIBLE_DEVICES), and file descriptors that they must inherit, so that the
+        cards stay held as long as any of their processes lives.
     """
     cards = [] if device == "cpu" else visible_cards()
     if device.startswith("cuda:"):

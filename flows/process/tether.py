@@ -35,7 +35,8 @@ def main() -> None:
 def run(parent: int, grace: float, command: list[str]) -> int:
     """The command's wait status; its group is ended with the parent."""
     child = os.posix_spawnp(command[0], command, os.environ, setsigmask=[])
-    deadline, orphaned = None, False
+    deadline: float | None = None
+    orphaned = False
     while True:
         ended, status = os.waitpid(child, os.WNOHANG)
         if not orphaned and os.getppid() != parent:
@@ -43,7 +44,7 @@ def run(parent: int, grace: float, command: list[str]) -> int:
             if deadline is None:
                 os.killpg(0, signal.SIGTERM)
                 deadline = time.monotonic() + grace
-        if orphaned and (ended or time.monotonic() > deadline):
+        if orphaned and (ended or deadline is None or time.monotonic() > deadline):
             time.sleep(POLL_SECONDS if ended else 0)  # for what the command leaves behind
             os.killpg(0, signal.SIGKILL)  # the tether too
         if ended:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import time
+from typing import cast
 from uuid import UUID
 
 import prefect.artifacts
@@ -26,7 +27,7 @@ class StageOutput:
         logger: the run's logger.
     """
 
-    def __init__(self, name: str, logger: logging.Logger | logging.LoggerAdapter) -> None:
+    def __init__(self, name: str, logger: logging.Logger | logging.LoggerAdapter[logging.Logger]) -> None:
         self.name = name
         self.logger = logger
         self._artifact: UUID | None = None
@@ -60,9 +61,9 @@ class StageOutput:
         try:
             if self._artifact is None:
                 key = re.sub(r"[^a-z0-9]+", "-", f"progress-{self.name.lower()}").strip("-")
-                self._artifact = prefect.artifacts.create_progress_artifact(
-                    percent, key=key, description=f"{self.name}: {label}, of what is in hand"
-                )
+                description = f"{self.name}: {label}, of what is in hand"
+                artifact = prefect.artifacts.create_progress_artifact(percent, key=key, description=description)
+                self._artifact = cast(UUID, artifact)  # a coroutine in an asynchronous flow only
             else:
                 prefect.artifacts.update_progress_artifact(self._artifact, percent)
         except Exception as error:  # whatever a server says that is away, or just starting

@@ -13,7 +13,7 @@ Secrets of the same kind go into a Secret block named ``command-environment`` wh
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from prefect.blocks.system import Secret
 from prefect.variables import Variable
@@ -32,8 +32,8 @@ def with_data_of_the_site(config: RegenerateConfig) -> RegenerateConfig:
             f"preset '{config.preset}' works on your data: give 'root' and 'poses', or set the Prefect variables "
             f"{config.layout}_root and {config.layout}_poses"
         )
-    found = [poses] if isinstance(poses, str) else poses or []
-    update = {"root": Path(str(root)), **({} if config.poses else {"poses": [Path(path) for path in found]})}
+    found = poses if isinstance(poses, list) else [poses] if poses else []
+    update = {"root": Path(str(root)), **({} if config.poses else {"poses": [Path(str(path)) for path in found]})}
     return config.model_copy(update=update)
 
 
@@ -41,7 +41,8 @@ def command_environment() -> dict[str, str]:
     """Environment variables for the commands, from the variable and the secret block; no value is ever logged."""
     variables = _object(Variable.get("command_environment", default=None) or {}, "variable command_environment")
     try:
-        secret: Any = Secret.load("command-environment").get()
+        block = cast(Secret[Any], Secret.load("command-environment"))  # a coroutine in an asynchronous flow only
+        secret: Any = block.get()
     except ValueError:  # no such block
         secret = {}
     return {**variables, **_object(secret, "Secret block command-environment")}

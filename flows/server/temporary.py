@@ -10,7 +10,7 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 from prefect.events.worker import EventsWorker
@@ -24,12 +24,14 @@ logger = get_logger("regenerate")
 
 
 @contextlib.contextmanager
-def temporary_server(log: Path) -> Iterator[None]:
+def temporary_server(log: Path) -> Generator[None]:
     """Run Prefect's temporary server inside the block, unless PREFECT_API_URL names a server.
 
     Args:
         log: what the server writes is appended to it; its folder is made.
-    Raises: RuntimeError: the server did not start in time.
+
+    Raises:
+        RuntimeError: the server did not start in time.
     """
     if PREFECT_API_URL.value() is not None:
         yield
@@ -41,7 +43,8 @@ def temporary_server(log: Path) -> Iterator[None]:
     try:
         with _output_to(log):
             server.start()
-        subprocess.Popen([*tether(5.0), "--end", str(server.server_process.pid)], start_new_session=True)
+        if (process := server.server_process) is not None:
+            subprocess.Popen([*tether(5.0), "--end", str(process.pid)], start_new_session=True)
         yield
     finally:
         for worker in (APILogWorker, EventsWorker):  # what the run has said, while somebody is there to take it
@@ -50,7 +53,7 @@ def temporary_server(log: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _output_to(log: Path) -> Iterator[None]:
+def _output_to(log: Path) -> Generator[None]:
     """Let a process that is started inside the block inherit `log` as its standard output and error."""
     log.parent.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()

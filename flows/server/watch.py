@@ -10,7 +10,7 @@ import logging
 import time
 from datetime import UTC, datetime
 
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import State
 from prefect.exceptions import Abort, Pause
 from prefect.runtime import flow_run
@@ -37,26 +37,29 @@ class RunWatch:
     def __call__(self) -> None:
         """Look, if it is time.
 
-        Raises: Pause: the run was suspended. Abort: it was cancelled, or somebody has declared it finished.
+        Raises:
+            Pause: the run was suspended.
+            Abort: it was cancelled, or somebody has declared it finished.
         """
         if self._client is None or time.monotonic() < self._next:
             return
-        state = self._state()
+        state = self._state(self._client)
         self._next = time.monotonic() + SECONDS_BETWEEN_LOOKS
         if state is None or state.is_running() or state.is_pending() or state.is_scheduled():
             return
+        name = (state.name or state.type.value).lower()
         if state.is_paused():
-            raise Pause(f"the run is {state.name.lower()}: resume it and it goes on from here", state=state)
+            raise Pause(f"the run is {name}: resume it and it goes on from here", state=state)
         if state.is_cancelling():
             if (datetime.now(UTC) - state.timestamp).total_seconds() < SECONDS_FOR_THE_WORKER:
                 return
             state = Cancelled(message="Cancelled; no worker passed it on, so the run stopped by itself.")
             self._client.set_flow_run_state(self.run_id, state, force=True)
-        raise Abort(f"the run is {state.name.lower()}")
+        raise Abort(f"the run is {name}")
 
-    def _state(self) -> State | None:
+    def _state(self, client: SyncPrefectClient) -> State | None:
         try:
-            return self._client.read_flow_run(self.run_id).state
+            return client.read_flow_run(self.run_id).state
         except Exception as error:  # no answer, or one of a server that is just starting
             logger.debug("no state of run %s: %s", self.run_id, error)
             return None

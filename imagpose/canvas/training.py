@@ -38,10 +38,10 @@ class ViewSource(Protocol):
     latent_shape: tuple[int, int, int]
     token_shape: tuple[int, int]
 
-    def latents(self, indices: Sequence[int], mirrored: np.ndarray) -> Tensor:
+    def latents(self, indices: Sequence[int] | np.ndarray, mirrored: np.ndarray) -> Tensor:
         """(n, C, h, w) float32, scaled; one `mirrored` per image."""
 
-    def tokens(self, indices: Sequence[int], mirrored: np.ndarray) -> Tensor:
+    def tokens(self, indices: Sequence[int] | np.ndarray, mirrored: np.ndarray) -> Tensor:
         """(n, N, D) float32."""
 
     def keypoints(self, index: int, mirrored: bool = False) -> np.ndarray:

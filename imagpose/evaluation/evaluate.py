@@ -29,7 +29,7 @@ from datasets.runtime.errors import InputError
 from datasets.runtime.hashing import file_sha256
 from datasets.runtime.progress import Progress
 from datasets.shards.tars import read_samples, write_tar
-from imagpose.canvas.layout import CanvasRequest, SourceImage
+from imagpose.canvas.layout import CanvasRequest, Mode, SourceImage
 from imagpose.config import EvaluateGeneratorConfig
 from imagpose.evaluation.data import HeldOutImages, fitted, stacked
 from imagpose.evaluation.metrics import (
@@ -108,8 +108,8 @@ class Meter:
                 self.perceptual[column] = Lpips(file, backbone).to(self.device)
         self.features: dict[str, Callable[[Tensor], Tensor]] = {}
         for name, build in (("inception", inception_features), ("torchvision_inception", torchvision_features)):
-            if isinstance(found[name], Path):
-                self.features[name] = build(found[name], self.device)
+            if isinstance(file := found[name], Path):
+                self.features[name] = build(file, self.device)
 
     def scores(self, made: Tensor, real: Tensor) -> dict[str, np.ndarray]:
         """Per picture, from (N, 3, H, W) uint8 pairs."""
@@ -163,7 +163,7 @@ class Evaluation:
         if self.meter.features:
             self._reference()
 
-    def _scenario(self, mode: str) -> None:
+    def _scenario(self, mode: Mode) -> None:
         canvases = canvases_of(mode, self.pairs, self.images.members, self.config.seed)
         size = self.config.canvases_per_shard
         parts = [canvases[i : i + size] for i in range(0, len(canvases), size)]

@@ -46,7 +46,8 @@ def inception_features(weights: Path, device: torch.device) -> Callable[[Tensor]
     torch.save(read_state(weights), plain)  # torch-fidelity would unpickle the user's file; this one is ours
     plain.seek(0)
     try:
-        network = NoTrainInceptionV3("inception-v3-compat", [str(FEATURES)], plain)
+        # torch.load reads a file object as well as the path that the annotation wants
+        network = NoTrainInceptionV3("inception-v3-compat", [str(FEATURES)], plain)  # pyrefly: ignore[bad-argument-type]
     except RuntimeError as error:
         raise WeightsError(f"{weights} holds no TensorFlow Inception: {_short(error)}") from None
     network.to(device)

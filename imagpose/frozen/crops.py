@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,7 +59,7 @@ def load_crops(shards: Path, height: int, width: int) -> Crops:
     return Crops(torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous(), np.array(pids), np.array(camids))
 
 
-def _decode(path: Path, key: str, facts: dict, jpeg: bytes, height: int, width: int) -> np.ndarray:
+def _decode(path: Path, key: str, facts: dict[str, Any], jpeg: bytes, height: int, width: int) -> np.ndarray:
     try:
         image = open_picture(jpeg, facts)
     except (OSError, ValueError) as error:

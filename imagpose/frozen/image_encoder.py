@@ -114,19 +114,11 @@ def make_image_encoder(config: TrainImageEncoderConfig, directory: Path) -> dict
             run.step, config.steps, config.learning_rate, warmup=min(200, config.steps // 10), floor=0.01
         )
         set_learning_rate(optimizer, rate)
-        generator = step_generator(config.seed, run.step)
-        rows = _draw_rows(groups, config, generator)
-        clean = augment(train.pixels[torch.from_numpy(rows)].float() / 255, generator)
-        seen = erase(clean, generator)
-        with devices.autocast(device, config.precision):
-            features, rebuilding = model(seen.to(device), clean.to(device))
-        identity, accuracy = contrastive_loss(features.float(), torch.from_numpy(train.pids[rows]).to(device))
-        loss = identity + config.reconstruction_weight * rebuilding.float()
+        losses = _losses(model, train, groups, config, run.step, device)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        losses["loss"].backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        losses = {"loss": loss, "identity": identity, "rebuilding": rebuilding, "accuracy": accuracy}
         run.finished_step(losses, rate, log_every=50, checkpoint_every=config.checkpoint_every)
     model.eval()
     figures = {
@@ -147,6 +139,26 @@ def make_image_encoder(config: TrainImageEncoderConfig, directory: Path) -> dict
         "seconds": round(run.seconds, 1),
         "parameters": sum(parameter.numel() for parameter in encoder.parameters()),
     }
+
+
+def _losses(
+    model: IdentityTraining,
+    train: Crops,
+    groups: list[np.ndarray],
+    config: TrainImageEncoderConfig,
+    step: int,
+    device: torch.device,
+) -> dict[str, Tensor]:
+    """The loss of one step's crops and what it is made of; everything random follows from seed and step."""
+    generator = step_generator(config.seed, step)
+    rows = _draw_rows(groups, config, generator)
+    clean = augment(train.pixels[torch.from_numpy(rows)].float() / 255, generator)
+    seen = erase(clean, generator)
+    with devices.autocast(device, config.precision):
+        features, rebuilding = model(seen.to(device), clean.to(device))
+    identity, accuracy = contrastive_loss(features.float(), torch.from_numpy(train.pids[rows]).to(device))
+    loss = identity + config.reconstruction_weight * rebuilding.float()
+    return {"loss": loss, "identity": identity, "rebuilding": rebuilding, "accuracy": accuracy}
 
 
 def _start(config: TrainImageEncoderConfig) -> Dinov2Model:

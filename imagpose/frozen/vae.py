@@ -19,7 +19,6 @@ import torch.nn.functional as F  # noqa: N812
 from diffusers import AutoencoderKL
 from PIL import Image
 from torch import Tensor
-from torchmetrics.functional.image import structural_similarity_index_measure
 
 from datasets.runtime import devices
 from datasets.runtime.errors import InputError
@@ -29,6 +28,7 @@ from datasets.shards.frozen_models import load_vae
 from imagpose.config import TrainVaeConfig
 from imagpose.frozen.crops import Crops, load_crops, split_by_identity
 from imagpose.metrics.lpips import Backbone, Lpips
+from imagpose.metrics.ssim import ssim
 from imagpose.metrics.weights import check_published
 
 logger = logging.getLogger(__name__)
@@ -212,12 +212,12 @@ def measure_vae(
     truth, copy = pixels.float() / 255, reconstruct(vae, pixels, device)
     squared = (truth - copy).square().flatten(1).mean(1)
     psnr = (-10 * torch.log10(squared.clamp_min(1e-10))).mean()
-    ssim = structural_similarity_index_measure(copy, truth, data_range=1.0)
+    similarity = ssim((copy * 255).round().to(torch.uint8), pixels).mean()
     chroma = [(image - image.mean(1, keepdim=True)) for image in (truth, copy)]
     chroma_error = (chroma[0] - chroma[1]).square().mean().sqrt()
     quality = {
         "psnr": round(float(psnr), 3),
-        "ssim": round(float(ssim), 5),
+        "ssim": round(float(similarity), 5),
         "chroma_error": round(float(chroma_error), 5),
     }
     if judge is not None:

@@ -1,8 +1,9 @@
 """SSIM (Wang et al. 2004) as scikit-image computes it, which is what the papers' code calls.
 
-PIDM, PCDMs and CFLD call `skimage.metrics.structural_similarity` with a Gaussian window; it takes the mean over the
-pixels whose window lies inside the picture. torchmetrics' own mean takes the whole map, whose rim is made of reflected
-pixels: on generated pictures that is 0.01 more, as much as lies between the papers' rows.
+PIDM (``utils/metrics.py``), PCDMs (``metrics.py``) and CFLD (``models/metrics.py``) call scikit-image with a Gaussian
+window and ``use_sample_covariance=False``; it takes the mean over the pixels whose window lies inside the picture.
+torchmetrics' own mean takes the whole map, whose rim is made of reflected pixels: on generated pictures that is 0.01
+more, as much as lies between the papers' rows.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from datasets.runtime.errors import InputError
 
 SSIM_SIGMA = 1.5
-"""Of the Gaussian window: Wang et al., CFLD, scikit-image and torchmetrics."""
+"""Of the Gaussian window: Wang et al., scikit-image and torchmetrics; CFLD with the generated picture's own range."""
 TABLE1_SIGMA = 1.2
 """Of the Gaussian window in PIDM and PCDMs."""
 
@@ -71,8 +72,10 @@ def _ssim_map(made: Tensor, real: Tensor, sigma: float, data_range: float) -> Te
             f"pictures of {height}x{width} are smaller than SSIM's window of {2 * border + 1}x{2 * border + 1} pixels; "
             "compare larger ones"
         )
-    options = {"sigma": sigma, "data_range": data_range, "reduction": "none", "return_full_image": True}
-    _, values = structural_similarity_index_measure(made.double() / 255, real.double() / 255, **options)
+    made, real = made.double() / 255, real.double() / 255
+    _, values = structural_similarity_index_measure(
+        made, real, sigma=sigma, data_range=data_range, reduction="none", return_full_image=True
+    )
     return _without_border(values.mean(1), border)
 
 

@@ -23,7 +23,7 @@ class PerViewGroupNorm(nn.GroupNorm):
     brightness far more than the frames of a clip do, and their statistics must not leak into each other.
     """
 
-    def forward(self, views: Tensor) -> Tensor:
+    def forward(self, views: Tensor) -> Tensor:  # pyrefly: ignore[bad-override-param-name]  # torch's hides `input`
         """(B, channels, V, h, w) -> the same shape."""
         alone = super().forward(views.transpose(1, 2).flatten(0, 1))
         return alone.unflatten(0, (len(views), -1)).transpose(1, 2)

@@ -51,12 +51,13 @@ class FeatureConditioning(ModelMixin, ConfigMixin):
         tokens = self._kept(self.projection(image_tokens), keep_image)
         if self.tokenizer is None:
             return tokens
-        return torch.cat([tokens, self._kept(self._texture_tokens(source_latents), keep_texture)], dim=1)
+        texture = self._texture_tokens(self.tokenizer, source_latents)
+        return torch.cat([tokens, self._kept(texture, keep_texture)], dim=1)
 
-    def _texture_tokens(self, latents: Tensor) -> Tensor:
+    def _texture_tokens(self, tokenizer: nn.Module, latents: Tensor) -> Tensor:
         patch = self.config.patch
         padding = (0, -latents.shape[3] % patch, 0, -latents.shape[2] % patch)
-        return self.tokenizer(pad(latents, padding)).flatten(2).transpose(1, 2)
+        return tokenizer(pad(latents, padding)).flatten(2).transpose(1, 2)
 
     def _kept(self, tokens: Tensor, keep: Tensor | None) -> Tensor:
         # where(), not a product: a dropped NaN or infinity must become zero too

@@ -62,4 +62,5 @@ def _signature_with_switch() -> inspect.Signature:
     return stock.replace(parameters=[*stock.parameters.values(), switch])
 
 
-IMAGPoseUNet.__init__.__signature__ = _signature_with_switch()
+# A function takes any attribute, and `inspect` looks for this one.
+IMAGPoseUNet.__init__.__signature__ = _signature_with_switch()  # pyrefly: ignore[missing-attribute]

@@ -11,7 +11,7 @@ Three savings, each an identity and not an approximation:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 import torch
@@ -77,7 +77,7 @@ class SplitFirstConvolution(nn.Module):
 
 
 @contextmanager
-def cached_conditions(model: IMAGPose, conditions: Tensor, context: Tensor) -> Iterator[None]:
+def cached_conditions(model: IMAGPose, conditions: Tensor, context: Tensor) -> Generator[None, None, None]:
     """Within the block, `model.unet` takes noisy latents only and ignores `encoder_hidden_states`.
 
     Args:

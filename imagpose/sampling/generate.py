@@ -140,7 +140,7 @@ def _save(
     for number, picture in enumerate(pictures):
         Image.fromarray(picture).save(config.out / f"picture-{number}.png", pnginfo=info)
     row = SheetRow(
-        sources=[np.asarray(source.image) for source in request.sources],
+        sources=[np.asarray(source.image) for source in request.sources if isinstance(source, SourceImage)],
         skeletons=[skeleton_picture(request.poses[i], pipeline.view_size()) for i in poses],
         generated=list(pictures),
     )

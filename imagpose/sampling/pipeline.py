@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -266,7 +266,7 @@ class IMAGPosePipeline(DiffusionPipeline):
     @contextmanager
     def _predictor(
         self, canvases: Canvases, guidance_scale: float, unconditional: Unconditional, reuse_conditions: bool
-    ) -> Iterator[Callable[[Tensor, Tensor], Tensor]]:
+    ) -> Generator[Callable[[Tensor, Tensor], Tensor], None, None]:
         """The guided prediction as a function of noisy latents and time."""
         model, guided = self.denoiser, guidance_scale != 1.0
         pose_alone, given = guided and unconditional == "pose", self._given(canvases)
@@ -274,8 +274,8 @@ class IMAGPosePipeline(DiffusionPipeline):
         visible, known = canvases.visible.to(self.unet.dtype), canvases.known.to(self.unet.dtype)
         conditions = model.condition_channels(visible, known, canvases.skeletons)
         if pose_alone:
-            unseen = [torch.zeros_like(visible), torch.zeros_like(known)]
-            conditions = torch.cat([conditions, model.condition_channels(*unseen, canvases.skeletons)])
+            unseen = model.condition_channels(torch.zeros_like(visible), torch.zeros_like(known), canvases.skeletons)
+            conditions = torch.cat([conditions, unseen])
 
         def predict(noisy_latents: Tensor, timestep: Tensor) -> Tensor:
             halves = [noisy_latents]

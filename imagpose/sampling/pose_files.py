@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from datasets.poses.csv_files import PoseRow, read_pose_csv
 from datasets.poses.skeleton import JOINT_COUNT, present_joints, scale_keypoints
@@ -106,7 +106,7 @@ def open_photo(file: Path) -> Image.Image:
     try:
         with Image.open(file) as image:
             return image.convert("RGB")
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except (OSError, Image.DecompressionBombError) as error:
         raise InputError(f"{file} cannot be opened as an image: {error}") from None
 
 
@@ -146,8 +146,9 @@ def person_box(keypoints: np.ndarray, image: Image.Image, size: Size) -> Box:
     figure = max(bottom - top, (right - left) * aspect / 1.5, 1.0)
     height = figure * (1 + HEADROOM + FOOTROOM)
     middle, width = (left + right) / 2, height / aspect
-    box = (middle - width / 2, top - figure * HEADROOM, middle + width / 2, top - figure * HEADROOM + height)
-    return tuple(round(float(side)) for side in box)
+    upper = top - figure * HEADROOM
+    x0, y0, x1, y1 = (round(float(side)) for side in (middle - width / 2, upper, middle + width / 2, upper + height))
+    return x0, y0, x1, y1
 
 
 def keypoints_in_box(keypoints: np.ndarray, box: Box, size: Size) -> np.ndarray:

@@ -122,12 +122,10 @@ def make_plan(
     if sources + poses > 4:
         raise InputError(f"{sources} sources and {poses} poses do not fit a canvas of 4 views; lower one of them")
     records = records.sort_values("key", ignore_index=True)
-    if images > 0 and records.empty:
-        raise InputError("the subset holds no images, so there is nobody to synthesise; choose a larger fraction")
     keypoints = _stacked(records)
     bank = np.flatnonzero(visible_keypoints(keypoints) >= MIN_KEYPOINTS)
-    if images > 0 and len(bank) == 0:
-        raise InputError(f"no image of the subset has a pose of {MIN_KEYPOINTS} or more joints; extract poses first")
+    if images > 0:
+        _check_material(records, bank)
     choose = _PoseChooser(bank, facing(keypoints), records.camid.to_numpy(), pose_policy)
     turns = (_fewest_first if policy == "top-up" else _at_random)(records, -(-images // poses), poses, sources, seed)
     keys, camids = records.key.to_numpy(), records.camid.to_numpy()
@@ -141,6 +139,13 @@ def make_plan(
     plan = pd.DataFrame(rows, columns=list(COLUMNS)).sort_values(["pid", "canvas", "slot"], ignore_index=True)
     check_leak_free(plan, set(records.key))
     return plan
+
+
+def _check_material(records: pd.DataFrame, bank: np.ndarray) -> None:
+    if records.empty:
+        raise InputError("the subset holds no images, so there is nobody to synthesise; choose a larger fraction")
+    if len(bank) == 0:
+        raise InputError(f"no image of the subset has a pose of {MIN_KEYPOINTS} or more joints; extract poses first")
 
 
 def check_leak_free(plan: pd.DataFrame, subset: set[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -34,7 +34,7 @@ class Ranks:
 
 
 @contextmanager
-def ranks() -> Iterator[Ranks]:
+def ranks() -> Generator[Ranks, None, None]:
     """The block in which each process makes its files; it ends for all of them together.
 
     Only a barrier is needed, so gloo serves on every machine, GPUs or not.

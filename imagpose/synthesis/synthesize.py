@@ -226,7 +226,7 @@ class Synthesizer:
     def _sample(self, row: Any, picture: np.ndarray, found: np.ndarray | None) -> dict[str, Any]:
         """A picture's JSON: what every shard says, where this picture comes from, and which pose was found in it."""
         config, target = self.config, self.keypoints(row.target_pose_key)
-        check = {"pose_score": None if found is None else pose_score(target, found)}
+        check: dict[str, Any] = {"pose_score": None if found is None else pose_score(target, found)}
         if found is not None:
             check["found_keypoints"] = keypoints_to_json(found)
         return {
@@ -248,7 +248,9 @@ class Synthesizer:
 
 
 def _subset_keys(config: SynthesizeConfig) -> list[str] | None:
-    return None if config.subset is None else read_subset(config.subset, config.fraction, config.draw)
+    if config.subset is None or config.fraction is None:  # the config takes both or neither
+        return None
+    return read_subset(config.subset, config.fraction, config.draw)
 
 
 def _write_table(table: pd.DataFrame, schema: pa.Schema, path: Path) -> None:

@@ -42,18 +42,22 @@ def make_ablation(config: AblateConfig, directory: Path) -> dict[str, Any]:
         InputError: a recipe whose model the switches cannot change.
     """
     _check(config)
-    rows: list[dict[str, Any]] = []
-    for name in config.variants:
-        logger.info("variant %s: %s", name, _switches(name))
-        folder = directory / name
-        generator = build(_recipe(config, name), make_generator, output=folder / "generator")
-        evaluation = build(_evaluation(config, generator), make_evaluation, output=folder / "evaluation")
-        rows.append(_row(name, manifest_of(generator)["summary"], manifest_of(evaluation)["summary"], config.mode))
-    bounds = [_bound(row) for row in manifest_of(evaluation)["summary"]["rows"] if row["row"] in BOUNDS]
+    made = {name: _variant(config, name, directory / name) for name in config.variants}
+    rows = [_row(name, trained, evaluated, config.mode) for name, (trained, evaluated) in made.items()]
+    _, evaluation = made[config.variants[-1]]
+    bounds = [_bound(row) for row in evaluation["rows"] if row["row"] in BOUNDS]
     table = pd.DataFrame([*rows, *bounds]).dropna(axis="columns", how="all").convert_dtypes()
     table.to_parquet(directory / "ablation.parquet", index=False)
-    write_text_atomically(directory / "ablation.md", markdown(table, config, manifest_of(evaluation)["summary"]))
+    write_text_atomically(directory / "ablation.md", markdown(table, config, evaluation))
     return {"rows": rows, "bounds": bounds}
+
+
+def _variant(config: AblateConfig, name: str, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Summaries of a variant's training and evaluation."""
+    logger.info("variant %s: %s", name, _switches(name))
+    generator = build(_recipe(config, name), make_generator, output=folder / "generator")
+    evaluation = build(_evaluation(config, generator), make_evaluation, output=folder / "evaluation")
+    return manifest_of(generator)["summary"], manifest_of(evaluation)["summary"]
 
 
 def _check(config: AblateConfig) -> None:

@@ -151,9 +151,8 @@ def _checkpointing(model: IMAGPose, inputs: dict[str, Tensor]) -> str | None:
     """Gradients by their norm and sum: a second set of them would take as much memory as the model."""
 
     def fingerprints() -> Tensor:
-        return torch.stack(
-            [torch.stack([p.grad.float().norm(), p.grad.float().sum().abs()]) for p in model.parameters()]
-        )
+        gradients = [(torch.zeros_like(p) if p.grad is None else p.grad).float() for p in model.parameters()]
+        return torch.stack([torch.stack([gradient.norm(), gradient.sum().abs()]) for gradient in gradients])
 
     plain = fingerprints()
     model.zero_grad(set_to_none=True)

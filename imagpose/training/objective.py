@@ -7,11 +7,11 @@ number, so that weights, averaged weights, optimiser and the step are all that a
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from diffusers import DDIMScheduler
-from torch import Tensor, nn
+from torch import Tensor
 
 from imagpose.canvas.training import EMPTY, CanvasBatch, CanvasPlan
 from imagpose.config import TrainGeneratorConfig
@@ -43,7 +43,7 @@ def noise_of_step(
 
 
 def squared_errors(
-    model: nn.Module, scheduler: DDIMScheduler, batch: CanvasBatch, noise: Tensor, timesteps: Tensor
+    model: Callable[..., Tensor], scheduler: DDIMScheduler, batch: CanvasBatch, noise: Tensor, timesteps: Tensor
 ) -> Tensor:
     """Squared error of the prediction, averaged over channels and weighted by view: (B, 1, 2h, 2w) float32."""
     noisy = scheduler.add_noise(batch.latents, noise, timesteps)
@@ -63,7 +63,12 @@ def squared_errors(
 
 
 def loss_sum(
-    model: nn.Module, scheduler: DDIMScheduler, weights: Tensor, batch: CanvasBatch, noise: Tensor, timesteps: Tensor
+    model: Callable[..., Tensor],
+    scheduler: DDIMScheduler,
+    weights: Tensor,
+    batch: CanvasBatch,
+    noise: Tensor,
+    timesteps: Tensor,
 ) -> Tensor:
     """Weighted squared error, summed over the batch's canvases and cells and averaged over channels.
 

@@ -65,7 +65,7 @@ def save_samples(
     for (first, *targets), images in zip(people, output.images, strict=True):
         real = pipeline.decode_views(source.latents([first, *targets], np.zeros(1, dtype=bool)))
         skeletons = [skeleton_picture(source.keypoints(image), source.view_size) for image in targets]
-        rows.append(SheetRow(sources=real[:1], skeletons=skeletons, generated=[*images[: len(targets)], *real[1:]]))
+        rows.append(SheetRow(sources=[real[0]], skeletons=skeletons, generated=[*images[: len(targets)], *real[1:]]))
     sheet = contact_sheet(rows)
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(sheet).save(path)

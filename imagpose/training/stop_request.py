@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
+from typing import cast
 
 import torch
 from torch import distributed
@@ -18,7 +19,8 @@ class StopRequest:
         self.event = threading.Event()
         several = distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
         # a group of its own on the CPU: asking through the GPUs' would make every step wait for the device
-        self.group = distributed.new_group(backend="gloo") if several else None
+        group = distributed.new_group(backend="gloo") if several else None
+        self.group = cast("distributed.ProcessGroup | None", group)  # of all processes, so none is left outside
 
     def agreed(self) -> bool:
         """Whether any process was asked to; a signal reaches them at different steps."""
@@ -30,7 +32,7 @@ class StopRequest:
 
 
 @contextmanager
-def stop_on_sigterm() -> Iterator[StopRequest]:
+def stop_on_sigterm() -> Generator[StopRequest, None, None]:
     """A request that SIGTERM makes, so that the step in hand is finished and saved before the process ends."""
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():  # signals can be handled there only

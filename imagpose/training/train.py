@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 
 from datasets.runtime import devices
 from datasets.runtime.checkpoints import Checkpoints
@@ -118,7 +118,7 @@ class Trainer:
         self.parts = {"model": self.model, "average": averaged, "optimizer": self.optimizer}
         self.checkpoints = Checkpoints(self.directory / SCRATCH, config.keep_checkpoints)
         self.step = int(self.checkpoints.restore(self.parts)["step"])
-        self.wrapped = self.accelerator.prepare_model(self.model)
+        self.wrapped: nn.Module = self.accelerator.prepare_model(self.model)
         self.network = torch.compile(self.wrapped) if config.compile else self.wrapped
 
     def _check_batch(self) -> None:
@@ -245,15 +245,15 @@ class Trainer:
 
     def _look(self, log: TrainingLog, done: bool) -> None:
         """Validation and pictures, when it is time; both with the averaged weights, in evaluation mode."""
-        measure = bool(self.asked) and (done or self.step % self.config.validation_every == 0)
+        measured = self.held_out if done or self.step % self.config.validation_every == 0 else None
         draw = done or self.step % self.config.sample_every == 0
-        if not (measure or draw):
+        if not (measured or draw):
             return
         with self._averaged():
             self.model.eval()
-            if measure:
+            if measured:
                 losses = validation_losses(
-                    self.model, self.scheduler, self.held_out, self.asked, self.accelerator, self.config.batch_size
+                    self.model, self.scheduler, measured, self.asked, self.accelerator, self.config.batch_size
                 )
                 logger.info("validation at step %d: loss %.4f", self.step, losses["loss"])
                 log.add_validation(self.step, losses)
@@ -267,7 +267,7 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
     @contextmanager
-    def _averaged(self) -> Iterator[None]:
+    def _averaged(self) -> Generator[None, None, None]:
         """The averaged weights in the model's place."""
         parameters = [p.detach() for p in self.model.parameters()]
         kept = [p.clone() for p in parameters] if self.average else []

@@ -13,7 +13,8 @@ import pandas as pd
 from datasets.runtime.atomic import write_text_atomically
 from datasets.runtime.errors import ArtifactError, InputError
 from datasets.runtime.manifests import manifest_of
-from reid.benchmark.statistics import METRICS, gains, per_query_metrics, statistics
+from reid.benchmark.gains import gains
+from reid.benchmark.statistics import METRICS, per_query_metrics, statistics
 from reid.benchmark.tables import markdown, plain_table
 from reid.config import ARMS, BenchmarkConfig, TrainReidConfig
 
@@ -38,17 +39,8 @@ def make_benchmark(config: BenchmarkConfig, directory: Path) -> dict[str, Any]:
         tuple(row[key] for key in RUN_KEYS): per_query_metrics(pd.read_parquet(Path(run) / "per_query.parquet"))
         for run, row in zip(results.folder, results.to_dict("records"), strict=True)
     }
-    gained = pd.concat(
-        gains(
-            results,
-            per_query,
-            baseline,
-            confidence=config.confidence,
-            resamples=config.resamples,
-            seed=config.seed,
-        )
-        for baseline in dict.fromkeys([config.baseline, *config.controls])
-    )
+    gained = gains(results, per_query, config)
+    _declared_were_run(gained, config)
     results = results[[*COLUMNS, *(name for name in results if name.startswith("reranked_"))]]
     results.to_parquet(directory / "results.parquet", index=False)
     results.to_csv(directory / "results.csv", index=False)
@@ -63,6 +55,19 @@ def make_benchmark(config: BenchmarkConfig, directory: Path) -> dict[str, Any]:
         "arms": sorted(set(results.arm)),
         "fractions": sorted(map(int, set(results.fraction))),
     }
+
+
+def _declared_were_run(gained: pd.DataFrame, config: BenchmarkConfig) -> None:
+    """Refuse a declared comparison that no run belongs to: leaving it out would make the others' bands too narrow."""
+    found = set(zip(gained["arm"], gained["baseline"], gained["fraction"], strict=True)) if len(gained) else set()
+    for item in config.comparisons:
+        for fraction in item.fractions or [None]:
+            if not any((arm, over) == (item.arm, item.over) and fraction in (None, at) for arm, over, at in found):
+                place = f" at {fraction} %" if fraction else ""
+                raise InputError(
+                    f"comparisons declare '{item.arm}' over '{item.over}'{place}, but no two runs of the same draw and "
+                    "seed are of these arms; run them, or declare what was run"
+                )
 
 
 def read_results(runs: Sequence[Path]) -> pd.DataFrame:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from reid.benchmark.intervals import FEW_PEOPLE, FEWEST_PEOPLE
 from reid.benchmark.statistics import METRICS
 from reid.config import BenchmarkConfig
 
@@ -99,7 +100,7 @@ def markdown(results: pd.DataFrame, table: pd.DataFrame, gained: pd.DataFrame, c
         rows = gained[gained.baseline == baseline] if len(gained) else gained
         if len(rows) or baseline == config.baseline:
             parts += [f"## Gain over `{baseline}`", *unequal_steps(results, baseline), gain_table(rows, baseline)]
-    parts += [gain_note(config), "## The papers' table", paper_table(), PAPER_NOTE]
+    parts += [gain_note(config, gained), "## The papers' table", paper_table(), PAPER_NOTE]
     return "\n\n".join(parts) + "\n"
 
 
@@ -190,37 +191,73 @@ def _interval_note(table: pd.DataFrame) -> str:
 
 
 def gain_table(gained: pd.DataFrame, baseline: str) -> str:
-    """Gains with both intervals, Rank-1 and mAP."""
+    """Gains with their intervals, Rank-1 and mAP."""
     if gained.empty:
         return f"No arm shares a draw and seed with `{baseline}`."
     names = {"rank1": "Rank-1", "map": "mAP"}
     rows = [
         [
             *(row.protocol, f"{row.fraction} %", row.arm, names[row.metric], percent(row.before), percent(row.after)),
-            *(signed_points(row.value), f"[{signed_points(row.low)}, {signed_points(row.high)}]"),
-            _runs_interval(row.draw_low, row.draw_high, row.unit),
-            *(row.pairs, percent(row.smallest_visible), percent(row.smallest_visible_runs)),
+            *(signed_points(row.value), bracketed(row.low, row.high), bracketed(row.band_low, row.band_high)),
+            *(bracketed(row.people_low, row.people_high), _runs_interval(row.runs_low, row.runs_high, row.unit)),
+            *(origin(row), f"{row.freedom:.1f}", row.pairs, percent(row.smallest_visible)),
         ]
         for row in gained[gained.metric.isin(names)].itertuples()
     ]
-    head = ["protocol", "fraction", "arm", "metric", baseline, "arm's", "gain"]
-    head += ["interval over identities", "interval over runs", "pairs of runs"]
-    head += ["smallest visible gain (identities)", "(runs)"]
+    head = ["protocol", "fraction", "arm", "metric", baseline, "arm's", "gain", "interval", "band"]
+    head += ["over people alone", "over runs alone", "variance from", "df", "pairs of runs", "smallest visible gain"]
     return markdown_table(head, rows)
 
 
-def gain_note(config: BenchmarkConfig) -> str:
+def gain_note(config: BenchmarkConfig, gained: pd.DataFrame) -> str:
     """How to read the gains."""
-    return (
-        f"Points. Interval over identities: paired bootstrap, {config.resamples} resamples of the test identities, "
-        f"{100 * config.confidence:.0f} %; it holds for these trained networks and other test people, not for another "
-        "draw or seed. Interval over runs: Student's, over draws, or over seeds where there is one draw. Smallest "
-        "visible gain: half an interval's width; a smaller true gain could not have been told from none."
+    units, people = (set(gained[name]) if len(gained) else set() for name in ("unit", "people"))
+    told = [
+        f"Points, {100 * config.confidence:.0f} %. Interval: over new draws of the images, new trainings and new test "
+        "people together (variances over draws and over people, their interplay counted once; Welch-Satterthwaite "
+        "degrees of freedom, df).",
+    ]
+    if units - {"draw"}:
+        told.append("With one draw it speaks of these images only; what other images would give is not known.")
+    if people and min(people) < FEW_PEOPLE:
+        told.append(
+            f"Only {min(people)} test people: fewer than {FEWEST_PEOPLE}, so no interval."
+            if min(people) < FEWEST_PEOPLE
+            else f"Only {min(people)} test people: intervals over them are Student's, not a bootstrap's."
+        )
+    return " ".join(told) + (
+        f" Band: holds for all {int(gained.family.max()) if len(gained) else 0} declared comparisons of a metric at "
+        "once (max-t); none for a comparison that was not declared. Over people alone: paired bootstrap, "
+        f"{config.resamples} resamples of the test people, for these trained networks. Over runs alone: Student's over "
+        "draws, or over seeds where there is one draw, for these people. Smallest visible gain: half the interval; a "
+        "smaller true gain could not have been told from none."
     )
 
 
+def bracketed(low: float, high: float) -> str:
+    """'[-1.2, +3.4]', or nothing for an unknown interval."""
+    return "" if math.isnan(low) else f"[{signed_points(low)}, {signed_points(high)}]"
+
+
+ORIGINS = ("draws", "seeds", "people", "interplay")
+"""Where a gain's variance comes from: columns ``variance_*`` of ``gains.parquet``."""
+
+
+def shares_of_variance(row: Any) -> dict[str, float]:
+    """Shares in [0, 1] of a gain's variance by origin; origins that the runs cannot tell are left out."""
+    parts = {name: float(getattr(row, f"variance_{name}")) for name in ORIGINS}
+    known = {name: value for name, value in parts.items() if not math.isnan(value)}
+    total = sum(known.values())
+    return {name: value / total for name, value in known.items()} if total > 0 else {}
+
+
+def origin(row: Any) -> str:
+    """'draws 12 %, people 88 %'."""
+    return ", ".join(f"{name} {100 * share:.0f} %" for name, share in shares_of_variance(row).items())
+
+
 def _runs_interval(low: float, high: float, unit: str) -> str:
-    return "" if math.isnan(low) else f"[{signed_points(low)}, {signed_points(high)}] over {unit}s"
+    return "" if math.isnan(low) else f"{bracketed(low, high)} over {unit}s"
 
 
 def paper_table() -> str:

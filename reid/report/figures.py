@@ -73,6 +73,8 @@ class Point:
     value: float
     low: float | None = None
     high: float | None = None
+    band: tuple[float, float] | None = None
+    """A wider interval, drawn as a thin line."""
     dots: Sequence[float] = ()
     """The single draws or seeds that `value` is the mean of."""
 
@@ -132,6 +134,8 @@ def gain_chart(title: str, points: Sequence[Point], name: str, span: tuple[float
             color = (GOOD if point.value > 0 else BAD) if certain else MUTED
             if point.low is not None and point.high is not None:
                 axes.plot([point.low, point.high], [row, row], color=color, linewidth=5, alpha=0.28)
+            if point.band is not None:
+                axes.plot(point.band, [row, row], color=color, linewidth=0.9)
             axes.plot(point.dots, [row + 0.17] * len(point.dots), color=color, marker="o", markersize=2.6, linestyle="")
             axes.plot(point.value, row, color=color, marker="o", markersize=7, linestyle="none")
             axes.annotate(
@@ -236,7 +240,14 @@ def identity_chart(title: str, gains: Sequence[float], name: str, caption: str, 
         axes.yaxis.set_major_formatter(_signed)
         axes.set_ylim(*span)
         axes.set_xlabel("test identities, best to worst", labelpad=9)
+        _count_in_corner(axes, 0.98, f"{(np.asarray(gains) > 0).sum()} win", GOOD)
+        _count_in_corner(axes, 0.87, f"{(np.asarray(gains) < 0).sum()} lose", BAD)
         return _chart(figure, name, title, f"{title}: {caption}", caption)
+
+
+def _count_in_corner(axes: Axes, height: float, text: str, color: str) -> None:
+    """How many, in the corner where sorted bars leave room."""
+    axes.text(0.99, height, text, transform=axes.transAxes, ha="right", va="top", color=color, fontweight="bold")
 
 
 def _panel(size: tuple[float, float] = PANEL) -> tuple[Figure, Axes]:

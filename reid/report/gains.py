@@ -6,8 +6,8 @@ baseline. Figures and intervals are those of the benchmark's ``gains.parquet``; 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from datasets.runtime.errors import ArtifactError
 from reid.benchmark.benchmark import arm_rank
 from reid.benchmark.statistics import units_of
+from reid.benchmark.tables import shares_of_variance
 from reid.report.data import points
 
 LONG, PRETRAINED = "real-long", "real-pretrained"
@@ -36,26 +38,31 @@ class Gain:
     value: float
     before: float = float("nan")
     after: float = float("nan")
+    interval: Interval | None = None
+    """Over new draws and new test people together; of these images only where there is one draw."""
+    band: Interval | None = None
+    """The same at the level at which the intervals of all declared comparisons hold together."""
     people: Interval | None = None
-    """Bootstrap over the test identities."""
+    """Over test people alone: for these trained networks."""
     runs: Interval | None = None
-    """Student's over draws, or over the seeds of the one draw."""
+    """Over draws alone, or over the seeds of the one draw: for these test people."""
     unit: str = "none"
-    """What `runs` is over: 'draw', 'seed' or 'none'."""
+    """What runs are counted by: 'draw', 'seed' (of the one draw) or 'none' (one run)."""
     units: int = 1
     """How many draws or seeds."""
-    smallest_visible: float | None = None
-    """Half the width of `interval`: a smaller true gain could not have been told from none."""
+    test_people: int = 0
+    declared: bool = True
+    family: int = 1
+    """How many comparisons were declared."""
+    freedom: float = float("nan")
+    """Degrees of freedom of `interval`."""
+    origins: Mapping[str, float] = field(default_factory=dict)
+    """Shares of the variance, in [0, 1]: draws, seeds, people, interplay."""
 
     @property
-    def interval(self) -> Interval | None:
-        """The one that decides whether a gain is shown: over draws where there are several, else over people."""
-        return self.runs if self.unit == "draw" and self.runs is not None else self.people
-
-    @property
-    def over(self) -> str:
+    def scope(self) -> str:
         """What `interval` is over."""
-        return self.runs_name if self.interval is self.runs and self.runs is not None else "the test identities"
+        return SCOPES[self.unit]
 
     @property
     def runs_name(self) -> str:
@@ -66,6 +73,25 @@ class Gain:
     def certain(self) -> bool:
         """Whether `interval` excludes zero."""
         return excludes_zero(self.interval)
+
+    @property
+    def smallest_visible(self) -> float | None:
+        """Half the width of `interval`: a smaller true gain could not have been told from none."""
+        return (self.interval[1] - self.interval[0]) / 2 if self.interval else None
+
+    @property
+    def stands(self) -> str:
+        """Where the gain (or loss) stands: 'alone and together', 'alone', or nowhere."""
+        if not self.certain:
+            return "no"
+        return "alone and together" if excludes_zero(self.band) else "alone"
+
+
+SCOPES = {
+    "draw": "new draws and new test people",
+    "seed": "new trainings and new test people, for these images",
+    "none": "new test people, for these images and trained networks",
+}
 
 
 def excludes_zero(interval: Interval | None) -> bool:
@@ -87,33 +113,42 @@ def main_arm(results: pd.DataFrame, baseline: str) -> str | None:
     return min(augmented, key=arm_rank, default=None)
 
 
-def read_gains(directory: Path, results: pd.DataFrame) -> list[Gain]:
-    """Every arm's gain in mAP and Rank-1 over the baseline and over each control, in points."""
+def read_gains(directory: Path) -> list[Gain]:
+    """Every arm's gain in mAP and Rank-1 over the baseline and over each control, in points.
+
+    Raises:
+        ArtifactError: the table is of an earlier version.
+    """
     table = pd.read_parquet(Path(directory) / "gains.parquet")
-    rows = table[table["metric"].isin(["map", "rank1"])].to_dict("records") if len(table) else []
-    gains = []
-    for row in rows:
-        people, runs = _interval(row["low"], row["high"]), _interval(row["draw_low"], row["draw_high"])
-        pairs = paired(results, row["protocol"], int(row["fraction"]), row["arm"], row["baseline"], row["metric"])
-        decisive = runs if row["unit"] == "draw" and runs else people
-        gains.append(
-            Gain(
-                protocol=row["protocol"],
-                fraction=int(row["fraction"]),
-                arm=row["arm"],
-                baseline=row["baseline"],
-                metric=row["metric"],
-                value=100 * row["value"],
-                before=row["before"],
-                after=row["after"],
-                people=people,
-                runs=runs,
-                unit=row["unit"],
-                units=len(units_of(pairs)[1]) if len(pairs) else 1,
-                smallest_visible=(decisive[1] - decisive[0]) / 2 if decisive else None,
-            )
-        )
-    return sorted(gains, key=lambda g: (g.protocol, arm_rank(g.baseline), g.fraction, arm_rank(g.arm), g.metric))
+    if len(table) and "band_low" not in table:
+        raise ArtifactError(f"{directory} has no 'band_low': it is of an earlier version; run 'reid benchmark' again")
+    rows = table[table["metric"].isin(["map", "rank1"])].itertuples() if len(table) else []
+    found = [_gain(row) for row in rows]
+    return sorted(found, key=lambda g: (g.protocol, arm_rank(g.baseline), g.fraction, arm_rank(g.arm), g.metric))
+
+
+def _gain(row: Any) -> Gain:
+    return Gain(
+        protocol=row.protocol,
+        fraction=int(row.fraction),
+        arm=row.arm,
+        baseline=row.baseline,
+        metric=row.metric,
+        value=100 * row.value,
+        before=row.before,
+        after=row.after,
+        interval=_interval(row.low, row.high),
+        band=_interval(row.band_low, row.band_high),
+        people=_interval(row.people_low, row.people_high),
+        runs=_interval(row.runs_low, row.runs_high),
+        unit=row.unit,
+        units=int(row.units),
+        test_people=int(row.people),
+        declared=bool(row.declared),
+        family=int(row.family),
+        freedom=float(row.freedom),
+        origins=shares_of_variance(row),
+    )
 
 
 def _interval(low: float, high: float) -> Interval | None:
@@ -214,12 +249,14 @@ def sign(gain: Gain) -> str:
 
 
 def intervals(gain: Gain, confidence: float) -> list[dict[str, str]]:
-    """Both intervals in words, the decisive one first."""
-    told = [(gain.runs_name, gain.runs), ("test people", gain.people)]
-    if gain.unit != "draw":
-        told.reverse()
+    """All intervals in words, the one that decides first."""
     level = f"{100 * confidence:g} % over"
-    return [{"name": f"{level} {name}", "value": spoken_interval(found)} for name, found in told if found is not None]
+    told = [(f"{level} {gain.scope}", gain.interval)]
+    if gain.declared and gain.family > 1:
+        told.append((f"all {gain.family} comparisons together", gain.band))
+    if gain.unit != "none":
+        told += [(f"{level} the {gain.runs_name} alone", gain.runs), (f"{level} test people alone", gain.people)]
+    return [{"name": name, "value": spoken_interval(found)} for name, found in told if found is not None]
 
 
 def gain_rows(comparison: Comparison) -> list[list[dict[str, str]]]:
@@ -227,29 +264,37 @@ def gain_rows(comparison: Comparison) -> list[list[dict[str, str]]]:
     groups = []
     for baseline in [comparison.reference, *comparison.controls]:
         first = {gain.fraction: gain for gain in comparison.against(baseline, "rank1")}
+        steps = comparison.steps(baseline)
         group = [
-            {
-                "fraction": f"{gain.fraction} %",
-                "over": baseline,
-                "sign": sign(gain),
-                "steps": f"{sum(comparison.steps(baseline)[gain.fraction]):,}",
-                "before": share(gain.before),
-                "after": share(gain.after),
-                "gain": points(gain.value),
-                "runs": spoken_interval(gain.runs) or "—",
-                "people": spoken_interval(gain.people) or "—",
-                "rank1": points(first[gain.fraction].value) if gain.fraction in first else "—",
-                "rank1_interval": spoken_interval(first[gain.fraction].interval) if gain.fraction in first else "",
-                "visible": f"{gain.smallest_visible:.1f}" if gain.smallest_visible is not None else "—",
-            }
+            _gain_row(gain, first.get(gain.fraction), sum(steps[gain.fraction]))
             for gain in comparison.against(baseline, "map")
         ]
         groups.append(group)
     return [group for group in groups if group]
 
 
+def _gain_row(gain: Gain, rank1: Gain | None, steps: int) -> dict[str, str]:
+    return {
+        "fraction": f"{gain.fraction} %",
+        "over": gain.baseline,
+        "sign": sign(gain),
+        "steps": f"{steps:,}",
+        "before": share(gain.before),
+        "after": share(gain.after),
+        "gain": points(gain.value),
+        "interval": spoken_interval(gain.interval) or "—",
+        "band": spoken_interval(gain.band) or "—",
+        "stands": gain.stands,
+        "runs": spoken_interval(gain.runs) or "—",
+        "people": spoken_interval(gain.people) or "—",
+        "rank1": points(rank1.value) if rank1 else "—",
+        "rank1_interval": spoken_interval(rank1.interval) if rank1 else "",
+        "visible": f"{gain.smallest_visible:.1f}" if gain.smallest_visible is not None else "—",
+    }
+
+
 def runs_heading(gains: Sequence[Gain]) -> str:
-    """Heading of the column of intervals over runs."""
+    """Heading of the column of intervals over runs alone."""
     names = list(dict.fromkeys(gain.runs_name for gain in gains if gain.runs is not None))
     return " / ".join(names)
 

@@ -3,65 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from reid.report.cases import cases, extremes, identity_checks, read_set, rejected, score_notes
+from reid.report.cases import cases, extremes, identity_checks, rejected, score_notes
+from reid.report.material import Material
 from reid.report.pictures import Picture, SourceImages, embed_file, overlay_pictures, read_json
-from reid.report.retrieval import retrieval_section
-
-if TYPE_CHECKING:
-    from reid.report.page import Material
+from reid.report.sets import GeneratedSet, first_draws
 
 ROWS_PER_SET = 3
 SHEET_HEIGHT = 900
 
 
-@dataclass(frozen=True, kw_only=True)
-class GeneratedSet:
-    """A finished `imagpose synthesize` artifact."""
-
-    directory: Path
-    manifest: dict[str, Any]
-
-    @property
-    def fraction(self) -> int:
-        """Percent of the real images it was made from."""
-        return int(self.manifest["config"].get("fraction") or 100)
-
-    @property
-    def draw(self) -> int:
-        """Which draw of the subset."""
-        return int(self.manifest["config"].get("draw") or 0)
-
-    @property
-    def title(self) -> str:
-        """For headings."""
-        return f"{self.fraction} % of the real images"
-
-    @property
-    def note(self) -> str:
-        """What the generator has seen of these people."""
-        seen = self.manifest.get("summary", {}).get("generator_fraction", self.fraction)
-        if seen == self.fraction:
-            return "generator trained on this subset"
-        return f"generator trained on {'the full training split' if seen in (None, 100) else f'{seen} %'}"
-
-    @cached_property
-    def table(self) -> pd.DataFrame:
-        """Its images."""
-        return read_set(self.directory)
-
-
 def pictures_section(material: Material) -> dict[str, Any]:
     """Skeletons, generated rows, cases, contact sheets, counts, ranked lists."""
     config = material.config
-    images = SourceImages(config.images) if config.images is not None else None
+    images = material.images
     overlays, overlays_missing = [], "Skeleton overlays need the image index and the poses (fields ‘images’, ‘poses’)."
     if images is not None and config.poses is not None:
         overlays = overlay_pictures(images, config.poses)
@@ -82,15 +42,7 @@ def pictures_section(material: Material) -> dict[str, Any]:
         "counts": counts,
         "checked": any(row["checked"] for row in counts),
         "several_draws": len({s.draw for s in material.sets}) > 1,
-    } | retrieval_section(material, images)
-
-
-def first_draws(sets: Sequence[GeneratedSet]) -> list[GeneratedSet]:
-    """The first set of each fraction: a page with the pictures of every draw would be read by nobody."""
-    found: dict[int, GeneratedSet] = {}
-    for item in sets:
-        found.setdefault(item.fraction, item)
-    return list(found.values())
+    }
 
 
 def contact_sheets(sets: Sequence[GeneratedSet]) -> list[dict[str, Any]]:

@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache, cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -18,14 +16,18 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from datasets.runtime.manifests import is_complete, manifest_of
+from datasets.runtime.manifests import manifest_of
 from reid.config import ReportConfig
 from reid.report import text as report_text
 from reid.report.cards import read_card
-from reid.report.data import Arms, Run, costs, points, read_results, read_runs, read_statistics, with_ancestors
-from reid.report.gains import Comparison, Gain, gain_cards, gain_rows, main_arm, read_gains, runs_heading
-from reid.report.generated import GeneratedSet, pictures_section
+from reid.report.data import costs, points, read_statistics
+from reid.report.gains import gain_cards, gain_rows, runs_heading
+from reid.report.generated import pictures_section
 from reid.report.headline import headline
+from reid.report.material import Material
+from reid.report.people import people_section
+from reid.report.plan import plan_section
+from reid.report.retrieval import retrieval_section
 from reid.report.sections import ranking_section, training_section
 from reid.report.tables import arms_table, result_charts
 
@@ -44,96 +46,6 @@ SECTIONS = (
     ("protocol", "Protocol"),
     ("again", "Make it again"),
 )
-
-
-@dataclass
-class Material:
-    """Everything the page is made from, read once."""
-
-    config: ReportConfig
-
-    @cached_property
-    def results(self) -> pd.DataFrame:
-        """One row a run."""
-        return read_results(self.config.benchmark)
-
-    @cached_property
-    def runs(self) -> list[Run]:
-        """The re-ID runs."""
-        return read_runs(self.config.runs)
-
-    @cached_property
-    def runs_by_fraction(self) -> dict[int, list[Run]]:
-        """The runs of the headline's protocol."""
-        groups: dict[int, list[Run]] = {}
-        for run in self.runs:
-            if run.protocol == self.protocol:
-                groups.setdefault(run.fraction, []).append(run)
-        return dict(sorted(groups.items()))
-
-    @cached_property
-    def benchmark_config(self) -> dict[str, Any]:
-        """Baseline, confidence, resamples."""
-        return manifest_of(self.config.benchmark, "benchmark")["config"]
-
-    @cached_property
-    def baseline(self) -> str:
-        """The arm that the benchmark counts gains from."""
-        return self.benchmark_config.get("baseline", "real")
-
-    @cached_property
-    def protocol(self) -> str:
-        """The protocol of the headline: leak-free where there is one."""
-        return "leak-free" if "leak-free" in set(self.results["protocol"]) else str(self.results["protocol"].iloc[0])
-
-    @cached_property
-    def arm(self) -> str | None:
-        """The arm of the headline."""
-        return main_arm(self.results, self.baseline)
-
-    @cached_property
-    def arms(self) -> Arms:
-        """Names and colours."""
-        return Arms(list(self.results["arm"].unique()))
-
-    @cached_property
-    def comparison(self) -> Comparison:
-        """The headline's arm and whom it is held against."""
-        gains: list[Gain] = read_gains(self.config.benchmark, self.results)
-        return Comparison(
-            results=self.results, gains=gains, protocol=self.protocol, arm=self.arm, baseline=self.baseline
-        )
-
-    @cached_property
-    def images_manifest(self) -> dict[str, Any] | None:
-        """Manifest of the image index."""
-        return manifest_of(self.config.images) if self.config.images is not None else None
-
-    @property
-    def rendered(self) -> bool:
-        """Whether the data set was rendered by this project and not photographed."""
-        root = (self.images_manifest or {}).get("config", {}).get("root")
-        return bool(root) and is_complete(Path(root)) and manifest_of(Path(root))["stage"] == "miniature"
-
-    @staticmethod
-    @cache
-    def manifest(folder: Path) -> dict[str, Any]:
-        """Manifest of an artifact."""
-        return manifest_of(folder)
-
-    @cached_property
-    def manifests(self) -> list[dict[str, Any]]:
-        """Manifests of every artifact handed in and of what they were made from, by the time they were begun."""
-        config = self.config
-        single = [path for path in (config.images, config.poses) if path is not None]
-        folders = [*config.stages, *single, *config.generators, *config.synthetic, *config.runs, config.benchmark]
-        return with_ancestors(folders, Path(config.benchmark).resolve().parent.parent)
-
-    @cached_property
-    def sets(self) -> list[GeneratedSet]:
-        """The generated sets, by fraction."""
-        sets = [GeneratedSet(directory=Path(d), manifest=manifest_of(d, "synthesize")) for d in self.config.synthetic]
-        return sorted(sets, key=lambda item: (item.fraction, item.draw, item.manifest["key"]))
 
 
 def make_report(config: ReportConfig, directory: Path) -> dict[str, Any]:
@@ -158,12 +70,10 @@ def make_report(config: ReportConfig, directory: Path) -> dict[str, Any]:
 
 def page_context(material: Material) -> dict[str, Any]:
     """All that the templates show."""
-    config, results = material.config, material.results
-    confidence = float(material.benchmark_config.get("confidence", 0.95))
+    config, results, confidence = material.config, material.results, material.confidence
     statistics, comparison = read_statistics(config.benchmark), material.comparison
-    parts: list[Callable[[Material], dict[str, Any]]] = [ranking_section, pictures_section, training_section]
     context: dict[str, Any] = {}
-    for part in parts:
+    for part in PARTS:
         context |= part(material)
     return context | {
         "title": config.title,
@@ -183,7 +93,7 @@ def page_context(material: Material) -> dict[str, Any]:
         "set_up": report_text.set_up(results),
         "gain_rows": gain_rows(comparison),
         "gain_runs": runs_heading(comparison.gains),
-        "gain_caption": report_text.gain_caption(confidence),
+        "gain_caption": report_text.gain_caption(confidence, next((g.unit for g in comparison.gains), "none")),
         "table": arms_table(comparison, material.arms),
         "several_protocols": results["protocol"].nunique() > 1,
         "table_caption": report_text.table_caption(results, comparison, confidence),
@@ -203,6 +113,15 @@ def page_context(material: Material) -> dict[str, Any]:
     }
 
 
+PARTS: tuple[Callable[[Material], dict[str, Any]], ...] = (
+    plan_section,
+    ranking_section,
+    people_section,
+    pictures_section,
+    retrieval_section,
+    training_section,
+)
+"""What makes the sections' material."""
 OPTIONAL = ("runs", "generators", "synthetic", "images", "poses", "model_cards", "resolved", "commands")
 """Fields without which something is missing from the page."""
 

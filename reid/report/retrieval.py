@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from reid.report.data import Run, per_query, points
+from reid.report.material import Material
 from reid.report.pictures import SourceImages, ranked_pictures
 
-if TYPE_CHECKING:
-    from reid.report.page import Material
 
-
-def retrieval_section(material: Material, images: SourceImages | None) -> dict[str, Any]:
+def retrieval_section(material: Material) -> dict[str, Any]:
     """The same queries ranked by the baseline and by the network that also saw synthetic images."""
+    images = material.images
     nothing = {"retrievals": [], "retrieval_lead": ""}
     if images is None:
         return nothing | {"retrieval_missing": "Ranked lists need the image index (field ‘images’)."}

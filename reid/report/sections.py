@@ -1,43 +1,32 @@
-"""The report's sections of curves: ranking, gains by identity, training."""
+"""The report's sections of curves: ranking and training."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from reid.report.data import Run, per_query, points, read_log
-from reid.report.figures import Chart, cmc_chart, identity_chart, loss_chart
-from reid.report.text import identity_caption
-
-if TYPE_CHECKING:
-    from reid.report.page import Material
+from reid.report.data import Run, per_query, read_log
+from reid.report.figures import Chart, cmc_chart, loss_chart
+from reid.report.material import Material
 
 MOST_RANK = 20
 
-# --- who profits ------------------------------------------------------------------------------------------------------
+# --- ranking ---------------------------------------------------------------------------------------------------------
 
 
 def ranking_section(material: Material) -> dict[str, Any]:
-    """CMC curves and per-identity gains by fraction, from the runs' per-query results."""
+    """CMC curves by fraction, from the runs' per-query results."""
     curves: dict[int, dict[str, tuple[np.ndarray, int]]] = {}
-    gains: dict[int, pd.Series] = {}
     for fraction, runs in material.runs_by_fraction.items():
         for arm in material.arms.names:
             found = [curve for curve in (cmc_curve(run) for run in runs if run.arm == arm) if curve is not None]
             if found:
                 curves.setdefault(fraction, {})[arm] = (np.mean(found, axis=0), material.arms.color(arm))
-        pair = [[run for run in runs if run.arm == name] for name in (material.comparison.reference, material.arm)]
-        if len(changed := identity_gains(*pair)):
-            gains[fraction] = changed
-    return {
-        "cmc_charts": _cmc_charts(curves),
-        "identity_charts": _identity_charts(gains),
-        "identity_caption": identity_caption(material.comparison),
-    }
+    return {"cmc_charts": _cmc_charts(curves)}
 
 
 def _cmc_charts(curves: dict[int, dict[str, tuple[np.ndarray, int]]]) -> list[Chart]:
@@ -54,36 +43,6 @@ def cmc_curve(run: Run, longest: int = MOST_RANK) -> np.ndarray | None:
     """Share of the matched queries with a right answer among the first 1 ... `longest`."""
     first = per_query(run)["first_rank"].to_numpy()
     return (first[None, :] <= np.arange(1, longest + 1)[:, None]).mean(1) if len(first) else None
-
-
-def identity_gains(before: Sequence[Run], after: Sequence[Run]) -> pd.Series:
-    """Change of each test identity's mean AP, in points, over the draws and seeds that two arms share."""
-    common = {(run.draw, run.seed) for run in before} & {(run.draw, run.seed) for run in after}
-    tables = [[per_query(run) for run in runs if (run.draw, run.seed) in common] for runs in (before, after)]
-    means = [
-        pd.concat(found).groupby("pid")["ap"].mean() if any(map(len, found)) else pd.Series(dtype=float)
-        for found in tables
-    ]
-    return (100 * (means[1] - means[0])).dropna()
-
-
-def _identity_charts(gains: dict[int, pd.Series]) -> list[Chart]:
-    """One a fraction, all on one scale."""
-    ends = [float(value) for found in gains.values() for value in (found.min(), found.max())]
-    low, high = min([0.0, *ends]), max([0.0, *ends])
-    span = (low - 0.05 * (high - low) - 1, high + 0.05 * (high - low) + 1)
-    return [
-        identity_chart(
-            f"{fraction} % of the real images", found.to_list(), f"identities-{fraction}", _identity_words(found), span
-        )
-        for fraction, found in gains.items()
-    ]
-
-
-def _identity_words(gains: pd.Series) -> str:
-    shown = gains.round(1)
-    up, down = int((shown > 0).sum()), int((shown < 0).sum())
-    return f"{up} of {len(gains)} gain, {down} lose; the median is {points(float(gains.median()))} points."
 
 
 # --- training ---------------------------------------------------------------------------------------------------------

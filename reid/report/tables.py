@@ -17,7 +17,7 @@ METRICS = {"rank1": "Rank-1", "map": "mAP"}
 
 
 def result_charts(statistics: pd.DataFrame, arms: Arms, comparison: Comparison) -> list[Chart]:
-    """mAP and Rank-1 by fraction for every arm of the headline's protocol, and the gains over each opponent."""
+    """Rank-1 and mAP by fraction for every arm of the headline's protocol, and the gains over each opponent."""
     chosen = statistics[statistics["protocol"] == comparison.protocol]
     results = comparison.results[comparison.results["protocol"] == comparison.protocol]
     charts = []
@@ -43,7 +43,7 @@ def gain_charts(comparison: Comparison) -> list[Chart]:
     for baseline in [comparison.reference, *comparison.controls]:
         if rows := [_gain_point(comparison, gain) for gain in comparison.against(baseline, "map")]:
             found[baseline] = rows
-    ends = [value for rows in found.values() for p in rows for value in (p.value, p.low, p.high, *p.dots)]
+    ends = [v for rows in found.values() for p in rows for v in (p.value, p.low, p.high, *(p.band or ()), *p.dots)]
     ends = [0.0, *(value for value in ends if value is not None)]
     margin = 0.08 * (max(ends) - min(ends)) or 1.0
     span = (min(ends) - margin, max(ends) + margin)
@@ -53,7 +53,7 @@ def gain_charts(comparison: Comparison) -> list[Chart]:
 def _gain_point(comparison: Comparison, gain: Gain) -> Point:
     low, high = gain.interval or (None, None)
     single = paired(comparison.results, gain.protocol, gain.fraction, gain.arm, gain.baseline, gain.metric)
-    return Point(x=gain.fraction, value=gain.value, low=low, high=high, dots=dots(single))
+    return Point(x=gain.fraction, value=gain.value, low=low, high=high, band=gain.band, dots=dots(single))
 
 
 def _points(rows: pd.DataFrame, results: pd.DataFrame) -> list[Point]:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from reid.benchmark.tables import PAPER_FRACTIONS, PAPER_NOTE, PAPER_TABLE_4
 from reid.report.data import Arms, enumeration
-from reid.report.gains import LONG, PRETRAINED, Comparison
+from reid.report.gains import LONG, PRETRAINED, SCOPES, Comparison
 
 
 def result_lead(results: pd.DataFrame) -> str:
@@ -51,8 +51,8 @@ WORDS = (
     ("Gain", "the difference of two such figures, in percentage points."),
     (
         "Interval",
-        "where the true difference lies with the stated probability, if only what it is “over” were left to "
-        "chance; one that includes zero shows neither gain nor loss.",
+        "a range made so that it holds the true difference in the stated share of studies, if what it is “over” were "
+        "drawn anew; one that includes zero shows neither gain nor loss.",
     ),
     ("Draw", "which real images are in the 20 % (40 %, ...) subset."),
     ("Seed", "the random start of a training."),
@@ -66,16 +66,18 @@ def result_caption(statistics: pd.DataFrame, confidence: float) -> str:
     text = "Dots and squares are means; a gain is coloured only where its interval excludes zero. "
     if "draw" in units:
         text += (
-            f"Pale bars: {level} over the draws of the subset; small dots: the single draws. Arms share their draws, "
-            "so overlapping bars on the left can go with a certain gain on the right."
+            f"Pale bars on the left: {level} over the draws of the subset, for these test people; small dots: the "
+            "single draws. On the right: over new draws and new test people together, the thin line for all "
+            "comparisons at once. Arms share draws and people, so overlapping bars on the left can go with a certain "
+            "gain on the right."
         )
     elif "seed" in units:
         text += (
             f"Pale bars on the left: {level} over the seeds of one draw; small dots: the single seeds. On the right: "
-            "over the test identities (paired bootstrap)."
+            "over new trainings and new test people, for these images."
         )
     else:
-        text += f"Pale bars on the right: {level} from drawing the test identities anew (paired bootstrap)."
+        text += f"Pale bars on the right: {level} over new test people, for these images and these trained networks."
     return text
 
 
@@ -141,14 +143,29 @@ def protocol(
         (
             "Gains and intervals.",
             f"A gain is counted in percentage points over “{comparison.reference}” (or the arm "
-            "named) of the same fraction, draw and seed. Intervals over draws are Student’s "
-            f"({level}; the seeds of a draw are averaged first); those over test identities are a paired bootstrap "
-            f"({benchmark.get('resamples', '?')} resamples of people, not of queries): they hold for these trained "
-            "networks and other test people, not for another subset or another training. No correction is made for "
-            "looking at several fractions and opponents.",
+            f"named) of the same fraction, draw and seed; seeds of a draw are averaged first. Its {level} interval "
+            "takes another laboratory’s place, which draws other images, trains anew and tests on other people: the "
+            "variances over draws and over test people are added, with their interplay counted once (two-way random "
+            "effects; jackknife over people; Welch-Satterthwaite degrees of freedom). The intervals over draws alone "
+            "(Student’s) and over test people alone (bootstrap of people with all of their queries, "
+            f"{benchmark.get('resamples', '?')} resamples) hold for these people, or for these trained networks.",
+        ),
+        (
+            "Several comparisons.",
+            f"{_declared(comparison, benchmark)} The band of each is wide enough that all of them hold at once in "
+            f"{level} of such studies (max-t). A gain that stands “alone and together” does so under its own interval "
+            "and under the band.",
         ),
     ]
     return told
+
+
+def _declared(comparison: Comparison, benchmark: dict[str, Any]) -> str:
+    family = max((gain.family for gain in comparison.gains), default=0)
+    named = [f"{item['arm']} over {item['over']}" for item in benchmark.get("comparisons", [])]
+    if not named:
+        return f"None was declared before the run, so all {family} gains of the table count."
+    return f"Declared before the run: {enumeration(list(dict.fromkeys(named)))}, {family} comparisons in all."
 
 
 def _synthesis(results: pd.DataFrame, synthesis: Sequence[dict[str, Any]]) -> str:
@@ -226,14 +243,30 @@ STARTS = {
 }
 
 
-def gain_caption(confidence: float) -> str:
+def gain_caption(confidence: float, unit: str) -> str:
     """How to read the table of gains."""
     return (
-        f"mAP in percent, gains in points, brackets and columns of intervals: {100 * confidence:g} %. Over test "
-        "identities: paired bootstrap, for these trained networks and other test people. Smallest visible: half the "
-        "width of the interval that decides (over draws where there are several); a smaller true gain could not have "
-        "been told from none."
+        f"mAP in percent, gains in points, {100 * confidence:g} % intervals: over {SCOPES[unit]}. Together: the band "
+        "that holds for all declared comparisons at once. Stands: whether the gain or loss excludes zero alone, and in "
+        "the band. Over test people alone: for these trained networks. Smallest visible: half the interval; a smaller "
+        "true gain could not have been told from none."
     )
+
+
+def plan_caption(unit: str, gain: float, power: float) -> str:
+    """How to read the table of where the uncertainty comes from."""
+    text = (
+        "± is half the interval, in points of mAP. Percentages say where its variance comes from: another draw of the "
+        "images, another seed of the training, other test people, and the interplay (one training’s luck with one "
+        "person, which more of either shrinks); df are its degrees of freedom. To halve it: so many draws, seeds a "
+        "draw or test people, the rest unchanged; — means not by these alone, or not known. The last column: how many "
+        f"draws find a true gain of {gain:g} point in {100 * power:g} % of such studies. The variances are themselves "
+        "estimates from few runs, so take the numbers for their size. python -m reid plan-runs tells the same of any "
+        "earlier table."
+    )
+    if unit != "draw":
+        text += " With one draw nothing is known of other images: run at least two to plan them."
+    return text
 
 
 def table_caption(results: pd.DataFrame, comparison: Comparison, confidence: float) -> str:
@@ -241,7 +274,7 @@ def table_caption(results: pd.DataFrame, comparison: Comparison, confidence: flo
     text = "Figures in percent, gains in points; the best mAP of each share in bold."
     if len(results.groupby(["protocol", "fraction", "arm"])) < len(results):
         text += " ± is the standard deviation over the runs of an arm (draws and seeds)."
-    over = next((gain.over for gain in comparison.headline), "the test identities")
+    over = next((gain.scope for gain in comparison.headline), SCOPES["none"])
     return text + (
         f" In brackets: {100 * confidence:g} % interval over {over}. Real, Synthetic: images in the training set. "
         "Steps: optimisation steps, with those of a run that an arm goes on from."

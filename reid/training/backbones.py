@@ -17,8 +17,8 @@ class BackboneLibrary:
     name: str
     """LIBRARY."""
     build: str
-    """``module:function``; called with NAME, it returns a torch module from (B, 3, H, W) to (B, D) that has the
-    attribute `num_features` (D). It raises `InputError` for a name that it does not know."""
+    """``module:function``; called with NAME, it returns a torch module from (B, 3, H, W) to (B, D), or raises
+    `InputError` for a name that it does not know."""
 
 
 LIBRARIES: Registry[BackboneLibrary] = Registry(
