@@ -1,8 +1,8 @@
 """The stage ``extract-poses``: skeletons of an index's images, found by a network, part by part in several processes.
 
 A part is a fixed run of the index's images; its table appears in the working folder only when it is whole, so an
-interrupted stage goes on with the next part and ends with the same bytes. Images that an earlier artifact in the same
-store has looked at with the same backend, weights and settings are not looked at again.
+interrupted stage resumes with the next part and ends with the same bytes. Images that an earlier artifact in the same
+store has processed with the same backend, weights and settings are taken over from it.
 """
 
 from __future__ import annotations

@@ -109,12 +109,12 @@ def _disk_full_explained(directory: Path) -> Generator[None]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise InputError(
-            f"no space left while making {directory} ({error.strerror}); free some and run again, it goes on from there"
+            f"no space left while making {directory} ({error.strerror}); free some and run again: it resumes there"
         ) from error
 
 
 def _join(directory: Path, key: str, work: Callable[[Path], object]) -> None:
-    """Work along in the working folder that the first process of a torchrun has opened."""
+    """Run the stage in the working folder that the first process of a torchrun has opened."""
     note = partial_directory(directory) / ".key"
     deadline = time.monotonic() + SECONDS_TO_JOIN
     while not (note.is_file() and note.read_text() == key):

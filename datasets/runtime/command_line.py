@@ -188,7 +188,7 @@ def _split_own_options(arguments: Sequence[str]) -> tuple[dict[str, Any], list[s
 
 def read_config(config_class: type[BaseModel], file: Path) -> Any:
     """A config from its JSON file."""
-    if file.exists() and not file.is_file():  # a pipe or a device would be read for ever
+    if file.exists() and not file.is_file():  # a pipe or a device would never end
         raise InputError(f"--config {file}: is not a file")
     try:
         return config_class.model_validate_json(file.read_text())

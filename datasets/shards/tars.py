@@ -72,7 +72,7 @@ def read_samples(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
                 yield key, members
                 members = {}
             elif kind in members:
-                raise _damaged(path, offset, f"'{name}' stands there twice")
+                raise _damaged(path, offset, f"'{name}' occurs twice")
             key = base
             members[kind] = content
             offset += BLOCK + size + padding
@@ -102,7 +102,7 @@ def locate_samples(path: Path, read: Collection[str]) -> Iterator[tuple[str, dic
                 yield key, places, contents
                 places, contents = {}, {}
             elif kind in places:
-                raise _damaged(path, offset, f"'{name}' stands there twice")
+                raise _damaged(path, offset, f"'{name}' occurs twice")
             key = base
             places[kind] = place
             if kind in read:

@@ -2,7 +2,7 @@
 
 A sample is ``key.jpg`` (the source's bytes, never re-encoded) and ``key.json``. Samples are sorted by identity and key;
 an identity never spans two shards, so a reader of any shard sees whole persons. A shard appears under its name only
-when it is whole; an interrupted run goes on with the next one, and a shard that an earlier artifact beside this one
+when it is whole; an interrupted run resumes with the next one, and a shard that an earlier artifact beside this one
 already holds is copied from there.
 
 Where a shard ends is decided by the identities themselves (`shard_ends`), not by counting from the first: images that

@@ -63,7 +63,7 @@ class ImageSource:
         self.archive: zipfile.ZipFile | None = None
         if self.root.is_dir():
             return
-        if self.root.exists() and not self.root.is_file():  # a pipe or a device would be read for ever
+        if self.root.exists() and not self.root.is_file():  # a pipe or a device would never end
             raise DatasetLayoutError(f"{root} is neither a folder nor a file; give the unpacked data set or its zip")
         try:
             self.archive = zipfile.ZipFile(self.root)

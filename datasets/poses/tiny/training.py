@@ -1,6 +1,6 @@
 """Trains the small pose network on crops with known skeletons, real or rendered (stage ``train-pose``).
 
-Every random choice of a step comes from the seed and the step's number, so an interrupted training goes on as if it had
+Every random choice of a step comes from the seed and the step's number, so an interrupted training resumes as if it had
 never stopped. The learning rate is constant until the last part of the run, and a running mean of the weights is what
 is measured and saved, so the network that lies in the working folder in the middle of a run is usable too.
 """
