@@ -12,14 +12,19 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from datasets.runtime.config import Artifact, Config, Role, SourceFile, SourceTree, StageConfig
+from datasets.runtime.config import (
+    Artifact,
+    Config,
+    Device,
+    Percent,
+    Probability,
+    Role,
+    SourceFile,
+    SourceTree,
+    StageConfig,
+)
 from datasets.runtime.precision import Precision
 from reid.training.backbones import check_backbone
-
-Percent = Annotated[int, Field(gt=0, le=100)]
-"""A share in percent, as everywhere in this project: 20, not 0.2."""
-Probability = Annotated[float, Field(ge=0, le=1)]
-Device = Annotated[str, Role.RUNTIME]
 
 
 class NetworkConfig(Config):
