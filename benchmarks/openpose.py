@@ -149,9 +149,10 @@ def decoding(rounds: int) -> tuple[dict[str, float], dict[str, bool]]:
 
 def tiny_images_per_s(rounds: int) -> int | None:
     """Crops a second of the built-in small network on one core, from decoded arrays; None without its weights."""
-    if not OPENPOSE_TINY.weights.is_file():
+    weights = OPENPOSE_TINY.weights
+    if weights is None or not weights.is_file():
         return None
-    estimator, images = TinyPoseEstimator(OPENPOSE_TINY.weights), crops(512)
+    estimator, images = TinyPoseEstimator(weights), crops(512)
     estimator.estimate(images[:64])
     return round(1 / best(lambda: estimator.estimate(images), len(images), rounds))
 

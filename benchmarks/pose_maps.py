@@ -14,8 +14,8 @@ import torch
 
 from datasets.miniature.appearance import sample_appearance
 from datasets.miniature.body import pose_skeleton, skeleton_joints, turn_about_y
+from datasets.miniature.cameras import CAMERAS
 from datasets.miniature.figures import sample_motion
-from datasets.miniature.scenes import CAMERAS
 from datasets.poses.openpose.decoding import PAF_CHANNELS, PAF_LIMBS
 from datasets.poses.skeleton import JOINT_COUNT, missing_keypoints
 

@@ -13,6 +13,7 @@ from datasets.runtime.lazy import load_name
 MAKERS = {
     "index": "datasets.sources.index:make_index",
     "import-poses": "datasets.poses.table:make_imported_poses",
+    "extract-poses": "datasets.poses.extract:make_extracted_poses",
     "select-subsets": "datasets.sources.subsets:make_subsets",
     "write-shards": "datasets.shards.write:make_shards",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,25 +22,18 @@ from datasets.shards.config import WriteShardsConfig
 from datasets.shards.tars import read_samples
 from datasets.sources.config import IndexConfig
 from datasets.sources.files import ImageSource, Listing, image_record
+from datasets.sources.index import read_index
 from datasets.sources.layouts import LAYOUTS, Layout
-from tests.small_sets import make
+from tests.small_sets import jpeg, make
 
-EXTENSION = """
-from datasets.sources.files import Listing, image_record
-from datasets.sources.layouts import LAYOUTS, Layout
+REPOSITORY = Path(__file__).resolve().parent.parent
 
 
-def list_images(source):
-    rows = []
-    for entry in source.entries():
-        person, _, number = entry.path.removesuffix(".jpg").partition("-")
-        parsed = {"pid": int(person), "camid": 1, "sequence": 0, "frame": int(number), "role": "person"}
-        rows.append(image_record(entry, "train", parsed, ""))
-    return Listing(rows, [])
-
-
-LAYOUTS.register(Layout(name="shop", title="Our shop", expected="expected 12-000451.jpg", list_images=list_images))
-"""
+def example_of_the_docs() -> str:
+    """The layout that docs/extending.md adds, as it is printed there."""
+    page = (REPOSITORY / "docs" / "extending.md").read_text()
+    (example,) = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "LAYOUTS.register" in block]
+    return example
 
 
 class Nobody:
@@ -101,20 +95,25 @@ def test_a_layout_and_a_pose_backend_from_outside_work_from_the_index_to_the_sha
     assert [key for key, _ in read_samples(shards / "train-00000.tar")] == ["1-0", "1-1", "2-2", "2-3"]
 
 
-def test_a_command_knows_the_layout_of_an_extension_named_in_the_environment(tmp_path):
-    (tmp_path / "shop_layout.py").write_text(EXTENSION)
-    root = Path(__file__).resolve().parent.parent
-    command = [sys.executable, "-m", "datasets", "index", "--root", str(photograph_shop(tmp_path / "shop"))]
-    command += ["--layout", "shop", "--workers", "1", "--store", str(tmp_path / "store")]
-    environment = {"PATH": "", "PYTHONPATH": f"{root}:{tmp_path}"}
-    refused = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+def test_the_layout_that_the_docs_add_is_known_to_every_command_by_the_environment(tmp_path):
+    (tmp_path / "shop_layout.py").write_text(example_of_the_docs())
+    for number, image in enumerate(["train/visitor-12/cam3-000451.jpg", "gallery/visitor-7/cam1-000020.jpg"]):
+        (tmp_path / "shop" / image).parent.mkdir(parents=True)
+        (tmp_path / "shop" / image).write_bytes(jpeg(number))
+    command = [sys.executable, "-m", "datasets", "index", "--root", str(tmp_path / "shop"), "--layout", "shop"]
+    command += ["--workers", "1", "--store", str(tmp_path / "store")]
+    environment = {"PATH": "", "PYTHONPATH": f"{REPOSITORY}:{tmp_path}"}
+    refused = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert refused.returncode == 2
     assert "layout: 'shop' is no layout; known: 'market1501', 'deepfashion', 'table'" in refused.stderr
-    done = subprocess.run(
-        command, cwd=root, env={**environment, EXTENSIONS: "shop_layout"}, capture_output=True, text=True
-    )
+    environment[EXTENSIONS] = "shop_layout"
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert manifest_of(Path(done.stdout.strip()), "index")["summary"]["files"] == 4
+    images = read_index(Path(done.stdout.strip()))
+    assert images[["key", "split", "pid", "camid", "frame"]].to_numpy().tolist() == [
+        ["7_1_20", "gallery", 7, 1, 20],
+        ["12_3_451", "train", 12, 3, 451],
+    ]
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from datasets.miniature.figures import (
     sample_shot,
     studio_shot,
 )
+from datasets.miniature.plan import plan_market
 from datasets.miniature.scenes import OCCLUDERS
 
 MARKET_NAME = re.compile(r"(-1|\d{4})_c([1-6])s([1-6])_(\d{6})_(\d{2})\.jpg")
@@ -140,7 +141,7 @@ def test_same_seed_gives_same_bytes_for_any_number_of_workers(market, tmp_path):
 
 
 def test_another_seed_draws_other_people():
-    first, second = (miniature.plan_market(make_config(seed=seed)) for seed in (0, 1))
+    first, second = (plan_market(make_config(seed=seed)) for seed in (0, 1))
     assert not {p.identity_seed for p in first} & {p.identity_seed for p in second}
     people = {
         json.dumps(dataclasses.asdict(sample_appearance(np.random.default_rng(p.identity_seed))))
@@ -173,7 +174,7 @@ def test_one_query_per_camera_and_a_match_in_another_camera(market):
 
 
 def test_everyone_is_seen_by_two_cameras_and_pictures_per_person_vary_as_in_market():
-    pictures = miniature.plan_market(make_config(train_identities=300, test_identities=30, images_per_identity=17))
+    pictures = plan_market(make_config(train_identities=300, test_identities=30, images_per_identity=17))
     train = [p for p in pictures if p.split == "train"]
     cameras = defaultdict(set)
     for picture in train:
@@ -351,7 +352,7 @@ def test_catalogue_has_deepfashions_tree_lists_and_pairs(catalogue):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"layout": "market"}, "layout is 'market'; use one of"),
+        ({"layout": "market"}, "'market' is no layout of rendered sets; known: 'market1501', 'deepfashion'"),
         ({"train_identities": 1, "test_identities": 1}, "make 2 identities; use 3 to 9999"),
         ({"train_identities": 9000, "test_identities": 1000}, "make 10000 identities"),
         ({"images_per_identity": 1}, "images_per_identity is 1; use 2 or more"),

@@ -100,7 +100,7 @@ def test_a_changed_byte_of_a_header_is_found(tmp_path):
         ({"type": tarfile.LNKTYPE, "linkname": "a.json"}, "is a link, a folder"),
         ({"type": tarfile.DIRTYPE}, "is a link, a folder"),
         ({"type": tarfile.FIFOTYPE}, "is a link, a folder"),
-        ({"name": "a.json"}, "'a.json' stands there twice"),
+        ({"name": "a.json"}, "'a.json' occurs twice"),
         ({"name": f"{'d' * 80}/{'x' * 80}.json"}, "has a long name"),
         ({"mtime": 0.5, "kind": tarfile.PAX_FORMAT}, "only plain files are read"),
         ({"kind": tarfile.GNU_FORMAT}, "byte 0: this is no USTAR header"),

@@ -120,7 +120,7 @@ def test_cancelling_ends_the_tree_and_the_next_run_goes_on_from_the_last_checkpo
     assert finish(site, run) == "CANCELLED"
     again = site.run("regenerate/smoke", long)
     logs = store / "logs"
-    wait_for(lambda: any("going on from step" in path.read_text() for path in logs.glob("*imagpose-train-*")), AT_MOST)
+    wait_for(lambda: any("resuming from step" in path.read_text() for path in logs.glob("*imagpose-train-*")), AT_MOST)
     site.post(f"flow_runs/{again}/set_state", {"state": {"type": "PAUSED", "name": "Suspended"}, "force": True})
     wait_for(lambda: not processes_of(store), 20)  # nobody signals a suspended run: it looks by itself
     assert site.state(again) == "PAUSED"

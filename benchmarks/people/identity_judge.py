@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
 
-from benchmarks.rendered_people import People, render_people
+from benchmarks.people.rendered_people import People, render_people
 from datasets.runtime import devices
 from datasets.runtime.config import StageConfig
 from datasets.runtime.manifests import SCRATCH, manifest_of

@@ -14,9 +14,9 @@ import numpy as np
 from PIL import Image
 
 from datasets.miniature.appearance import Appearance
+from datasets.miniature.cameras import Camera
 from datasets.miniature.figures import CAMERAS, render_person, sample_appearance, sample_motion, sample_shot
 from datasets.miniature.render import encode_jpeg
-from datasets.miniature.scenes import Camera
 from datasets.runtime.progress import Progress
 
 logger = logging.getLogger(__name__)

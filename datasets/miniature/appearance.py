@@ -124,7 +124,8 @@ def _choice(rng: np.random.Generator, options: dict[str, float]) -> str:
 
 def _rgb(rng: np.random.Generator, color: np.ndarray, jitter: float = 0.02) -> RGB:
     noisy = np.clip(np.asarray(color) + rng.normal(0, jitter) + rng.normal(0, jitter / 2, 3), 0.03, 0.97)
-    return tuple(round(float(value), 4) for value in noisy)
+    red, green, blue = (round(float(value), 4) for value in noisy)
+    return red, green, blue
 
 
 def _cloth(rng: np.random.Generator, weights: np.ndarray) -> RGB:
@@ -160,17 +161,7 @@ def sample_outfit(rng: np.random.Generator, *, feminine: bool) -> Outfit:
 
 def _draw_outfit(rng: np.random.Generator, *, feminine: bool) -> Outfit:
     f = float(feminine)
-    style = _choice(
-        rng,
-        {
-            "tank": 0.3 + 0.7 * f,
-            "tshirt": 5,
-            "longsleeve": 2.2,
-            "jacket": 2.2,
-            "coat": 0.5 + 0.7 * f,
-            "dress": 2.0 * f,
-        },
-    )
+    style = _choice(rng, _upper_styles(f))
     lower_style = _choice(rng, {"trousers": 4.0, "leggings": 1.5 * f, "shorts": 2.6 - 1.0 * f, "skirt": 1.8 * f})
     upper = _fabric(rng, _UPPER_WEIGHTS, 0.38)
     lower = _fabric(rng, _LOWER_WEIGHTS, 0.28 if lower_style in ("shorts", "skirt") else 0.07)
@@ -186,17 +177,7 @@ def _draw_outfit(rng: np.random.Generator, *, feminine: bool) -> Outfit:
     )
     if style == "dress":
         lower_style, lower, length = "skirt", upper, float(rng.choice([0.3, 0.42, 0.55, 0.75]))
-    bag = _choice(
-        rng,
-        {
-            "none": 5,
-            "backpack": 2.4,
-            "shoulder-left": 0.8 + 0.4 * f,
-            "shoulder-right": 0.8 + 0.4 * f,
-            "hand-left": 0.6,
-            "hand-right": 0.6,
-        },
-    )
+    bag = _choice(rng, _bags(f))
     return Outfit(
         upper_style=style,
         upper=upper,
@@ -214,6 +195,30 @@ def _draw_outfit(rng: np.random.Generator, *, feminine: bool) -> Outfit:
         bag_color=_cloth(rng, _LOWER_WEIGHTS + 0.5 * _UPPER_WEIGHTS[::-1]),
         hat=_cloth(rng, _UPPER_WEIGHTS) if rng.random() < 0.08 else None,
     )
+
+
+def _upper_styles(f: float) -> dict[str, float]:
+    """How often each is worn; `f` is 1 for women, 0 for men."""
+    return {
+        "tank": 0.3 + 0.7 * f,
+        "tshirt": 5,
+        "longsleeve": 2.2,
+        "jacket": 2.2,
+        "coat": 0.5 + 0.7 * f,
+        "dress": 2.0 * f,
+    }
+
+
+def _bags(f: float) -> dict[str, float]:
+    shoulder = 0.8 + 0.4 * f
+    return {
+        "none": 5,
+        "backpack": 2.4,
+        "shoulder-left": shoulder,
+        "shoulder-right": shoulder,
+        "hand-left": 0.6,
+        "hand-right": 0.6,
+    }
 
 
 def sample_appearance(rng: np.random.Generator) -> Appearance:
@@ -273,8 +278,11 @@ def _accent_share(fabric: Fabric, around: np.ndarray, height: np.ndarray) -> np.
 def paint_fabric(fabric: Fabric, around: np.ndarray, height: np.ndarray) -> np.ndarray:
     """Colour a fabric shows at points of a garment.
 
-    Args:    around, height: (N,) metres round the limb and along it.
-    Returns: (N, 3) float32 sRGB in about [0, 1].
+    Args:
+        around, height: (N,) metres round the limb and along it.
+
+    Returns:
+        (N, 3) float32 sRGB in about [0, 1].
     """
     folds = 1 + np.float32(0.05) * np.sin(around * 38 + 2.5 * np.sin(height * 17 + fabric.phase))
     share = _accent_share(fabric, around, height)

@@ -37,7 +37,9 @@ JOINTS = (
 )
 """OpenPose's COCO-18 order; right and left are the person's own."""
 
-GESTURES: dict[str, tuple[float, float, float, float]] = {
+Arm = tuple[float, float, float, float]
+"""Upper arm forward, upper arm out, elbow bend, forearm in: degrees."""
+GESTURES: dict[str, Arm] = {
     "swing": (0, 9, 14, 4),
     "down": (3, 8, 8, 2),
     "hold": (18, 11, 88, 38),
@@ -46,7 +48,6 @@ GESTURES: dict[str, tuple[float, float, float, float]] = {
     "pocket": (-16, 15, 38, 10),
     "carry": (2, 11, 6, 0),
 }
-"""Upper arm forward, upper arm out, elbow bend, forearm in: degrees."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,9 +65,9 @@ class Motion:
     """Relative to the chest, positive to the person's left."""
     head_pitch: float
     """Positive looks down."""
-    right_arm: tuple[float, float, float, float]
-    left_arm: tuple[float, float, float, float]
-    """As the rows of GESTURES."""
+    right_arm: Arm
+    left_arm: Arm
+    """As in GESTURES."""
     right_swing: float
     left_swing: float
     """Share of the gait's arm swing, 0 to 1.3."""

@@ -20,9 +20,10 @@ import numpy as np
 
 from datasets.miniature.appearance import Appearance, sample_appearance
 from datasets.miniature.body import GESTURES, JOINTS, Motion, suit_motion
+from datasets.miniature.cameras import CAMERAS, STUDIO, Camera, expose
 from datasets.miniature.dress import Body, build_body
 from datasets.miniature.raycasting import Frame, Grid, Layers, cast, extent
-from datasets.miniature.scenes import CAMERAS, OCCLUDERS, STUDIO, Camera, background, draw_occluder, expose
+from datasets.miniature.scenes import OCCLUDERS, background, draw_occluder
 
 __all__ = [
     "CAMERAS",
@@ -179,9 +180,13 @@ def render_person(
 ) -> RenderedPerson:
     """Draw one picture.
 
-    Args:    width, height: of the picture, at least 8 and 16 pixels; rng: draws the shot, unless a `shot` is given;
-             occluder: False leaves out what would stand in front of the person, and changes nothing else.
-    Raises:  ValueError: for a picture too small, or when neither `rng` nor `shot` is given.
+    Args:
+        width, height: of the picture, at least 8 and 16 pixels.
+        rng: draws the shot, unless a `shot` is given.
+        occluder: False leaves out what would stand in front of the person, and changes nothing else.
+
+    Raises:
+        ValueError: for a picture too small, or when neither `rng` nor `shot` is given.
     """
     if width < 8 or height < 16:
         raise ValueError(f"a picture of {width} x {height} pixels is too small for a person; use at least 8 x 16")
@@ -270,14 +275,16 @@ def _backdrop(body: Body, shot: Shot, camera: Camera, grid: Grid, width: int, he
     return image * (1 - np.minimum(shadow, 0.55))[..., None]
 
 
-def _in_front(kind: str, rng, camera: Camera, grid: Grid, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
+def _in_front(
+    kind: str, rng: np.random.Generator, camera: Camera, grid: Grid, width: int, height: int
+) -> tuple[np.ndarray, np.ndarray]:
     if kind == "person":
         return _bystander(rng, camera, grid, width, height, behind=False)
     return draw_occluder(kind, rng, width, height)
 
 
 def _bystander(
-    rng, camera: Camera, grid: Grid, width: int, height: int, *, behind: bool
+    rng: np.random.Generator, camera: Camera, grid: Grid, width: int, height: int, *, behind: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """Somebody else, partly in the picture: colour (H, W, 3) and cover (H, W)."""
     who = sample_appearance(rng)

@@ -14,9 +14,8 @@ from typing import Protocol
 import numpy as np
 
 from datasets.miniature.appearance import Appearance, sample_appearance, sample_outfit
-from datasets.miniature.body import GESTURES, suit_motion
+from datasets.miniature.body import GESTURES, Arm, suit_motion
 from datasets.miniature.figures import CAMERAS, Motion, advance_motion, sample_motion
-from datasets.miniature.layouts import RENDERED_LAYOUTS
 
 MARKET_PIDS = 1501
 MAX_PIDS = 9999
@@ -74,9 +73,9 @@ class Picture:
 def check_config(config: MiniatureLike) -> None:
     """Refuse a config that cannot be rendered, before any work.
 
-    Raises: ValueError: naming the field, its value, the rule and the way out.
+    Raises:
+        ValueError: naming the field, its value, the rule and the way out.
     """
-    RENDERED_LAYOUTS.known(config.layout)
     identities = config.train_identities + config.test_identities
     if min(config.train_identities, config.test_identities) < 0 or not 3 <= identities <= MAX_PIDS:
         raise ValueError(
@@ -133,7 +132,9 @@ def _images_of(rng: np.random.Generator, mean: int) -> int:
     return int(np.clip(round(mean * float(rng.lognormal(-0.5 * sigma**2, sigma))), 2, 4 * mean))
 
 
-def _plan_person(config, pid: int, split: str, rng: np.random.Generator, taken: set[str]) -> list[Picture]:
+def _plan_person(
+    config: MiniatureLike, pid: int, split: str, rng: np.random.Generator, taken: set[str]
+) -> list[Picture]:
     count = _images_of(rng, config.images_per_identity)
     cameras = min(count, int(rng.choice([2, 3, 4, 5, 6], p=[0.12, 0.2, 0.26, 0.24, 0.18])))
     camids = sorted(int(c) for c in rng.permutation(len(CAMERAS))[:cameras])
@@ -149,7 +150,9 @@ def _plan_person(config, pid: int, split: str, rng: np.random.Generator, taken: 
     return pictures
 
 
-def _plan_camera(config, pid: int, camera: int, count: int, rng: np.random.Generator, taken: set[str]) -> list[Picture]:
+def _plan_camera(
+    config: MiniatureLike, pid: int, camera: int, count: int, rng: np.random.Generator, taken: set[str]
+) -> list[Picture]:
     """Short walks (tracklets) of up to six pictures past one camera."""
     rows: list[Picture] = []
     while len(rows) < count:
@@ -158,7 +161,9 @@ def _plan_camera(config, pid: int, camera: int, count: int, rng: np.random.Gener
     return rows
 
 
-def _plan_walk(config, pid: int, identity: int, camera: int, length: int, rng, taken: set[str]) -> list[Picture]:
+def _plan_walk(
+    config: MiniatureLike, pid: int, identity: int, camera: int, length: int, rng: np.random.Generator, taken: set[str]
+) -> list[Picture]:
     motion, place = sample_motion(rng, CAMERAS[camera], person_of(identity, 0)), float(rng.random())
     while True:
         sequence, frame = int(rng.integers(1, 7)), 1 + 25 * int(rng.integers(0, 4000))
@@ -179,7 +184,15 @@ def _plan_walk(config, pid: int, identity: int, camera: int, length: int, rng, t
 
 
 def _row(
-    config, pid: int, identity: int, camera: int, sequence: int, frame: int, motion: Motion, place: float, rng
+    config: MiniatureLike,
+    pid: int,
+    identity: int,
+    camera: int,
+    sequence: int,
+    frame: int,
+    motion: Motion,
+    place: float,
+    rng: np.random.Generator,
 ) -> Picture:
     return Picture(
         file="",
@@ -208,7 +221,7 @@ def _named(row: Picture, split: str, box: str) -> Picture:
     return dataclasses.replace(row, split=split, name=name, file=f"{_MARKET_FOLDERS[split]}/{name}")
 
 
-def _plan_others(config, pids: Sequence[int], taken: set[str]) -> Iterator[Picture]:
+def _plan_others(config: MiniatureLike, pids: Sequence[int], taken: set[str]) -> Iterator[Picture]:
     """Distractors (pid 0) show strangers or bad boxes; junk (pid -1) shows test people cut off or merged."""
     rng = np.random.default_rng([config.seed, 3])
     for role, count in (("distractor", config.distractors), ("junk", config.junk)):
@@ -250,7 +263,9 @@ def _outfit_views(rng: np.random.Generator, count: int) -> Iterator[list[str]]:
         count -= size
 
 
-def _catalogue_row(config, pid: int, outfit: int, view: str, split: str, rng: np.random.Generator) -> Picture:
+def _catalogue_row(
+    config: MiniatureLike, pid: int, outfit: int, view: str, split: str, rng: np.random.Generator
+) -> Picture:
     identity = _identity_seed(config.seed, pid)
     who = person_of(identity, outfit)
     gender, category = "WOMEN" if who.feminine else "MEN", _category(who)
@@ -284,7 +299,7 @@ def _catalogue_motion(view: str, rng: np.random.Generator) -> Motion:
     side = float(rng.choice([-1.0, 1.0]))
     yaw = {"1_front": 0.0, "2_side": 75 * side, "3_back": 180.0, "4_full": 15 * side, "7_additional": 25 * side}[view]
     arms = [GESTURES[str(rng.choice(["down", "down", "swing", "pocket", "hold"]))] for _ in range(2)]
-    right, left = (tuple(round(float(a + rng.normal(0, 4)), 2) for a in arm) for arm in arms)
+    right, left = (_jittered(arm, rng) for arm in arms)
     return Motion(
         yaw=round(float(yaw + rng.normal(0, 10)) % 360, 2),
         phase=round(float(rng.uniform(0, 360)), 2),
@@ -306,3 +321,9 @@ def person_of(identity_seed: int, outfit: int) -> Appearance:
         return who
     clothes = sample_outfit(np.random.default_rng([identity_seed, outfit]), feminine=who.feminine)
     return dataclasses.replace(who, outfit=clothes)
+
+
+def _jittered(arm: Sequence[float], rng: np.random.Generator) -> Arm:
+    """A gesture's four angles, in degrees, each moved a little."""
+    first, second, third, fourth = (round(float(angle + rng.normal(0, 4)), 2) for angle in arm)
+    return first, second, third, fourth

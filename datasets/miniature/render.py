@@ -63,15 +63,18 @@ def make_miniature(config: MiniatureLike, directory: Path) -> dict[str, int]:
 def write_miniature(config: MiniatureLike, directory: Path) -> dict[str, int]:
     """Render the data set under `directory`, with keypoint CSV files and truth.parquet beside the pictures.
 
-    Returns: number of pictures per split and role, and of identities.
-    Raises:  ValueError: for a bad config, or a directory that already holds a data set.
+    Returns:
+        Number of pictures per split and role, and of identities.
+
+    Raises:
+        ValueError: for a bad config, or a directory that already holds a data set.
     """
     check_config(config)
+    layout = RENDERED_LAYOUTS[RENDERED_LAYOUTS.known(config.layout)]
     directory = Path(directory)
     occupied = [name for name in _picture_folders() if (directory / name).exists()]
     if occupied:
         raise ValueError(f"{directory} already holds {occupied[0]!r}; name a new or empty directory")
-    layout = RENDERED_LAYOUTS[config.layout]
     pictures = load_name(layout.planner)(config)
     for folder in {*(directory / name for name in layout.folders), *((directory / p.file).parent for p in pictures)}:
         folder.mkdir(parents=True, exist_ok=True)
@@ -86,8 +89,10 @@ def _picture_folders() -> list[str]:
 
 
 def _motion(row: Picture) -> Motion:
-    fields = json.loads(row.motion)
-    return Motion(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
+    fields: dict[str, Any] = json.loads(row.motion)
+    for arm in ("right_arm", "left_arm"):
+        fields[arm] = tuple(fields[arm])
+    return Motion(**fields)
 
 
 def _shot(row: Picture) -> Shot:
@@ -112,8 +117,12 @@ def render_truth(
 ) -> RenderedPerson:
     """Draw `person` (who, in which clothes) in the pose, camera, place and light of `picture`.
 
-    Args:    both: rows of truth.parquet (a mapping, such as a pandas row, or a Picture); occluder: also draw what
-             stood in front. With one row for both and the occluder the picture's own pixels come back, before JPEG.
+    With one row for both and the occluder, the picture's own pixels come back, before JPEG.
+
+    Args:
+        person: a row of truth.parquet: a mapping, such as a pandas row, or a Picture.
+        picture: another row, or the same.
+        occluder: also draw what stood in front.
     """
     who, target = _as_picture(person), _as_picture(picture)
     camera = STUDIO if target.view else CAMERAS[target.camid - 1]

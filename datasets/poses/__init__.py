@@ -1,1 +1,4 @@
-"""Skeletons: joints, files, extraction, comparison; one sub-package per pose network."""
+"""Skeletons: joints, files, extraction, comparison, pairs; one sub-package per network.
+
+No tar, no training of the generator.
+"""

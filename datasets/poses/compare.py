@@ -34,7 +34,8 @@ for _right, _left in FLIP_PAIRS:
 def make_comparison(config: ComparePosesConfig, directory: Path) -> dict[str, object]:
     """Write images.parquet, joints.parquet, comparison.md, comparison.png and overlays.png; returns the main figures.
 
-    Raises: InputError: the two have no image in common that both looked at.
+    Raises:
+        InputError: the two have no image in common that both looked at.
     """
     index = config.images or index_of(config.first)
     rows = paired_rows(config, read_index(index))
@@ -89,9 +90,8 @@ def joint_table(first: np.ndarray, second: np.ndarray, heights: np.ndarray, conf
     swapped = _swapped(first, second, percent, heights, config.radii_percent[0])
     rows = []
     for name, joint in [*zip(JOINTS, range(JOINT_COUNT), strict=True), (ALL, slice(None))]:
-        one, two, error, share, swap = (
-            part[:, joint].ravel() for part in (in_first, in_second, apart, percent, swapped)
-        )
+        one, two, swap = (part[:, joint].ravel() for part in (in_first, in_second, swapped))
+        error, share = (part[:, joint].ravel() for part in (apart, percent))
         row: dict[str, object] = {"joint": name, "first": int(one.sum()), "second": int(two.sum())}
         for radius in config.radii_percent:
             row[f"pck_{radius:g}_percent"] = _share(share <= radius, one)

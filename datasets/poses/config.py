@@ -66,7 +66,7 @@ class TrainPoseConfig(StageConfig):
     measure_every: Annotated[int, Role.RUNTIME] = Field(1000, ge=1)
     """Steps between measurements on held-out identities; the network measured last lies in the working folder."""
     checkpoint_every: Annotated[int, Role.RUNTIME] = Field(250, ge=1)
-    """Steps between checkpoints to go on from."""
+    """Steps between checkpoints."""
     device: Device = "auto"
     """'auto' (GPU when there is one), 'cpu', 'cuda', 'cuda:1'."""
 

@@ -42,8 +42,9 @@ class PoseRow:
 def read_pose_csv(file: Path) -> dict[str, PoseRow]:
     """The rows of one file by image key, each with a status; coordinates are the file's own.
 
-    Raises: InputError: the file is not of this format as a whole: unreadable, not UTF-8, another header, a line that
-        names no image.
+    Raises:
+        InputError: the file is not of this format as a whole: unreadable, not UTF-8, another header, a line that names
+            no image.
     """
     try:
         text = Path(file).read_bytes().decode("utf-8-sig")

@@ -23,7 +23,9 @@ class PoseEstimator(Protocol):
 
         Args:
             images: uint8 (H, W, 3) RGB arrays, sizes may differ.
-        Returns: for each image (P, 18, 3) float32 x, y, score in pixels of that image; P may be 0, a missing joint is
+
+        Returns:
+            For each image (P, 18, 3) float32 x, y, score in pixels of that image; P may be 0, a missing joint is
             ``(NaN, NaN, 0)``.
         """
         ...
@@ -39,7 +41,9 @@ def main_person(people: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     Args:
         people: (P, 18, 3) x, y, score in pixels.
         size: height and width of the image in pixels.
-    Returns: (18, 3) keypoints; all missing if there is nobody.
+
+    Returns:
+        (18, 3) keypoints; all missing if there is nobody.
     """
     there = present_joints(people) if len(people) else np.zeros((0, 0), bool)
     if not there.any():

@@ -1,8 +1,8 @@
 """The stage ``extract-poses``: skeletons of an index's images, found by a network, part by part in several processes.
 
 A part is a fixed run of the index's images; its table appears in the working folder only when it is whole, so an
-interrupted stage goes on with the next part and ends with the same bytes. Images that an earlier artifact in the same
-store has looked at with the same backend, weights and settings are not looked at again.
+interrupted stage resumes with the next part and ends with the same bytes. Images that an earlier artifact in the same
+store has processed with the same backend, weights and settings are taken over from it.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ import logging
 import multiprocessing
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +142,8 @@ def _weights_hash(config: ExtractPosesConfig) -> str | None:
 def load_estimator(config: ExtractPosesConfig, device: torch.device) -> PoseEstimator:
     """The backend that a config names.
 
-    Raises: WeightsError: see the backends.
+    Raises:
+        WeightsError: see the backends.
     """
     return POSE_BACKENDS[config.backend].open(config.weights, device, config)
 
@@ -168,7 +170,7 @@ def _make_parts(parts: list[Part], config: ExtractPosesConfig, folder: Path) -> 
 
 
 @contextmanager
-def _pool(config: ExtractPosesConfig, workers: int) -> Iterator[ProcessPoolExecutor]:
+def _pool(config: ExtractPosesConfig, workers: int) -> Generator[ProcessPoolExecutor]:
     # spawn: a forked child of a process with threads (Prefect, torch) can hang.
     context = multiprocessing.get_context("spawn")
     numbers = context.SimpleQueue()
@@ -186,7 +188,7 @@ def _pool(config: ExtractPosesConfig, workers: int) -> Iterator[ProcessPoolExecu
 _finder: _Finder | None = None
 
 
-def _start_worker(config: ExtractPosesConfig, numbers: multiprocessing.SimpleQueue, workers: int) -> None:
+def _start_worker(config: ExtractPosesConfig, numbers: SimpleQueue[int], workers: int) -> None:
     global _finder
     end_with_parent()
     device = devices.pick(config.device)
@@ -198,6 +200,7 @@ def _start_worker(config: ExtractPosesConfig, numbers: multiprocessing.SimpleQue
 
 
 def _write_part(part: Part, folder: Path) -> int:
+    assert _finder is not None  # _start_worker made it
     return _finder.write(part, folder)
 
 
@@ -230,13 +233,18 @@ def _read(source: ImageSource, path: str, sha256: str) -> np.ndarray:
         raise InputError(f"{path} of {source.root} cannot be read any more ({error}); {AGAIN}") from None
     if hashlib.sha256(content).hexdigest() != sha256:
         raise InputError(f"{path} of {source.root} changed since it was indexed; {AGAIN}")
-    return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+    if image is None:
+        raise InputError(f"{path} of {source.root} cannot be decoded, although it was indexed; {AGAIN}")
+    return image
 
 
 def _row(people: np.ndarray, size: tuple[int, int]) -> PoseRow:
     """The main person of an image as a row.
 
-    Places to 0.01 px, scores to 0.001, so that the last bits of an arithmetic (another batch, another CPU) do not show.
+    Places are rounded to 0.01 px and scores to 0.001, so that the last bits of an arithmetic (another batch, another
+    CPU) do not show.
     """
     keypoints = np.asarray(main_person(people, size), np.float64)
     rounded = np.column_stack([keypoints[:, :2].round(2), keypoints[:, 2:].round(3)]).astype(np.float32)

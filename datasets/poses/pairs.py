@@ -12,6 +12,7 @@ import csv
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -39,7 +40,7 @@ TORSO = (2, 5, 8, 11)
 
 def has_torso(keypoints: np.ndarray) -> np.ndarray:
     """Whether skeletons have both shoulders and both hips: (..., 18, 3) -> bool (...)."""
-    return present_joints(keypoints)[..., TORSO].all(-1)
+    return np.asarray(present_joints(keypoints)[..., TORSO].all(-1))
 
 
 def groups_by_names(keys: Sequence[str], pids: Sequence[int]) -> list[object | None]:
@@ -65,7 +66,7 @@ def ordered_pairs(keys: Sequence[str], groups: Sequence[object | None], keypoint
         groups: what may be paired together, one per image; None pairs with nothing.
         keypoints: (N, 18, 3) skeletons.
     """
-    members: dict[object, list[str]] = {}
+    members: dict[Any, list[str]] = {}  # groups of one data set are all numbers or all texts
     for key, group, usable in zip(keys, groups, has_torso(keypoints), strict=True):
         if group is not None and usable:
             members.setdefault(group, []).append(key)
@@ -77,7 +78,8 @@ def ordered_pairs(keys: Sequence[str], groups: Sequence[object | None], keypoint
 def read_pairs(file: Path) -> list[Pair]:
     """Pairs of a CSV file with the columns ``from`` and ``to``, as keys, in file order.
 
-    Raises: InputError: another header, a half line, or no pair.
+    Raises:
+        InputError: another header, a half line, or no pair.
     """
     try:
         with file.open(newline="", encoding="utf-8-sig") as opened:
@@ -102,7 +104,8 @@ def read_pairs(file: Path) -> list[Pair]:
 def run_export(config: ExportPairsConfig) -> int:
     """Write all pairs of a split, after comparing them with a published file where one is given.
 
-    Raises: InputError: poses of another index, a published file that is none, or no pair at all.
+    Raises:
+        InputError: poses of another index, a published file that is none, or no pair at all.
     """
     images = read_index(config.images)
     images = images[images["split"].isin(SPLITS[config.split])]

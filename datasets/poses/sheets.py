@@ -76,7 +76,11 @@ def _cell(entry: Entry) -> np.ndarray:
 
 
 def read_picture(source: ImageSource, path: str) -> np.ndarray:
-    """An indexed image, RGB uint8. Raises: InputError: it is not there any more."""
+    """An indexed image, RGB uint8.
+
+    Raises:
+        InputError: it is not there any more.
+    """
     try:
         content = source.read(path)
     except (UnreadableFileError, OSError) as error:
@@ -92,7 +96,8 @@ def read_picture(source: ImageSource, path: str) -> np.ndarray:
 def index_of(poses: Path) -> Path:
     """The index that a pose artifact was made from, where its manifest says, if its content is still that.
 
-    Raises: InputError: it is gone or has been made anew from other images.
+    Raises:
+        InputError: it is gone or has been made anew from other images.
     """
     manifest = manifest_of(poses)
     index, sha256 = Path(manifest["config"]["images"]), manifest["inputs"]["images"]["sha256"]

@@ -112,7 +112,9 @@ def flip_keypoints(keypoints: np.ndarray, width: int) -> np.ndarray:
     Args:
         keypoints: (..., 18, 3).
         width: the image's width in pixels.
-    Returns: a new array of the same shape.
+
+    Returns:
+        A new array of the same shape.
     """
     flipped = np.array(keypoints)[..., _FLIP_ORDER, :]
     flipped[..., 0] = width - 1 - flipped[..., 0]
@@ -145,7 +147,9 @@ def draw_skeleton(
         height, width: size of the drawing in pixels.
         source_size: (height, width) of the image that the keypoints belong to, if it is another one.
         line_width: half the limbs' width and the joints' radius in pixels; ``max(1, round(height / 128))`` by default.
-    Returns: RGB uint8 (height, width, 3), anti-aliased.
+
+    Returns:
+        RGB uint8 (height, width, 3), anti-aliased.
     """
     keypoints = np.asarray(keypoints, np.float64)
     if keypoints.shape != (JOINT_COUNT, 3):
@@ -175,7 +179,9 @@ def overlay_skeleton(image: np.ndarray, keypoints: np.ndarray, *, opacity: float
         image: RGB uint8 (H, W, 3).
         keypoints: (18, 3) in that image's pixels.
         opacity: 0 leaves the image as it is, 1 covers it where limbs are.
-    Returns: RGB uint8 (H, W, 3), a new array.
+
+    Returns:
+        RGB uint8 (H, W, 3), a new array.
     """
     height, width = image.shape[:2]
     drawing = draw_skeleton(keypoints, height, width).astype(np.float32)

@@ -47,8 +47,9 @@ NO_JOINTS = np.empty((0, 3), np.float32)
 def make_imported_poses(config: ImportPosesConfig, directory: Path) -> dict[str, object]:
     """Write ``poses.parquet`` for the usable images of an index; returns counts by status.
 
-    Raises: InputError: a file is not in the published format, repeats an image of another file, fits none of the
-        images, or has coordinates of another frame.
+    Raises:
+        InputError: a file is not in the published format, repeats an image of another file, fits none of the images, or
+            has coordinates of another frame.
     """
     images = read_index(config.images)
     files = _read_files(config.csv)
@@ -93,7 +94,8 @@ def _frame(
 ) -> str:
     """What a file's coordinates are pixels of: as the config says, checked against the values, or told from them.
 
-    Raises: InputError: the values contradict the config, do not tell, or are of DeepFashion for another data set.
+    Raises:
+        InputError: the values contradict the config, do not tell, or are of DeepFashion for another data set.
     """
     asked = config.coordinates
     if layout.coordinates == "image":

@@ -14,7 +14,7 @@ high) are nothing but the picture proper. A view of 256x176 or 512x352 is the pi
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,15 +31,17 @@ CLEARLY = 5
 def crop_of(facts: Mapping[str, Any]) -> Box | None:
     """The crop box of a sample's JSON, None where the whole image is the picture.
 
-    Raises: ValueError: a box that is none, or that reaches out of the image.
+    Raises:
+        ValueError: a box that is none, or that reaches out of the image.
     """
     box = facts.get("crop")
     if box is None:
         return None
-    whole = isinstance(box, list | tuple) and len(box) == 4 and all(type(side) is int for side in box)
-    if not (whole and 0 <= box[0] < box[2] <= facts["width"] and 0 <= box[1] < box[3] <= facts["height"]):
-        raise ValueError(f"crop {box} is no box inside a {facts['width']}x{facts['height']} image")
-    return tuple(box)
+    if isinstance(box, Sequence) and len(box) == 4 and all(type(side) is int for side in box):
+        left, top, right, bottom = box
+        if 0 <= left < right <= facts["width"] and 0 <= top < bottom <= facts["height"]:
+            return left, top, right, bottom
+    raise ValueError(f"crop {box} is no box inside a {facts['width']}x{facts['height']} image")
 
 
 def open_picture(content: bytes, facts: Mapping[str, Any]) -> Image.Image:
@@ -48,7 +50,9 @@ def open_picture(content: bytes, facts: Mapping[str, Any]) -> Image.Image:
     Args:
         content: the image file's bytes.
         facts: the sample's JSON.
-    Raises: OSError, ValueError: it cannot be decoded.
+
+    Raises:
+        OSError, ValueError: it cannot be decoded.
     """
     image = Image.open(io.BytesIO(content)).convert("RGB")
     box = crop_of(facts)
@@ -62,7 +66,9 @@ def keypoints_in_view(keypoints: np.ndarray, facts: Mapping[str, Any], size: tup
         keypoints: (18, 3) x, y, score in pixels of the stored image.
         facts: the sample's JSON.
         size: (height, width) of the view in pixels.
-    Returns: a new (18, 3) array; joints in the part that the crop takes away are missing.
+
+    Returns:
+        A new (18, 3) array; joints in the part that the crop takes away are missing.
     """
     box = crop_of(facts)
     if box is None:
@@ -90,7 +96,9 @@ def from_deepfashion(keypoints: np.ndarray, frame: str, width: int, height: int)
         keypoints: (18, 3) in the file's own frame.
         frame: 'deepfashion-256', the square originals; 'deepfashion-176', the picture proper at 176x256.
         width, height: of the stored image in pixels, in whichever of the three forms it is.
-    Returns: a new (18, 3) array; joints outside the image are missing.
+
+    Returns:
+        A new (18, 3) array; joints outside the image are missing.
     """
     left, top, right, bottom = picture_box(width, height) or (0, 0, width, height)
     moved = np.array(keypoints)

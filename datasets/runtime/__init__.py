@@ -1,1 +1,4 @@
-"""The ground floor: configs, artifacts, command line, errors, progress, processes. Imports nothing else of ours."""
+"""The ground floor: configs, artifacts, command line, devices, training states, registries.
+
+Imports nothing else of ours; no data format and no network of any stage belongs here.
+"""

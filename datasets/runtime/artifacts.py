@@ -13,7 +13,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -43,8 +43,13 @@ def build(
             interrupted work) and returns a JSON summary: counts by status and whatever a reader asks first.
         store: the store's root; the artifact's folder is then named by its key.
         output: or an explicit folder, for use by hand.
-    Returns: the finished artifact's folder.
-    Raises: ArtifactBusyError: another process makes it. ArtifactError: `output` holds something else.
+
+    Returns:
+        The finished artifact's folder.
+
+    Raises:
+        ArtifactBusyError: another process makes it.
+        ArtifactError: `output` holds something else.
     """
     directory = output if output is not None else artifact_directory(config, store or Path("runs/store"))
     key, inputs = artifact_key_and_inputs(config)
@@ -81,7 +86,7 @@ def _is_reusable(directory: Path, key: str) -> bool:
 
 
 @contextmanager
-def _only_writer(directory: Path) -> Iterator[None]:
+def _only_writer(directory: Path) -> Generator[None]:
     """Hold the artifact's lock; the operating system lets go of it when the process ends, however it ends."""
     lock_path = directory.with_name(f".{directory.name}.lock")
     directory.parent.mkdir(parents=True, exist_ok=True)
@@ -96,7 +101,7 @@ def _only_writer(directory: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _disk_full_explained(directory: Path) -> Iterator[None]:
+def _disk_full_explained(directory: Path) -> Generator[None]:
     """Turn a full disk or quota into an error that says what to do; what is done so far stays."""
     try:
         yield
@@ -104,12 +109,12 @@ def _disk_full_explained(directory: Path) -> Iterator[None]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise InputError(
-            f"no space left while making {directory} ({error.strerror}); free some and run again, it goes on from there"
+            f"no space left while making {directory} ({error.strerror}); free some and run again: it resumes there"
         ) from error
 
 
 def _join(directory: Path, key: str, work: Callable[[Path], object]) -> None:
-    """Work along in the working folder that the first process of a torchrun has opened."""
+    """Run the stage in the working folder that the first process of a torchrun has opened."""
     note = partial_directory(directory) / ".key"
     deadline = time.monotonic() + SECONDS_TO_JOIN
     while not (note.is_file() and note.read_text() == key):

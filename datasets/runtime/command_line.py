@@ -188,7 +188,7 @@ def _split_own_options(arguments: Sequence[str]) -> tuple[dict[str, Any], list[s
 
 def read_config(config_class: type[BaseModel], file: Path) -> Any:
     """A config from its JSON file."""
-    if file.exists() and not file.is_file():  # a pipe or a device would be read for ever
+    if file.exists() and not file.is_file():  # a pipe or a device would never end
         raise InputError(f"--config {file}: is not a file")
     try:
         return config_class.model_validate_json(file.read_text())
@@ -209,7 +209,7 @@ def parse_config(config_class: type[BaseModel], arguments: Sequence[str], progra
     from datasets.runtime.flags import FlagsSource
 
     # No environment variable may set a field: what a run was made from must stand in its command or its file.
-    def sources(cls, settings_cls, init_settings, **_others):
+    def sources(cls: type, settings_cls: type, init_settings: Any, **_others: object) -> tuple[Any, ...]:
         return (init_settings,)
 
     namespace = {

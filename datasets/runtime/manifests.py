@@ -47,7 +47,8 @@ def is_complete(directory: Path) -> bool:
 def manifest_of(directory: Path, stage: str | None = None) -> dict[str, Any]:
     """The manifest of a finished artifact.
 
-    Raises: ArtifactError: if there is none, or it belongs to another stage than `stage`.
+    Raises:
+        ArtifactError: if there is none, or it belongs to another stage than `stage`.
     """
     path = Path(directory) / MANIFEST
     try:

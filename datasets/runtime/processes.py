@@ -14,7 +14,7 @@ _PR_SET_PDEATHSIG = 1
 def end_with_parent() -> None:
     """Ask the kernel to kill this process when its parent ends, however it ends (Linux; elsewhere nothing happens).
 
-    A pool's workers wait on a pipe whose other end their siblings hold too, so without this they would wait for ever
+    A pool's workers wait on a pipe whose other end their siblings hold too, so without this they would wait forever
     after a SIGKILL of the parent. To be called first in a worker, for example from a pool's initializer.
     """
     if not sys.platform.startswith("linux"):

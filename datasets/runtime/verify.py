@@ -31,7 +31,8 @@ class VerifyConfig(Config):
 def run_verify(config: VerifyConfig) -> int:
     """Check every artifact below the given folders; returns 1 if any is damaged, else 0.
 
-    Raises: InputError: a folder holds no finished artifact.
+    Raises:
+        InputError: a folder holds no finished artifact.
     """
     damage = []
     artifacts = dict.fromkeys(artifact for folder in config.artifacts for artifact in find_artifacts(folder))
@@ -50,7 +51,9 @@ def find_artifacts(folder: Path) -> list[Path]:
     """The artifacts at or below a folder, sorted: folders with a manifest, and folders of a store that lost theirs.
 
     Unfinished ones (``*.partial``) are left out; what lies inside an artifact is part of it.
-    Raises: InputError: if there are none.
+
+    Raises:
+        InputError: if there are none.
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; give an artifact or a store")

@@ -12,7 +12,7 @@ import json
 import logging
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
@@ -97,7 +97,7 @@ def _provided(directory: Path, fingerprints: dict[str, str]) -> dict[str, str]:
 
 
 @contextmanager
-def _threads(device: torch.device) -> Iterator[tuple[ThreadPoolExecutor, threading.Event]]:
+def _threads(device: torch.device) -> Generator[tuple[ThreadPoolExecutor, threading.Event]]:
     """As many shards at a time as torch may use cores, one core each: several cores on one small picture only wait.
 
     The event is set when the work fails or is stopped, so that nobody waits for shards in hand.
@@ -153,7 +153,7 @@ def _decode(shard: Path, key: str, members: dict[str, bytes]) -> tuple[Image.Ima
 
 def _in_view(facts: dict[str, Any], config: EncodeConfig) -> dict[str, Any]:
     """A sample's facts with its keypoints moved from the image's pixels to the view's, as its picture is."""
-    view = [config.view_height, config.view_width]
+    view = (config.view_height, config.view_width)
     keypoints = keypoints_in_view(keypoints_from_json(facts["keypoints"]), facts, view)
     kept = {name: value for name, value in facts.items() if name != "crop"}  # the view is of the picture alone
     return {**kept, "keypoints": keypoints_to_json(keypoints), "view": view}

@@ -60,7 +60,8 @@ class _StoredArrays:
     def add(self, place: Place) -> None:
         """Take up one more array.
 
-        Raises: ValueError: its size or, of a file's first array, its header does not fit.
+        Raises:
+            ValueError: its size or, of a file's first array, its header does not fit.
         """
         header = place.size - self.faces * self.bytes
         path, file = self.paths[-1], len(self.paths) - 1
@@ -81,10 +82,12 @@ class _StoredArrays:
     def read(self, rows: np.ndarray, faces: np.ndarray) -> torch.Tensor:
         """(B, *shape) float32 of some arrays, one face of each.
 
-        Raises: ArtifactError: a file is gone or was cut off.
+        Raises:
+            ArtifactError: a file is gone or was cut off.
         """
         found = np.empty((len(rows), *self.shape), "<f2")
         opened: dict[int, int] = {}
+        file = 0
         try:
             for target, row, face in zip(found, rows.tolist(), faces.tolist(), strict=True):
                 file = self.files[row]
@@ -112,7 +115,9 @@ class EncodedImages:
     def __init__(self, directory: Path, keys: Collection[str] | None = None, split: str | None = None) -> None:
         """Open an artifact, or only one split of it, or only the images named by `keys` (in file order).
 
-        Raises: ArtifactError: not a finished `encode` artifact, or damaged. InputError: a key that it does not hold.
+        Raises:
+            ArtifactError: not a finished `encode` artifact, or damaged.
+            InputError: a key that it does not hold.
         """
         self.directory = Path(directory)
         manifest_of(self.directory, "encode")

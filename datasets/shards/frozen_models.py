@@ -21,7 +21,8 @@ CPU_CHUNK = 16
 def load_vae(folder: Path) -> Any:
     """A frozen diffusers AutoencoderKL from its folder, float32.
 
-    Raises: WeightsError: weights missing, unsafe or of another architecture.
+    Raises:
+        WeightsError: weights missing, unsafe or of another architecture.
     """
     from diffusers import AutoencoderKL
 
@@ -37,7 +38,8 @@ def load_vae(folder: Path) -> Any:
 def load_image_encoder(folder: Path) -> Any:
     """A frozen Dinov2Model or CLIPVisionModel from its folder, float32.
 
-    Raises: WeightsError: neither of the two, or weights missing, unsafe or incomplete.
+    Raises:
+        WeightsError: neither of the two, or weights missing, unsafe or incomplete.
     """
     import transformers
 
@@ -100,8 +102,9 @@ class FeatureEncoder:
     def __call__(self, images: list[Image.Image]) -> tuple[np.ndarray, np.ndarray]:
         """Encode RGB images.
 
-        Returns: latents (B, F, C, h, w), scaled posterior means, and tokens (B, F, N, D), the encoder's last hidden
-            state; both float16. F is 2 (plain, mirrored) or 1.
+        Returns:
+            Latents (B, F, C, h, w), scaled posterior means, and tokens (B, F, N, D), the encoder's last hidden state;
+            both float16. F is 2 (plain, mirrored) or 1.
         """
         config = self.config
         views = self._faces(view_pixels(images, config.view_height, config.view_width))

@@ -21,7 +21,7 @@ from __future__ import annotations
 import functools
 import signal
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -47,8 +47,11 @@ def epoch_order(images: int, seed: int, epoch: int) -> np.ndarray:
 def starting_images(images: int, seed: int, first: int, count: int) -> np.ndarray:
     """The images that start samples `first` to `first + count - 1`, counted over all epochs.
 
-    Args: images: how many there are.
-    Returns: (count,) their numbers, 0 to `images` - 1.
+    Args:
+        images: how many there are.
+
+    Returns:
+        (count,) their numbers, 0 to `images` - 1.
     """
     numbers = np.arange(first, first + count)
     epochs, places = np.divmod(numbers, images)
@@ -59,15 +62,15 @@ def starting_images(images: int, seed: int, first: int, count: int) -> np.ndarra
     return found
 
 
-class _Steps(Dataset):
+class _Steps(Dataset[Batch | InputError], Generic[Batch]):
     """Steps as a map-style data set: its keys are their numbers."""
 
     def __init__(self, make: Callable[[int], Batch]) -> None:
         self.make = make
 
-    def __getitem__(self, step: int) -> Batch | InputError:
+    def __getitem__(self, index: int) -> Batch | InputError:
         try:
-            return self.make(step)
+            return self.make(index)
         except InputError as error:  # handed over as it is: torch would wrap a worker's traceback into its message
             return error
 
@@ -79,7 +82,9 @@ def stream_steps(make: Callable[[int], Batch], steps: range, workers: int, *, pi
         make: the batch of a step on this process: a function of the step's number, that workers can be given.
         workers: processes; 0: everything is made when it is asked for, here.
         pinned: copy batches (which have a method `pin_memory`) into page-locked memory, for a GPU.
-    Raises: InputError: what `make` raised.
+
+    Raises:
+        InputError: what `make` raised.
     """
     loader = DataLoader(
         _Steps(make),

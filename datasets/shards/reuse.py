@@ -21,7 +21,8 @@ INDEX_FILE = "index.json"
 def read_index_file(directory: Path, stage: str) -> dict[str, Any]:
     """The ``index.json`` of an artifact of write-shards or encode.
 
-    Raises: ArtifactError: if it is not one, or damaged.
+    Raises:
+        ArtifactError: if it is not one, or damaged.
     """
     manifest_of(directory, stage)
     try:

@@ -55,7 +55,8 @@ def write_tar(path: Path, members: Iterator[tuple[str, bytes]]) -> None:
 def read_samples(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
     """Samples in file order: (key, {kind: content}), kind being what follows the first dot (``jpg``, ``latent.npy``).
 
-    Raises: DamagedTarError: see above.
+    Raises:
+        DamagedTarError: see above.
     """
     key, members = "", {}
     with _opened(path) as file:
@@ -71,7 +72,7 @@ def read_samples(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
                 yield key, members
                 members = {}
             elif kind in members:
-                raise _damaged(path, offset, f"'{name}' stands there twice")
+                raise _damaged(path, offset, f"'{name}' occurs twice")
             key = base
             members[kind] = content
             offset += BLOCK + size + padding
@@ -83,7 +84,9 @@ def locate_samples(path: Path, read: Collection[str]) -> Iterator[tuple[str, dic
     """Samples in file order without their large parts: (key, {kind: place}, {kind: content} of the kinds in `read`).
 
     Only headers and the wanted contents are read from the disk.
-    Raises: DamagedTarError: see above.
+
+    Raises:
+        DamagedTarError: see above.
     """
     key, places, contents = "", {}, {}
     with _opened(path, buffering=0) as file:
@@ -99,7 +102,7 @@ def locate_samples(path: Path, read: Collection[str]) -> Iterator[tuple[str, dic
                 yield key, places, contents
                 places, contents = {}, {}
             elif kind in places:
-                raise _damaged(path, offset, f"'{name}' stands there twice")
+                raise _damaged(path, offset, f"'{name}' occurs twice")
             key = base
             places[kind] = place
             if kind in read:

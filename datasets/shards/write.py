@@ -2,7 +2,7 @@
 
 A sample is ``key.jpg`` (the source's bytes, never re-encoded) and ``key.json``. Samples are sorted by identity and key;
 an identity never spans two shards, so a reader of any shard sees whole persons. A shard appears under its name only
-when it is whole; an interrupted run goes on with the next one, and a shard that an earlier artifact beside this one
+when it is whole; an interrupted run resumes with the next one, and a shard that an earlier artifact beside this one
 already holds is copied from there.
 
 Where a shard ends is decided by the identities themselves (`shard_ends`), not by counting from the first: images that
@@ -162,7 +162,7 @@ def _lot(pid: int) -> int:
     return int.from_bytes(hashlib.sha256(str(pid).encode()).digest()[:8], "big")
 
 
-def sample_json(row: object) -> str:
+def sample_json(row: Any) -> str:
     """A sample's JSON: identity fields and 18 x [x, y, score] in pixels of the image, null for a missing joint."""
     sample = {name: getattr(row, name) for name in SAMPLE_FIELDS}
     if getattr(row, "crop", None) is not None:
@@ -209,12 +209,13 @@ def _remove_strangers(directory: Path, wanted: set[str]) -> None:
 def read_shard_index(directory: Path) -> dict[str, Any]:
     """The ``index.json`` of a write-shards artifact.
 
-    Raises: ArtifactError: if it is not one, or damaged.
+    Raises:
+        ArtifactError: if it is not one, or damaged.
     """
     return read_index_file(directory, WriteShardsConfig.stage)
 
 
-def _write_index(plans: list[ShardPlan], directory: Path) -> dict[str, object]:
+def _write_index(plans: list[ShardPlan], directory: Path) -> dict[str, Any]:
     shards = [
         {
             "name": plan.name,
@@ -229,14 +230,14 @@ def _write_index(plans: list[ShardPlan], directory: Path) -> dict[str, object]:
         }
         for plan in plans
     ]
-    samples = Counter()
+    samples: Counter[str] = Counter()
     for plan in plans:
         samples[plan.split] += len(plan.images)
     write_text_atomically(directory / INDEX_FILE, json.dumps({"samples": samples, "shards": shards}, indent=1) + "\n")
     return {"shards": len(shards), "samples": dict(samples)}
 
 
-def _write_card(layout: Layout, summary: dict[str, object], directory: Path) -> None:
+def _write_card(layout: Layout, summary: dict[str, Any], directory: Path) -> None:
     """The data-set card: what lies here, how to read it, what may be done with it."""
     rows = "\n".join(f"| {split} | {count:,} |" for split, count in summary["samples"].items())
     write_text_atomically(directory / CARD_FILE, CARD.format(name=layout.title, rows=rows, shards=summary["shards"]))

@@ -1,1 +1,1 @@
-"""Where images come from: layouts, files, the checked index, pairs and subsets. No pose network, no tar."""
+"""Where images come from: layouts, files, the checked index, the subsets. No skeleton, no tar, no torch."""

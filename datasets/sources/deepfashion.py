@@ -22,9 +22,19 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from datasets.runtime.errors import DatasetLayoutError, printable
-from datasets.sources.files import Box, ImageSource, Listing, SourceEntry, UnreadableFileError, image_record, is_ignored
+from datasets.sources.files import (
+    Box,
+    ImageSource,
+    Listing,
+    Row,
+    SourceEntry,
+    UnreadableFileError,
+    image_record,
+    is_ignored,
+)
 
 MARKER = ""
 EXPECTED = "expected DeepFashion In-shop: WOMEN/Dresses/id_00000002/02_1_front.jpg, or PATN's flat names"
@@ -48,7 +58,7 @@ _FLAT = re.compile(
 )
 
 
-def parse_path(path: str) -> dict[str, int | str] | None:
+def parse_path(path: str) -> Row | None:
     """Key, identity and shot from a path in either form; None if it is neither."""
     match = (_ORIGINAL.fullmatch(path) or _FLAT.fullmatch(path)) if path.isascii() else None
     if match is None:
@@ -91,7 +101,8 @@ def outfit_of(key: str) -> str:
 def list_images(source: ImageSource) -> Listing:
     """Index rows, not yet checked, and files that are not images of the set; images that no list names are 'unlisted'.
 
-    Raises: DatasetLayoutError: if no file has a DeepFashion name, or a list is none.
+    Raises:
+        DatasetLayoutError: if no file has a DeepFashion name, or a list is none.
     """
     entries, passed_over = _one_resolution(source.entries())
     rows, ignored = [], [printable(entry.path) for entry in passed_over]
@@ -125,12 +136,13 @@ def _one_resolution(entries: list[SourceEntry]) -> tuple[list[SourceEntry], list
     return [e for e in entries if e.path not in repeated], [e for e in entries if e.path in repeated]
 
 
-def read_splits(source: ImageSource, paths: Iterable[str]) -> tuple[dict[str, str], dict[str, object]]:
+def read_splits(source: ImageSource, paths: Iterable[str]) -> tuple[dict[str, str], dict[str, Any]]:
     """Split by key from the official lists among `paths`, and where it comes from; an empty dict where there is none.
 
-    Raises: DatasetLayoutError: a list cannot be read, a line names no image, or two lines contradict each other.
+    Raises:
+        DatasetLayoutError: a list cannot be read, a line names no image, or two lines contradict each other.
     """
-    lists = {name: [] for name in (*PATN_LISTS, PARTITION)}
+    lists: dict[str, list[str]] = {name: [] for name in (*PATN_LISTS, PARTITION)}
     for path in paths:
         name = path.rpartition("/")[2]
         if name in lists and not is_ignored(path):
@@ -144,7 +156,7 @@ def read_splits(source: ImageSource, paths: Iterable[str]) -> tuple[dict[str, st
                 raise DatasetLayoutError(
                     f"{path} in {source.root}, line {number}: {key} is in '{said}' here, elsewhere in '{splits[key]}'"
                 )
-    notes: dict[str, object] = {"split_by": sorted(chosen)}
+    notes: dict[str, Any] = {"split_by": sorted(chosen)}
     if patn:
         queries, shared = choose_queries(splits)
         splits.update(dict.fromkeys(queries, "query"))
@@ -188,4 +200,7 @@ def choose_queries(splits: Mapping[str, str]) -> tuple[list[str], int]:
 
 
 def _identity(key: str) -> str:
-    return _FLAT.fullmatch(f"{key}.jpg")["pid"]
+    match = _FLAT.fullmatch(f"{key}.jpg")
+    if match is None:
+        raise ValueError(f"{key} is not a flat DeepFashion name")
+    return match["pid"]

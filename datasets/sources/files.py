@@ -13,7 +13,7 @@ import zlib
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Self
+from typing import Any, Self
 
 from datasets.runtime.errors import DatasetLayoutError, printable
 
@@ -55,13 +55,15 @@ class ImageSource:
         Args:
             root: folder or zip file.
             prefix: the data set's own top folder inside `root`, as `find_prefix` gives it.
-        Raises: DatasetLayoutError: if `root` is neither a folder nor a readable zip.
+
+        Raises:
+            DatasetLayoutError: if `root` is neither a folder nor a readable zip.
         """
         self.root, self.prefix = Path(root), prefix
         self.archive: zipfile.ZipFile | None = None
         if self.root.is_dir():
             return
-        if self.root.exists() and not self.root.is_file():  # a pipe or a device would be read for ever
+        if self.root.exists() and not self.root.is_file():  # a pipe or a device would never end
             raise DatasetLayoutError(f"{root} is neither a folder nor a file; give the unpacked data set or its zip")
         try:
             self.archive = zipfile.ZipFile(self.root)
@@ -98,7 +100,8 @@ class ImageSource:
 
     def entries(self, folder: str = "") -> list[SourceEntry]:
         """All files below `folder` (relative to the prefix, '' for everything), sorted by path."""
-        found = self._archive_entries(folder) if self.archive is not None else self._folder_entries(folder)
+        archive = self.archive
+        found = self._folder_entries(folder) if archive is None else self._archive_entries(archive, folder)
         return sorted(found, key=lambda entry: entry.path)
 
     def _folder_entries(self, folder: str) -> list[SourceEntry]:
@@ -119,11 +122,11 @@ class ImageSource:
                 found.append(SourceEntry(name if inside == "." else f"{inside}/{name}", refused))
         return found
 
-    def _archive_entries(self, folder: str) -> list[SourceEntry]:
+    def _archive_entries(self, archive: zipfile.ZipFile, folder: str) -> list[SourceEntry]:
         start = f"{self.prefix}{folder}/" if folder else self.prefix
         found = []
-        occurrences = Counter(self.archive.namelist())
-        for member in self.archive.infolist():
+        occurrences = Counter(archive.namelist())
+        for member in archive.infolist():
             if member.is_dir() or not member.filename.startswith(start):
                 continue
             path, refused = member.filename.removeprefix(self.prefix), None
@@ -149,13 +152,14 @@ class ImageSource:
     def read(self, path: str) -> bytes:
         """A file's bytes, by its path below the prefix.
 
-        Raises: UnreadableFileError: with the status 'unreadable', 'truncated', 'too-large' or 'not-a-file'.
+        Raises:
+            UnreadableFileError: with the status 'unreadable', 'truncated', 'too-large' or 'not-a-file'.
         """
         try:
-            return self._read_folder(path) if self.archive is None else self._read_archive(path)
+            return self._read_folder(path) if self.archive is None else self._read_archive(self.archive, path)
         except (zipfile.BadZipFile, zlib.error, EOFError) as error:
             raise UnreadableFileError("truncated", f"damaged in the archive: {error}") from None
-        except (OSError, KeyError, RuntimeError, NotImplementedError, ValueError) as error:
+        except (OSError, KeyError, RuntimeError, ValueError) as error:  # NotImplementedError is a RuntimeError
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             raise UnreadableFileError("unreadable", reason) from None
 
@@ -168,11 +172,11 @@ class ImageSource:
             raise UnreadableFileError("too-large", f"has {status.st_size} bytes, more than {MAX_FILE_BYTES}")
         return Path(full).read_bytes()
 
-    def _read_archive(self, path: str) -> bytes:
-        member = self.archive.getinfo(self.prefix + path)
+    def _read_archive(self, archive: zipfile.ZipFile, path: str) -> bytes:
+        member = archive.getinfo(self.prefix + path)
         if member.file_size > MAX_FILE_BYTES:
             raise UnreadableFileError("too-large", f"unpacks to {member.file_size} bytes, more than {MAX_FILE_BYTES}")
-        with self.archive.open(member) as file:
+        with archive.open(member) as file:
             content = file.read(MAX_FILE_BYTES + 1)  # the archive's own figure may be a lie
         if len(content) > MAX_FILE_BYTES:
             raise UnreadableFileError("too-large", f"unpacks to more than {MAX_FILE_BYTES} bytes")
@@ -185,11 +189,15 @@ def is_safe_path(name: str) -> bool:
     return not (path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name[:2] or "\0" in name)
 
 
+Row = dict[str, Any]
+"""A file of a data set as a row of the index, with the columns of `datasets.sources.index.SCHEMA`."""
+
+
 @dataclass(frozen=True)
 class Listing:
     """What a layout finds in a source."""
 
-    rows: list[dict[str, object]]
+    rows: list[Row]
     """Index rows (`image_record`), not yet checked."""
     ignored: list[str]
     """Files that are none of the data set's."""
@@ -219,9 +227,7 @@ def image_key(name: str) -> str:
     return name
 
 
-def image_record(
-    entry: SourceEntry, split: str, parsed: dict[str, int | str] | None, problem: str
-) -> dict[str, object]:
+def image_record(entry: SourceEntry, split: str, parsed: Row | None, problem: str) -> Row:
     """An index row before the file's bytes are looked at: status '' means still to be checked.
 
     Args:
@@ -232,7 +238,7 @@ def image_record(
     """
     path = printable(entry.path)
     name = path.rpartition("/")[2]
-    row = {"key": image_key(name), "path": path, "split": split, **NOBODY, "status": "", "error": ""}
+    row: Row = {"key": image_key(name), "path": path, "split": split, **NOBODY, "status": "", "error": ""}
     if entry.refused is not None:
         row["status"], row["error"] = entry.refused
     elif parsed is None or path != entry.path:

@@ -25,7 +25,7 @@ from datasets.runtime.processes import end_with_parent
 from datasets.runtime.progress import Progress
 from datasets.runtime.verify import verify
 from datasets.sources.config import IndexConfig
-from datasets.sources.files import ImageSource, UnreadableFileError
+from datasets.sources.files import ImageSource, Row, UnreadableFileError
 from datasets.sources.image_check import ImageCheck, check_image
 from datasets.sources.layouts import LAYOUTS, Layout, layout_of
 
@@ -126,7 +126,7 @@ def read_index(directory: Path, *, usable: bool = True) -> pd.DataFrame:
     return images[images["status"] == "ok"].reset_index(drop=True) if usable else images
 
 
-def _in_slice(rows: list[dict[str, object]], config: IndexConfig) -> list[bool]:
+def _in_slice(rows: list[Row], config: IndexConfig) -> list[bool]:
     """Which rows a slice takes. Told from names alone, so that only the slice's files need be opened."""
     if config.identities is None:
         if config.outside_slice:
@@ -153,7 +153,7 @@ def _in_slice(rows: list[dict[str, object]], config: IndexConfig) -> list[bool]:
     ]
 
 
-def _sampled_others(rows: list[dict[str, object]], share: float, seed: int) -> set[int]:
+def _sampled_others(rows: list[Row], share: float, seed: int) -> set[int]:
     """Positions of a slice's distractors and junk images: the same share of each as of the test identities."""
     positions: set[int] = set()
     for stream, role in enumerate(("distractor", "junk"), start=2):
@@ -188,7 +188,7 @@ def earlier_checks(directory: Path, config: IndexConfig) -> dict[str, ImageCheck
     return known
 
 
-def _check_files(rows: list[dict[str, object]], config: IndexConfig, prefix: str, known: dict[str, ImageCheck]) -> int:
+def _check_files(rows: list[Row], config: IndexConfig, prefix: str, known: dict[str, ImageCheck]) -> int:
     """Fill in size, hash and status of every row that has no status yet; returns how many had to be decoded."""
     waiting = [row for row in rows if not row["status"]]
     paths = [row["path"] for row in waiting]
@@ -245,6 +245,7 @@ def _check_chunk(paths: list[str]) -> list[ImageCheck]:
 
 
 def _check_path(path: str) -> ImageCheck:
+    assert _worker_source is not None  # _open_in_worker opened it
     try:
         content = _worker_source.read(path)
     except UnreadableFileError as error:
@@ -252,7 +253,7 @@ def _check_path(path: str) -> ImageCheck:
     return _worker_known.get(hashlib.sha256(content).hexdigest()) or check_image(content)
 
 
-def _set_duplicates_apart(rows: list[dict[str, object]]) -> None:
+def _set_duplicates_apart(rows: list[Row]) -> None:
     """Keep the first of equal keys and of equal bytes (by path); a repeated key is replaced, to stay unique."""
     keys: dict[str, str] = {}
     contents: dict[str, str] = {}
@@ -291,7 +292,7 @@ def _reasons(bad: pd.DataFrame) -> str:
     return ", ".join(f"{status}: {count}" for status, count in sorted(Counter(bad["status"]).items())) or "none listed"
 
 
-def summarise(images: pd.DataFrame) -> dict[str, object]:
+def summarise(images: pd.DataFrame) -> dict[str, Any]:
     """Counts of an index: files by status, and usable images and identities by split and role."""
     usable = images[images["status"] == "ok"]
     splits = {}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 from datasets.runtime.errors import DatasetLayoutError, printable
-from datasets.sources.files import ImageSource, Listing, image_record, is_ignored
+from datasets.sources.files import ImageSource, Listing, Row, image_record, is_ignored
 
 FOLDERS = {"bounding_box_train": "train", "query": "query", "bounding_box_test": "gallery"}
 """Folder -> split."""
@@ -39,7 +39,7 @@ MAX_NUMBER = 2**31 - 1
 PROBLEM = "the name is not of the form 0002_c1s1_000451_03.jpg"
 
 
-def parse_name(name: str) -> dict[str, int | str] | None:
+def parse_name(name: str) -> Row | None:
     """Identity, camera, sequence, frame and role from a file's name; None if it is not one of Market-1501's."""
     match = _NAME.fullmatch(name) if name.isascii() else None
     if match is None:
@@ -54,7 +54,8 @@ def parse_name(name: str) -> dict[str, int | str] | None:
 def list_images(source: ImageSource) -> Listing:
     """Index rows of all files in the three folders, not yet checked, and the files that are none of the data set's.
 
-    Raises: DatasetLayoutError: if a folder is missing.
+    Raises:
+        DatasetLayoutError: if a folder is missing.
     """
     rows, ignored = [], []
     for folder, split in FOLDERS.items():

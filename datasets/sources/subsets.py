@@ -29,7 +29,8 @@ SCHEMA = pa.schema([("draw", pa.int32()), ("fraction", pa.int32()), ("key", pa.s
 def make_subsets(config: SelectSubsetsConfig, directory: Path) -> dict[str, object]:
     """Write ``subsets.parquet`` (draw, fraction, key); returns the counts of each.
 
-    Raises: InputError: the index has no usable training image of a person.
+    Raises:
+        InputError: the index has no usable training image of a person.
     """
     images = read_index(config.images)
     train = images[(images["split"] == "train") & (images["role"] == "person")].sort_values("key")
@@ -51,8 +52,11 @@ def make_subsets(config: SelectSubsetsConfig, directory: Path) -> dict[str, obje
 def draw_order(pids: np.ndarray, seed: int) -> np.ndarray:
     """A random order of the images in which every identity appears once before any appears again.
 
-    Args:   pids: (N,) identities, in an order that does not depend on the file system.
-    Returns: (N,) positions.
+    Args:
+        pids: (N,) identities, in an order that does not depend on the file system.
+
+    Returns:
+        (N,) positions.
     """
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(pids))
@@ -82,7 +86,9 @@ def _describe(pids: np.ndarray, camids: np.ndarray) -> dict[str, int]:
 def read_subset(directory: Path, fraction: int, draw: int = 0) -> list[str]:
     """The image keys of one subset, sorted.
 
-    Raises: ArtifactError: not a select-subsets artifact. InputError: it has no such fraction or draw.
+    Raises:
+        ArtifactError: not a select-subsets artifact.
+        InputError: it has no such fraction or draw.
     """
     manifest_of(directory, "select-subsets")
     try:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from datasets.runtime.errors import DatasetLayoutError
 from datasets.runtime.hashing import json_sha256
-from datasets.sources.files import ImageSource, Listing, SourceEntry, image_record, is_safe_path
+from datasets.sources.files import ImageSource, Listing, Row, SourceEntry, image_record, is_safe_path
 
 COLUMNS = ("path", "pid", "camid", "split")
 SPLITS = ("train", "query", "gallery")
@@ -41,7 +41,8 @@ def open_source(file: Path) -> ImageSource:
 def read_table(file: Path) -> list[dict[str, str]]:
     """The table's rows: path, pid, camid, split as strings; a row of another length than the header has pid ''.
 
-    Raises: DatasetLayoutError: if it cannot be read or lacks a column.
+    Raises:
+        DatasetLayoutError: if it cannot be read or lacks a column.
     """
     try:
         names, rows = _read_parquet(file) if file.suffix.lower() == ".parquet" else _read_csv(file)
@@ -93,7 +94,7 @@ def _read_parquet(file: Path) -> tuple[list[str], list[list[str]]]:
     return wanted, [list(row) for row in zip(*columns, strict=True)]
 
 
-def parse_row(row: dict[str, str]) -> tuple[dict[str, int | str] | None, str]:
+def parse_row(row: dict[str, str]) -> tuple[Row | None, str]:
     """Identity fields of a row, or None and what is wrong with it."""
     if not (_NUMBER.fullmatch(row["pid"]) and _NUMBER.fullmatch(row["camid"])):
         return None, "the row's pid and camid are not whole numbers, or it has another length than the header"
@@ -110,6 +111,8 @@ def parse_row(row: dict[str, str]) -> tuple[dict[str, int | str] | None, str]:
 
 def list_images(source: ImageSource) -> Listing:
     """Index rows of the table, not yet checked. The key is the path without its suffix, ``/`` and ``.`` as ``_``."""
+    if not isinstance(source, TableSource):
+        raise TypeError(f"{source.root} was not opened as a table")
     rows = []
     seen: set[str] = set()
     for fields in read_table(source.table):
@@ -136,9 +139,10 @@ def key_inputs(root: Path) -> dict[str, object]:
 def listed_files(file: Path) -> list[list[object]]:
     """Path, size and date of the files that a table lists: what changes when one of them does.
 
-    Raises: DatasetLayoutError: the table cannot be read.
+    Raises:
+        DatasetLayoutError: the table cannot be read.
     """
-    found = []
+    found: list[list[object]] = []
     for path in sorted({row["path"] for row in read_table(file) if row["path"] and is_safe_path(row["path"])}):
         try:
             status = os.stat(file.parent / path)

@@ -248,7 +248,9 @@ class Synthesizer:
 
 
 def _subset_keys(config: SynthesizeConfig) -> list[str] | None:
-    return None if config.subset is None else read_subset(config.subset, config.fraction, config.draw)
+    if config.subset is None or config.fraction is None:  # the config takes both or neither
+        return None
+    return read_subset(config.subset, config.fraction, config.draw)
 
 
 def _write_table(table: pd.DataFrame, schema: pa.Schema, path: Path) -> None:

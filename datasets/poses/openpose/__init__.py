@@ -1,1 +1,1 @@
-"""Backend `openpose`: CMU's network, its weights, its maps decoded to people."""
+"""Backend `openpose`: CMU's network, its weights, its maps decoded to people. Nothing that another network shares."""

@@ -94,8 +94,10 @@ def decode_people(
         pafs: (B, 38, h, w) float, channels in OpenPose's order.
         smoothed: the first 18 heatmaps already smoothed, by whoever gets them cheaper (smoothing and enlarging are one
             matrix product); else it is done here.
-    Returns: B arrays (P, 18, 3) float32 of x, y in cells and the heatmap's value, missing (NaN, NaN, 0), most certain
-        person first; P may be 0.
+
+    Returns:
+        B arrays (P, 18, 3) float32 of x, y in cells and the heatmap's value, missing (NaN, NaN, 0), most certain person
+        first; P may be 0.
     """
     decoding = decoding or Decoding()
     heatmaps, pafs = (torch.as_tensor(maps).float() for maps in (heatmaps, pafs))

@@ -15,7 +15,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -66,7 +66,7 @@ class OpenPose:
         self.device = torch.device(device)
         self.dtype = _dtype(precision, self.device)
         self.decoding = decoding or Decoding()
-        self.network = network.to(self.device, self.dtype, memory_format=torch.channels_last).eval()
+        self.network = network.to(self.device, self.dtype).to(memory_format=torch.channels_last).eval()
 
     def estimate(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
         """People of each image; see `PoseEstimator`. Images of one size share batches."""
@@ -78,21 +78,23 @@ class OpenPose:
             for first in range(0, len(numbers), self.batch_size):
                 batch = numbers[first : first + self.batch_size]
                 heatmaps, smoothed, pafs = self.maps([images[number] for number in batch])
+                rows, columns = heatmaps.shape[2:]
                 found = decode_people(heatmaps, pafs, self.decoding, smoothed=smoothed)
                 for number, persons in zip(batch, found, strict=True):
-                    people[number] = scale_keypoints(persons, heatmaps.shape[2:], size).astype(np.float32)
+                    people[number] = scale_keypoints(persons, (rows, columns), size).astype(np.float32)
         return people
 
     @torch.inference_mode()
     def maps(self, images: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Maps of images of one size, averaged over the scales.
 
-        Returns: heatmaps (B, 18, map_height, width), the same smoothed, and fields (B, 38, map_height, width).
+        Returns:
+            Heatmaps (B, 18, map_height, width), the same smoothed, and fields (B, 38, map_height, width).
         """
         size = images[0].shape[:2]
         grid = (self.map_height, max(1, round(size[1] * self.map_height / size[0])))
         sigma, share = self.decoding.smoothing_sigma, 1 / len(self.scales)
-        heatmaps, smoothed, pafs = 0, 0, 0
+        heatmaps = smoothed = pafs = torch.zeros(())
         for scale in self.scales:
             inner, pixels = network_input(images, scale)
             field, heat = self.network(pixels.to(self.device, self.dtype, memory_format=torch.channels_last))
@@ -103,10 +105,11 @@ class OpenPose:
         return heatmaps, smoothed, pafs
 
 
-def load_openpose(weights: Path | None = None, weights_sha256: str | None = None, **options) -> OpenPose:
+def load_openpose(weights: Path | None = None, weights_sha256: str | None = None, **options: Any) -> OpenPose:
     """The backend with the published weights (or others of the same network); `options` as of `OpenPose`.
 
-    Raises: WeightsError: see `openpose_weights.load_network`.
+    Raises:
+        WeightsError: see `openpose_weights.load_network`.
     """
     network, sha256 = load_network(weights, weights_sha256)
     return OpenPose(network, sha256, **options)
@@ -126,8 +129,10 @@ def network_input(images: Sequence[np.ndarray], scale: float) -> tuple[Size, tor
     Args:
         images: uint8 RGB (H, W, 3).
         scale: height as a share of 368 rows.
-    Returns: (height, width) of the images proper, and float32 BGR (B, 3, height, width) in [-0.5, 0.5) with grey below
-        and right of them up to multiples of 8.
+
+    Returns:
+        (height, width) of the images proper, and float32 BGR (B, 3, height, width) in [-0.5, 0.5) with grey below and
+        right of them up to multiples of 8.
     """
     height, width = images[0].shape[:2]
     factor = scale * BOX / height

@@ -37,6 +37,10 @@ def network_class() -> type[torch.nn.Module]:
         raise WeightsError("the openpose backend needs the package controlnet-aux; pip install controlnet-aux")
     file = Path(package.origin).parent / "open_pose" / "model.py"
     spec = importlib.util.spec_from_file_location("controlnet_aux_open_pose_model", file)
+    if spec is None or spec.loader is None:
+        raise WeightsError(
+            f"{file} is missing: controlnet-aux is of another version; install the one of constraints.txt"
+        )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.bodypose_model
@@ -48,7 +52,9 @@ def load_network(weights: Path | None = None, sha256: str | None = None) -> tupl
     Args:
         weights: a ``.pth`` or ``.safetensors`` file; None takes the published one from the hub or its local cache.
         sha256: what the file must hash to, if it is not the published one.
-    Raises: WeightsError: the file is missing, another one, damaged, holds more than tensors, or is of another network.
+
+    Raises:
+        WeightsError: the file is missing, another one, damaged, holds more than tensors, or is of another network.
     """
     file = weights if weights is not None else download_weights()
     found = check_weights(file, sha256)
@@ -61,7 +67,8 @@ def load_network(weights: Path | None = None, sha256: str | None = None) -> tupl
 def download_weights() -> Path:
     """The published weights' local path; downloaded once.
 
-    Raises: WeightsError: not in the local cache, and the hub is out of reach.
+    Raises:
+        WeightsError: not in the local cache, and the hub is out of reach.
     """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
@@ -78,7 +85,8 @@ def download_weights() -> Path:
 def check_weights(file: Path, sha256: str | None = None) -> str:
     """SHA-256 of a weights file that is the expected one; nothing of it is interpreted before that.
 
-    Raises: WeightsError: no file, no weights, or other ones than expected.
+    Raises:
+        WeightsError: no file, no weights, or other ones than expected.
     """
     _refuse_what_is_no_file(file)
     found = file_sha256(file)
@@ -114,7 +122,8 @@ def _refuse_what_is_no_file(file: Path) -> None:
 def read_state(file: Path) -> dict[str, torch.Tensor]:
     """The tensors of a ``.safetensors`` or ``.pth`` file by name; nothing in it is executed.
 
-    Raises: WeightsError: damaged, or more than tensors inside.
+    Raises:
+        WeightsError: damaged, or more than tensors inside.
     """
     try:
         if file.suffix == ".safetensors":

@@ -25,7 +25,9 @@ def augment(
         image: uint8 (H, W, 3).
         keypoints: (18, 3) in its pixels.
         other: another crop of the same shape, from which things in front are cut.
-    Returns: a new uint8 image of the same shape and its keypoints; joints moved outside it keep their places there.
+
+    Returns:
+        A new uint8 image of the same shape and its keypoints; joints moved outside it keep their places there.
     """
     height, width = image.shape[:2]
     if rng.random() < 0.5:

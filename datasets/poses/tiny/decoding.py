@@ -33,8 +33,9 @@ def decode_person(heat: Tensor, fields: Tensor) -> np.ndarray:
     Args:
         heat: (B, 18, h, w) heights in [0, 1].
         fields: (B, 38, h, w) in OpenPose's order.
-    Returns: (B, 18, 3) float32: x, y in cells and the height of the peak; every joint has a place, however low its
-        score.
+
+    Returns:
+        (B, 18, 3) float32: x, y in cells and the height of the peak; every joint has a place, however low its score.
     """
     places, heights = find_peaks(heat)
     chosen = _choose(places, heights, fields)
@@ -47,7 +48,8 @@ def decode_person(heat: Tensor, fields: Tensor) -> np.ndarray:
 def find_peaks(heat: Tensor) -> tuple[Tensor, Tensor]:
     """The highest cells that no neighbour exceeds.
 
-    Returns: (B, 18, K, 2) whole x, y, and (B, 18, K) heights, falling; 0 where a map has fewer peaks.
+    Returns:
+        (B, 18, K, 2) whole x, y, and (B, 18, K) heights, falling; 0 where a map has fewer peaks.
     """
     columns = heat.shape[-1]
     is_peak = heat == F.max_pool2d(heat, 3, 1, 1)
@@ -105,8 +107,11 @@ def _leaves_first() -> list[int]:
 def _refine(heat: Tensor, cells: Tensor) -> Tensor:
     """Whole cells moved by at most half a cell to the peak of a parabola through the logarithms around them.
 
-    Args: cells: (B, 18, 2) whole x, y.
-    Returns: (B, 18, 2) float32.
+    Args:
+        cells: (B, 18, 2) whole x, y.
+
+    Returns:
+        (B, 18, 2) float32.
     """
     rows, columns = heat.shape[-2:]
     flat = heat.flatten(2)

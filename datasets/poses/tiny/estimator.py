@@ -52,7 +52,9 @@ class TinyPoseEstimator:
         Args:
             weights: ``weights.safetensors`` of a saved network, config.json beside it.
             batch_size: crops at a time.
-        Raises: WeightsError: there is no network.
+
+        Raises:
+            WeightsError: there is no network.
         """
         self.network = load_network(weights).to(device)
         self.weights_sha256 = file_sha256(weights)

@@ -32,7 +32,8 @@ only. Do not use it to identify anyone.
 def model_card(facts: Mapping[str, Any], config: NetworkConfig) -> str:
     """The card as Markdown.
 
-    Args: facts: of the training, as in config.json.
+    Args:
+        facts: of the training, as in config.json.
     """
     rows = "\n".join(
         f"| {name} | {images:,} | {100 * share:.0f} % | {100 * quality['pck']:.1f} % | {100 * quality['extra']:.1f} % |"

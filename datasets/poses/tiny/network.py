@@ -82,6 +82,7 @@ class TinyPoseNetwork(nn.Module):
         self.joined_fine = _convolution(fine, config.head_channels)
         self.head = nn.Conv2d(config.head_channels, JOINT_COUNT + FIELD_COUNT, 1)
         nn.init.zeros_(self.head.weight)
+        assert self.head.bias is not None  # made with one
         nn.init.constant_(self.head.bias[:JOINT_COUNT], -4.0)  # almost every cell is empty
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -111,8 +112,9 @@ def fold_normalisation(network: TinyPoseNetwork) -> TinyPoseNetwork:
 
 def _fold(module: nn.Module) -> None:
     for name, child in module.named_children():
-        if isinstance(child, nn.Sequential) and len(child) > 1 and isinstance(child[1], nn.BatchNorm2d):
-            setattr(module, name, nn.Sequential(fuse_conv_bn_eval(child[0], child[1]), *list(child)[2:]))
+        layers = list(child) if isinstance(child, nn.Sequential) else []
+        if len(layers) > 1 and isinstance(layers[0], nn.Conv2d) and isinstance(layers[1], nn.BatchNorm2d):
+            setattr(module, name, nn.Sequential(fuse_conv_bn_eval(layers[0], layers[1]), *layers[2:]))
         elif isinstance(child, nn.Sequential) or list(child.children()):
             _fold(child)
 
@@ -120,7 +122,8 @@ def _fold(module: nn.Module) -> None:
 def save_network(network: TinyPoseNetwork, folder: Path, facts: Mapping[str, Any]) -> None:
     """Write a folder with float16 weights, normalisation folded in, and ``config.json``.
 
-    Args: facts: what a reader of config.json should know of the training, JSON values.
+    Args:
+        facts: what a reader of config.json should know of the training, JSON values.
     """
     tensors = {name: value.half().contiguous() for name, value in fold_normalisation(network).state_dict().items()}
     save_file(tensors, folder / WEIGHTS_FILE)
@@ -137,7 +140,9 @@ def load_network(weights: Path) -> TinyPoseNetwork:
     """A network for inference from the ``weights.safetensors`` that `save_network` wrote; float32, channels last.
 
     Its config.json must lie beside it.
-    Raises: WeightsError: files missing, truncated or of another network.
+
+    Raises:
+        WeightsError: files missing, truncated or of another network.
     """
     weights = Path(weights)
     beside = weights.with_name(CONFIG_FILE)

@@ -44,7 +44,8 @@ class People:
 def load_people(index: Path, poses: Path, height: int, width: int) -> People:
     """The training split's crops that have a skeleton, stretched to (height, width) where they differ.
 
-    Raises: InputError: no such crop, or an image changed since it was indexed.
+    Raises:
+        InputError: no such crop, or an image changed since it was indexed.
     """
     images = read_index(index)
     skeletons = read_poses(poses)
@@ -81,7 +82,8 @@ def read_pixels(source: ImageSource, path: str, height: int, width: int) -> np.n
 def split_by_identity(people: People, seed: int) -> tuple[People, People]:
     """Crops to train on and crops of held-out identities.
 
-    Raises: InputError: fewer than two identities.
+    Raises:
+        InputError: fewer than two identities.
     """
     pids = np.unique(people.pids)
     if len(pids) < 2:

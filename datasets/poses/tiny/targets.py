@@ -40,8 +40,11 @@ def to_pixels(cells: np.ndarray) -> np.ndarray:
 def heat_targets(keypoints: Tensor, rows: int, columns: int) -> Tensor:
     """Gaussians of height 1 around the joints.
 
-    Args: keypoints: (B, 18, 2) x, y in cells, NaN where a joint is missing.
-    Returns: (B, 18, rows, columns) in [0, 1], zero for a missing joint.
+    Args:
+        keypoints: (B, 18, 2) x, y in cells, NaN where a joint is missing.
+
+    Returns:
+        (B, 18, rows, columns) in [0, 1], zero for a missing joint.
     """
     x = torch.arange(columns) - keypoints[..., 0:1]
     y = torch.arange(rows) - keypoints[..., 1:2]
@@ -52,8 +55,11 @@ def heat_targets(keypoints: Tensor, rows: int, columns: int) -> Tensor:
 def field_targets(keypoints: Tensor, rows: int, columns: int) -> Tensor:
     """Unit vectors along the limbs.
 
-    Args: keypoints: (B, 18, 2) x, y in cells, NaN where a joint is missing.
-    Returns: (B, 38, rows, columns) in [-1, 1], zero away from a limb and for a limb with a missing end.
+    Args:
+        keypoints: (B, 18, 2) x, y in cells, NaN where a joint is missing.
+
+    Returns:
+        (B, 38, rows, columns) in [-1, 1], zero away from a limb and for a limb with a missing end.
     """
     first, second = (keypoints[:, [limb[end] for limb in FIELD_LIMBS]] for end in (0, 1))
     limb = second - first
@@ -72,8 +78,11 @@ def field_targets(keypoints: Tensor, rows: int, columns: int) -> Tensor:
 def field_weights(joint_weights: Tensor) -> Tensor:
     """How much each field counts, from how much each heat map does: a limb as its less certain end.
 
-    Args: joint_weights: (B, 18) in [0, 1].
-    Returns: (B, 38).
+    Args:
+        joint_weights: (B, 18) in [0, 1].
+
+    Returns:
+        (B, 38).
     """
     limbs = torch.minimum(*(joint_weights[:, [limb[end] for limb in FIELD_LIMBS]] for end in (0, 1)))
     return limbs.repeat_interleave(2, dim=1)

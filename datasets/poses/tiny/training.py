@@ -1,6 +1,6 @@
 """Trains the small pose network on crops with known skeletons, real or rendered (stage ``train-pose``).
 
-Every random choice of a step comes from the seed and the step's number, so an interrupted training goes on as if it had
+Every random choice of a step comes from the seed and the step's number, so an interrupted training resumes as if it had
 never stopped. The learning rate is constant until the last part of the run, and a running mean of the weights is what
 is measured and saved, so the network that lies in the working folder in the middle of a run is usable too.
 """
@@ -47,7 +47,7 @@ def make_pose_network(config: TrainPoseConfig, directory: Path) -> dict[str, Any
     sets = [load_people(*pair, config.height, config.width) for pair in zip(config.images, config.poses, strict=True)]
     parts = [split_by_identity(people, config.seed) for people in sets]
     train, held_out = [part[0] for part in parts], [part[1] for part in parts]
-    network = new_network(config).to(device, memory_format=torch.channels_last)
+    network = new_network(config).to(device).to(memory_format=torch.channels_last)
     averaged = copy.deepcopy(network).eval().requires_grad_(False)
     optimizer = torch.optim.AdamW(network.parameters(), config.learning_rate, weight_decay=1e-4, fused=True)
     parts = {"network": network, "ema": averaged, "optimizer": optimizer}
@@ -188,7 +188,7 @@ def measure(
     network: TinyPoseNetwork, held_out: Sequence[People], config: TrainPoseConfig, device: torch.device
 ) -> list[dict[str, float]]:
     """The held-out figures of each set, in order."""
-    folded = fold_normalisation(network).to(device, memory_format=torch.channels_last)
+    folded = fold_normalisation(network).to(device).to(memory_format=torch.channels_last)
     results = []
     for number, people in enumerate(held_out):
         rng = np.random.default_rng([config.seed, 3])
