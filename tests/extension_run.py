@@ -48,7 +48,7 @@ def main() -> None:
     config = RegenerateConfig(**SMALL)
     check(config)
     first = Regeneration(config, make).make()
-    (index,), (subsets,) = STORE.glob("index/*"), STORE.glob("select-subsets/*")
+    (index,), (subsets,) = STORE.glob("index/[!.]*"), STORE.glob("select-subsets/[!.]*")
     subprocess.run([sys.executable, "mirror.py", index, subsets, "shop", "others"], check=True)
     config = RegenerateConfig(**SMALL, synthetic={"mirror": Path("others/{fraction}-{draw}")})
     second = Regeneration(config, make).make()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -41,10 +42,11 @@ def lay_out_the_shop(folder: Path) -> None:
     arguments = [*sizes.split(), "--width", "32", "--height", "64", "--output", "people"]
     assert run(folder, "-m", "datasets", "miniature", *arguments).returncode == 0
     splits = {"bounding_box_train": "train", "query": "query", "bounding_box_test": "gallery"}
+    numbers = itertools.count()
     for old, split in splits.items():
-        for number, image in enumerate(sorted((folder / "people" / old).glob("*.jpg"))):
+        for image in sorted((folder / "people" / old).glob("*.jpg")):
             pid, camera = re.fullmatch(r"(\d+)_c(\d)s.*", image.name).groups()
-            place = folder / "shop" / split / f"visitor-{int(pid)}" / f"cam{camera}-{number:06d}.jpg"
+            place = folder / "shop" / split / f"visitor-{int(pid)}" / f"cam{camera}-{next(numbers):06d}.jpg"
             place.parent.mkdir(parents=True, exist_ok=True)
             image.rename(place)
 
