@@ -21,7 +21,6 @@ from flows.preflight import data_problems, weight_problems
 from flows.presets import PRESETS
 from imagpose.config import TrainGeneratorConfig, TrainGeneratorSettings
 
-
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
