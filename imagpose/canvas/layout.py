@@ -6,6 +6,7 @@ paper's T1 does), because a network that was trained on four views of a person s
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -98,6 +99,11 @@ class Canvases:
     """(B, C, h, w) of each canvas's first source."""
     noise: Tensor
     """(B, C, 2h, 2w), each canvas from its own seed."""
+
+
+def canvas_seed(seed: int, canvas: int) -> int:
+    """A canvas's own seed (63 bits), so that no picture depends on which others are made beside it."""
+    return int.from_bytes(hashlib.sha256(f"imagpose canvas {seed} {canvas}".encode()).digest()[:8], "big") >> 1
 
 
 def arrange(sources: int, poses: int, mode: Mode = "free") -> Layout:

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from datasets.runtime.config import Artifact, Config, ModelFolder, Percent, Role, SourceFile, StageConfig
 from datasets.runtime.precision import Precision
 from imagpose.config.fields import Device, Probability
-from imagpose.sampling.samplers import SamplerName
+from imagpose.config.samplers import SamplerName
 
 
 class ModelConfig(Config):

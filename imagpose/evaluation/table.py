@@ -6,21 +6,20 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from datasets.poses.pairs import Pair
 from datasets.runtime.atomic import write_text_atomically
+from datasets.runtime.bootstrap import bootstrap_interval
 from datasets.runtime.errors import ArtifactError
 from datasets.runtime.manifests import manifest_of, model_sha256
 from imagpose.config import EvaluateGeneratorConfig
-from imagpose.evaluation.metrics import FEATURES, bootstrap_interval, frechet_distance
-from imagpose.evaluation.pair_canvases import Pair
+from imagpose.evaluation.data import HeldOutImages
 from imagpose.evaluation.published_results import TABLE
-
-if TYPE_CHECKING:
-    from imagpose.evaluation.data import HeldOutImages
+from imagpose.metrics.frechet import FEATURES, frechet_distance
 
 METRICS = {
     "ssim": "SSIM",

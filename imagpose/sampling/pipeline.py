@@ -28,12 +28,12 @@ from datasets.shards.frozen_models import image_tokens, view_pixels
 from imagpose.canvas.layout import Canvases, CanvasRequest, Source, SourceFeatures, check_request, lay_out
 from imagpose.canvas.view_grid import unpack_views
 from imagpose.config.fields import Unconditional
+from imagpose.config.samplers import SAMPLERS
 from imagpose.modeling.denoiser import IMAGPose
 from imagpose.modeling.feature_conditioning import FeatureConditioning
 from imagpose.modeling.pose_encoder import PoseEncoder
 from imagpose.modeling.unet import IMAGPoseUNet
 from imagpose.sampling.condition_cache import cached_conditions
-from imagpose.sampling.samplers import SAMPLERS
 
 ENCODED_AT_ONCE = 32
 """Photographs that go through VAE and image encoder together."""
