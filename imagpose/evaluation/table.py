@@ -67,6 +67,17 @@ def write_results(
         "rows": rows,
         "absent": list(absent),
         "unknown_weights": unknown_weights,
+        **_settings(config),
+        "published": [asdict(row) for row in TABLE],
+    }
+    write_text_atomically(directory / "results.json", json.dumps(results, indent=1) + "\n")
+    write_text_atomically(directory / "results.md", markdown(results))
+    return {key: results[key] for key in ("pairs", "people", "size", "rows", "absent", "unknown_weights")}
+
+
+def _settings(config: EvaluateGeneratorConfig) -> dict[str, Any]:
+    """What the figures depend on besides the pairs."""
+    return {
         "fid_reference": config.fid_reference,
         "generator_sha256": model_sha256(config.generator),
         "generator_fraction": _fraction(config.generator),
@@ -75,11 +86,7 @@ def write_results(
         "guidance": config.guidance,
         "unconditional": config.unconditional,
         "seed": config.seed,
-        "published": [asdict(row) for row in TABLE],
     }
-    write_text_atomically(directory / "results.json", json.dumps(results, indent=1) + "\n")
-    write_text_atomically(directory / "results.md", markdown(results))
-    return {key: results[key] for key in ("pairs", "people", "size", "rows", "absent", "unknown_weights")}
 
 
 def _fraction(generator: Path) -> int | None:
