@@ -11,7 +11,7 @@ from datasets.poses.backends import POSE_BACKENDS, with_built_in_weights
 from datasets.runtime.config import Artifact, Config, ModelFolder, Percent, Role, SourceFile, StageConfig
 from datasets.runtime.precision import Precision
 from imagpose.config.fields import Device, Unconditional
-from imagpose.sampling.samplers import SamplerName
+from imagpose.config.samplers import SamplerName
 
 
 class SynthesizeSettings(Config):

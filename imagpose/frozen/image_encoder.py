@@ -166,7 +166,9 @@ def _start(config: TrainImageEncoderConfig) -> Dinov2Model:
         load_image_encoder(config.init_from).requires_grad_(True) if config.init_from else new_image_encoder(config)
     )
     if not isinstance(encoder, Dinov2Model):
-        raise InputError(f"init_from {config.init_from}: a CLIP encoder cannot be gone on from; give a Dinov2Model")
+        raise InputError(
+            f"init_from {config.init_from} holds a {type(encoder).__name__}; training starts from a Dinov2Model only"
+        )
     patch = encoder.config.patch_size
     if config.height % patch or config.width % patch:
         raise InputError(f"size {config.height}x{config.width}: use multiples of the patch size {patch}")
