@@ -28,6 +28,7 @@ from datasets.runtime.errors import ArtifactBusyError, InputError, printable
 from datasets.runtime.keys import artifact_directory
 from datasets.runtime.lazy import load_name
 from datasets.runtime.manifests import is_complete
+from datasets.runtime.renames import RENAMED, refuse_old_flags
 
 BAD_INPUT = 2
 TERMINATED = 128 + signal.SIGTERM
@@ -225,6 +226,7 @@ def parse_config(config_class: type[BaseModel], arguments: Sequence[str], progra
         "settings_customise_sources": classmethod(sources),
     }
     settings_class = types.new_class("Arguments", (config_class, BaseSettings), {}, lambda ns: ns.update(namespace))
+    refuse_old_flags(config_class, arguments)
     try:
         source = FlagsSource(settings_class, cli_parse_args=[_as_flag(argument) for argument in arguments])
         given = source()
@@ -262,6 +264,9 @@ def _describe_validation(item: Mapping[str, Any]) -> str:
     message = item["msg"].removeprefix("Value error, ")
     if item["type"] == "missing":
         return f"{field}: is required"
+    if item["type"] == RENAMED:
+        place = "".join(f"{part}." for part in item["loc"])
+        return f"{place}{item['ctx']['old']} was renamed; use {place}{item['ctx']['new']}"
     if item["type"] == "extra_forbidden":
         return f"{field}: no such field"
     try:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
 from pydantic_core import CoreSchema
+
+from datasets.runtime.renames import refuse_old_names
 
 
 class Role(Enum):
@@ -36,6 +39,14 @@ class Config(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=(), validate_default=True
     )
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """Old name -> present name of fields that the class itself declares; old names are refused with the present one."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_old_names(cls, given: Any) -> Any:
+        refuse_old_names(cls, given)
+        return given
 
 
 class StageConfig(Config):
