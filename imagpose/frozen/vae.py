@@ -28,7 +28,7 @@ from datasets.shards.frozen_models import load_vae
 from imagpose.config import TrainVaeConfig
 from imagpose.frozen.crops import Crops, load_crops, split_by_identity
 from imagpose.metrics.lpips import Backbone, Lpips
-from imagpose.metrics.ssim import ssim
+from imagpose.metrics.similarity import ssim
 from imagpose.metrics.weights import check_published
 
 logger = logging.getLogger(__name__)
