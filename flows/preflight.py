@@ -12,11 +12,8 @@ from datasets.shards.image_encoders import NAMED_ENCODERS
 from datasets.sources.layouts import LAYOUTS
 from flows.config import RegenerateConfig
 
-DOWNLOADS = {
-    "stable-diffusion-v1-5": "hf download stable-diffusion-v1-5/stable-diffusion-v1-5 --local-dir {folder}",
-    **{name: encoder.download(Path("{folder}")) for name, encoder in NAMED_ENCODERS.items()},
-}
-"""Command that gets published weights, by the name of the folder they are expected in."""
+SD_DOWNLOAD = "hf download stable-diffusion-v1-5/stable-diffusion-v1-5 --local-dir {folder}"
+"""Command that gets Stable Diffusion's weights."""
 OPENPOSE_DOWNLOAD = "hf download lllyasviel/Annotators body_pose_model.pth --local-dir weights"
 """Command that gets OpenPose's weights."""
 FEWEST_OTHERS = 4
@@ -155,14 +152,16 @@ def _flag(name: str) -> str:
 def _missing(config: RegenerateConfig, absent: dict[str, Path]) -> list[str]:
     """One sentence on weights that can be downloaded, with the commands, and one for each other folder."""
     published, commands, problems = [], [], []
+    downloads = {name: encoder.download(Path("{folder}")) for name, encoder in NAMED_ENCODERS.items()}
+    downloads["stable-diffusion-v1-5"] = SD_DOWNLOAD
     for name, folder in absent.items():
-        part = next((part for part in DOWNLOADS if part in folder.parts), None)
+        part = next((part for part in downloads if part in folder.parts), None)
         if part is None:
             problems.append(f"{_flag(name)} {folder} holds no saved model (no config, or no .safetensors file)")
             continue
         target = Path(*folder.parts[: folder.parts.index(part) + 1])
         published.append(f"{name} in {folder}")
-        commands.append(DOWNLOADS[part].format(folder=target))
+        commands.append(downloads[part].format(folder=target))
     if published:
         problems.append(
             f"preset '{config.preset}' needs weights that are not there ({', '.join(published)}); get them by "

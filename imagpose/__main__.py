@@ -25,7 +25,7 @@ COMMANDS = {
     "ablate": Command(
         summary="train and evaluate variants of the model (the paper's Table 2) into one table",
         config="imagpose.config:AblateConfig",
-        run="imagpose.training.ablations:make_ablation",
+        run="imagpose.evaluation.ablations:make_ablation",
     ),
     "check-model": Command(
         summary="prove that the denoiser starts as the stock UNet, at Stable Diffusion's size",

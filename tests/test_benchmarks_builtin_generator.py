@@ -14,7 +14,7 @@ from benchmarks.people.rendered_people import render_people
 from benchmarks.people.table import table
 from datasets.runtime.artifacts import build
 from datasets.runtime.errors import InputError
-from imagpose.metrics.ssim import ssim, ssim_within
+from imagpose.metrics.similarity import ssim, ssim_within
 
 SMALL = JudgeConfig(identities=3, judge_images=2, steps=2, batch_size=4)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from datasets.runtime.command_line import parse_config
@@ -19,6 +21,8 @@ from flows.preflight import data_problems, weight_problems
 from flows.presets import PRESETS
 from imagpose.config import TrainGeneratorConfig, TrainGeneratorSettings
 
+REPOSITORY = Path(__file__).resolve().parent.parent
+
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_is_a_full_config_that_survives_json(name):
@@ -31,6 +35,23 @@ def test_the_command_lists_every_preset_with_what_it_is_for(capsys):
     assert main(["--help"]) == 0
     said = capsys.readouterr().out
     assert all(f"  {name} " in said and preset.title in said for name, preset in PRESETS.items())
+
+
+def test_every_preset_has_a_deployment_of_its_name():
+    deployments = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())["deployments"]
+    regenerations = [item for item in deployments if item["entrypoint"] == "flows.regenerate.regenerate"]
+    assert [item["name"] for item in regenerations] == [name for name in PRESETS if name != "none"]
+    assert all(item["parameters"]["config"] == {"preset": item["name"]} for item in regenerations)
+
+
+def test_every_preset_stands_in_the_docs_as_it_is_declared():
+    rows = re.findall(r"^\| `([\w-]+)` \| ([^|]+) \|$", (REPOSITORY / "docs" / "presets.md").read_text(), re.MULTILINE)
+    assert rows == [(name, preset.title) for name, preset in PRESETS.items()]
+
+
+def test_the_make_targets_run_presets_that_there_are():
+    asked = re.findall(r"--preset ([\w-]+)", (REPOSITORY / "Makefile").read_text())
+    assert asked and set(asked) <= set(PRESETS)
 
 
 def test_given_fields_override_the_presets_at_any_depth():

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from datasets.miniature.config import MiniatureConfig
-from datasets.runtime.artifacts import build
-from datasets.runtime.config import StageConfig
-from datasets.runtime.lazy import load_name
 from datasets.runtime.manifests import is_complete
 from flows.config import RegenerateConfig
 from flows.pipeline import Regeneration
@@ -19,6 +15,7 @@ from flows.preflight import check
 from flows.presets import BUILT_IN, BUILT_IN_PEOPLE
 from imagpose.config import SynthesizeConfig, TrainGeneratorConfig, TrainImageEncoderConfig, TrainVaeConfig
 from reid.config import TrainReidConfig
+from tests.in_process import maker
 from tests.test_flows_pipeline import Notes
 
 ARMS = ["real-long", "real-pretrained", "real+synthetic", "pretrained+synthetic"]
@@ -70,19 +67,6 @@ def test_other_people_are_rendered_only_where_an_arm_goes_on_from_them(tmp_path,
     assert [config.seed for config in run.of(MiniatureConfig)] == [RegenerateConfig(preset="study").miniature.seed]
 
 
-def in_this_process(store: Path):
-    """Stages made one by one here, as their commands make them."""
-
-    def run(configs: list[StageConfig]) -> list[Path]:
-        return [build(config, load_name(_command(config).run), store=store) for config in configs]
-
-    return run
-
-
-def _command(config: StageConfig):
-    return importlib.import_module(f"{config.package}.__main__").COMMANDS[config.command or config.stage]
-
-
 @pytest.mark.slow
 def test_a_toy_study_runs_from_rendering_to_the_gains_over_every_control(tmp_path):
     people = {"train_identities": 3, "images_per_identity": 4, "distractors": 0, "junk": 0}
@@ -99,7 +83,7 @@ def test_a_toy_study_runs_from_rendering_to_the_gains_over_every_control(tmp_pat
         reid={"schedule": {"steps": 2}},
         benchmark={"resamples": 100},
     )
-    result = Regeneration(config, in_this_process(tmp_path)).make()
+    result = Regeneration(config, maker(tmp_path)).make()
     assert is_complete(result.report) and len(result.runs) == 4 * 2 * 2
     table = pd.read_parquet(result.benchmark / "gains.parquet").query("metric == 'map'").set_index(["baseline", "arm"])
     asked = [

@@ -17,6 +17,7 @@ from torch import Tensor
 from torchvision.models import alexnet
 
 from datasets.poses.pairs import read_pairs
+from datasets.runtime.arrays.bootstrap import bootstrap_interval
 from datasets.runtime.artifacts import build
 from datasets.runtime.config import StageConfig
 from datasets.runtime.errors import InputError, WeightsError
@@ -25,12 +26,12 @@ from datasets.runtime.verify import verify
 from datasets.shards.encoded import keypoints_to_json
 from datasets.shards.tars import write_tar
 from imagpose.config import EvaluateGeneratorConfig
-from imagpose.evaluation import evaluate
-from imagpose.evaluation import metrics as image_metrics
+from imagpose.evaluation import evaluate, meter
 from imagpose.evaluation.evaluate import make_evaluation
-from imagpose.evaluation.metrics import bootstrap_interval, frechet_distance, psnr
 from imagpose.evaluation.pair_canvases import canvases_of, draw_pairs
+from imagpose.metrics.frechet import frechet_distance, inception_features, torchvision_features
 from imagpose.metrics.lpips import Lpips
+from imagpose.metrics.similarity import psnr
 from imagpose.metrics.weights import WEIGHTS, find_weights
 from tests.test_imagpose_pipeline import HEIGHT, WIDTH, pose, tiny_image_encoder, tiny_pipeline
 
@@ -189,7 +190,7 @@ def test_published_weights_are_not_called_unknown(
 ) -> None:
     published = dataclasses.replace(WEIGHTS["alexnet"], sha256_start=file_sha256(alexnet_file)[:8])
     monkeypatch.setitem(WEIGHTS, "alexnet", published)
-    assert evaluate.Meter(config_of(shards, generator, alexnet=alexnet_file)).unknown_weights == {}
+    assert meter.Meter(config_of(shards, generator, alexnet=alexnet_file)).unknown_weights == {}
 
 
 def test_both_inceptions_take_their_published_shapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,8 +207,8 @@ def test_both_inceptions_take_their_published_shapes(tmp_path: Path, monkeypatch
     save_file(inception_v3(weights=None, init_weights=False).state_dict(), tmp_path / "torchvision.safetensors")
     made, cpu = pictures(2, 64, 32, 0), torch.device("cpu")
     for name, load in (
-        ("tensorflow", image_metrics.inception_features),
-        ("torchvision", image_metrics.torchvision_features),
+        ("tensorflow", inception_features),
+        ("torchvision", torchvision_features),
     ):
         features = load(tmp_path / f"{name}.safetensors", cpu)
         assert features(made).shape == (2, 2048)
@@ -271,7 +272,7 @@ def test_all_scenarios_and_bounds_are_measured_on_the_same_pairs(
     def fake_features(weights: Path, device: torch.device) -> Any:
         return lambda made: made.float().flatten(2).mean(2)
 
-    monkeypatch.setattr(evaluate, "inception_features", fake_features)
+    monkeypatch.setitem(meter.FEATURE_NETWORKS, "inception", fake_features)
     config = config_of(
         shards, generator, alexnet=alexnet_file, inception=alexnet_file, known_weights_only=False, height=64, width=32
     )

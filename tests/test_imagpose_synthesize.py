@@ -31,7 +31,8 @@ from imagpose.pictures.synthetic_jpeg import encode_synthetic_jpeg, is_marked_sy
 from imagpose.sampling.pose_check import pose_score
 from imagpose.synthesis.plan import FACINGS, check_leak_free, cut_shards, facing, is_synthetic_key, make_plan
 from imagpose.synthesis.show_pictures import run_show_pictures
-from imagpose.synthesis.synthesize import Synthesizer, make_synthetic, plan_for
+from imagpose.synthesis.synthesize import make_synthetic, plan_for
+from imagpose.synthesis.synthesizer import Synthesizer
 from tests.test_imagpose_pipeline import HEIGHT, LATENTS, TOKENS, WIDTH, pose, tiny_pipeline
 
 IMAGES = {1: 5, 2: 3, 3: 1, 7: 2}  # per identity
@@ -360,7 +361,7 @@ class FakeEstimator:
 def test_skeletons_are_extracted_again_and_scored(
     inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("imagpose.synthesis.synthesize.open_backend", lambda *_: FakeEstimator())
+    monkeypatch.setattr("imagpose.synthesis.synthesizer.open_backend", lambda *_: FakeEstimator())
     weights = tmp_path / "weights"
     weights.write_text("stand-in")
     config = config_of(inputs, showcase=0, pose_backend="openpose", pose_weights=weights)

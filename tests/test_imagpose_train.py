@@ -15,9 +15,9 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import load_file
 
 from datasets.runtime.artifacts import build
-from datasets.runtime.checkpoints import Checkpoints
 from datasets.runtime.errors import DivergedError, InputError
 from datasets.runtime.manifests import manifest_of
+from datasets.runtime.training.checkpoints import Checkpoints
 from datasets.runtime.verify import verify
 from imagpose.canvas.layout import CanvasRequest, SourceFeatures
 from imagpose.canvas.training import CanvasPlan, make_batch
@@ -197,7 +197,7 @@ def test_one_canvas_is_learned_by_heart_and_sampled_again(tmp_path, frozen) -> N
     run.run()
     values = [loss for _, loss in losses(tmp_path)]
     assert np.mean(values[-3:]) < values[0] / 10
-    run.use_average()
+    run.use_ema()
     pipeline = frozen.generator(run.model, run.scheduler).pipeline()
     sources = [SourceFeatures(latents=one.views[0], tokens=one.tokens([0])[0], keypoints=one.keypoints(0))]
     request = CanvasRequest(sources=sources, poses=[one.keypoints(i) for i in (1, 2, 3)], seed=0)
@@ -325,7 +325,7 @@ def test_validation_asks_the_same_questions_of_people_whom_no_step_sees(tmp_path
     assert [row["step"] for row in rows] == [6, 12] and summary["validation_loss"] == rows[1]["loss"]
     buckets = [value for name, value in rows[1].items() if name.startswith("loss_t")]
     assert len(buckets) == BUCKETS and np.mean(buckets) == pytest.approx(rows[1]["loss"], abs=1e-5)
-    with run._averaged():
+    with run.ema.in_model():
         again = validation_losses(
             run.model.eval(), run.scheduler, run.held_out, questions(run.held_out, run.config), run.accelerator, 3
         )
@@ -341,7 +341,7 @@ def test_the_newest_states_are_kept_and_an_equal_retraining_has_equal_content(tm
             run = Trainer(settings, directory, RandomImages(), frozen, Accelerator(cpu=True))
             summary = run.run()
             contents.append([path.name for path in Checkpoints(directory / ".scratch").states()])
-            run.use_average()
+            run.use_ema()
             save_generator(directory, frozen.generator(run.model, run.scheduler))
             return summary
 

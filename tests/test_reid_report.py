@@ -431,7 +431,7 @@ def test_the_headline_compares_with_the_arm_of_equal_steps_where_that_was_run(
     ):
         assert text.count(words) == 2
     assert "Only 8 test people: the gain is known of these few." in text
-    assert "Where the uncertainty comes from" in text and "2 × 2, 8" in text
+    assert "Where the uncertainty comes from" in text and "From 2 draws × 2 seeds and 8 test people." in text
 
 
 def test_the_gain_over_the_arm_pretrained_on_other_people_stands_beside_the_headline(

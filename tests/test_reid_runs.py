@@ -499,7 +499,7 @@ def test_a_text_table_is_aligned():
 
 
 def test_every_command_names_a_stage_that_exists():
-    from datasets.runtime.lazy import load_name
+    from datasets.runtime.registry import load_name
 
     for name, command in COMMANDS.items():
         config = load_name(command.config)

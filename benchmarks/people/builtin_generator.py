@@ -35,24 +35,23 @@ from benchmarks.people.rendered_people import People
 from benchmarks.people.table import METRICS, table
 from datasets.poses.backends import open_backend
 from datasets.runtime import devices
+from datasets.runtime.arrays.bootstrap import bootstrap_interval
 from datasets.runtime.artifacts import build
 from datasets.runtime.atomic import write_text_atomically
-from datasets.runtime.config import Config, ModelFolder, Role, SourceFile
+from datasets.runtime.config import Config, ModelFolder, Precision, Role, SourceFile
 from datasets.runtime.errors import InputError
 from datasets.runtime.manifests import model_sha256
-from datasets.runtime.precision import Precision
 from imagpose.canvas.layout import CanvasRequest, Mode, SourceImage
 from imagpose.config.fields import Unconditional
-from imagpose.evaluation.metrics import bootstrap_interval, psnr
+from imagpose.config.samplers import SamplerName
 from imagpose.evaluation.pair_canvases import Pair, canvases_of
 from imagpose.metrics.lpips import Lpips
-from imagpose.metrics.ssim import ssim, ssim_within
+from imagpose.metrics.similarity import psnr, ssim, ssim_within
 from imagpose.metrics.weights import find_weights
 from imagpose.pictures.contact_sheet import SheetRow, save_contact_sheet, skeleton_picture
 from imagpose.sampling.generate import view_size_of
 from imagpose.sampling.pipeline import IMAGPosePipeline, load_pipeline
 from imagpose.sampling.pose_check import find_skeletons, pose_score
-from imagpose.sampling.samplers import SamplerName
 
 BUILT_IN = Path(__file__).resolve().parents[2] / "imagpose" / "builtin"
 POSE_GOAL, IDENTITY_GOAL = 0.9, 0.8

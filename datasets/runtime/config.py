@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler, model_validator
 from pydantic_core import CoreSchema
+
+from datasets.runtime.renames import refuse_old_names
 
 
 class Role(Enum):
@@ -31,12 +34,33 @@ Percent = Annotated[int, Field(gt=0, le=100)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 
+FORMER_NAMES = {"no": "fp32", "float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+
+
+def _former_name_refused(value: object) -> object:
+    if isinstance(value, str) and value in FORMER_NAMES:
+        raise ValueError(f"'{value}' is now called '{FORMER_NAMES[value]}'")
+    return value
+
+
+Precision = Annotated[Literal["fp32", "bf16"], BeforeValidator(_former_name_refused)]
+"""A config's precision: 'fp32', or 'bf16' (mixed: activations in bfloat16, weights in float32)."""
+
+
 class Config(BaseModel):
     """Base of every config: frozen, typed, unknown fields refused, explained field by field."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=(), validate_default=True
     )
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """Old name -> present name of fields that the class itself declares; old names are refused with the present one."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_old_names(cls, given: Any) -> Any:
+        refuse_old_names(cls, given)
+        return given
 
 
 class StageConfig(Config):

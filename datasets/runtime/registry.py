@@ -3,8 +3,9 @@
 A registry maps a name to the one object that declares everything about it. As metadata of a config's field
 (``Annotated[str, LAYOUTS]``) it checks the value and lists the names in ``--help`` and in Prefect's form.
 
-Modules named in the environment variable `EXTENSIONS` are imported before a registry is first looked into. They call
-`Registry.register`. A variable, because every child process, torchrun worker and Prefect worker inherits it.
+Modules named in the environment variable `EXTENSIONS` are imported when a registry is asked for a name that it does not
+have yet, or for all names. They call `Registry.register`. A variable, because every child process, torchrun worker and
+Prefect worker inherits it.
 """
 
 from __future__ import annotations
@@ -54,6 +55,12 @@ def load_extensions() -> None:
             ) from error
 
 
+def load_name(name: str) -> Any:
+    """The object that ``module:name`` stands for."""
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
 class Registry(Mapping[str, T]):
     """Objects by name, in the order of registration.
 
@@ -79,7 +86,8 @@ class Registry(Mapping[str, T]):
         return item
 
     def __getitem__(self, name: str) -> T:
-        load_extensions()
+        if name not in self._items:  # else nothing is imported: settings look up their defaults while they are defined
+            load_extensions()
         return self._items[name]
 
     def __iter__(self) -> Iterator[str]:

@@ -6,6 +6,7 @@ paper's T1 does), because a network that was trained on four views of a person s
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -100,6 +101,11 @@ class Canvases:
     """(B, C, 2h, 2w), each canvas from its own seed."""
 
 
+def canvas_seed(seed: int, canvas: int) -> int:
+    """A canvas's own seed (63 bits), so that no picture depends on which others are made beside it."""
+    return int.from_bytes(hashlib.sha256(f"imagpose canvas {seed} {canvas}".encode()).digest()[:8], "big") >> 1
+
+
 def arrange(sources: int, poses: int, mode: Mode = "free") -> Layout:
     """Which slots show which source and ask for which pose.
 
@@ -171,28 +177,34 @@ def lay_out(
         InputError: views of several sizes in one batch.
     """
     shape = features[0][0].latents.shape
-    layouts, views, skeletons = [], [], []
-    for request, sources in zip(requests, features, strict=True):
-        if any(source.latents.shape != shape for source in sources):
-            raise InputError("the canvases of a batch have views of different sizes; generate them apart")
-        layout = arrange(len(sources), len(request.poses), request.mode)
-        shown = [sources[i] for i in layout.sources]
-        masked = torch.zeros(len(layout.poses), *shape)
-        views.append(torch.cat([torch.stack([source.latents.cpu().float() for source in shown]), masked]))
-        asked = [*(source.keypoints for source in shown), *(request.poses[i] for i in layout.poses)]
-        skeletons.append(np.stack([draw_skeleton(keypoints, *size) for keypoints in asked]))
-        layouts.append(layout)
+    if any(source.latents.shape != shape for sources in features for source in sources):
+        raise InputError("the canvases of a batch have views of different sizes; generate them apart")
+    layouts = [arrange(len(request.sources), len(request.poses), request.mode) for request in requests]
+    placed = list(zip(layouts, requests, features, strict=True))
+    views = torch.stack([_latents(layout, sources) for layout, _, sources in placed])
+    drawn = torch.from_numpy(np.stack([_skeletons(*canvas, size) for canvas in placed]))
     visible = torch.tensor([[slot < len(layout.sources) for slot in range(VIEWS)] for layout in layouts])
-    drawn = torch.from_numpy(np.stack(skeletons)).permute(0, 1, 4, 2, 3)
     return Canvases(
         layouts=layouts,
         visible=view_map(visible, *shape[1:]).bool().to(device),
-        known=pack_views(torch.stack(views)).to(device),
-        skeletons=pack_views(drawn).to(device, dtype) / 255,
+        known=pack_views(views).to(device),
+        skeletons=pack_views(drawn.permute(0, 1, 4, 2, 3)).to(device, dtype) / 255,
         image_tokens=torch.stack([sources[0].tokens for sources in features]).to(device, dtype),
         source_latents=torch.stack([sources[0].latents for sources in features]).to(device, dtype),
         noise=torch.stack([_canvas_noise(request.seed, shape) for request in requests]).to(device),
     )
+
+
+def _latents(layout: Layout, sources: Sequence[SourceFeatures]) -> Tensor:
+    """Latents of a canvas's four views, (4, C, h, w) float32; zeros where one is asked for."""
+    masked = torch.zeros(len(layout.poses), *sources[0].latents.shape)
+    return torch.cat([torch.stack([sources[i].latents.cpu().float() for i in layout.sources]), masked])
+
+
+def _skeletons(layout: Layout, request: CanvasRequest, sources: Sequence[SourceFeatures], size: Size) -> np.ndarray:
+    """Skeleton pictures of a canvas's four views, (4, H, W, 3) uint8."""
+    shown = [sources[i].keypoints for i in layout.sources]
+    return np.stack([draw_skeleton(pose, *size) for pose in [*shown, *(request.poses[i] for i in layout.poses)]])
 
 
 def _canvas_noise(seed: int, view_shape: torch.Size) -> Tensor:

@@ -17,13 +17,13 @@ from datasets.runtime.config import (
     Device,
     ModelFolder,
     Percent,
+    Precision,
     Probability,
     Role,
     SourceFile,
     StageConfig,
 )
-from datasets.runtime.precision import Precision
-from imagpose.sampling.samplers import SamplerName
+from imagpose.config.samplers import SamplerName
 
 
 class ModelConfig(Config):
@@ -130,7 +130,8 @@ class TrainGeneratorSettings(Config):
     max_gradient_norm: float = Field(1.0, gt=0)
     """Gradients are clipped to this norm."""
     ema_decay: float = Field(0.999, ge=0, lt=1)
-    """Decay of the averaged weights that are saved, after their own warm-up; 0: no average."""
+    """Decay of the averaged weights (EMA), which are the ones that are saved; update k keeps at most k / (9 + k) of the
+    average, diffusers' warm-up. 0: no average."""
     seed: int = Field(0, ge=0)
     """Initialisation, canvases and noise."""
     validation_identities: int = Field(0, ge=0)

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from datasets.poses.pairs import groups_by_names, has_torso, ordered_pairs
+from datasets.poses.pairs import Pair, groups_by_names, has_torso, ordered_pairs
 from datasets.poses.skeleton import present_joints
 from datasets.poses.views import keypoints_in_view, open_picture
 from datasets.runtime.errors import InputError
@@ -20,7 +20,6 @@ from datasets.runtime.manifests import manifest_of
 from datasets.shards.encoded import keypoints_from_json
 from datasets.shards.tars import read_samples
 from imagpose.canvas.layout import Size
-from imagpose.evaluation.pair_canvases import Pair
 
 TEST_SPLITS = ("query", "gallery")
 

@@ -12,7 +12,7 @@ import io
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,26 +22,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from datasets.poses.pairs import read_pairs
-from datasets.runtime import devices
+from datasets.poses.pairs import Pair, read_pairs
 from datasets.runtime.atomic import write_text_atomically
 from datasets.runtime.errors import InputError
-from datasets.runtime.hashing import file_sha256
 from datasets.runtime.progress import Progress
 from datasets.shards.tars import read_samples, write_tar
 from imagpose.canvas.layout import CanvasRequest, Mode, SourceImage
 from imagpose.config import EvaluateGeneratorConfig
 from imagpose.evaluation.data import HeldOutImages, fitted, stacked
-from imagpose.evaluation.metrics import (
-    inception_features,
-    psnr,
-    torchvision_features,
-)
-from imagpose.evaluation.pair_canvases import Pair, PairCanvas, canvases_of, draw_pairs
+from imagpose.evaluation.meter import Meter
+from imagpose.evaluation.pair_canvases import PairCanvas, canvases_of, draw_pairs
 from imagpose.evaluation.table import write_results
-from imagpose.metrics.lpips import LPIPS_COLUMNS, Lpips
-from imagpose.metrics.ssim import ssim, ssim_table1
-from imagpose.metrics.weights import WEIGHTS, find_weights
 from imagpose.pictures.contact_sheet import SheetRow, save_contact_sheet, skeleton_picture
 from imagpose.sampling.generate import view_size_of
 from imagpose.sampling.pipeline import IMAGPosePipeline, load_pipeline
@@ -76,65 +67,6 @@ def make_evaluation(config: EvaluateGeneratorConfig, directory: Path) -> dict[st
     images.check(pairs)
     Evaluation(config, images, pairs, meter, directory).run()
     return write_results(config, images, pairs, meter.absent, meter.unknown_weights, directory)
-
-
-class Meter:
-    """The metrics whose weights are at hand.
-
-    `absent` says in words which are not, and how to get them; `unknown_weights`, by column, which come from another
-    file than the published one.
-    """
-
-    def __init__(self, config: EvaluateGeneratorConfig) -> None:
-        found = {
-            name: find_weights(
-                name, getattr(config, name), from_hub=config.from_hub, known_only=config.known_weights_only
-            )
-            for name in WEIGHTS
-        }
-        self.absent = [reason for reason in found.values() if isinstance(reason, str)]
-        for reason in self.absent:
-            logger.warning("column left out: %s", reason)
-        self.unknown_weights = {}
-        for name, path in found.items():
-            if isinstance(path, Path):
-                self.unknown_weights |= unknown_weights(name, path)
-        for reason in self.unknown_weights.values():
-            logger.warning("unknown weights: %s", reason)
-        self.device = devices.pick(config.device)
-        self.perceptual: dict[str, Lpips] = {}
-        for backbone, column in LPIPS_COLUMNS.items():
-            if isinstance(file := found[backbone], Path):
-                self.perceptual[column] = Lpips(file, backbone).to(self.device)
-        self.features: dict[str, Callable[[Tensor], Tensor]] = {}
-        for name, build in (("inception", inception_features), ("torchvision_inception", torchvision_features)):
-            if isinstance(file := found[name], Path):
-                self.features[name] = build(file, self.device)
-
-    def scores(self, made: Tensor, real: Tensor) -> dict[str, np.ndarray]:
-        """Per picture, from (N, 3, H, W) uint8 pairs."""
-        made, real = made.to(self.device), real.to(self.device)
-        values = {"ssim": ssim(made, real), "psnr": psnr(made, real), "ssim_table1": ssim_table1(made, real)}
-        values |= {column: distance.of_pictures(made, real) for column, distance in self.perceptual.items()}
-        return {name: value.double().cpu().numpy() for name, value in values.items()}
-
-    def save_features(self, pictures: Tensor, path: Path) -> None:
-        """Write ``PATH.NAME.npy`` for each feature network."""
-        for name, features in self.features.items():
-            parts = [features(part.to(self.device)).float().cpu().numpy() for part in pictures.split(32)]
-            _save_array(np.concatenate(parts), path.with_name(f"{path.name}.{name}.npy"))
-
-
-def unknown_weights(name: str, path: Path) -> dict[str, str]:
-    """By column, a sentence on weights that are not the published ones; empty where they are."""
-    published, sha256 = WEIGHTS[name], file_sha256(path)
-    if published.is_published(sha256):
-        return {}
-    reason = (
-        f"{path.name}, SHA-256 {sha256[:8]}..., is not the published file ({published.sha256_start}...), so the column "
-        "compares with nothing outside this table"
-    )
-    return {column: f"{column}: {reason}" for column in published.columns}
 
 
 class Evaluation:
@@ -312,10 +244,3 @@ def _png(picture: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, format="PNG")
     return buffer.getvalue()
-
-
-def _save_array(array: np.ndarray, path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        np.save(file, array, allow_pickle=False)
-    temporary.replace(path)

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from datasets.poses.pairs import Pair
-from imagpose.canvas.layout import Mode
-from imagpose.synthesis.plan import canvas_seed
+from imagpose.canvas.layout import Mode, canvas_seed
 
 PER_CANVAS = 3
 

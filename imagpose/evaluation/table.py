@@ -6,21 +6,20 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from datasets.poses.pairs import Pair
+from datasets.runtime.arrays.bootstrap import bootstrap_interval
 from datasets.runtime.atomic import write_text_atomically
 from datasets.runtime.errors import ArtifactError
 from datasets.runtime.manifests import manifest_of, model_sha256
 from imagpose.config import EvaluateGeneratorConfig
-from imagpose.evaluation.metrics import FEATURES, bootstrap_interval, frechet_distance
-from imagpose.evaluation.pair_canvases import Pair
+from imagpose.evaluation.data import HeldOutImages
 from imagpose.evaluation.published_results import TABLE
-
-if TYPE_CHECKING:
-    from imagpose.evaluation.data import HeldOutImages
+from imagpose.metrics.frechet import FEATURES, frechet_distance
 
 METRICS = {
     "ssim": "SSIM",
@@ -68,6 +67,17 @@ def write_results(
         "rows": rows,
         "absent": list(absent),
         "unknown_weights": unknown_weights,
+        **_settings(config),
+        "published": [asdict(row) for row in TABLE],
+    }
+    write_text_atomically(directory / "results.json", json.dumps(results, indent=1) + "\n")
+    write_text_atomically(directory / "results.md", markdown(results))
+    return {key: results[key] for key in ("pairs", "people", "size", "rows", "absent", "unknown_weights")}
+
+
+def _settings(config: EvaluateGeneratorConfig) -> dict[str, Any]:
+    """What the figures depend on besides the pairs."""
+    return {
         "fid_reference": config.fid_reference,
         "generator_sha256": model_sha256(config.generator),
         "generator_fraction": _fraction(config.generator),
@@ -76,11 +86,7 @@ def write_results(
         "guidance": config.guidance,
         "unconditional": config.unconditional,
         "seed": config.seed,
-        "published": [asdict(row) for row in TABLE],
     }
-    write_text_atomically(directory / "results.json", json.dumps(results, indent=1) + "\n")
-    write_text_atomically(directory / "results.md", markdown(results))
-    return {key: results[key] for key in ("pairs", "people", "size", "rows", "absent", "unknown_weights")}
 
 
 def _fraction(generator: Path) -> int | None:

@@ -22,8 +22,8 @@ from transformers import Dinov2Config, Dinov2Model
 
 from datasets.runtime import devices
 from datasets.runtime.errors import InputError
-from datasets.runtime.schedules import warmup_cosine
-from datasets.runtime.training_run import TrainingRun, set_learning_rate, step_generator
+from datasets.runtime.training.run import TrainingRun, set_learning_rate, step_generator
+from datasets.runtime.training.schedules import warmup_cosine
 from datasets.shards.frozen_models import load_image_encoder
 from datasets.shards.image_encoders import DINOV2
 from imagpose.config import TrainImageEncoderConfig
@@ -166,7 +166,9 @@ def _start(config: TrainImageEncoderConfig) -> Dinov2Model:
         load_image_encoder(config.init_from).requires_grad_(True) if config.init_from else new_image_encoder(config)
     )
     if not isinstance(encoder, Dinov2Model):
-        raise InputError(f"init_from {config.init_from}: a CLIP encoder cannot be gone on from; give a Dinov2Model")
+        raise InputError(
+            f"init_from {config.init_from} holds a {type(encoder).__name__}; training starts from a Dinov2Model only"
+        )
     patch = encoder.config.patch_size
     if config.height % patch or config.width % patch:
         raise InputError(f"size {config.height}x{config.width}: use multiples of the patch size {patch}")

@@ -22,13 +22,13 @@ from torch import Tensor
 
 from datasets.runtime import devices
 from datasets.runtime.errors import InputError
-from datasets.runtime.schedules import warmup_cosine
-from datasets.runtime.training_run import TrainingRun, set_learning_rate, step_generator
+from datasets.runtime.training.run import TrainingRun, set_learning_rate, step_generator
+from datasets.runtime.training.schedules import warmup_cosine
 from datasets.shards.frozen_models import load_vae
 from imagpose.config import TrainVaeConfig
 from imagpose.frozen.crops import Crops, load_crops, split_by_identity
 from imagpose.metrics.lpips import Backbone, Lpips
-from imagpose.metrics.ssim import ssim
+from imagpose.metrics.similarity import ssim
 from imagpose.metrics.weights import check_published
 
 logger = logging.getLogger(__name__)
@@ -119,10 +119,7 @@ def make_vae(config: TrainVaeConfig, directory: Path) -> dict[str, Any]:
     crops = load_crops(config.shards, config.view_height, config.view_width)
     train, held_out = split_by_identity(crops, config.seed, config.max_images)
     logger.info("%d images to train on, %d held out; %.2f M parameters", len(train), len(held_out), _millions(vae))
-    trained = (
-        [*vae.post_quant_conv.parameters(), *vae.decoder.parameters()] if config.freeze_encoder else vae.parameters()
-    )
-    optimizer = torch.optim.AdamW(trained, config.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
+    optimizer = _optimizer(vae, config)
     run = TrainingRun(directory, "train-vae", config.steps, {"vae": vae, "optimizer": optimizer})
     start_quality = measure_vae(vae, held_out, device, judge) if config.init_from and run.step == 0 else None
     vae.train()
@@ -131,14 +128,7 @@ def make_vae(config: TrainVaeConfig, directory: Path) -> dict[str, Any]:
             run.step, config.steps, config.learning_rate, warmup=min(100, config.steps // 10), floor=0.03
         )
         set_learning_rate(optimizer, rate)
-        generator = step_generator(config.seed, run.step)
-        images = _batch(train, config, generator).to(device)
-        with devices.autocast(device, config.precision):
-            losses = vae_losses(vae, images, config, generator, perceptual)
-        optimizer.zero_grad(set_to_none=True)
-        losses["loss"].backward()
-        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-        optimizer.step()
+        losses = _train_step(vae, optimizer, train, config, step_generator(config.seed, run.step), perceptual)
         run.finished_step(losses, rate, log_every=50, checkpoint_every=config.checkpoint_every)
     vae.eval()
     if not config.freeze_encoder:
@@ -158,6 +148,32 @@ def make_vae(config: TrainVaeConfig, directory: Path) -> dict[str, Any]:
         "seconds": round(run.seconds, 1),
         "parameters": sum(parameter.numel() for parameter in vae.parameters()),
     }
+
+
+def _optimizer(vae: AutoencoderKL, config: TrainVaeConfig) -> torch.optim.AdamW:
+    trained = (
+        [*vae.post_quant_conv.parameters(), *vae.decoder.parameters()] if config.freeze_encoder else vae.parameters()
+    )
+    return torch.optim.AdamW(trained, config.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
+
+
+def _train_step(
+    vae: AutoencoderKL,
+    optimizer: torch.optim.Optimizer,
+    train: Crops,
+    config: TrainVaeConfig,
+    generator: torch.Generator,
+    perceptual: Lpips | None,
+) -> dict[str, Tensor]:
+    """One step on one batch, both drawn by `generator`; returns the losses."""
+    images = _batch(train, config, generator).to(vae.device)
+    with devices.autocast(vae.device, config.precision):
+        losses = vae_losses(vae, images, config, generator, perceptual)
+    optimizer.zero_grad(set_to_none=True)
+    losses["loss"].backward()
+    torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+    optimizer.step()
+    return losses
 
 
 def _lpips(weights: Path | None, backbone: Backbone, device: torch.device) -> Lpips | None:

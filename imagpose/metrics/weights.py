@@ -114,6 +114,18 @@ def check_published(name: str, path: Path, option: str, way_out: str = "or leave
         )
 
 
+def unknown_weights(name: str, path: Path) -> dict[str, str]:
+    """By column, a sentence on weights that are not the published ones; empty where they are."""
+    published, sha256 = WEIGHTS[name], file_sha256(path)
+    if published.is_published(sha256):
+        return {}
+    reason = (
+        f"{path.name}, SHA-256 {sha256[:8]}..., is not the published file ({published.sha256_start}...), so the column "
+        "compares with nothing outside this table"
+    )
+    return {column: f"{column}: {reason}" for column in published.columns}
+
+
 def _fetched(published: Published, option: str) -> Path:
     name = published.url.rpartition("/")[2]
     target = Path(torch.hub.get_dir()) / "checkpoints" / name

@@ -1,17 +1,15 @@
 """IMAGPosePipeline: sources and target poses to pictures, many canvases at once.
 
 `B` canvases, `V` = 4 views, `C` latent channels, `h, w` latent cells and `H, W` pixels of a view, `N` tokens of width
-`D`. Guidance is Eq. 2 of the paper, ``u + s (c - u)``. Eq. 5 as printed drops the pose from `c`, Eq. 2 does not; its
-`u` keeps the pose alone, and so does ours unless the official code's `u`, which keeps the sources too, is asked for.
+`D`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,12 +26,13 @@ from datasets.shards.frozen_models import image_tokens, view_pixels
 from imagpose.canvas.layout import Canvases, CanvasRequest, Source, SourceFeatures, check_request, lay_out
 from imagpose.canvas.view_grid import unpack_views
 from imagpose.config.fields import Unconditional
+from imagpose.config.samplers import SAMPLERS
 from imagpose.modeling.denoiser import IMAGPose
 from imagpose.modeling.feature_conditioning import FeatureConditioning
 from imagpose.modeling.pose_encoder import PoseEncoder
 from imagpose.modeling.unet import IMAGPoseUNet
-from imagpose.sampling.condition_cache import cached_conditions
-from imagpose.sampling.samplers import SAMPLERS
+from imagpose.sampling.checks import check_features, check_settings, check_weights
+from imagpose.sampling.guidance import GuidedPrediction, given_cells
 
 ENCODED_AT_ONCE = 32
 """Photographs that go through VAE and image encoder together."""
@@ -130,55 +129,25 @@ class IMAGPosePipeline(DiffusionPipeline):
         output_type: str,
         unconditional: str = "pose",
     ) -> None:
-        """Refuse what cannot work, before any work, each in one line."""
+        """Refuse what cannot work, before any work.
+
+        Raises:
+            InputError: requests or settings that this generator cannot serve.
+            WeightsError: weights that are not finite.
+        """
         if not requests:
             raise InputError("no canvas was asked for; give at least one request")
-        if sampler not in SAMPLERS:
-            raise InputError(f"sampler '{sampler}' is unknown; known: {', '.join(SAMPLERS)}")
-        if num_inference_steps < 1:
-            raise InputError(f"num_inference_steps is {num_inference_steps}; sampling takes at least one step")
-        if output_type not in ("np", "latent"):
-            raise InputError(f"output_type '{output_type}' is unknown; use 'np' or 'latent'")
-        if unconditional not in get_args(Unconditional):
-            raise InputError(f"unconditional '{unconditional}' is unknown; use {' or '.join(get_args(Unconditional))}")
+        check_settings(sampler, num_inference_steps, output_type, unconditional)
         for request in requests:
             check_request(request, self._view_size(request))
             for source in request.sources:
-                self._check_source(source)
+                if isinstance(source, SourceFeatures):
+                    check_features(source, self.denoiser)
+                elif self.image_encoder is None:
+                    raise InputError("this generator was loaded without image encoder; it takes frozen features only")
         if not self._weights_checked:
-            self._check_weights()
-
-    def _check_source(self, source: Source) -> None:
-        if not isinstance(source, SourceFeatures):
-            if self.image_encoder is None:
-                raise InputError("this generator was loaded without image encoder; it takes frozen features only")
-            return
-        channels = self.denoiser.latent_channels
-        cell = 2 ** (len(self.unet.config.block_out_channels) - 1)
-        if source.latents.ndim != 3 or source.latents.shape[0] != channels:
-            raise InputError(
-                f"latents of shape {tuple(source.latents.shape)} do not fit this generator's {channels} channels; "
-                "encode the images with the generator's own VAE"
-            )
-        if source.latents.shape[1] % cell or source.latents.shape[2] % cell:
-            raise InputError(
-                f"views of {tuple(source.latents.shape[1:])} cells: both sides must be multiples of {cell}"
-            )
-        wanted = self.feature_conditioning.config.image_token_dim
-        if source.tokens.ndim != 2 or source.tokens.shape[1] != wanted:
-            raise InputError(
-                f"image tokens of shape {tuple(source.tokens.shape)} do not fit this generator's width {wanted}; "
-                "encode the images with the generator's own image encoder"
-            )
-        if not (torch.isfinite(source.latents).all() and torch.isfinite(source.tokens).all()):
-            raise InputError("a source's features are not finite; encode its image again")
-
-    def _check_weights(self) -> None:
-        for name, component in self.components.items():
-            for parameter_name, parameter in getattr(component, "named_parameters", lambda: ())():
-                if not torch.isfinite(parameter).all():
-                    raise WeightsError(f"{name}: weight '{parameter_name}' holds NaN or infinity; train or load again")
-        self._weights_checked = True
+            check_weights(self.components)
+            self._weights_checked = True
 
     @property
     def _stride(self) -> int:
@@ -247,9 +216,12 @@ class IMAGPosePipeline(DiffusionPipeline):
         """
         scheduler = SAMPLERS[sampler].with_noise(self.scheduler.config)
         scheduler.set_timesteps(steps, device=self.device)
-        visible, known, noise = self._given(canvases), canvases.known, canvases.noise
+        predict = GuidedPrediction(
+            self.denoiser, canvases, guidance_scale, unconditional, reuse_conditions=reuse_conditions
+        )
+        visible, known, noise = given_cells(self.denoiser, canvases), canvases.known, canvases.noise
         latents = noise
-        with self._predictor(canvases, guidance_scale, unconditional, reuse_conditions) as predict:
+        with predict.cached():
             for timestep in scheduler.timesteps:
                 signal, spread = _noise_level(scheduler, timestep)
                 latents = torch.where(visible, signal * known + spread * noise, latents)
@@ -258,48 +230,6 @@ class IMAGPosePipeline(DiffusionPipeline):
         if not torch.isfinite(latents).all():
             raise WeightsError("sampling gave NaN or infinity; check the generator's weights and its noise schedule")
         return torch.where(visible, known, latents)
-
-    def _given(self, canvases: Canvases) -> Tensor:
-        """Where the canvas follows the sources: (B, 1, 2h, 2w) bool; nowhere without ILC."""
-        return canvases.visible if self.denoiser.uses_masked_latents else torch.zeros_like(canvases.visible)
-
-    @contextmanager
-    def _predictor(
-        self, canvases: Canvases, guidance_scale: float, unconditional: Unconditional, reuse_conditions: bool
-    ) -> Generator[Callable[[Tensor, Tensor], Tensor], None, None]:
-        """The guided prediction as a function of noisy latents and time."""
-        model, guided = self.denoiser, guidance_scale != 1.0
-        pose_alone, given = guided and unconditional == "pose", self._given(canvases)
-        context = model.feature_conditioning(canvases.image_tokens, canvases.source_latents)
-        visible, known = canvases.visible.to(self.unet.dtype), canvases.known.to(self.unet.dtype)
-        conditions = model.condition_channels(visible, known, canvases.skeletons)
-        if pose_alone:
-            unseen = model.condition_channels(torch.zeros_like(visible), torch.zeros_like(known), canvases.skeletons)
-            conditions = torch.cat([conditions, unseen])
-
-        def predict(noisy_latents: Tensor, timestep: Tensor) -> Tensor:
-            halves = [noisy_latents]
-            if guided:  # noise in place of the sources: at any level, a noised source still tells who it is
-                blind = torch.where(given, canvases.noise, noisy_latents) if pose_alone else noisy_latents
-                halves.append(blind)
-            twice = torch.cat(halves)
-            times = timestep.expand(len(twice))
-            if reuse_conditions:
-                prediction = self.unet(twice.to(self.unet.dtype), times, context, return_dict=False)[0]
-            else:
-                prediction = model.predict(twice, times, *plain)
-            if not guided:
-                return prediction.float()
-            with_source, without = prediction.float().chunk(2)
-            return without + guidance_scale * (with_source - without)
-
-        if guided:
-            both = conditions if pose_alone else torch.cat([conditions] * 2)
-            plain = (both, torch.cat([context, torch.zeros_like(context)]))
-        else:
-            plain = (conditions, context)
-        with cached_conditions(model, conditions, context) if reuse_conditions else nullcontext():
-            yield predict
 
     def decode(
         self, requests: Sequence[CanvasRequest], canvases: Canvases, latents: Tensor, output_type: str = "np"

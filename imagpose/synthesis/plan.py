@@ -7,7 +7,6 @@ sources *and* target poses all come from the subset (a leak-free pose bank by co
 
 from __future__ import annotations
 
-import hashlib
 import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from datasets.runtime.errors import InputError
+from imagpose.canvas.layout import canvas_seed
 
 RIGHT_SHOULDER, LEFT_SHOULDER, RIGHT_HIP, LEFT_HIP = 2, 5, 8, 11  # COCO-18
 MIN_KEYPOINTS = 6
@@ -51,11 +51,6 @@ def is_synthetic_key(key: str) -> bool:
     """Whether a key was made by `synthetic_key`."""
     parts = key.split("_")
     return len(parts) == 4 and parts[1].startswith("c") and parts[1].endswith("s0")
-
-
-def canvas_seed(seed: int, canvas: int) -> int:
-    """A canvas's own seed (63 bits), so that no picture depends on which others are made beside it."""
-    return int.from_bytes(hashlib.sha256(f"imagpose canvas {seed} {canvas}".encode()).digest()[:8], "big") >> 1
 
 
 def visible_keypoints(keypoints: np.ndarray) -> np.ndarray:

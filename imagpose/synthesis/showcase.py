@@ -13,7 +13,7 @@ import json
 import logging
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -24,13 +24,11 @@ from datasets.runtime.atomic import write_text_atomically
 from datasets.runtime.manifests import manifest_of
 from datasets.shards.encoded import EncodedImages, keypoints_from_json
 from datasets.shards.tars import read_samples
-from imagpose.canvas.layout import CanvasRequest
+from imagpose.canvas.layout import CanvasRequest, canvas_seed
 from imagpose.config import SynthesizeConfig
 from imagpose.pictures.contact_sheet import SheetRow, save_contact_sheet, skeleton_picture
-from imagpose.synthesis.plan import MIN_KEYPOINTS, canvas_seed, visible_keypoints
-
-if TYPE_CHECKING:
-    from imagpose.synthesis.synthesize import Synthesizer
+from imagpose.synthesis.plan import MIN_KEYPOINTS, visible_keypoints
+from imagpose.synthesis.synthesizer import Synthesizer
 
 logger = logging.getLogger(__name__)
 

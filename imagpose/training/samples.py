@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from imagpose.sampling.pipeline import IMAGPosePipeline
 
 ROWS = 6
 TARGETS = 3
+UNMIRRORED = np.zeros(1, dtype=bool)
 
 
 def sample_people(source: ViewSource, seed: int) -> list[list[int]]:
@@ -43,30 +45,30 @@ def save_samples(
     people = sample_people(source, config.seed)
     if not people:
         return None
-    plain = np.zeros(1, dtype=bool)
-    requests = [
-        CanvasRequest(
-            sources=[
-                SourceFeatures(
-                    latents=source.latents([first], plain)[0],
-                    tokens=source.tokens([first], plain)[0],
-                    keypoints=source.keypoints(first),
-                )
-            ],
-            poses=[source.keypoints(image) for image in targets],
-            seed=config.seed + number,
-        )
-        for number, (first, *targets) in enumerate(people)
-    ]
+    requests = [_request(source, images, config.seed + number) for number, images in enumerate(people)]
     output = pipeline(
         requests, sampler="ddim", num_inference_steps=config.sample_steps, guidance_scale=config.sample_guidance
     )
-    rows = []
-    for (first, *targets), images in zip(people, output.images, strict=True):
-        real = pipeline.decode_views(source.latents([first, *targets], np.zeros(1, dtype=bool)))
-        skeletons = [skeleton_picture(source.keypoints(image), source.view_size) for image in targets]
-        rows.append(SheetRow(sources=[real[0]], skeletons=skeletons, generated=[*images[: len(targets)], *real[1:]]))
-    sheet = contact_sheet(rows)
+    sheet = contact_sheet(
+        [_row(pipeline, source, images, made) for images, made in zip(people, output.images, strict=True)]
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(sheet).save(path)
     return sheet
+
+
+def _request(source: ViewSource, images: Sequence[int], seed: int) -> CanvasRequest:
+    """The first image as source, the others' poses as targets."""
+    first, *targets = images
+    features = SourceFeatures(
+        latents=source.latents([first], UNMIRRORED)[0],
+        tokens=source.tokens([first], UNMIRRORED)[0],
+        keypoints=source.keypoints(first),
+    )
+    return CanvasRequest(sources=[features], poses=[source.keypoints(image) for image in targets], seed=seed)
+
+
+def _row(pipeline: IMAGPosePipeline, source: ViewSource, images: Sequence[int], made: np.ndarray) -> SheetRow:
+    real = pipeline.decode_views(source.latents(images, UNMIRRORED))
+    skeletons = [skeleton_picture(source.keypoints(image), source.view_size) for image in images[1:]]
+    return SheetRow(sources=[real[0]], skeletons=skeletons, generated=[*made[: len(images) - 1], *real[1:]])

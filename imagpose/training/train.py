@@ -12,8 +12,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,14 +23,15 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from datasets.runtime import devices
-from datasets.runtime.checkpoints import Checkpoints
 from datasets.runtime.errors import DivergedError, InputError
 from datasets.runtime.manifests import SCRATCH
+from datasets.runtime.training.checkpoints import Checkpoints, Part
 from datasets.shards.loader import stream_steps
 from imagpose.canvas.training import ViewSource, canvas_counts
 from imagpose.config import TrainGeneratorConfig
 from imagpose.training.batches import StepBatch, StepReader
 from imagpose.training.checkpoint import save_generator
+from imagpose.training.ema import DenoiserEma
 from imagpose.training.inputs import FrozenParts, check_view_size, hold_out, initial_denoiser, read_training_images
 from imagpose.training.log import TrainingLog, TrainingProgress, peak_memory_mib
 from imagpose.training.noise import noise_scheduler, timestep_weights
@@ -63,7 +64,7 @@ def make_generator(config: TrainGeneratorConfig, directory: Path) -> dict[str, A
     logger.info("training on %s", ", ".join(f"{value} {name}" for name, value in counts.items()))
     summary = trainer.run()
     if accelerator.is_main_process:
-        trainer.use_average()
+        trainer.use_ema()
         save_generator(directory, frozen.generator(trainer.model.cpu(), trainer.scheduler), frozen.folders)
     accelerator.wait_for_everyone()
     return {**counts, **summary, "parameters": sum(p.numel() for p in trainer.model.parameters())}
@@ -109,13 +110,13 @@ class Trainer:
         check_view_size(self.model, self.source.view_size)
         if config.gradient_checkpointing:
             self.model.unet.enable_gradient_checkpointing()
-        self.average = [p.detach().clone() for p in self.model.parameters()] if config.ema_decay else []
+        self.ema = DenoiserEma(self.model, config.ema_decay) if config.ema_decay else None
         self.optimizer = DenoiserOptimizer(
             self.model.named_parameters(), config.optimizer, config.learning_rate, config.weight_decay
         )
-        names = [name for name, _ in self.model.named_parameters()]
-        averaged = dict(zip(names, self.average, strict=bool(self.average)))
-        self.parts = {"model": self.model, "average": averaged, "optimizer": self.optimizer}
+        self.parts: dict[str, Part] = {"model": self.model, "optimizer": self.optimizer}
+        if self.ema:
+            self.parts["ema"] = self.ema
         self.checkpoints = Checkpoints(self.directory / SCRATCH, config.keep_checkpoints)
         self.step = int(self.checkpoints.restore(self.parts)["step"])
         self.wrapped: nn.Module = self.accelerator.prepare_model(self.model)
@@ -147,26 +148,31 @@ class Trainer:
                 rate = learning_rate_at(config, self.step)
                 self.pending.append(self._train_step(rate))
                 self.step += 1
-                done, stopped = self.step == config.steps, stop.agreed()
-                save = not done and (stopped or self.step % config.checkpoint_every == 0)
-                if done or save or self.step % config.log_every == 0:
-                    log.add_step(self.step, {**self._checked_losses(rate), "learning_rate": rate})
-                if done or not stopped:
-                    self._look(log, done)
-                if save:
-                    self._save(log)
-                if stopped and not done:
-                    logger.info("stopped at step %d; the same command goes on from there", self.step)
-                    sys.exit(TERMINATED)
+                self._after_step(log, rate, stop.agreed())
                 progress.finished_step(log.train.rows[-1]["loss"] if log.train.rows else None)
         log.close()
-        seconds = time.monotonic() - started
-        canvases = (self.step - first) * config.batch_size
+        return self._summary(log, self.step - first, time.monotonic() - started)
+
+    def _after_step(self, log: TrainingLog, rate: float, stopped: bool) -> None:
+        """Log, validate, draw and save when it is time; leave if the process was asked to."""
+        config, done = self.config, self.step == self.config.steps
+        save = not done and (stopped or self.step % config.checkpoint_every == 0)
+        if done or save or self.step % config.log_every == 0:
+            log.add_step(self.step, {**self._checked_losses(rate), "learning_rate": rate})
+        if done or not stopped:
+            self._look(log, done)
+        if save:
+            self._save(log)
+        if stopped and not done:
+            logger.info("stopped at step %d; the same command resumes there", self.step)
+            sys.exit(TERMINATED)
+
+    def _summary(self, log: TrainingLog, steps: int, seconds: float) -> dict[str, Any]:
         return {
             "steps": self.step,
             "loss": log.recent_loss(),
             "validation_loss": log.validation.rows[-1]["loss"] if log.validation.rows else None,
-            "canvases_per_second": round(canvases / max(seconds, 1e-9), 2),
+            "canvases_per_second": round(steps * self.config.batch_size / max(seconds, 1e-9), 2),
             "peak_memory_mib": round(peak_memory_mib(self.device), 1),
         }
 
@@ -204,13 +210,9 @@ class Trainer:
             loss += total.detach() * scale
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), config.max_gradient_norm)
         self.optimizer.step(rate)
-        self._update_average()
+        if self.ema:
+            self.ema.update()
         return torch.stack([loss, norm.detach()])
-
-    def _update_average(self) -> None:
-        if self.average:
-            decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
-            torch._foreach_lerp_(self.average, [p.detach() for p in self.model.parameters()], 1 - decay)
 
     def _checked_losses(self, rate: float) -> dict[str, float]:
         """Means of loss and gradient norm since the last call, over all processes."""
@@ -249,7 +251,7 @@ class Trainer:
         draw = done or self.step % self.config.sample_every == 0
         if not (measured or draw):
             return
-        with self._averaged():
+        with self.ema.in_model() if self.ema else nullcontext():
             self.model.eval()
             if measured:
                 losses = validation_losses(
@@ -266,20 +268,7 @@ class Trainer:
             self.model.train()
         self.accelerator.wait_for_everyone()
 
-    @contextmanager
-    def _averaged(self) -> Generator[None, None, None]:
-        """The averaged weights in the model's place."""
-        parameters = [p.detach() for p in self.model.parameters()]
-        kept = [p.clone() for p in parameters] if self.average else []
-        self.use_average()
-        try:
-            yield
-        finally:
-            for parameter, value in zip(parameters, kept, strict=bool(kept)):
-                parameter.copy_(value)
-
-    def use_average(self) -> None:
+    def use_ema(self) -> None:
         """Put the averaged weights into the model for good."""
-        with torch.no_grad():
-            for parameter, value in zip(self.model.parameters(), self.average, strict=bool(self.average)):
-                parameter.copy_(value)
+        if self.ema:
+            self.ema.copy_to_model()

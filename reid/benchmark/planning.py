@@ -181,8 +181,17 @@ def read_plans(benchmark: Path, *, metric: str, gain: float, power: float, arm: 
         known = ", ".join(dict.fromkeys(table["arm"])) if len(table) else "none"
         raise InputError(f"--arm {arm}: the table has no gain of this arm; known: {known}")
     rows = [row for _, row in table.iterrows() if row["metric"] == metric and arm in (None, row["arm"])]
+    rows = _once(rows)
     plans = [plan_gain(row, float(config["confidence"]), gain, power) for row in rows]
     return [plan for plan in plans if plan is not None]
+
+
+def _once(rows: list[pd.Series]) -> list[pd.Series]:
+    """Each pair of arms at a fraction once; the baseline over a control is only the reverse of the control over it."""
+    found: dict[tuple[str, int, frozenset[str]], pd.Series] = {}
+    for row in rows:
+        found.setdefault((row["protocol"], row["fraction"], frozenset((row["arm"], row["baseline"]))), row)
+    return list(found.values())
 
 
 def print_plan(config: PlanRunsConfig) -> int:

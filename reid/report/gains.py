@@ -75,11 +75,6 @@ class Gain:
         return excludes_zero(self.interval)
 
     @property
-    def smallest_visible(self) -> float | None:
-        """Half the width of `interval`: a smaller true gain could not have been told from none."""
-        return (self.interval[1] - self.interval[0]) / 2 if self.interval else None
-
-    @property
     def stands(self) -> str:
         """Where the gain (or loss) stands: 'alone and together', 'alone', or nowhere."""
         if not self.certain:
@@ -289,7 +284,6 @@ def _gain_row(gain: Gain, rank1: Gain | None, steps: int) -> dict[str, str]:
         "people": spoken_interval(gain.people) or "—",
         "rank1": points(rank1.value) if rank1 else "—",
         "rank1_interval": spoken_interval(rank1.interval) if rank1 else "",
-        "visible": f"{gain.smallest_visible:.1f}" if gain.smallest_visible is not None else "—",
     }
 
 

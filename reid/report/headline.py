@@ -91,7 +91,7 @@ def _together(maps: Sequence[Gain]) -> str:
     """What is left where several comparisons were made."""
     if not all(gain.declared for gain in maps):
         return " The comparison is not among those that were declared before the run."
-    if maps[0].family < 2:
+    if maps[0].family < 2 or not any(gain.certain for gain in maps):
         return ""
     bands = [excludes_zero(gain.band) for gain in maps]
     if bands == [gain.certain for gain in maps] and any(bands):

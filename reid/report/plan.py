@@ -23,14 +23,18 @@ def plan_section(material: Material) -> dict[str, Any]:
     ]
     plans.sort(key=lambda plan: (order.index(plan.baseline), plan.fraction))
     unit = plans[0].unit if plans else "none"
-    return {"plan_rows": [_row(plan) for plan in plans], "plan_caption": plan_caption(unit, GAIN, POWER)}
+    designs = list(dict.fromkeys(_design(plan) for plan in plans))
+    return {"plan_rows": [_row(plan) for plan in plans], "plan_caption": plan_caption(designs, unit, GAIN, POWER)}
+
+
+def _design(plan: Plan) -> str:
+    return f"{plan.design.draws} draws × {plan.design.seeds:g} seeds and {plan.design.people:,} test people"
 
 
 def _row(plan: Plan) -> dict[str, Any]:
     return {
         "over": plan.baseline,
         "fraction": f"{plan.fraction} %",
-        "design": f"{plan.design.draws} × {plan.design.seeds:g}, {plan.design.people:,}",
         "half": f"{plan.half:.1f}",
         "shares": [spoken_share(value).replace("-", "—") for value in plan.shares.values()],
         "freedom": f"{plan.freedom:.1f}",

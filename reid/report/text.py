@@ -246,17 +246,17 @@ STARTS = {
 def gain_caption(confidence: float, unit: str) -> str:
     """How to read the table of gains."""
     return (
-        f"mAP in percent, gains in points, {100 * confidence:g} % intervals: over {SCOPES[unit]}. Together: the band "
-        "that holds for all declared comparisons at once. Stands: whether the gain or loss excludes zero alone, and in "
-        "the band. Over test people alone: for these trained networks. Smallest visible: half the interval; a smaller "
-        "true gain could not have been told from none."
+        f"mAP in percent, gains in points, {100 * confidence:g} % intervals: over {SCOPES[unit]}. All at once: the "
+        "band that holds for all comparisons together. Stands: whether the gain or loss excludes zero alone, and also "
+        "in the band. Over test people alone: for these trained networks."
     )
 
 
-def plan_caption(unit: str, gain: float, power: float) -> str:
+def plan_caption(designs: Sequence[str], unit: str, gain: float, power: float) -> str:
     """How to read the table of where the uncertainty comes from."""
     text = (
-        "± is half the interval, in points of mAP. Percentages say where its variance comes from: another draw of the "
+        f"From {' / '.join(designs)}. ± is half the interval, in points of mAP: a smaller true gain could not have "
+        "been told from none. Percentages say where its variance comes from: another draw of the "
         "images, another seed of the training, other test people, and the interplay (one training’s luck with one "
         "person, which more of either shrinks); df are its degrees of freedom. To halve it: so many draws, seeds a "
         "draw or test people, the rest unchanged; — means not by these alone, or not known. The last column: how many "

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from datasets.runtime.errors import InputError, WeightsError
-from datasets.runtime.lazy import load_name
+from datasets.runtime.registry import load_name
 from reid.config import NetworkConfig
 from reid.training.backbones import LIBRARIES
 

@@ -8,7 +8,7 @@ from skimage.metrics import structural_similarity
 from torch import Tensor
 
 from datasets.runtime.errors import InputError
-from imagpose.metrics.ssim import ssim, ssim_table1, ssim_within
+from imagpose.metrics.similarity import ssim, ssim_table1, ssim_within
 from tests.test_imagpose_evaluate import pictures
 
 

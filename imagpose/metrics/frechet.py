@@ -1,8 +1,8 @@
-"""PSNR and FID of generated pictures, by torchmetrics and torch-fidelity, and the intervals of all metrics.
+"""FID (Heusel et al. 2017, https://arxiv.org/abs/1706.08500) by torchmetrics, on features of two Inception networks.
 
-Pictures are (N, 3, H, W) uint8, as they were written; every metric says which range it sees. The family of Table 1
-(PIDM, PCDMs, CFLD) measures differently from everybody else: `fid_table1` (and `ssim_table1` in
-`imagpose.metrics.ssim`) follows it, for comparison with that table only (docs/synthesis.md tells the differences).
+Pictures are (N, 3, H, W) uint8, as they were written. The family of Table 1 (PIDM, PCDMs, CFLD) measures differently
+from everybody else: `torchvision_features` follows it, for comparison with that table only (docs/synthesis.md tells the
+differences).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
-from torchmetrics.functional.image import peak_signal_noise_ratio
-from torchmetrics.image.fid import FrechetInceptionDistance
+from torchmetrics.image.fid import FrechetInceptionDistance, NoTrainInceptionV3
+from torchvision.models import inception_v3
 
 from datasets.poses.openpose.weights import read_state
 from datasets.runtime.errors import WeightsError
@@ -25,23 +25,11 @@ FEATURES = 2048
 """Width of both Inception networks' last layer."""
 
 
-def unit(pictures: Tensor) -> Tensor:
-    """uint8 pictures to float32 in [0, 1]."""
-    return pictures.float() / 255
-
-
-def psnr(made: Tensor, real: Tensor) -> Tensor:
-    """(N,) in dB, range [0, 1]; infinite for equal pictures."""
-    return peak_signal_noise_ratio(unit(made), unit(real), data_range=1.0, dim=(1, 2, 3), reduction="none")
-
-
 def inception_features(weights: Path, device: torch.device) -> Callable[[Tensor], Tensor]:
     """The usual FID's features: TensorFlow's Inception, pictures scaled to 299x299 bilinearly with antialiasing.
 
     Returns: a function from (N, 3, H, W) uint8 to (N, 2048) float32, both on `device`.
     """
-    from torchmetrics.image.fid import NoTrainInceptionV3
-
     plain = io.BytesIO()
     torch.save(read_state(weights), plain)  # torch-fidelity would unpickle the user's file; this one is ours
     plain.seek(0)
@@ -60,8 +48,6 @@ def torchvision_features(weights: Path, device: torch.device) -> Callable[[Tenso
     The scale and shift below are meant for ImageNet-normalised input but are given pictures in [0, 1] by PIDM, PCDMs
     and CFLD; the published figures stand on it, so it is kept.
     """
-    from torchvision.models import inception_v3
-
     network = inception_v3(weights=None, init_weights=False, transform_input=False)
     try:
         network.load_state_dict(read_state(weights))
@@ -74,7 +60,7 @@ def torchvision_features(weights: Path, device: torch.device) -> Callable[[Tenso
 
     @torch.inference_mode()
     def features(pictures: Tensor) -> Tensor:
-        large = interpolate(unit(pictures), (299, 299), mode="bilinear", align_corners=False)
+        large = interpolate(pictures.float() / 255, (299, 299), mode="bilinear", align_corners=False)
         return network(large * scale + shift)
 
     return features
@@ -99,25 +85,6 @@ def frechet_distance(real: np.ndarray, made: np.ndarray) -> float | None:
     metric.update(torch.from_numpy(real).double(), real=True)
     metric.update(torch.from_numpy(made).double(), real=False)
     return float(metric.compute())
-
-
-def bootstrap_interval(values: np.ndarray, groups: np.ndarray, draws: int, seed: int) -> tuple[float, float] | None:
-    """95 % interval of a mean, drawing whole people with replacement: pairs of one person are not independent.
-
-    Args:
-        values: (n,) one per pair.
-        groups: (n,) whom each pair shows.
-
-    Returns: None where there are fewer than two groups or no draws.
-    """
-    names, where = np.unique(groups, return_inverse=True)
-    if len(names) < 2 or draws < 1:
-        return None
-    sums, counts = np.bincount(where, weights=values), np.bincount(where)
-    chosen = np.random.default_rng(seed).integers(len(names), size=(draws, len(names)))
-    means = sums[chosen].sum(1) / counts[chosen].sum(1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)
 
 
 def _short(error: Exception) -> str:
