@@ -1,7 +1,7 @@
 """``python -m flows regenerate --preset NAME [--field value ...]``: from a data set to the table and the report.
 
-Arguments, files and weights are checked before Prefect is imported; what the user can mend is told in one line, with
-exit code 2.
+Arguments, files and weights are checked before Prefect is imported; what the user can correct is reported in one line,
+with exit code 2.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def regenerate_and_print(config: RegenerateConfig) -> int:
         print(f"\npython -m flows regenerate: {error}", file=sys.stderr)
         return BAD_INPUT if error.exit_code == BAD_INPUT else 1
     except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        print("\nstopped; the same command resumes from here", file=sys.stderr)
         return 130
     sys.stderr.flush()
     print(f"\n{Path(result['table']).read_text().rstrip()}\n\nreport: {result['report']}", flush=True)
@@ -118,7 +118,7 @@ def run_single_stage(name: str, arguments: Sequence[str]) -> int:
         print(f"\npython -m flows {name}: {error}", file=sys.stderr)
         return BAD_INPUT if error.exit_code == BAD_INPUT else 1
     except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        print("\nstopped; the same command resumes from here", file=sys.stderr)
         return 130
     sys.stderr.flush()
     print(folder, flush=True)
@@ -126,7 +126,7 @@ def run_single_stage(name: str, arguments: Sequence[str]) -> int:
 
 
 def prepare_prefect(store: Path) -> None:
-    """Prefect's settings for a run of its own, less those that the environment has; before Prefect is imported."""
+    """Set Prefect's settings for a run with its own server where the environment has none; before Prefect is imported."""
     defaults = {
         "PREFECT_HOME": str(store.absolute() / "prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
