@@ -22,12 +22,12 @@ from reid.report import text as report_text
 from reid.report.cards import read_card
 from reid.report.data import costs, points, read_statistics
 from reid.report.gains import gain_cards, gain_rows, runs_heading
-from reid.report.generated import pictures_section
 from reid.report.headline import headline
 from reid.report.material import Material
 from reid.report.people import people_section
+from reid.report.pictures.generated import pictures_section
+from reid.report.pictures.retrieval import retrieval_section
 from reid.report.plan import plan_section
-from reid.report.retrieval import retrieval_section
 from reid.report.sections import ranking_section, training_section
 from reid.report.tables import arms_table, result_charts
 

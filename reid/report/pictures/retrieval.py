@@ -9,7 +9,7 @@ import pandas as pd
 
 from reid.report.data import Run, per_query, points
 from reid.report.material import Material
-from reid.report.pictures import SourceImages, ranked_pictures
+from reid.report.pictures.embed import SourceImages, ranked_pictures
 
 
 def retrieval_section(material: Material) -> dict[str, Any]:

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reid.report.cases import cases, extremes, identity_checks, rejected, score_notes
 from reid.report.material import Material
-from reid.report.pictures import Picture, SourceImages, embed_file, overlay_pictures, read_json
-from reid.report.sets import GeneratedSet, first_draws
+from reid.report.pictures.cases import cases, extremes, identity_checks, rejected, score_notes
+from reid.report.pictures.embed import Picture, SourceImages, embed_file, overlay_pictures, read_json
+from reid.report.pictures.sets import GeneratedSet, first_draws
 
 ROWS_PER_SET = 3
 SHEET_HEIGHT = 900

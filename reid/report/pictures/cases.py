@@ -17,7 +17,7 @@ from PIL import Image
 
 from datasets.poses.skeleton import JOINT_COUNT, draw_skeleton
 from reid.report.data import Run
-from reid.report.pictures import Picture, SourceImages, embed, embed_bytes, tar_members
+from reid.report.pictures.embed import Picture, SourceImages, embed, embed_bytes, tar_members
 
 CASES = 6
 CHECK_FILE = "identity_check.parquet"
