@@ -288,7 +288,7 @@ def _distinct(paths: Iterable[Path]) -> list[Path]:
 
 
 def model_cards(config: RegenerateConfig, models: Models) -> list[Path]:
-    """The cards of built-in models in use, or gone on from: what they have seen belongs in the report."""
+    """The cards of built-in models that are used or fine-tuned: what they have seen belongs in the report."""
     built_in = PROJECT / "imagpose" / "builtin"
     paths = (models.vae, models.image_encoder, models.generator, config.vae, config.image_encoder, config.generator)
     used = any(path is not None and path.absolute().is_relative_to(built_in) for path in paths)

@@ -41,11 +41,11 @@ class PretrainConfig(Config):
     generator: TrainGeneratorSettings | None = None
     """Train the base generator, from `generator` where that is given; not at all if this is not given."""
     reid_steps: int | None = Field(None, ge=1)
-    """Steps of the re-ID training on these people, from which the arms 'real-pretrained' and 'pretrained+synthetic' go
-    on; not given: the recipe's own (`reid.schedule`)."""
+    """Steps of the re-ID training on these people, from which the arms 'real-pretrained' and 'pretrained+synthetic'
+    continue; not given: the recipe's own (`reid.schedule`)."""
     reid_rate: float = Field(0.1, gt=0, le=1)
-    """Learning rate of the arms that go on from it, as a share of the recipe's, which is meant for a network from
-    nothing: at the full rate they forget those people (docs/benchmark.md)."""
+    """Learning rate of the arms that continue from it, as a share of the recipe's, which is meant for a network from
+    scratch: at the full rate they forget those people (docs/benchmark.md)."""
 
     def trains_models(self) -> bool:
         """Whether a model of the generator is trained, and not only a re-ID network."""
@@ -176,7 +176,7 @@ class RegenerateSettings(Config):
                 f"benchmark.comparisons name arm '{lacking[0]}', which is not among the arms; add it there"
             )
         if self.fractions == [100] and "real" not in self.arms:
-            raise ValueError("fractions 100: nothing is synthesised for the full set, so arms must hold 'real'")
+            raise ValueError("fractions 100: nothing is synthesized for the full set, so arms must hold 'real'")
         if self.nodes > 1 and not self.rendezvous:
             raise ValueError(f"nodes {self.nodes} need a rendezvous: give HOST:PORT of one of them")
         return self
