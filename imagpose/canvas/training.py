@@ -99,7 +99,8 @@ class CanvasBatch:
 def plan_canvas(images: Sequence[int], config: TrainGeneratorConfig, rng: np.random.Generator) -> CanvasPlan:
     """Draw a canvas of one person.
 
-    Args: images: indices of all usable images of that person, at least one.
+    Args:
+        images: indices of all usable images of that person, at least one.
     """
     order = rng.permutation(np.asarray(images))
     drawn, spare = order[:VIEWS].tolist(), order[VIEWS:].tolist()

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from datasets.runtime.config import Artifact, Config, ModelFolder, Percent, Role, SourceFile, StageConfig
 from datasets.runtime.precision import Precision
-from imagpose.config.fields import Device, Probability
+from imagpose.config.fields import Device, Probability, Scenario
 from imagpose.config.samplers import SamplerName
 
 
@@ -284,7 +284,7 @@ class AblateConfig(StageConfig):
     """CSV file ``from,to`` of test pairs; not given: all ordered pairs by PATN's rule."""
     limit: int | None = Field(None, ge=2)
     """Take this many pairs; all if not given. Every variant gets the same."""
-    mode: Literal["T1", "T2", "T3", "IMAGPose*"] = "T1"
+    mode: Scenario = "T1"
     """Scenario; the paper's tables use T1."""
     sampler: SamplerName = "ddim"
     """Solver; the paper's is DDIM."""
