@@ -148,7 +148,7 @@ def _kept_conditions(config: TrainGeneratorConfig, rng: np.random.Generator) -> 
 
 
 def plan_batch(source: ViewSource, config: TrainGeneratorConfig, step: int) -> list[CanvasPlan]:
-    """The canvases of one step: a function of seed and step, so a resumed run goes on exactly.
+    """The canvases of one step: a function of seed and step, so a resumed run continues exactly.
 
     Every image starts one canvas an epoch (`datasets.shards.loader`), so people count by their number of images.
     """

@@ -47,7 +47,7 @@ TERMINATED = 128 + signal.SIGTERM
 
 
 def make_generator(config: TrainGeneratorConfig, directory: Path) -> dict[str, Any]:
-    """Train and save a generator in `directory`, going on from the checkpoint found there.
+    """Train and save a generator in `directory`, resuming from a checkpoint found there.
 
     Returns:
         Counts, last losses, speed and peak memory.
