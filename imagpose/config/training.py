@@ -179,7 +179,7 @@ class TrainGeneratorConfig(TrainGeneratorSettings, StageConfig):
     draw: int = Field(0, ge=0)
     """Which draw of `subset`."""
     init_from: ModelFolder | None = None
-    """A generator to initialize from (its architecture replaces `model`), or the folder of a Stable Diffusion pipeline."""
+    """A generator to initialize from (its architecture replaces `model`), or a Stable Diffusion pipeline's folder."""
     device: Device = "auto"
     """'auto' (GPU when there is one), 'cpu', 'cuda', 'cuda:1'."""
 
