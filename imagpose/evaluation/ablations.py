@@ -24,7 +24,7 @@ from imagpose.config import (
     TrainGeneratorConfig,
 )
 from imagpose.evaluation.evaluate import make_evaluation
-from imagpose.training.checkpoint import is_stable_diffusion
+from imagpose.training.generators import is_stable_diffusion
 from imagpose.training.train import make_generator
 
 logger = logging.getLogger(__name__)
