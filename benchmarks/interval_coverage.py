@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -75,12 +76,12 @@ def main() -> int:
     return 0 if all(checks.values()) else 1
 
 
-def standard_error(rows: list[dict]) -> float:
+def standard_error(rows: list[dict[str, Any]]) -> float:
     """The largest of the combined interval's coverage, as a share."""
     return max(round((row["together"] * (1 - row["together"]) / TRIALS) ** 0.5, 4) for row in rows)
 
 
-def checked(rows: list[dict], bands: dict[int, float]) -> dict[str, bool]:
+def checked(rows: list[dict[str, Any]], bands: dict[int, float]) -> dict[str, bool]:
     """What the grid must show."""
     grid = [row for row in rows if row["people"] in PEOPLE]
     return {
