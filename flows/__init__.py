@@ -2,7 +2,7 @@
 
 - `settings`, `presets`, `config`: what a regeneration does, named values for it, what overrides them
 - `preflight`: what is checked before any work
-- `pipeline`: the stages in order; `reid_arms`: the re-ID runs; `warm_start`: where training goes on from
+- `pipeline`: the stages in order; `reid_arms`: the re-ID runs; `warm_start`: which generator a training continues from
 - `stages`: skips what is complete and makes the rest by commands in `process/`
 - `regenerate`, `single_stages`: the flows, with `server/`; only these know Prefect
 """

@@ -1,14 +1,16 @@
 """``python -m flows regenerate --preset NAME [--field value ...]``: from a data set to the table and the report.
 
-Arguments, files and weights are checked before Prefect is imported; what the user can mend is told in one line, with
-exit code 2.
+Arguments, files and weights are checked before Prefect is imported; what the user can correct is reported in one line,
+with exit code 2.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from pydantic import Field, ValidationError, create_model
@@ -59,22 +61,38 @@ def usage() -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    if not argv or argv[0] in ("-h", "--help"):
-        print(usage())
-        return 0 if argv else BAD_INPUT
-    if argv[0] in SINGLE_STAGES:
-        return run_single_stage(argv[0], argv[1:])
-    if argv[0] != "regenerate":
-        known = ", ".join(["regenerate", *SINGLE_STAGES])
-        print(f"python -m flows: unknown command '{argv[0]}'; known: {known}", file=sys.stderr)
-        return BAD_INPUT
     try:
-        config = parse_config(RegenerateConfig, argv[1:], "python -m flows regenerate")
-        check(config)
+        if not argv or argv[0] in ("-h", "--help"):
+            print(usage())
+            return 0 if argv else BAD_INPUT
+        run = prepare(argv[0], argv[1:])
     except (InputError, ValidationError) as error:
-        print(f"python -m flows regenerate: {one_line(error)}", file=sys.stderr)
+        print(f"{' '.join(['python -m flows', *argv[:1]])}: {one_line(error)}", file=sys.stderr)
         return BAD_INPUT
-    return regenerate_and_print(config)
+    return run()
+
+
+def prepare(command: str, arguments: Sequence[str]) -> Callable[[], int]:
+    """Check a command's arguments; returns what runs it and gives the exit code.
+
+    Raises:
+        InputError: there is no such command, or an argument, a file or an extension's module cannot be used.
+        ValidationError: a field's value is refused.
+    """
+    if command == "regenerate":
+        config = parse_config(RegenerateConfig, arguments, "python -m flows regenerate")
+        check(config)
+        return partial(regenerate_and_print, config)
+    if command not in SINGLE_STAGES:
+        raise InputError(f"there is no such command; known: {', '.join(['regenerate', *SINGLE_STAGES])}")
+    config_class = SINGLE_STAGES[command]
+    store = (Path, Field(Path("runs/store"), description="Where artifacts are kept and found again."))
+    given = parse_config(
+        create_model(command, __base__=config_class, store=store), arguments, f"python -m flows {command}"
+    )
+    config = config_class(**{field: getattr(given, field) for field in config_class.model_fields})
+    artifact_key(config)  # refuses inputs that are not there
+    return partial(run_single_stage, command, config, given.store)
 
 
 def regenerate_and_print(config: RegenerateConfig) -> int:
@@ -82,51 +100,43 @@ def regenerate_and_print(config: RegenerateConfig) -> int:
     prepare_prefect(config.store)
     from flows.regenerate import run_embedded
 
-    try:
+    def run() -> str:
         result = run_embedded(config)
-    except CommandError as error:
-        print(f"\npython -m flows regenerate: {error}", file=sys.stderr)
-        return BAD_INPUT if error.exit_code == BAD_INPUT else 1
-    except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here", file=sys.stderr)
-        return 130
-    sys.stderr.flush()
-    print(f"\n{Path(result['table']).read_text().rstrip()}\n\nreport: {result['report']}", flush=True)
-    return 0
+        return f"\n{Path(result['table']).read_text().rstrip()}\n\nreport: {result['report']}"
+
+    return print_result("python -m flows regenerate", run)
 
 
-def run_single_stage(name: str, arguments: Sequence[str]) -> int:
+def run_single_stage(name: str, config: StageConfig, store: Path) -> int:
     """Run one stage's flow; its last line is the artifact's folder."""
-    config_class = SINGLE_STAGES[name]
-    store = (Path, Field(Path("runs/store"), description="Where artifacts are kept and found again."))
-    try:
-        arguments_class = create_model(name, __base__=config_class, store=store)
-        given = parse_config(arguments_class, arguments, f"python -m flows {name}")
-        config = config_class(**{field: getattr(given, field) for field in config_class.model_fields})
-        artifact_key(config)  # refuses inputs that are not there
-    except (InputError, ValidationError) as error:
-        print(f"python -m flows {name}: {one_line(error)}", file=sys.stderr)
-        return BAD_INPUT
-    prepare_prefect(given.store)
+    prepare_prefect(store)
     from flows import single_stages
     from flows.regenerate import embedded
 
+    def run() -> str:
+        with embedded(store):
+            return getattr(single_stages, name.replace("-", "_"))(config, store=store)
+
+    return print_result(f"python -m flows {name}", run)
+
+
+def print_result(program: str, run: Callable[[], str]) -> int:
+    """Run a flow and print what it returns as the last lines; returns the exit code."""
     try:
-        with embedded(given.store):
-            folder = getattr(single_stages, name.replace("-", "_"))(config, store=given.store)
+        result = run()
     except CommandError as error:
-        print(f"\npython -m flows {name}: {error}", file=sys.stderr)
+        print(f"\n{program}: {error}", file=sys.stderr)
         return BAD_INPUT if error.exit_code == BAD_INPUT else 1
     except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here", file=sys.stderr)
-        return 130
+        print("\nstopped; the same command resumes from here", file=sys.stderr)
+        return 128 + signal.SIGINT
     sys.stderr.flush()
-    print(folder, flush=True)
+    print(result, flush=True)
     return 0
 
 
 def prepare_prefect(store: Path) -> None:
-    """Prefect's settings for a run of its own, less those that the environment has; before Prefect is imported."""
+    """Prefect's settings for a run with its own server, where the environment has none; before Prefect is imported."""
     defaults = {
         "PREFECT_HOME": str(store.absolute() / "prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",

@@ -21,8 +21,7 @@ from datasets.sources.config import IndexConfig, SelectSubsetsConfig
 from flows.config import RegenerateConfig, complete
 from flows.overrides import regenerate_command
 from flows.process.commands import PROJECT
-from flows.reid_arms import OF_RECONSTRUCTIONS, OF_SYNTHETIC, ReidInputs, Unit, train_arms
-from flows.settings import ON_OTHERS
+from flows.reid_arms import ReidInputs, Unit, train_arms
 from flows.stages import MakeArtifacts
 from flows.warm_start import starting_point
 from imagpose.config import (
@@ -32,6 +31,7 @@ from imagpose.config import (
     TrainImageEncoderConfig,
     TrainVaeConfig,
 )
+from reid.arms import ARMS
 from reid.config import BenchmarkConfig, ReportConfig
 
 logger = logging.getLogger(__name__)
@@ -198,7 +198,7 @@ class Regeneration:
     def _other_people(self, people: People) -> Images | None:
         """The population that pretraining may see, or None where there is none (or nothing to pretrain)."""
         first = self.config.pretrain
-        if first is None or not (first.trains_models() or set(ON_OTHERS) & set(self.config.arms)):
+        if first is None or not (first.trains_models() or any(ARMS[arm].needs_others for arm in self.config.arms)):
             return None
         if first.population is not None:
             return self.prepare_images(self.render(first.population))
@@ -215,7 +215,7 @@ class Regeneration:
     def train_generators(self, encoded: Path, subsets: Path, models: Models) -> dict[Unit, Path]:
         """The generator of each subset; under the papers' protocol one that has seen the full training split."""
         config = self.config
-        needed = {*OF_SYNTHETIC, OF_RECONSTRUCTIONS} & set(config.arms)
+        needed = self._train_on("synthetic") or self._train_on("reconstructions")
         units = [unit for unit in self.units() if unit[0] < EVERYTHING] if needed else []
         common = {"encoded": encoded, "init_from": models.generator, "device": config.device}
         if config.protocol == "paper":
@@ -228,15 +228,19 @@ class Regeneration:
         folders = self._make_artifacts(trainings)
         return dict(zip(units, folders * (len(units) // max(1, len(folders))), strict=True))
 
+    def _train_on(self, kind: str) -> bool:
+        """Whether an arm trains on these images (`reid.arms.Arm.trains_on`)."""
+        return any(ARMS[arm].trains_on == kind for arm in self.config.arms)
+
     def synthesize(self, encoded: Path, subsets: Path, generators: Mapping[Unit, Path]) -> dict[Unit, Path]:
         """The synthetic images of each subset, where an arm trains on them."""
-        if not set(OF_SYNTHETIC) & set(self.config.arms):
+        if not self._train_on("synthetic"):
             return {}
         return self._synthesize(self.config.synthesize, encoded, subsets, generators)
 
     def reconstruct(self, encoded: Path, subsets: Path, generators: Mapping[Unit, Path]) -> dict[Unit, Path]:
         """As many images as `synthesize` makes, each in its source's own pose, where that control is asked for."""
-        if OF_RECONSTRUCTIONS not in self.config.arms:
+        if not self._train_on("reconstructions"):
             return {}
         settings = self.config.synthesize.model_copy(update={"pose_policy": "reconstruction"})
         return self._synthesize(settings, encoded, subsets, generators)
@@ -284,7 +288,7 @@ def _distinct(paths: Iterable[Path]) -> list[Path]:
 
 
 def model_cards(config: RegenerateConfig, models: Models) -> list[Path]:
-    """The cards of built-in models in use, or gone on from: what they have seen belongs in the report."""
+    """The cards of built-in models that are used or fine-tuned: what they have seen belongs in the report."""
     built_in = PROJECT / "imagpose" / "builtin"
     paths = (models.vae, models.image_encoder, models.generator, config.vae, config.image_encoder, config.generator)
     used = any(path is not None and path.absolute().is_relative_to(built_in) for path in paths)

@@ -40,7 +40,7 @@ from flows.stages import MakeArtifacts, Resources, describe_made, run_stages, st
 
 
 async def may_pass(task: Any, task_run: Any, state: Any) -> bool:
-    """Whether a disk, a network, Prefect's server or another run at work was the reason: what another try may mend."""
+    """Whether a retry may help: the reason was a disk, a network, Prefect's server or another run at work."""
     error = await state.aresult(raise_on_failure=False)
     if isinstance(error, CommandError):
         return error.exit_code in (IO_ERROR, BUSY)
@@ -140,7 +140,7 @@ def embedded(store: Path) -> Generator[None]:
         with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}), temporary_server(log):
             yield
     finally:
-        logging.getLogger("prefect").setLevel(logging.WARNING)  # the table shall be the last thing on the screen
+        logging.getLogger("prefect").setLevel(logging.WARNING)  # the table is to be the last thing on the screen
 
 
 def _without_our_traceback(record: logging.LogRecord) -> bool:

@@ -14,20 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from flows.config import RegenerateConfig, complete
-from flows.settings import ON_OTHERS
 from flows.stages import MakeArtifacts
-from reid.config import CheckIdentityConfig, TrainReidConfig, TrainReidSettings, cheap_augmentation
+from reid.arms import PRETRAINING, arm_of
+from reid.config import CheckIdentityConfig, TrainReidConfig, TrainReidSettings
 
 Unit = tuple[int, int]
 """A subset: (fraction in percent, draw)."""
-
-OF_SYNTHETIC = ("real+synthetic", "real-then-synthetic", "real+checked", "pretrained+synthetic")
-"""Arms that train on the generator's images."""
-OF_RECONSTRUCTIONS = "reconstruction"
-PRETRAINING = "pretraining"
-"""Arm of the runs on other people that those of `ON_OTHERS` go on from; not in the table."""
-SECOND = ("real-then-synthetic", "real+checked", *ON_OTHERS)
-"""Arms that need another run's result."""
 
 
 @dataclass(frozen=True)
@@ -53,25 +45,25 @@ def train_arms(config: RegenerateConfig, inputs: ReidInputs, units: Sequence[Uni
     maker = _RunMaker(config, inputs)
     cells = [(unit, arm, seed) for unit in units for arm in _arms(config) for seed in config.seeds]
     cells = [cell for cell in cells if maker.possible(cell[0], cell[1])]
-    first = [cell for cell in cells if cell[1] not in SECOND]
-    pretrainings = config.seeds if any(arm in ON_OTHERS for _, arm, _ in cells) else []
+    first = [cell for cell in cells if not (arm_of(cell[1]).needs_real or arm_of(cell[1]).needs_others)]
+    pretrainings = config.seeds if any(arm_of(arm).needs_others for _, arm, _ in cells) else []
     made = make([maker.make(*cell) for cell in first] + [maker.pretraining(seed) for seed in pretrainings])
     folders = dict(zip(first, made, strict=False))
     pretrained = dict(zip(pretrainings, made[len(first) :], strict=True))
-    checks = _check_identities(config, inputs, [cell for cell in cells if cell[1] == "real+checked"], folders, make)
+    checks = _check_identities(config, inputs, [cell for cell in cells if arm_of(cell[1]).checked], folders, make)
     second = [cell for cell in cells if cell not in folders]
     later: list[TrainReidConfig] = []
     for unit, arm, seed in second:
-        start = pretrained[seed] if arm in ON_OTHERS else None
-        start = folders[unit, "real", seed] if arm == "real-then-synthetic" else start
-        check = checks[unit, seed] if arm == "real+checked" else None
+        start = pretrained[seed] if arm_of(arm).needs_others else None
+        start = folders[unit, "real", seed] if arm_of(arm).starts_from == "real" else start
+        check = checks[unit, seed] if arm_of(arm).checked else None
         later.append(maker.make(unit, arm, seed, start_from=start, check=check))
     folders.update(zip(second, make(later), strict=True))
     return [folders[cell] for cell in cells]
 
 
 def _arms(config: RegenerateConfig) -> list[str]:
-    return [*config.arms, *config.synthetic]
+    return list(dict.fromkeys([*config.arms, *config.synthetic]))
 
 
 def _check_identities(
@@ -110,9 +102,9 @@ class _RunMaker:
 
     def possible(self, unit: Unit, arm: str) -> bool:
         """Whether the arm has something to train on: nothing is synthesised for the full training split."""
-        if arm in OF_SYNTHETIC:
-            return unit in self.inputs.synthetic
-        return arm != OF_RECONSTRUCTIONS or unit in self.inputs.reconstructions
+        made = {"synthetic": self.inputs.synthetic, "reconstructions": self.inputs.reconstructions}
+        needed = made.get(arm_of(arm).trains_on)
+        return needed is None or unit in needed
 
     def make(
         self, unit: Unit, arm: str, seed: int, *, start_from: Path | None = None, check: Path | None = None
@@ -139,26 +131,25 @@ class _RunMaker:
             recipe = recipe.model_copy(update={"schedule": schedule})
         return self._complete(recipe, shards=self.inputs.others, arm=PRETRAINING, seed=seed)
 
-    def settings(self, arm: str) -> TrainReidSettings:
+    def settings(self, name: str) -> TrainReidSettings:
         """The recipe with the arm's number of steps and augmentation."""
-        recipe, longer = self.config.reid, self.config.steps_ratio()
-        share = {"real": 1.0, "real-then-synthetic": longer - 1}.get(arm, longer)
-        schedule = recipe.schedule.model_copy(update={"times": recipe.schedule.times * share})
-        if arm in ON_OTHERS and self.config.pretrain is not None:
-            rate = schedule.learning_rate * self.config.pretrain.reid_rate
-            schedule = schedule.model_copy(update={"learning_rate": rate})
-        changes: dict[str, Any] = {"schedule": schedule}
-        if arm == "cheap-augmentation":
-            changes["augmentation"] = cheap_augmentation(recipe.augmentation)
-        return recipe.model_copy(update=changes)
+        arm, longer = arm_of(name), self.config.steps_ratio()
+        recipe = arm.recipe(self.config.reid)
+        share = {"recipe": 1.0, "long": longer, "rest": longer - 1}[arm.steps]
+        changes: dict[str, Any] = {"times": recipe.schedule.times * share}
+        if arm.needs_others and self.config.pretrain is not None:
+            changes["learning_rate"] = recipe.schedule.learning_rate * self.config.pretrain.reid_rate
+        return recipe.model_copy(update={"schedule": recipe.schedule.model_copy(update=changes)})
 
-    def _synthetic(self, unit: Unit, arm: str) -> list[Path]:
-        if arm in OF_SYNTHETIC:
-            return [self.inputs.synthetic[unit]]
-        if arm == OF_RECONSTRUCTIONS:
-            return [self.inputs.reconstructions[unit]]
-        foreign = self.config.synthetic.get(arm)
-        return [] if foreign is None else [foreign_folder(foreign, unit)]
+    def _synthetic(self, unit: Unit, name: str) -> list[Path]:
+        match arm_of(name).trains_on:
+            case "synthetic":
+                return [self.inputs.synthetic[unit]]
+            case "reconstructions":
+                return [self.inputs.reconstructions[unit]]
+            case "foreign":
+                return [foreign_folder(self.config.synthetic[name], unit)]
+        return []
 
     def _complete(self, settings: TrainReidSettings, **inputs: Any) -> TrainReidConfig:
         config = self.config

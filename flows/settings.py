@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from datasets.miniature.config import MiniatureSettings
 from datasets.poses.config import Coordinates, ExtractPosesSettings
@@ -20,19 +20,9 @@ from datasets.shards.image_encoders import folder_of
 from datasets.sources.config import SelectSubsetsSettings
 from datasets.sources.layouts import LAYOUTS
 from imagpose.config import SynthesizeSettings, TrainGeneratorSettings, TrainImageEncoderSettings, TrainVaeSettings
-from reid.config import ARMS, BenchmarkSettings, CheckIdentitySettings, TrainReidSettings
+from reid.arms import ARMS
+from reid.config import BenchmarkSettings, CheckIdentitySettings, TrainReidSettings
 
-ON_OTHERS = ("real-pretrained", "pretrained+synthetic")
-"""Arms that go on from a network trained on the people whom the generator's base has seen."""
-
-
-def _known_arm(name: str) -> str:
-    if name not in ARMS:
-        raise ValueError(f"'{name}' is none of the arms {', '.join(ARMS)}")
-    return name
-
-
-KnownArm = Annotated[str, AfterValidator(_known_arm), WithJsonSchema({"type": "string", "enum": list(ARMS)})]
 ArmName = Annotated[str, Field(pattern=r"^[\w+.-]+$")]
 
 
@@ -51,11 +41,11 @@ class PretrainConfig(Config):
     generator: TrainGeneratorSettings | None = None
     """Train the base generator, from `generator` where that is given; not at all if this is not given."""
     reid_steps: int | None = Field(None, ge=1)
-    """Steps of the re-ID training on these people, from which the arms 'real-pretrained' and 'pretrained+synthetic' go
-    on; not given: the recipe's own (`reid.schedule`)."""
+    """Steps of the re-ID training on these people, from which the arms 'real-pretrained' and 'pretrained+synthetic'
+    continue; not given: the recipe's own (`reid.schedule`)."""
     reid_rate: float = Field(0.1, gt=0, le=1)
-    """Learning rate of the arms that go on from it, as a share of the recipe's, which is meant for a network from
-    nothing: at the full rate they forget those people (docs/benchmark.md)."""
+    """Learning rate of the arms that continue from it, as a share of the recipe's, which is meant for a network from
+    scratch: at the full rate they forget those people (docs/benchmark.md)."""
 
     def trains_models(self) -> bool:
         """Whether a model of the generator is trained, and not only a re-ID network."""
@@ -84,7 +74,7 @@ class RegenerateSettings(Config):
     """Independent draws of the subsets; the unit that intervals are computed from."""
     seeds: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1)
     """Seeds of the re-ID runs on each subset."""
-    arms: list[KnownArm] = Field(["real", "real+synthetic"], min_length=1)
+    arms: list[Annotated[str, ARMS]] = Field(["real", "real+synthetic"], min_length=1)
     """What the re-ID networks are trained on (docs/benchmark.md explains each)."""
     long: float | None = Field(None, ge=1)
     """How many times the steps of arm 'real' all other arms take in all, so that they are compared at equal steps. Not
@@ -165,9 +155,11 @@ class RegenerateSettings(Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        for arm in ("real-then-synthetic", "real+checked"):
-            if arm in self.arms and "real" not in self.arms:
+        for arm in self.arms:
+            if ARMS[arm].needs_real and "real" not in self.arms:
                 raise ValueError(f"arm '{arm}' goes on from arm 'real', which is not among the arms")
+            if ARMS[arm].trains_on == "foreign" and arm not in self.synthetic:
+                raise ValueError(f"arm '{arm}' trains on another generator's images: give them, --synthetic {arm}=PATH")
         self._check_lengths()
         self._check_other_people()
         if self.root is None and self.miniature is not None and self.miniature.layout != self.layout:
@@ -179,26 +171,33 @@ class RegenerateSettings(Config):
             raise ValueError(
                 f"benchmark.baseline '{self.benchmark.baseline}' is none of the arms {', '.join(self.arms)}; name one"
             )
+        if lacking := sorted(self._compared() - {*self.arms, *self.synthetic}):
+            raise ValueError(
+                f"benchmark.comparisons name arm '{lacking[0]}', which is not among the arms; add it there"
+            )
         if self.fractions == [100] and "real" not in self.arms:
-            raise ValueError("fractions 100: nothing is synthesised for the full set, so arms must hold 'real'")
+            raise ValueError("fractions 100: nothing is synthesized for the full set, so arms must hold 'real'")
         if self.nodes > 1 and not self.rendezvous:
             raise ValueError(f"nodes {self.nodes} need a rendezvous: give HOST:PORT of one of them")
         return self
 
+    def _compared(self) -> set[str]:
+        return {name for item in self.benchmark.comparisons for name in (item.arm, item.over)}
+
     def _check_lengths(self) -> None:
         if len(set(self.arms)) < len(self.arms):
             raise ValueError("arms must be distinct")
-        if taken := sorted(set(self.synthetic) & set(ARMS)):
+        if taken := sorted(name for name in self.synthetic if name in ARMS and ARMS[name].trains_on != "foreign"):
             raise ValueError(
                 f"synthetic {taken[0]}=...: '{taken[0]}' is an arm of ours; give the generator another name"
             )
-        for arm in ("real-long", "real-then-synthetic"):
-            if arm in self.arms and self.steps_ratio() == 1:
+        for arm in self.arms:
+            if ARMS[arm].needs_length and self.steps_ratio() == 1:
                 raise ValueError(f"long 1 makes arm '{arm}' as long as 'real'; give a larger one")
 
     def _check_other_people(self) -> None:
         known = self.pretrain is not None and (self.pretrain.population is not None or self.identities is not None)
-        if (asking := [arm for arm in ON_OTHERS if arm in self.arms]) and not known:
+        if (asking := [arm for arm in self.arms if ARMS[arm].needs_others]) and not known:
             raise ValueError(
                 f"arm '{asking[0]}' needs the people whom the generator's base has seen: give a slice "
                 "(identities) or a population (pretrain.population) to pretrain on"
@@ -208,7 +207,7 @@ class RegenerateSettings(Config):
         """How many times the steps of arm 'real' the other arms take."""
         if self.long is not None:
             return self.long
-        return 2.0 if {"real-long", "real-then-synthetic"} & set(self.arms) else 1.0
+        return 2.0 if any(ARMS[arm].needs_length for arm in self.arms) else 1.0
 
 
 def _is_number(value: object) -> bool:

@@ -133,7 +133,7 @@ def run_stages(
         for folder in made:
             shutil.rmtree(folder)  # the whole holds all of it
     for folder in missing:
-        manifest_of(folder)  # the command said yes; see that it is there
+        manifest_of(folder)  # the command succeeded; check that the artifact exists
     return StageResult(folders, list(missing))
 
 

@@ -1,4 +1,4 @@
-"""Where the training of a generator goes on from when the data have changed (`continue_training: warm-start`).
+"""Which generator a training continues from when the data have changed (`continue_training: warm-start`).
 
 From the newest generator in the store that was trained with equal settings, on the same features of the same frozen
 models, from the same first model. Under the leak-free protocol it must have seen nothing but images that the new subset
@@ -25,7 +25,7 @@ FROZEN = ("vae", "image_encoder", "view_height", "view_width", "token_height", "
 
 
 def starting_point(wanted: TrainGeneratorConfig, store: Path) -> TrainGeneratorConfig:
-    """`wanted`, or the same going on from an earlier generator; that one's own config if it saw the very same data.
+    """`wanted`, or the same continued from an earlier generator; that one's own config if it saw the very same data.
 
     Args:
         wanted: the training as it would be from scratch.
@@ -41,9 +41,9 @@ def starting_point(wanted: TrainGeneratorConfig, store: Path) -> TrainGeneratorC
             return wanted.model_copy(update={"init_from": origin and Path(origin["path"])})
     for folder, manifest in earlier:
         if (strangers := _images_outside(manifest, wanted)) == 0:
-            logger.info("training goes on from %s", folder)
+            logger.info("training continues from %s", folder)
             return wanted.model_copy(update={"init_from": folder})
-        logger.info("%s has seen %d images that the new subset lacks: not gone on from", folder, strangers)
+        logger.info("not continued from %s: it has seen %d images that the new subset lacks", folder, strangers)
     return wanted
 
 

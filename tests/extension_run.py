@@ -53,7 +53,8 @@ def main() -> None:
     config = RegenerateConfig(**SMALL, synthetic={"mirror": Path("others/{fraction}-{draw}")})
     second = Regeneration(config, make).make()
     folders = {"index": index, "report": second.report, "benchmark": second.benchmark}
-    result = {name: str(folder) for name, folder in folders.items()} | {"kept": first.runs == second.runs[:2]}
+    result: dict[str, Any] = {name: str(folder) for name, folder in folders.items()}
+    result["kept"] = first.runs == second.runs[: len(first.runs)]
     sys.stdout.write(f"\n{json.dumps(result)}\n")
 
 

@@ -108,9 +108,17 @@ def test_an_added_backbone_is_trained(shop, made):
     assert config_of(shop, "train-reid")["network"]["backbone"] == "shop:small"
 
 
+def test_an_added_arm_is_trained_as_it_says_and_described_in_the_report(shop, made):
+    manifests = [manifest_of(folder)["config"] for folder in (shop / "store" / "train-reid").glob("*/")]
+    weights = {config["arm"]: config["loss"]["synthetic_weight"] for config in manifests}
+    assert weights == {"real": 1.0, "real+synthetic": 1.0, "real+half": 0.5, "mirror": 1.0}
+    page = (Path(made["report"]) / "report.html").read_text()
+    assert "As real+synthetic, with a generated image counting half." in page
+
+
 def test_another_generators_pictures_are_an_arm_and_make_nothing_else_anew(shop, made):
     results = pd.read_parquet(Path(made["benchmark"]) / "results.parquet")
-    assert set(results.arm) == {"real", "real+synthetic", "mirror"}
+    assert set(results.arm) == {"real", "real+synthetic", "real+half", "mirror"}
     assert made["kept"] and len(list((shop / "store" / "synthesize").glob("*/"))) == 1
 
 

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from datasets.runtime.command_line import parse_config
 from datasets.runtime.config import Role
+from datasets.runtime.registry import EXTENSIONS
 from datasets.shards.config import WriteShardsConfig, WriteShardsSettings
 from flows.__main__ import main
 from flows.config import RegenerateConfig, complete
@@ -131,6 +132,14 @@ def test_a_wrong_argument_is_told_in_one_line_with_exit_code_2(capsys, arguments
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["regenerate", "--preset", "shop"]])
+def test_an_extension_that_cannot_be_imported_is_told_in_one_line(arguments, monkeypatch, capsys):
+    monkeypatch.setenv(EXTENSIONS, "no_such_module")
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert "cannot import 'no_such_module'" in error and error.count("\n") == 1
 
 
 def test_a_root_of_another_layout_is_refused(tmp_path, capsys):

@@ -7,8 +7,18 @@ import pytest
 from datasets.runtime.keys import artifact_directory, artifact_key
 from flows.config import RegenerateConfig
 from flows.reid_arms import ReidInputs, train_arms
-from reid.config import ARMS, CheckIdentityConfig, TrainReidConfig, cheap_augmentation
+from reid.arms import ARMS, Arm
+from reid.config import CheckIdentityConfig, TrainReidConfig, cheap_augmentation
 
+LIGHT = Arm(
+    name="real+light-synthetic",
+    text="Half the weight.",
+    tells="whether they should count less",
+    trains_on="synthetic",
+    recipe=lambda settings: settings.model_copy(
+        update={"loss": settings.loss.model_copy(update={"synthetic_weight": 0.5})}
+    ),
+)
 UNITS = [(20, 0), (100, 0)]
 
 
@@ -132,3 +142,27 @@ def test_arms_that_cannot_be_made_are_refused_at_once():
         config_of(arms=["real", "real-long"], long=1)
     with pytest.raises(ValueError, match="distinct"):
         config_of(arms=["real", "real"])
+
+
+@pytest.fixture
+def light_arm():
+    ARMS.register(LIGHT)
+    yield LIGHT.name
+    del ARMS._items[LIGHT.name]
+
+
+def test_an_arm_from_outside_trains_as_it_declares(tmp_path, inputs, light_arm):
+    with pytest.raises(ValueError, match="is no arm; known: 'real'"):
+        config_of(arms=["real", "zoo"])
+    _, runs, _ = made(tmp_path, inputs, arms=["real", "real+synthetic", light_arm], seeds=[0])
+    light, usual = runs[20, light_arm, 0], runs[20, "real+synthetic", 0]
+    assert light.loss.synthetic_weight == 0.5 != usual.loss.synthetic_weight
+    assert (light.synthetic, light.schedule) == (usual.synthetic, usual.schedule)
+    assert (100, light_arm, 0) not in runs
+
+
+def test_a_declared_comparison_of_an_arm_that_is_not_run_is_refused_before_anything_is_made():
+    with pytest.raises(ValueError, match="comparisons name arm 'real-long', which is not among the arms"):
+        config_of(
+            arms=["real", "real+synthetic"], benchmark={"comparisons": [{"arm": "real+synthetic", "over": "real-long"}]}
+        )

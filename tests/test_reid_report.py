@@ -20,10 +20,11 @@ from PIL import Image, ImageDraw
 
 from datasets.runtime.artifacts import build
 from datasets.runtime.errors import ArtifactError
+from reid.arms import ARMS as ARMS_OF_THE_BENCHMARK
+from reid.arms import Arm
 from reid.benchmark.benchmark import make_benchmark
 from reid.config import BenchmarkConfig, ReportConfig
 from reid.report.cards import read_card
-from reid.report.cases import extremes, rejected
 from reid.report.data import (
     Arms,
     costs,
@@ -40,8 +41,9 @@ from reid.report.gains import Comparison, Gain, gain_cards, gain_rows, read_gain
 from reid.report.headline import headline
 from reid.report.page import make_report, markdown_cell
 from reid.report.people import identity_gains, winners_and_losers
-from reid.report.pictures import SourceImages
-from reid.report.retrieval import chosen_queries
+from reid.report.pictures.cases import extremes, rejected
+from reid.report.pictures.embed import SourceImages
+from reid.report.pictures.retrieval import chosen_queries
 
 EVIL = "<script>alert(1)</script>"
 FRACTIONS = (20, 40)
@@ -421,7 +423,7 @@ def test_the_headline_compares_with_the_arm_of_equal_steps_where_that_was_run(
     assert f"{points(100 * long[20])} points at 20 % and {points(100 * long[40])} at 40 %" in summary["headline"]
     assert "for equally many optimisation steps (arm “real-long”: 400)" in summary["headline"]
     assert "interval over new draws and new test people" in summary["headline"]
-    assert "all 12 comparisons" in summary["headline"]
+    assert text.count("all 12 comparisons together:") == 2
     assert "Training lengths differ" not in text
     assert "Two draws of the subset: how much draws differ is told by one difference" in text
     for words in (
@@ -745,6 +747,19 @@ def test_shown_queries_are_chosen_by_rule_and_named_for_what_they_are() -> None:
     assert chosen_queries(change.head(0)) == []
     assert chosen_queries(change.head(1)) == [("Gains most: AP +50.0 points", "a")]
     assert chosen_queries(change.tail(1).reset_index(drop=True)) == [("Loses most: AP −30.0 points", "g")]
+
+
+def test_an_arm_from_outside_has_its_own_words_and_colour(tmp_path: Path) -> None:
+    ARMS_OF_THE_BENCHMARK.register(
+        Arm(name="real+mirror", text="Mirrored people.", tells="x", trains_on="synthetic", color=3)
+    )
+    try:
+        runs = make_runs(tmp_path, make_index(tmp_path), ("real", "real+synthetic", "real+mirror"))
+        html, _ = report_of({"benchmark": make_table(tmp_path, runs)}, tmp_path / "out")
+    finally:
+        del ARMS_OF_THE_BENCHMARK._items["real+mirror"]
+    assert '<dt><i class="dot s3"></i>real+mirror</dt><dd>Mirrored people.' in html
+    assert "another generator" not in html
 
 
 def test_arms_keep_their_colours_whatever_else_is_shown() -> None:

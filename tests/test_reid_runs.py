@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from datasets.runtime.arrays.bootstrap import cluster_bootstrap
 from datasets.runtime.artifacts import build
 from datasets.runtime.command_line import main
 from datasets.runtime.config import StageConfig
@@ -22,7 +23,6 @@ from datasets.runtime.errors import ArtifactError, InputError
 from datasets.runtime.manifests import SCRATCH, is_complete, manifest_of
 from reid.__main__ import COMMANDS
 from reid.benchmark.benchmark import make_benchmark, read_results
-from reid.benchmark.intervals import cluster_bootstrap
 from reid.benchmark.statistics import t_interval
 from reid.benchmark.tables import aligned
 from reid.config import (

@@ -3,7 +3,7 @@
 A setting (`ray: ADDRESS`) and the optional extra `[ray]` are all it takes; the store and this project must lie under
 the same paths on every machine, which each task checks before it works. A unit is an artifact, or a share of one (some
 shards of an encoding, a split of the poses), never an image. Tasks of a node that is lost run on another; what their
-commands had finished lies in the store, so they go on from there.
+commands had finished lies in the store, so they resume from there.
 """
 
 from __future__ import annotations
@@ -112,18 +112,18 @@ def _connect(address: str) -> Any:
         return ray
     handler = signal.getsignal(signal.SIGTERM)
     try:
-        _knock(address)
+        _check_reachable(address)
         ray.init(address=address, log_to_driver=False, configure_logging=False, namespace="imagpose")
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(f"ray {address}: no cluster answers there ({error})") from None
     finally:
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, handler)  # Ray puts its own there: a cancellation would crash
+            signal.signal(signal.SIGTERM, handler)  # Ray's own would crash on a cancellation
     return ray
 
 
-def _knock(address: str) -> None:
-    """Raise OSError if nobody listens at an address with a port: Ray would try for minutes."""
+def _check_reachable(address: str) -> None:
+    """Raise OSError if nothing listens at an address with a port: Ray would retry for minutes."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if colon and port.isdigit():
         socket.create_connection((host, int(port)), timeout=10).close()

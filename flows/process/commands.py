@@ -25,20 +25,20 @@ POLL_SECONDS = 0.1
 GRACE_SECONDS = 10.0
 """Between SIGTERM and SIGKILL. A worker of Prefect's itself kills a cancelled flow after 30 s."""
 KILLED_SECONDS = 5.0
-"""For the kernel to take away what was killed; longer only where a process hangs in a driver."""
+"""Time for killed processes to disappear; it takes longer only if one hangs in a driver."""
 
 
 class CommandError(RuntimeError):
     """A command ended with an exit code other than 0; carries its last lines."""
 
     def __init__(self, command: Sequence[str], exit_code: int, last_lines: Sequence[str], log: Path) -> None:
-        said = "\n".join(f"    {line}" for line in last_lines) or "    (it said nothing)"
+        said = "\n".join(f"    {line}" for line in last_lines) or "    (no output)"
         super().__init__(f"{describe(command)} ended with exit code {exit_code}; its last lines (all: {log}):\n{said}")
         self.exit_code = exit_code
 
 
 def describe(command: Sequence[str]) -> str:
-    """A command as a person would type it, less the settings files."""
+    """A command as a person would type it, without the settings files."""
     words = ["python" if word == sys.executable else word for word in command]
     return " ".join(words[: words.index("--config")] if "--config" in words else words)
 
@@ -54,7 +54,7 @@ class Guard:
     still_wanted: Callable[[], None] = lambda: None
     """Called several times a second; raises to stop the commands."""
     keep_open: Sequence[int] = ()
-    """File descriptors that the commands inherit: locks that shall be held as long as any of their processes lives."""
+    """File descriptors that the commands inherit: locks that stay held as long as any of their processes lives."""
 
 
 def run_command(command: Sequence[str], log: Path, on_line: Callable[[str], None], guard: Guard = Guard()) -> None:
@@ -116,7 +116,7 @@ class Tail:
     def new_lines(self, *, at_end: bool) -> Iterator[str]:
         """Lines written since the last call; `at_end` also the last one if it has no line end."""
         if os.fstat(self.file.fileno()).st_size < self.file.tell():
-            self.file.seek(0)  # begun anew
+            self.file.seek(0)  # the log was truncated
         *whole, self._rest = (self._rest + self.file.read()).split(b"\n")
         if at_end and self._rest:
             whole, self._rest = [*whole, self._rest], b""

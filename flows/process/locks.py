@@ -1,6 +1,6 @@
 """What only one run may have at a time: a regeneration's set of results, and a GPU.
 
-Both are locks on files, which the operating system lets go of when the last process that holds them ends, however it
+Both are locks on files, which the operating system releases when the last process that holds them ends, however it
 ends: nothing is left behind by a run that was killed, and no server needs to know. They hold between runs of any kind
 on a machine (workers of several pools, `python -m flows` by hand), the set's lock also between machines that share the
 store over a file system with locks, such as NFS 4. Prefect's own limits (prefect.yaml) queue runs before they get here.

@@ -1,7 +1,7 @@
-"""Prefect's temporary server for a run of its own, with its words in a file.
+"""Prefect's temporary server for a single run, with its output in a file.
 
-Prefect starts one by itself when no server is configured, but lets it write to the terminal, where its complaints on
-being stopped would follow the table that a regeneration ends with. Nor would it end with a regeneration that is killed.
+Prefect starts one itself when no server is configured, but lets it write to the terminal, where its messages on
+shutdown would follow the table that a regeneration ends with. Nor would it end with a regeneration that is killed.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def temporary_server(log: Path) -> Generator[None]:
             subprocess.Popen([*tether(5.0), "--end", str(process.pid)], start_new_session=True)
         yield
     finally:
-        for worker in (APILogWorker, EventsWorker):  # what the run has said, while somebody is there to take it
+        for worker in (APILogWorker, EventsWorker):  # send pending logs and events while the server still runs
             worker.drain_all(timeout=10)
         server.stop()
 

@@ -1,4 +1,4 @@
-"""Whether a flow run is still wanted, asked while a command works.
+"""Checks, while a command works, whether its flow run is still wanted.
 
 Prefect tells a run that it was cancelled by a signal that its worker sends, and that it was suspended only when it
 starts another task. A run whose worker has died, or whose training takes days, would hear nothing.
@@ -20,13 +20,13 @@ logger = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_LOOKS = 2.0
 SECONDS_FOR_THE_WORKER = 2.0
-"""That a worker has for passing a cancellation on, before the run stops by itself."""
+"""Time for a worker to pass a cancellation on before the run stops itself."""
 
 
 class RunWatch:
-    """Called often; every few seconds looks up the run's state and raises if the run shall not go on.
+    """Called often; every few seconds looks up the run's state and raises if the run should stop.
 
-    A server that does not answer changes nothing: the work goes on, and is found from its manifests later.
+    If the server does not answer, the work continues, and is found from its manifests later.
     """
 
     def __init__(self) -> None:
@@ -49,17 +49,17 @@ class RunWatch:
             return
         name = (state.name or state.type.value).lower()
         if state.is_paused():
-            raise Pause(f"the run is {name}: resume it and it goes on from here", state=state)
+            raise Pause(f"the run is {name}: resume it and it continues from here", state=state)
         if state.is_cancelling():
             if (datetime.now(UTC) - state.timestamp).total_seconds() < SECONDS_FOR_THE_WORKER:
                 return
-            state = Cancelled(message="Cancelled; no worker passed it on, so the run stopped by itself.")
+            state = Cancelled(message="Cancelled; no worker passed this on, so the run stopped itself.")
             self._client.set_flow_run_state(self.run_id, state, force=True)
         raise Abort(f"the run is {name}")
 
     def _state(self, client: SyncPrefectClient) -> State | None:
         try:
             return client.read_flow_run(self.run_id).state
-        except Exception as error:  # no answer, or one of a server that is just starting
+        except Exception as error:  # the server is away or still starting
             logger.debug("no state of run %s: %s", self.run_id, error)
             return None

@@ -1,1 +1,1 @@
-"""The table of finished runs and its statistics. No torch, no pictures."""
+"""The table of finished runs: gains, how sure they are, plans for the next runs. No network, no pictures, no torch."""

@@ -13,10 +13,11 @@ import pandas as pd
 from datasets.runtime.atomic import write_text_atomically
 from datasets.runtime.errors import ArtifactError, InputError
 from datasets.runtime.manifests import manifest_of
+from reid.arms import arm_rank
 from reid.benchmark.gains import gains
 from reid.benchmark.statistics import METRICS, per_query_metrics, statistics
 from reid.benchmark.tables import markdown, plain_table
-from reid.config import ARMS, BenchmarkConfig, TrainReidConfig
+from reid.config import BenchmarkConfig, TrainReidConfig
 
 logger = logging.getLogger(__name__)
 
@@ -97,8 +98,3 @@ def read_results(runs: Sequence[Path]) -> pd.DataFrame:
             raise InputError(f"runs were tested on different images ({column}: {found}); compare runs of one test set")
     order = results.arm.map(arm_rank)
     return results.assign(_arm=order).sort_values(["protocol", "fraction", "_arm", "draw", "seed"], ignore_index=True)
-
-
-def arm_rank(arm: str) -> tuple[int, str]:
-    """Sorts the known arms first, in the order in which they are argued."""
-    return ([*ARMS, arm].index(arm), arm)

@@ -1,1 +1,1 @@
-"""Images for re-ID: read, augmented, sampled, joined with synthetic ones."""
+"""Images and batches: shards or folders read into memory, real and synthetic mixed, P x K. No network, no figures."""

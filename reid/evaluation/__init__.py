@@ -1,1 +1,1 @@
-"""Features, ranking, re-ranking, and the identity check of synthetic images."""
+"""Testing a network: features, ranking, re-ranking, the identity check. Nothing is trained here."""

@@ -1,1 +1,1 @@
-"""The report page: its data, words, tables, charts and pictures."""
+"""The self-contained report about finished artifacts: words, charts, tables. No torch; nothing is estimated here."""

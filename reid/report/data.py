@@ -19,13 +19,11 @@ import pandas as pd
 
 from datasets.runtime.errors import ArtifactError
 from datasets.runtime.manifests import is_complete, manifest_of
-from reid.benchmark.benchmark import arm_rank
+from reid.arms import ARMS, PALETTE, arm_rank
 from reid.config import TrainReidConfig
 
 logger = logging.getLogger(__name__)
 
-ARM_COLORS = ("real", "real+synthetic", "real-long", "real-then-synthetic", "reconstruction", "real-pretrained")
-"""Known arms by their place in the palette; any other arm follows by name."""
 MINUS = "\N{MINUS SIGN}"
 
 
@@ -57,11 +55,11 @@ class Arms:
         self.names = sorted(self.names, key=arm_rank)
 
     def color(self, name: str) -> int:
-        """Place in the palette; the known arms have theirs whatever else is shown."""
-        if name in ARM_COLORS:
-            return ARM_COLORS.index(name)
-        unknown = [other for other in self.names if other not in ARM_COLORS]
-        return len(ARM_COLORS) + (unknown.index(name) % 2 if name in unknown else 0)
+        """Place in the palette: an arm's own, whatever else is shown; unregistered ones take the last two in turn."""
+        if name in ARMS:
+            return ARMS[name].color
+        unknown = [other for other in self.names if other not in ARMS]
+        return PALETTE - 2 + (unknown.index(name) % 2 if name in unknown else 0)
 
     def legend(self) -> list[dict[str, Any]]:
         """Name and colour of each, for the page."""

@@ -16,12 +16,10 @@ import numpy as np
 import pandas as pd
 
 from datasets.runtime.errors import ArtifactError
-from reid.benchmark.benchmark import arm_rank
+from reid.arms import REAL_LONG, REAL_PRETRAINED, REAL_SYNTHETIC, arm_rank
 from reid.benchmark.statistics import units_of
 from reid.benchmark.tables import shares_of_variance
 from reid.report.data import points
-
-LONG, PRETRAINED = "real-long", "real-pretrained"
 
 Interval = tuple[float, float]
 
@@ -102,8 +100,8 @@ def spoken_interval(interval: Interval | None) -> str:
 def main_arm(results: pd.DataFrame, baseline: str) -> str | None:
     """The arm of the headline: real+synthetic, or else the first other one that has synthetic images."""
     names = [name for name in results["arm"].unique() if name != baseline]
-    if "real+synthetic" in names:
-        return "real+synthetic"
+    if REAL_SYNTHETIC.name in names:
+        return REAL_SYNTHETIC.name
     augmented = results[(results["arm"] != baseline) & (results["synthetic_images"] > 0)]["arm"]
     return min(augmented, key=arm_rank, default=None)
 
@@ -180,8 +178,8 @@ class Comparison:
     def reference(self) -> str:
         """The arm of the headline's comparison: `real-long` where it was run at every fraction, else the baseline."""
         fractions = {gain.fraction for gain in self.against(self.baseline)}
-        long = {gain.fraction for gain in self.against(LONG)}
-        return LONG if long and long >= fractions else self.baseline
+        long = {gain.fraction for gain in self.against(REAL_LONG.name)}
+        return REAL_LONG.name if long and long >= fractions else self.baseline
 
     @cached_property
     def headline(self) -> list[Gain]:
@@ -192,7 +190,7 @@ class Comparison:
     def controls(self) -> list[str]:
         """Other arms that the gain is known over: the objection of other people's pictures first."""
         found = {gain.baseline for gain in self.gains if gain.arm == self.arm and gain.protocol == self.protocol}
-        return sorted(found - {self.reference}, key=lambda name: (name != PRETRAINED, arm_rank(name)))
+        return sorted(found - {self.reference}, key=lambda name: (name != REAL_PRETRAINED.name, arm_rank(name)))
 
     def against(self, baseline: str, metric: str | None = None) -> list[Gain]:
         """The arm's gains over another one in the headline's protocol, by fraction."""
@@ -216,7 +214,7 @@ class Comparison:
 def gain_cards(comparison: Comparison, confidence: float) -> list[dict[str, Any]]:
     """One card a fraction: the gain in mAP over the reference with its intervals, and both metrics before and after."""
     first = {gain.fraction: gain for gain in comparison.headline if gain.metric == "rank1"}
-    pretrained = {gain.fraction: gain for gain in comparison.against(PRETRAINED, "map")}
+    pretrained = {gain.fraction: gain for gain in comparison.against(REAL_PRETRAINED.name, "map")}
     cards = []
     for gain in comparison.headline:
         if gain.metric != "map":
@@ -231,7 +229,7 @@ def gain_cards(comparison: Comparison, confidence: float) -> list[dict[str, Any]
                 "intervals": intervals(gain, confidence),
                 "map": f"{share(gain.before)} → {share(gain.after)} %",
                 "rank1": f"{share(rank1.before)} → {share(rank1.after)} %" if rank1 else "—",
-                "pretrained": points(other.value) if other and comparison.reference != PRETRAINED else "",
+                "pretrained": points(other.value) if other and comparison.reference != REAL_PRETRAINED.name else "",
                 "pretrained_interval": spoken_interval(other.interval) if other else "",
             }
         )

@@ -10,9 +10,10 @@ from typing import Any
 
 import pandas as pd
 
+from reid.arms import REAL, REAL_LONG, REAL_PRETRAINED, arm_of
 from reid.benchmark.intervals import FEW_PEOPLE, FEWEST_PEOPLE
 from reid.report.data import enumeration, points
-from reid.report.gains import LONG, PRETRAINED, Comparison, Gain, excludes_zero, spoken_interval
+from reid.report.gains import Comparison, Gain, excludes_zero, spoken_interval
 
 SPACE = "\N{NO-BREAK SPACE}"
 
@@ -48,9 +49,8 @@ def _listed(gains: Sequence[Gain]) -> str:
 def _opponent(comparison: Comparison) -> str:
     """What the arm is compared with, and whether for equally many steps."""
     reference = comparison.reference
-    what = {"real": "training on the real images alone", LONG: "training on the real images alone"}.get(
-        reference, "another arm"
-    )
+    alone = reference in (REAL.name, REAL_LONG.name)
+    what = "training on the real images alone" if alone else "another arm"
     ours, theirs = (
         {fraction: own + before for fraction, (own, before) in comparison.steps(arm).items()}
         for arm in (comparison.arm or "", reference)
@@ -113,8 +113,8 @@ def _excluded(maps: Sequence[Gain], certain: Sequence[bool]) -> str:
 
 def other_people(comparison: Comparison, confidence: float) -> str:
     """The gain over a network that has seen the generator's other people; empty where that was not run."""
-    maps = comparison.against(PRETRAINED, "map")
-    if not maps or comparison.reference == PRETRAINED:
+    maps = comparison.against(REAL_PRETRAINED.name, "map")
+    if not maps or comparison.reference == REAL_PRETRAINED.name:
         return ""
     level = f"{100 * confidence:g}{SPACE}% interval over {maps[0].scope}: "
     parts = [
@@ -124,7 +124,7 @@ def other_people(comparison: Comparison, confidence: float) -> str:
     ]
     text = (
         "The generator’s base has seen other people, so a gain might come from their pictures. Against a network that "
-        f"was first trained on these people (arm “{PRETRAINED}”), the change is {enumeration(parts)}"
+        f"was first trained on these people (arm “{REAL_PRETRAINED.name}”), the change is {enumeration(parts)}"
     )
     if all(gain.interval is None for gain in maps):
         return f"{text}. {no_interval(maps)}"
@@ -146,18 +146,18 @@ def remarks(comparison: Comparison, *, rendered: bool = False) -> list[str]:
             "The people are rendered, not photographed. Whether the change carries over to photographs, this page "
             "cannot tell."
         )
-    if "synthetic" in arm and PRETRAINED not in set(results["arm"]):
+    if arm_of(arm).generated and REAL_PRETRAINED.name not in set(results["arm"]):
         told.append(
-            f"Not controlled for: other people that the generator’s base may have seen. Arm “{PRETRAINED}” would tell "
-            "whether their pictures alone bring as much; it was not run."
+            "Not controlled for: other people that the generator’s base may have seen. Arm "
+            f"“{REAL_PRETRAINED.name}” would tell whether their pictures alone bring as much; it was not run."
         )
-    elif "synthetic" in arm and not comparison.against(PRETRAINED):
+    elif arm_of(arm).generated and not comparison.against(REAL_PRETRAINED.name):
         told.append(
-            f"Arm “{PRETRAINED}” was run, but the benchmark counts no gain over it "
+            f"Arm “{REAL_PRETRAINED.name}” was run, but the benchmark counts no gain over it "
             "(name it in the benchmark’s ‘controls’)."
         )
-    if reference != LONG and LONG in set(results["arm"]):
-        told.append(f"Arm “{LONG}” was not run at every fraction, so the comparison is with “{reference}”.")
+    if reference != REAL_LONG.name and REAL_LONG.name in set(results["arm"]):
+        told.append(f"Arm “{REAL_LONG.name}” was not run at every fraction, so the comparison is with “{reference}”.")
     if _unequal(comparison):
         told.append(
             f"Training lengths differ: “{arm}” takes more or fewer steps than “{reference}” (column Steps), so a "

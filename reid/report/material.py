@@ -13,8 +13,8 @@ from datasets.runtime.manifests import is_complete, manifest_of
 from reid.config import ReportConfig
 from reid.report.data import Arms, Run, read_results, read_runs, with_ancestors
 from reid.report.gains import Comparison, main_arm, read_gains
-from reid.report.pictures import SourceImages
-from reid.report.sets import GeneratedSet
+from reid.report.pictures.embed import SourceImages
+from reid.report.pictures.sets import GeneratedSet
 
 
 @dataclass

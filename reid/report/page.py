@@ -22,12 +22,12 @@ from reid.report import text as report_text
 from reid.report.cards import read_card
 from reid.report.data import costs, points, read_statistics
 from reid.report.gains import gain_cards, gain_rows, runs_heading
-from reid.report.generated import pictures_section
 from reid.report.headline import headline
 from reid.report.material import Material
 from reid.report.people import people_section
+from reid.report.pictures.generated import pictures_section
+from reid.report.pictures.retrieval import retrieval_section
 from reid.report.plan import plan_section
-from reid.report.retrieval import retrieval_section
 from reid.report.sections import ranking_section, training_section
 from reid.report.tables import arms_table, result_charts
 
@@ -153,7 +153,8 @@ def data_set(material: Material) -> str:
     """Rendered people, or the name of the folder or archive."""
     if material.rendered:
         return "rendered people (python -m datasets miniature)"
-    return Path(str(material.images_manifest["config"].get("root", ""))).name or "unnamed"
+    config = (material.images_manifest or {}).get("config", {})
+    return Path(str(config.get("root", ""))).name or "unnamed"
 
 
 def _templates(*, escape: bool) -> jinja2.Environment:
@@ -173,7 +174,7 @@ def _templates(*, escape: bool) -> jinja2.Environment:
         keep_trailing_newline=True,
     )
     environment.filters["cell"] = markdown_cell
-    environment.globals["points"] = points
+    environment.globals["points"] = points  # pyrefly: ignore[unsupported-operation]  # any value may be a global
     return environment
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from reid.report.data import Run, per_query, points
 from reid.report.figures import Chart, identity_chart
 from reid.report.material import Material
-from reid.report.pictures import SourceImages
+from reid.report.pictures.embed import SourceImages
 from reid.report.text import identity_caption
 
 SHOWN = 5

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reid.benchmark.benchmark import arm_rank
+from reid.arms import arm_rank
 from reid.report.data import Arms, percent, points
 from reid.report.figures import Chart, Line, Point, fraction_chart, gain_chart
 from reid.report.gains import Comparison, Gain, dots, paired, sign, spoken_interval

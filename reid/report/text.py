@@ -7,9 +7,10 @@ from typing import Any
 
 import pandas as pd
 
+from reid.arms import REAL, REAL_LONG, REAL_PRETRAINED, arm_of
 from reid.benchmark.tables import PAPER_FRACTIONS, PAPER_NOTE, PAPER_TABLE_4
 from reid.report.data import Arms, enumeration
-from reid.report.gains import LONG, PRETRAINED, SCOPES, Comparison
+from reid.report.gains import SCOPES, Comparison
 
 
 def result_lead(results: pd.DataFrame) -> str:
@@ -30,9 +31,7 @@ def arm_list(arms: Arms, comparison: Comparison) -> list[dict[str, Any]]:
     told = []
     for item in arms.legend():
         steps = comparison.steps(item["name"])
-        told.append(
-            item | {"text": ARMS.get(item["name"], "Another generator’s images, mixed in alike.")} | _steps(steps)
-        )
+        told.append(item | {"text": arm_of(item["name"]).text} | _steps(steps))
     return told
 
 
@@ -179,20 +178,20 @@ def _synthesis(results: pd.DataFrame, synthesis: Sequence[dict[str, Any]]) -> st
     if poses == {"random"}:
         text += "The asked poses are those of other images of the subset, at random. "
     text += "Pictures that are flat, saturated or a copy of their source are flagged, counted above and not trained on"
-    if "real+checked" in set(results["arm"]):
-        return text + "; arm “real+checked” also leaves out those that the identity check refuses."
+    if checked := [name for name in results["arm"].unique() if arm_of(name).checked]:
+        return f"{text}; arm “{checked[0]}” also leaves out those that the identity check refuses."
     return text + "; nothing else is thrown away."
 
 
 def _equal_steps(comparison: Comparison) -> str:
     text = "An epoch counts as if all images of a batch were real, so synthetic images never lengthen a training. "
     arms = set(comparison.results["arm"])
-    if comparison.reference == LONG:
-        text += f"“{LONG}” sees only real images and takes as many optimisation steps as “{comparison.arm}”. "
-    if "real" in arms and LONG in arms:
-        text += "“real” takes fewer, so a gain over it is partly more training. "
-    if PRETRAINED in arms:
-        text += f"“{PRETRAINED}” takes its steps on other people on top. "
+    if comparison.reference == REAL_LONG.name:
+        text += f"“{REAL_LONG.name}” sees only real images and takes as many optimisation steps as “{comparison.arm}”. "
+    if {REAL.name, REAL_LONG.name} <= arms:
+        text += f"“{REAL.name}” takes fewer, so a gain over it is partly more training. "
+    if REAL_PRETRAINED.name in arms:
+        text += f"“{REAL_PRETRAINED.name}” takes its steps on other people on top. "
     return text + "The list of arms and the table name the numbers."
 
 
@@ -279,18 +278,3 @@ def table_caption(results: pd.DataFrame, comparison: Comparison, confidence: flo
         f" In brackets: {100 * confidence:g} % interval over {over}. Real, Synthetic: images in the training set. "
         "Steps: optimisation steps, with those of a run that an arm goes on from."
     )
-
-
-ARMS = {
-    "real": "The real images of the subset alone.",
-    "real+synthetic": "Real and generated images of the same people, mixed from the first step on.",
-    "real-long": "Real images alone for as many optimisation steps as the arms with synthetic ones: what longer "
-    "training gives by itself.",
-    "real-then-synthetic": "First the real images, then further on both (PIDM’s schedule).",
-    "reconstruction": "Generated images that keep their source’s pose: noise and style without new poses.",
-    "real-pretrained": "Real images alone, but the network was first trained on the other people that the generator’s "
-    "base has seen.",
-    "cheap-augmentation": "Real images, as many steps as real-long, with colour jitter, erasing and wider crops.",
-    "real+checked": "As real+synthetic, with only those generated images that the identity check has kept.",
-    "pretrained+synthetic": "As real+synthetic, but from the network that real-pretrained goes on from.",
-}

@@ -1,1 +1,1 @@
-"""One re-ID run: network, losses, learning rate, loop."""
+"""Network, losses, schedule, training loop. Testing belongs to `evaluation`, comparing to `benchmark`."""

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reid.report.cases import cases, extremes, identity_checks, rejected, score_notes
 from reid.report.material import Material
-from reid.report.pictures import Picture, SourceImages, embed_file, overlay_pictures, read_json
-from reid.report.sets import GeneratedSet, first_draws
+from reid.report.pictures.cases import cases, extremes, identity_checks, rejected, score_notes
+from reid.report.pictures.embed import Picture, SourceImages, embed_file, overlay_pictures, read_json
+from reid.report.pictures.sets import GeneratedSet, first_draws
 
 ROWS_PER_SET = 3
 SHEET_HEIGHT = 900
@@ -27,7 +27,7 @@ def pictures_section(material: Material) -> dict[str, Any]:
         overlays = overlay_pictures(images, config.poses)
         overlays_missing = "No training image has a skeleton with at least nine joints."
     shown, checks = first_draws(material.sets), identity_checks(material.runs)
-    showcases = [
+    showcases: list[dict[str, Any]] = [
         {"title": s.title, "note": s.note, "rows": showcase_rows(s.directory)} | case_groups(s, checks, images)
         for s in shown
     ]

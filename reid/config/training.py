@@ -1,4 +1,4 @@
-"""Configs of this package's stages. Light on purpose: the flows import them, so nothing here may import torch.
+"""One re-ID run: network, augmentation, batches, losses, schedule.
 
 The defaults of `TrainReidSettings` are the Bag of Tricks (Luo et al. 2019, https://arxiv.org/abs/1903.07071) as its
 code runs (michuanhaohao/reid-strong-baseline, ``configs/softmax_triplet_with_center.yml``; code wins over prose).
@@ -7,7 +7,6 @@ code runs (michuanhaohao/reid-strong-baseline, ``configs/softmax_triplet_with_ce
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -24,6 +23,7 @@ from datasets.runtime.config import (
     SourceTree,
     StageConfig,
 )
+from reid.config.fields import RerankConfig
 from reid.training.backbones import check_backbone
 
 
@@ -141,32 +141,6 @@ class ScheduleConfig(Config):
     """`SOLVER.GAMMA`."""
 
 
-class RerankConfig(Config):
-    """k-reciprocal re-ranking (Zhong et al. 2017); its defaults are the paper's for Market-1501."""
-
-    k1: int = Field(20, ge=1)
-    """Neighbours among which reciprocal ones are sought."""
-    k2: int = Field(6, ge=1)
-    """Neighbours over which descriptions are averaged; 1: none but the image itself."""
-    weight: Probability = 0.3
-    """Share of the original distance (lambda); the rest is the Jaccard distance."""
-
-
-ARMS = {
-    "real": "The subset alone.",
-    "real-long": "Real images alone with more optimisation steps: what longer training gives for nothing.",
-    "cheap-augmentation": "Real images, long, with colour jitter, erasing and wider crops: what costs no generator.",
-    "real-pretrained": "Real images, long, from a network trained on the people whom the generator's base has seen.",
-    "reconstruction": "The subset and its images regenerated in their own pose: another look, no new pose.",
-    "real-then-synthetic": "Trained on the subset first, then on from there with synthetic images (PIDM's schedule).",
-    "real+checked": "As real+synthetic, with those images only that `check-identity` has kept.",
-    "real+synthetic": "Real and synthetic images mixed from the first step.",
-    "pretrained+synthetic": "As real+synthetic, from the network that real-pretrained goes on from.",
-}
-"""The known arms, in the order in which they are argued. 'Long' arms and all with synthetic images take equally many
-steps (`flows`), so that real-long is their fair comparison."""
-
-
 class TrainReidSettings(Config):
     """The recipe of a re-ID network: network, augmentation, batch, losses, schedule."""
 
@@ -249,188 +223,6 @@ class TrainReidConfig(TrainReidSettings, StageConfig):
                 f"{len(self.identity_check)} identity checks for {len(self.synthetic)} synthetic sets: give one each"
             )
         return self
-
-
-class EvaluateReidConfig(StageConfig):
-    """Test a trained run's network on the query and gallery splits of any shards."""
-
-    stage: ClassVar[str] = "evaluate-reid"
-    package: ClassVar[str] = "reid"
-    command: ClassVar[str | None] = "evaluate"
-
-    run: Artifact | None = None
-    """The finished run; or give `features`."""
-    test_shards: SourceTree | None = None
-    """Image shards or a folder that holds query and gallery splits; needed with `run`."""
-    features: SourceFile | None = None
-    """Instead of a network: a Parquet file with ``key, split (query or gallery), pid, camid, feature`` (numbers)."""
-    rerank: RerankConfig | None = None
-    """Also test with k-reciprocal re-ranking."""
-    max_rank: int = Field(10, ge=1)
-    """Gallery images per query in `ranked.parquet`."""
-    device: Device = "auto"
-    """'auto' (GPU when there is one), 'cpu', 'cuda'."""
-    workers: Annotated[int, Role.RUNTIME] = Field(2, ge=1)
-    """Threads that decode images."""
-
-    @model_validator(mode="after")
-    def _one_origin(self) -> Self:
-        if (self.run is None) == (self.features is None) or (self.run is None) != (self.test_shards is None):
-            raise ValueError("give either 'run' and 'test_shards', or 'features' alone")
-        return self
-
-
-class CheckIdentitySettings(Config):
-    """Which synthetic images are kept."""
-
-    nearest: bool = True
-    """Refuse an image that is nearer to another person's mean than to its own."""
-    min_score: float | None = Field(None, ge=-1, le=1)
-    """Refuse an image of a smaller score. No default: scores of a small network trained on few images are not those
-    of a large one; the summary gives the kept share at several thresholds, and the scores of real images."""
-    keep: Percent = 100
-    """Of the images that pass, keep only so many percent, those of the highest scores."""
-
-
-class CheckIdentityConfig(CheckIdentitySettings, StageConfig):
-    """Does each synthetic image show the person it is named after, as a network sees it that may judge?
-
-    The score is the cosine between the image's feature and the mean of its person's real images' features.
-    """
-
-    stage: ClassVar[str] = "check-identity"
-    package: ClassVar[str] = "reid"
-
-    run: Artifact
-    """The network that judges: a finished run on this subset without synthetic images (arm real)."""
-    synthetic: SourceTree
-    """The set of generated images."""
-    shards: SourceTree
-    """Where the real images lie that the network was trained on."""
-    subsets: Artifact | None = None
-    """Which of them `fraction` and `draw` allow; all if not given."""
-    fraction: Percent = 100
-    """Percent of the real training images; the run's own."""
-    draw: int = Field(0, ge=0)
-    """Which draw of the subset; the run's own."""
-    device: Device = "auto"
-    """'auto' (GPU when there is one), 'cpu', 'cuda'."""
-    workers: Annotated[int, Role.RUNTIME] = Field(2, ge=1)
-    """Threads that decode images."""
-
-
-class DeclaredComparison(Config):
-    """A gain that the run was made to look at, named before it."""
-
-    arm: str
-    """The arm that is asked about, for example 'real+synthetic'."""
-    over: str
-    """The arm that it is held against: the benchmark's baseline or one of its controls."""
-    fractions: list[Percent] = []
-    """At which fractions; at all that were run if none are given."""
-
-
-class BenchmarkSettings(Config):
-    """What gains are counted from, and how their intervals are computed."""
-
-    baseline: str = "real"
-    """The arm that gains are counted from."""
-    controls: list[str] = ["real-long", "real-pretrained"]
-    """Further arms that gains are counted from where they were run: equal steps, other people's pictures."""
-    comparisons: list[DeclaredComparison] = []
-    """The gains that the run was made to look at, declared before it: the simultaneous bands hold for all of them
-    together. None given: every gain of the table, each arm over the baseline and each control at every fraction."""
-    resamples: int = Field(2000, ge=100)
-    """Bootstrap resamples of the test identities."""
-    confidence: float = Field(0.95, gt=0.5, lt=1)
-    """Coverage of the intervals."""
-    seed: int = Field(0, ge=0)
-    """Of the bootstrap and of the bands' simulation."""
-
-    @model_validator(mode="after")
-    def _comparisons_are_counted(self) -> Self:
-        for item in self.comparisons:
-            if item.over not in (known := [self.baseline, *self.controls]):
-                raise ValueError(
-                    f"comparison of '{item.arm}' over '{item.over}': gains are counted over {', '.join(known)} alone; "
-                    f"name '{item.over}' among the controls"
-                )
-            if item.arm == item.over:
-                raise ValueError(f"comparison of '{item.arm}' over itself; name another arm")
-        return self
-
-    def declares(self, arm: str, over: str, fraction: int) -> bool:
-        """Whether a gain is one of those that the run was made to look at."""
-        if not self.comparisons:
-            return True
-        return any(
-            (item.arm, item.over) == (arm, over) and (not item.fractions or fraction in item.fractions)
-            for item in self.comparisons
-        )
-
-
-class PlanRunsConfig(Config):
-    """Where a study's next hours are best spent, told from the table of an earlier one.
-
-    The table's variances say how much narrower intervals would become with more draws, seeds or test people.
-    """
-
-    benchmark: Path
-    """The earlier run's table (`reid benchmark`)."""
-    metric: Literal["map", "rank1"] = "map"
-    """The figure whose gain is planned for."""
-    gain: float = Field(1.0, gt=0)
-    """A true gain in points that should be found."""
-    power: float = Field(0.8, gt=0, lt=1)
-    """How often it should be found."""
-    arm: str | None = None
-    """Only gains of this arm; all if not given."""
-
-
-class BenchmarkConfig(BenchmarkSettings, StageConfig):
-    """The table of finished runs with its statistics."""
-
-    stage: ClassVar[str] = "benchmark"
-    package: ClassVar[str] = "reid"
-    stage_version: ClassVar[int] = 2  # 2: one interval over draws and people, bands over declared comparisons
-
-    runs: list[Artifact] = Field(min_length=1)
-    """Finished runs (`reid train`); protocol, fraction, draw, seed and arm are read from each."""
-
-
-class ReportConfig(StageConfig):
-    """One self-contained HTML page (and a Markdown one) about a whole regeneration.
-
-    Everything but the benchmark is optional; the page says what it was not given.
-    """
-
-    stage: ClassVar[str] = "report"
-    package: ClassVar[str] = "reid"
-
-    benchmark: Artifact
-    """The table (`reid benchmark`)."""
-    runs: list[Artifact] = []
-    """Re-ID runs (`reid train`): loss curves, CMC curves, per-identity gains and ranked lists."""
-    generators: list[Artifact] = []
-    """Trained generators (`imagpose train`), for loss curves."""
-    synthetic: list[Artifact] = []
-    """Generated sets (`imagpose synthesize`): counts, and source -> pose -> generated grids."""
-    images: Artifact | None = None
-    """Image index (`datasets index`): counts, and where the pictures of skeletons and ranked lists lie."""
-    poses: Artifact | None = None
-    """Skeletons, for overlays."""
-    stages: list[Artifact] = []
-    """Any further artifacts whose seconds belong in the table of costs."""
-    model_cards: list[SourceFile] = []
-    """Markdown cards of the models that training started from: the page quotes what they have seen."""
-    title: str = "Does pose-guided synthesis help re-identification?"
-    """Heading of the page."""
-    preset: str = ""
-    """Name of the preset that ran."""
-    resolved: dict[str, Any] = {}
-    """The preset's resolved config, shown as JSON."""
-    commands: list[str] = []
-    """How to make all this again, one command a line."""
 
 
 def tiny_recipe(steps: int = 200, *, height: int = 64, width: int = 32) -> dict[str, Any]:

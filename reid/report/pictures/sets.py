@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from reid.report.cases import read_set
+from reid.report.pictures.cases import read_set
 
 
 @dataclass(frozen=True, kw_only=True)

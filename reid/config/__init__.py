@@ -1,0 +1,42 @@
+"""Configs of this package's stages: every setting with its source. No code that runs a stage belongs here.
+
+Light on purpose: the flows import them, so nothing here may import torch.
+"""
+
+from reid.config.fields import RerankConfig
+from reid.config.results import BenchmarkConfig, BenchmarkSettings, DeclaredComparison, PlanRunsConfig, ReportConfig
+from reid.config.testing import CheckIdentityConfig, CheckIdentitySettings, EvaluateReidConfig
+from reid.config.training import (
+    AugmentationConfig,
+    BatchConfig,
+    LossConfig,
+    NetworkConfig,
+    ScheduleConfig,
+    TrainReidConfig,
+    TrainReidSettings,
+    cheap_augmentation,
+    run_name,
+    tiny_recipe,
+)
+
+__all__ = [
+    "AugmentationConfig",
+    "BatchConfig",
+    "BenchmarkConfig",
+    "BenchmarkSettings",
+    "CheckIdentityConfig",
+    "CheckIdentitySettings",
+    "DeclaredComparison",
+    "EvaluateReidConfig",
+    "LossConfig",
+    "NetworkConfig",
+    "PlanRunsConfig",
+    "ReportConfig",
+    "RerankConfig",
+    "ScheduleConfig",
+    "TrainReidConfig",
+    "TrainReidSettings",
+    "cheap_augmentation",
+    "run_name",
+    "tiny_recipe",
+]
