@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.machine import machine
-from reid.benchmark.intervals import GainEstimate, cluster_bootstrap, estimate_gain, simultaneous_level
+from datasets.runtime.bootstrap import cluster_bootstrap
+from reid.benchmark.intervals import GainEstimate, estimate_gain, simultaneous_level
 
 TRUE_GAIN = 0.03
 PERSON_SPREAD, QUERY_SPREAD = 0.12, 0.20
