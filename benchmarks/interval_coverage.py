@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.machine import machine
-from datasets.runtime.bootstrap import cluster_bootstrap
+from datasets.runtime.arrays.bootstrap import cluster_bootstrap
 from reid.benchmark.intervals import GainEstimate, estimate_gain, simultaneous_level
 
 TRUE_GAIN = 0.03

@@ -9,7 +9,7 @@ from pathlib import Path
 from datasets.runtime.artifacts import build
 from datasets.runtime.command_line import Command
 from datasets.runtime.config import StageConfig
-from datasets.runtime.lazy import load_name
+from datasets.runtime.registry import load_name
 from flows.stages import MakeArtifacts
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from datasets.runtime.artifacts import build
 from datasets.runtime.config import StageConfig
-from datasets.runtime.lazy import load_name
+from datasets.runtime.registry import load_name
 
 MAKERS = {
     "index": "datasets.sources.index:make_index",

@@ -12,13 +12,13 @@ from torch import nn
 
 from datasets.__main__ import COMMANDS as DATASETS
 from datasets.runtime import devices
-from datasets.runtime.checkpoints import Checkpoints
 from datasets.runtime.command_line import Command, main, one_line
+from datasets.runtime.config import Precision
 from datasets.runtime.errors import DivergedError, InputError, WeightsError
-from datasets.runtime.lazy import load_name
-from datasets.runtime.precision import Precision
-from datasets.runtime.schedules import cosine_decay, linear_decay, linear_warmup, warmup_cosine
-from datasets.runtime.training_run import TrainingRun
+from datasets.runtime.registry import load_name
+from datasets.runtime.training.checkpoints import Checkpoints
+from datasets.runtime.training.run import TrainingRun
+from datasets.runtime.training.schedules import cosine_decay, linear_decay, linear_warmup, warmup_cosine
 from imagpose.__main__ import COMMANDS as IMAGPOSE
 from reid.__main__ import COMMANDS as REID
 

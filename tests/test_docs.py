@@ -17,7 +17,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from datasets.runtime.lazy import load_name
+from datasets.runtime.registry import load_name
 from flows.__main__ import SINGLE_STAGES
 from flows.config import RegenerateConfig
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from datasets.runtime.checkpoints import Checkpoints
+from datasets.runtime.training.checkpoints import Checkpoints
 from imagpose.training.ema import DenoiserEma
 
 

@@ -17,8 +17,8 @@ from torch import Tensor
 from torchvision.models import alexnet
 
 from datasets.poses.pairs import read_pairs
+from datasets.runtime.arrays.bootstrap import bootstrap_interval
 from datasets.runtime.artifacts import build
-from datasets.runtime.bootstrap import bootstrap_interval
 from datasets.runtime.config import StageConfig
 from datasets.runtime.errors import InputError, WeightsError
 from datasets.runtime.hashing import file_sha256

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from safetensors.torch import save_file
 from torchvision.models import alexnet, vgg16
 
-from datasets.runtime.array_pickles import read_array_pickle
+from datasets.runtime.arrays.pickles import read_array_pickle
 from datasets.runtime.errors import WeightsError
 from datasets.runtime.hashing import file_sha256
 from imagpose.config import TrainVaeConfig

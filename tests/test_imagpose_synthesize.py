@@ -329,7 +329,7 @@ def test_the_plan_on_disk_is_the_plan_of_the_config(inputs: dict[str, Path], tmp
 def test_a_fraction_that_does_not_exist_and_a_folder_of_another_stage_are_refused(
     inputs: dict[str, Path], tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match="no fraction 60 % of draw 0; fractions: 40"):
+    with pytest.raises(InputError, match=r"no subset of 60 % in draw 0; it has \(draw, percent\) \[\(0, 40\)"):
         make_synthetic(config_of(inputs, fraction=60), tmp_path)
     with pytest.raises(ArtifactError, match="expected 'train-imagpose'"):
         make_synthetic(config_of(inputs | {"generator": inputs["encoded"]}), tmp_path)

@@ -15,9 +15,9 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import load_file
 
 from datasets.runtime.artifacts import build
-from datasets.runtime.checkpoints import Checkpoints
 from datasets.runtime.errors import DivergedError, InputError
 from datasets.runtime.manifests import manifest_of
+from datasets.runtime.training.checkpoints import Checkpoints
 from datasets.runtime.verify import verify
 from imagpose.canvas.layout import CanvasRequest, SourceFeatures
 from imagpose.canvas.training import CanvasPlan, make_batch

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from datasets.runtime.checkpoints import Checkpoints
+from datasets.runtime.training.checkpoints import Checkpoints
 from tests.small_encoded import encoded_artifact
 from tests.training_worker import STEPS, new_trainer
 

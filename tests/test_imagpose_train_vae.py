@@ -17,8 +17,8 @@ from skimage.metrics import structural_similarity
 from datasets.runtime.artifacts import build
 from datasets.runtime.errors import ArtifactError, InputError
 from datasets.runtime.manifests import SCRATCH
-from datasets.runtime.schedules import warmup_cosine
-from datasets.runtime.training_run import TrainingRun, step_generator
+from datasets.runtime.training.run import TrainingRun, step_generator
+from datasets.runtime.training.schedules import warmup_cosine
 from datasets.shards.frozen_models import load_image_encoder, load_vae
 from imagpose.config import TrainImageEncoderConfig, TrainVaeConfig
 from imagpose.frozen import image_encoder as train_image_encoder

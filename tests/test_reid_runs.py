@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from datasets.runtime.arrays.bootstrap import cluster_bootstrap
 from datasets.runtime.artifacts import build
-from datasets.runtime.bootstrap import cluster_bootstrap
 from datasets.runtime.command_line import main
 from datasets.runtime.config import StageConfig
 from datasets.runtime.errors import ArtifactError, InputError
@@ -499,7 +499,7 @@ def test_a_text_table_is_aligned():
 
 
 def test_every_command_names_a_stage_that_exists():
-    from datasets.runtime.lazy import load_name
+    from datasets.runtime.registry import load_name
 
     for name, command in COMMANDS.items():
         config = load_name(command.config)

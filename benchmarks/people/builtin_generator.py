@@ -35,13 +35,12 @@ from benchmarks.people.rendered_people import People
 from benchmarks.people.table import METRICS, table
 from datasets.poses.backends import open_backend
 from datasets.runtime import devices
+from datasets.runtime.arrays.bootstrap import bootstrap_interval
 from datasets.runtime.artifacts import build
 from datasets.runtime.atomic import write_text_atomically
-from datasets.runtime.bootstrap import bootstrap_interval
-from datasets.runtime.config import Config, ModelFolder, Role, SourceFile
+from datasets.runtime.config import Config, ModelFolder, Precision, Role, SourceFile
 from datasets.runtime.errors import InputError
 from datasets.runtime.manifests import model_sha256
-from datasets.runtime.precision import Precision
 from imagpose.canvas.layout import CanvasRequest, Mode, SourceImage
 from imagpose.config.fields import Unconditional
 from imagpose.config.samplers import SamplerName

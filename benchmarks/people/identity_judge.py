@@ -21,11 +21,10 @@ from torch.nn import functional
 
 from benchmarks.people.rendered_people import People, render_people
 from datasets.runtime import devices
-from datasets.runtime.config import StageConfig
+from datasets.runtime.config import Precision, StageConfig
 from datasets.runtime.manifests import SCRATCH, manifest_of
-from datasets.runtime.precision import Precision
-from datasets.runtime.schedules import warmup_cosine
-from datasets.runtime.training_run import TrainingRun, set_learning_rate, step_generator
+from datasets.runtime.training.run import TrainingRun, set_learning_rate, step_generator
+from datasets.runtime.training.schedules import warmup_cosine
 from reid.config import AugmentationConfig, NetworkConfig
 from reid.data.images import augment, normalise
 from reid.training.model import ReidNetwork, assemble_network, seeded_backbone

@@ -43,8 +43,8 @@ from datasets.miniature.plan import (
     check_config,
     person_of,
 )
-from datasets.runtime.lazy import load_name
 from datasets.runtime.processes import end_with_parent
+from datasets.runtime.registry import load_name
 
 logger = logging.getLogger(__name__)
 

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from datasets.runtime.lazy import load_name
-from datasets.runtime.registry import Registry
+from datasets.runtime.registry import Registry, load_name
 
 if TYPE_CHECKING:  # needs NumPy and OpenCV, which settings do without
     from datasets.poses.estimation import PoseEstimator

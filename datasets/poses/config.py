@@ -8,8 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from datasets.poses.backends import POSE_BACKENDS, with_built_in_weights
-from datasets.runtime.config import Artifact, Config, Device, Role, SourceFile, StageConfig
-from datasets.runtime.precision import Precision
+from datasets.runtime.config import Artifact, Config, Device, Precision, Role, SourceFile, StageConfig
 
 Coordinates = Literal["image", "deepfashion", "deepfashion-256", "deepfashion-176"]
 """Frames that a keypoint file's coordinates can be in."""

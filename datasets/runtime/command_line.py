@@ -7,7 +7,9 @@ line with exit code 2, before any work; a defect of ours keeps its traceback and
 
 from __future__ import annotations
 
+import copy
 import errno
+import functools
 import json
 import logging
 import os
@@ -21,13 +23,14 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from datasets.runtime.artifacts import build
 from datasets.runtime.config import StageConfig
 from datasets.runtime.errors import ArtifactBusyError, InputError, printable
 from datasets.runtime.keys import artifact_directory
-from datasets.runtime.lazy import load_name
 from datasets.runtime.manifests import is_complete
+from datasets.runtime.registry import load_name, registry_of
 from datasets.runtime.renames import RENAMED, refuse_old_flags
 
 BAD_INPUT = 2
@@ -207,8 +210,6 @@ def parse_config(config_class: type[BaseModel], arguments: Sequence[str], progra
     from pydantic_settings import BaseSettings, SettingsConfigDict
     from pydantic_settings.exceptions import SettingsError
 
-    from datasets.runtime.flags import FlagsSource
-
     # No environment variable may set a field: what a run was made from must stand in its command or its file.
     def sources(cls: type, settings_cls: type, init_settings: Any, **_others: object) -> tuple[Any, ...]:
         return (init_settings,)
@@ -228,13 +229,33 @@ def parse_config(config_class: type[BaseModel], arguments: Sequence[str], progra
     settings_class = types.new_class("Arguments", (config_class, BaseSettings), {}, lambda ns: ns.update(namespace))
     refuse_old_flags(config_class, arguments)
     try:
-        source = FlagsSource(settings_class, cli_parse_args=[_as_flag(argument) for argument in arguments])
+        source = _flags_source()(settings_class, cli_parse_args=[_as_flag(argument) for argument in arguments])
         given = source()
     except SettingsError as error:
         raise InputError(f"{one_line(error).removeprefix('error parsing CLI: ')} (--help lists the fields)") from None
     if empty := _first_empty(given):
         raise InputError(f"--{empty.replace('_', '-')} is empty; give a value, or leave the option out")
     return config_class.model_validate(given)
+
+
+@functools.cache
+def _flags_source() -> type[Any]:
+    """pydantic-settings' reader of flags, with required flags first and a registry's names in ``--help``."""
+    from pydantic_settings import CliSettingsSource  # its import takes a tenth of a second, which not everyone needs
+
+    class FlagsSource(CliSettingsSource[Any]):
+        def _sort_arg_fields(self, model: type[BaseModel]) -> list[tuple[str, FieldInfo]]:
+            fields = super()._sort_arg_fields(model)
+            return sorted(fields, key=lambda field: not field[1].is_required())  # stable: else as declared
+
+        def _help_format(self, field_name: str, field_info: FieldInfo, *others: Any, **options: Any) -> str:
+            registry = registry_of(field_info.annotation, tuple(field_info.metadata))
+            if registry is not None:
+                field_info = copy.copy(field_info)
+                field_info.description = f"{field_info.description or ''} One of: {', '.join(registry)}."
+            return super()._help_format(field_name, field_info, *others, **options)
+
+    return FlagsSource
 
 
 def _as_flag(argument: str) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler, model_validator
 from pydantic_core import CoreSchema
 
 from datasets.runtime.renames import refuse_old_names
@@ -32,6 +32,19 @@ Device = Annotated[str, Role.RUNTIME]
 Percent = Annotated[int, Field(gt=0, le=100)]
 """A share in percent, as everywhere in this project: 20, not 0.2."""
 Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+FORMER_NAMES = {"no": "fp32", "float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+
+
+def _former_name_refused(value: object) -> object:
+    if isinstance(value, str) and value in FORMER_NAMES:
+        raise ValueError(f"'{value}' is now called '{FORMER_NAMES[value]}'")
+    return value
+
+
+Precision = Annotated[Literal["fp32", "bf16"], BeforeValidator(_former_name_refused)]
+"""A config's precision: 'fp32', or 'bf16' (mixed: activations in bfloat16, weights in float32)."""
 
 
 class Config(BaseModel):

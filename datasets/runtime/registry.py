@@ -55,6 +55,12 @@ def load_extensions() -> None:
             ) from error
 
 
+def load_name(name: str) -> Any:
+    """The object that ``module:name`` stands for."""
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
 class Registry(Mapping[str, T]):
     """Objects by name, in the order of registration.
 

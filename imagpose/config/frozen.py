@@ -6,8 +6,7 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from datasets.runtime.config import Artifact, Config, Device, ModelFolder, Role, SourceFile, StageConfig
-from datasets.runtime.precision import Precision
+from datasets.runtime.config import Artifact, Config, Device, ModelFolder, Precision, Role, SourceFile, StageConfig
 
 TINY_VIEW = (128, 64)
 """Height and width in pixels of a view of the built-in models."""

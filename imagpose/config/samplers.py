@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from datasets.runtime.lazy import load_name
-from datasets.runtime.registry import Registry
+from datasets.runtime.registry import Registry, load_name
 
 
 @dataclass(frozen=True)

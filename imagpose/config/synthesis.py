@@ -8,8 +8,17 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from datasets.poses.backends import POSE_BACKENDS, with_built_in_weights
-from datasets.runtime.config import Artifact, Config, Device, ModelFolder, Percent, Role, SourceFile, StageConfig
-from datasets.runtime.precision import Precision
+from datasets.runtime.config import (
+    Artifact,
+    Config,
+    Device,
+    ModelFolder,
+    Percent,
+    Precision,
+    Role,
+    SourceFile,
+    StageConfig,
+)
 from imagpose.config.fields import Mode, Scenario, Unconditional
 from imagpose.config.samplers import SamplerName
 

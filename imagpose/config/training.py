@@ -17,12 +17,12 @@ from datasets.runtime.config import (
     Device,
     ModelFolder,
     Percent,
+    Precision,
     Probability,
     Role,
     SourceFile,
     StageConfig,
 )
-from datasets.runtime.precision import Precision
 from imagpose.config.fields import Scenario
 from imagpose.config.samplers import SamplerName
 

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from datasets.poses.pairs import Pair
+from datasets.runtime.arrays.bootstrap import bootstrap_interval
 from datasets.runtime.atomic import write_text_atomically
-from datasets.runtime.bootstrap import bootstrap_interval
 from datasets.runtime.errors import ArtifactError
 from datasets.runtime.manifests import manifest_of, model_sha256
 from imagpose.config import EvaluateGeneratorConfig

@@ -22,8 +22,8 @@ from transformers import Dinov2Config, Dinov2Model
 
 from datasets.runtime import devices
 from datasets.runtime.errors import InputError
-from datasets.runtime.schedules import warmup_cosine
-from datasets.runtime.training_run import TrainingRun, set_learning_rate, step_generator
+from datasets.runtime.training.run import TrainingRun, set_learning_rate, step_generator
+from datasets.runtime.training.schedules import warmup_cosine
 from datasets.shards.frozen_models import load_image_encoder
 from datasets.shards.image_encoders import DINOV2
 from imagpose.config import TrainImageEncoderConfig

@@ -22,8 +22,8 @@ from torch import Tensor
 
 from datasets.runtime import devices
 from datasets.runtime.errors import InputError
-from datasets.runtime.schedules import warmup_cosine
-from datasets.runtime.training_run import TrainingRun, set_learning_rate, step_generator
+from datasets.runtime.training.run import TrainingRun, set_learning_rate, step_generator
+from datasets.runtime.training.schedules import warmup_cosine
 from datasets.shards.frozen_models import load_vae
 from imagpose.config import TrainVaeConfig
 from imagpose.frozen.crops import Crops, load_crops, split_by_identity

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from datasets.poses.openpose.weights import read_state
-from datasets.runtime.array_pickles import read_array_pickle
+from datasets.runtime.arrays.pickles import read_array_pickle
 from datasets.runtime.errors import WeightsError
 
 Backbone = Literal["alexnet", "vgg16"]

@@ -12,7 +12,7 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
-from datasets.runtime.schedules import cosine_decay, linear_warmup
+from datasets.runtime.training.schedules import cosine_decay, linear_warmup
 from imagpose.canvas.training import EMPTY, CanvasBatch, CanvasPlan
 from imagpose.config import TrainGeneratorConfig
 from imagpose.training.noise import prediction_target

@@ -23,9 +23,9 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from datasets.runtime import devices
-from datasets.runtime.checkpoints import Checkpoints, Part
 from datasets.runtime.errors import DivergedError, InputError
 from datasets.runtime.manifests import SCRATCH
+from datasets.runtime.training.checkpoints import Checkpoints, Part
 from datasets.shards.loader import stream_steps
 from imagpose.canvas.training import ViewSource, canvas_counts
 from imagpose.config import TrainGeneratorConfig

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from datasets.runtime.bootstrap import cluster_bootstrap
+from datasets.runtime.arrays.bootstrap import cluster_bootstrap
 from datasets.runtime.errors import InputError
 from reid.benchmark.intervals import (
     FEW_PEOPLE,

@@ -16,13 +16,13 @@ from datasets.runtime.config import (
     Config,
     Device,
     Percent,
+    Precision,
     Probability,
     Role,
     SourceFile,
     SourceTree,
     StageConfig,
 )
-from datasets.runtime.precision import Precision
 from reid.config.fields import RerankConfig
 from reid.training.backbones import check_backbone
 

@@ -22,7 +22,7 @@ class BackboneLibrary:
 
 
 LIBRARIES: Registry[BackboneLibrary] = Registry(
-    "library of backbones", BackboneLibrary("torchreid", "reid.training.model:TorchreidBackbone")
+    "library of backbones", BackboneLibrary("torchreid", "reid.training.torchreid_backbone:TorchreidBackbone")
 )
 
 

@@ -23,10 +23,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from datasets.runtime import devices
-from datasets.runtime.checkpoints import Checkpoints, Part
 from datasets.runtime.errors import ArtifactError, DivergedError, InputError, WeightsError
 from datasets.runtime.manifests import SCRATCH, manifest_of
 from datasets.runtime.progress import Progress
+from datasets.runtime.training.checkpoints import Checkpoints, Part
 from reid.config import TrainReidConfig, run_name
 from reid.data.images import augment, read_images
 from reid.data.sampler import IdentitySampler, native_steps

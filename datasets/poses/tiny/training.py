@@ -31,8 +31,8 @@ from datasets.poses.tiny.targets import field_targets, field_weights, heat_targe
 from datasets.runtime import devices
 from datasets.runtime.atomic import write_text_atomically
 from datasets.runtime.manifests import is_complete, manifest_of
-from datasets.runtime.schedules import linear_decay, linear_warmup
-from datasets.runtime.training_run import TrainingRun, set_learning_rate
+from datasets.runtime.training.run import TrainingRun, set_learning_rate
+from datasets.runtime.training.schedules import linear_decay, linear_warmup
 
 logger = logging.getLogger(__name__)
 

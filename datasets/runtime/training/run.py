@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from datasets.runtime.atomic import write_text_atomically
-from datasets.runtime.checkpoints import Checkpoints, Part
 from datasets.runtime.errors import DivergedError
 from datasets.runtime.manifests import LOGS, SCRATCH
 from datasets.runtime.progress import Progress
+from datasets.runtime.training.checkpoints import Checkpoints, Part
 
 logger = logging.getLogger(__name__)
 
