@@ -31,6 +31,7 @@ Device = Annotated[str, Role.RUNTIME]
 """'auto', 'cpu', 'cuda' or 'cuda:1', as `datasets.runtime.devices.pick` reads it."""
 Percent = Annotated[int, Field(gt=0, le=100)]
 """A share in percent, as everywhere in this project: 20, not 0.2."""
+Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 class Config(BaseModel):

@@ -6,9 +6,8 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from datasets.runtime.config import Artifact, Config, ModelFolder, Role, SourceFile, StageConfig
+from datasets.runtime.config import Artifact, Config, Device, ModelFolder, Role, SourceFile, StageConfig
 from datasets.runtime.precision import Precision
-from imagpose.config.fields import Device
 
 TINY_VIEW = (128, 64)
 """Height and width in pixels of a view of the built-in models."""

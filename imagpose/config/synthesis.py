@@ -8,9 +8,9 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from datasets.poses.backends import POSE_BACKENDS, with_built_in_weights
-from datasets.runtime.config import Artifact, Config, ModelFolder, Percent, Role, SourceFile, StageConfig
+from datasets.runtime.config import Artifact, Config, Device, ModelFolder, Percent, Role, SourceFile, StageConfig
 from datasets.runtime.precision import Precision
-from imagpose.config.fields import Device, Unconditional
+from imagpose.config.fields import Unconditional
 from imagpose.config.samplers import SamplerName
 
 

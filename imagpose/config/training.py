@@ -11,9 +11,18 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from datasets.runtime.config import Artifact, Config, ModelFolder, Percent, Role, SourceFile, StageConfig
+from datasets.runtime.config import (
+    Artifact,
+    Config,
+    Device,
+    ModelFolder,
+    Percent,
+    Probability,
+    Role,
+    SourceFile,
+    StageConfig,
+)
 from datasets.runtime.precision import Precision
-from imagpose.config.fields import Device, Probability
 from imagpose.config.samplers import SamplerName
 
 

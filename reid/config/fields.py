@@ -1,15 +1,10 @@
-"""Kinds of values that several configs of this package share, and re-ranking."""
+"""Settings that several configs of this package share."""
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from pydantic import Field
 
-from datasets.runtime.config import Config, Role
-
-Probability = Annotated[float, Field(ge=0, le=1)]
-Device = Annotated[str, Role.RUNTIME]
+from datasets.runtime.config import Config, Probability
 
 
 class RerankConfig(Config):

@@ -6,8 +6,8 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from datasets.runtime.config import Artifact, Config, Percent, Role, SourceFile, SourceTree, StageConfig
-from reid.config.fields import Device, RerankConfig
+from datasets.runtime.config import Artifact, Config, Device, Percent, Role, SourceFile, SourceTree, StageConfig
+from reid.config.fields import RerankConfig
 
 
 class EvaluateReidConfig(StageConfig):

@@ -11,9 +11,19 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from datasets.runtime.config import Artifact, Config, Percent, Role, SourceFile, SourceTree, StageConfig
+from datasets.runtime.config import (
+    Artifact,
+    Config,
+    Device,
+    Percent,
+    Probability,
+    Role,
+    SourceFile,
+    SourceTree,
+    StageConfig,
+)
 from datasets.runtime.precision import Precision
-from reid.config.fields import Device, Probability, RerankConfig
+from reid.config.fields import RerankConfig
 from reid.training.backbones import check_backbone
 
 
