@@ -11,11 +11,13 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from benchmarks.machine import machine
-from reid.benchmark.intervals import GainEstimate, cluster_bootstrap, estimate_gain, simultaneous_level
+from datasets.runtime.bootstrap import cluster_bootstrap
+from reid.benchmark.intervals import GainEstimate, estimate_gain, simultaneous_level
 
 TRUE_GAIN = 0.03
 PERSON_SPREAD, QUERY_SPREAD = 0.12, 0.20
@@ -75,12 +77,12 @@ def main() -> int:
     return 0 if all(checks.values()) else 1
 
 
-def standard_error(rows: list[dict]) -> float:
+def standard_error(rows: list[dict[str, Any]]) -> float:
     """The largest of the combined interval's coverage, as a share."""
     return max(round((row["together"] * (1 - row["together"]) / TRIALS) ** 0.5, 4) for row in rows)
 
 
-def checked(rows: list[dict], bands: dict[int, float]) -> dict[str, bool]:
+def checked(rows: list[dict[str, Any]], bands: dict[int, float]) -> dict[str, bool]:
     """What the grid must show."""
     grid = [row for row in rows if row["people"] in PEOPLE]
     return {

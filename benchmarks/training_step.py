@@ -34,7 +34,7 @@ from datasets.shards.frozen_models import image_tokens, load_image_encoder, load
 from imagpose.canvas.view_grid import VIEWS, pack_views, view_map
 from imagpose.config import SD_MODEL
 from imagpose.modeling.denoiser import IMAGPose
-from imagpose.training.checkpoint import load_denoiser
+from imagpose.training.generators import load_denoiser
 
 VIEW, OUR_TOKENS, OFFICIAL_TOKENS = (128, 64), (224, 112), (224, 224)
 BUILT_IN = Path(__file__).parents[1] / "imagpose" / "builtin"

@@ -15,7 +15,7 @@ from datasets.shards.image_encoders import ENCODER_KINDS, NAMED_ENCODERS, folder
 from imagpose.canvas.layout import SourceImage
 from imagpose.config import ModelConfig, NoiseConfig
 from imagpose.modeling.denoiser import new_denoiser
-from imagpose.training.checkpoint import Generator
+from imagpose.training.generators import Generator
 from imagpose.training.noise import noise_scheduler
 
 HEIGHT, WIDTH = 32, 16

@@ -18,7 +18,7 @@ from imagpose.modeling.feature_conditioning import FeatureConditioning
 from imagpose.modeling.unet import IMAGPoseUNet
 from imagpose.sampling.pipeline import load_pipeline
 from imagpose.training.check_model import run_check_model
-from imagpose.training.checkpoint import Generator, save_generator
+from imagpose.training.generators import Generator, save_generator
 from imagpose.training.noise import noise_scheduler, prediction_target, signal_to_noise, timestep_weights
 
 TINY = ModelConfig(

@@ -22,7 +22,7 @@ from datasets.runtime.verify import verify
 from imagpose.canvas.layout import CanvasRequest, SourceFeatures
 from imagpose.canvas.training import CanvasPlan, make_batch
 from imagpose.config import ModelConfig, NoiseConfig, TrainGeneratorConfig
-from imagpose.training.checkpoint import load_denoiser, load_generator, save_generator
+from imagpose.training.generators import load_denoiser, load_generator, save_generator
 from imagpose.training.inputs import FrozenParts, initial_denoiser
 from imagpose.training.objective import learning_rate_at, loss_sum, noise_of_step, total_weight
 from imagpose.training.train import Trainer

@@ -16,13 +16,13 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from datasets.runtime.artifacts import build
+from datasets.runtime.bootstrap import cluster_bootstrap
 from datasets.runtime.command_line import main
 from datasets.runtime.config import StageConfig
 from datasets.runtime.errors import ArtifactError, InputError
 from datasets.runtime.manifests import SCRATCH, is_complete, manifest_of
 from reid.__main__ import COMMANDS
 from reid.benchmark.benchmark import make_benchmark, read_results
-from reid.benchmark.intervals import cluster_bootstrap
 from reid.benchmark.statistics import t_interval
 from reid.benchmark.tables import aligned
 from reid.config import (

@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from datasets.runtime.bootstrap import cluster_bootstrap
 from datasets.runtime.errors import InputError
 from reid.benchmark.gains import gains
 from reid.benchmark.intervals import (
     FEWEST_PEOPLE,
     GainEstimate,
     Variances,
-    cluster_bootstrap,
     estimate_gain,
     simultaneous_level,
 )

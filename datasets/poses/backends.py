@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from datasets.runtime.lazy import load_name
 from datasets.runtime.registry import Registry
+
+if TYPE_CHECKING:  # needs NumPy and OpenCV, which settings do without
+    from datasets.poses.estimation import PoseEstimator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +33,8 @@ class PoseBackend:
     parts_alone: int = 1
     """So many parts of 512 images one process makes in less time than further processes need to start."""
 
-    def open(self, weights: Path | None, device: object, settings: object | None = None) -> Any:
-        """The estimator on a device (`datasets.poses.estimation.PoseEstimator`).
+    def open(self, weights: Path | None, device: object, settings: object | None = None) -> PoseEstimator:
+        """The estimator on a device.
 
         Args:
             weights: the weights' file; None for the package's own or those that the opener finds.
@@ -60,7 +63,7 @@ OPENPOSE = PoseBackend(
 POSE_BACKENDS: Registry[PoseBackend] = Registry("pose backend", OPENPOSE_TINY, OPENPOSE)
 
 
-def open_backend(name: str, weights: Path | None, device: object) -> Any:
+def open_backend(name: str, weights: Path | None, device: object) -> PoseEstimator:
     """The estimator of a config's backend, with the backend's default options; see `PoseBackend.open`."""
     return POSE_BACKENDS[name].open(weights, device)
 

@@ -1,1 +1,1 @@
-"""The 2x2 canvas: how views are laid out, which are visible in training, which are asked in sampling."""
+"""The 2x2 canvas: where views lie, who is visible in training, who is asked in sampling. No network, no file."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 import torch
@@ -19,9 +18,9 @@ from torch import Tensor
 from datasets.poses.skeleton import JOINT_COUNT, draw_skeleton, missing_keypoints, present_joints
 from datasets.runtime.errors import InputError
 from imagpose.canvas.view_grid import VIEWS, pack_views, view_map
+from imagpose.config.fields import Mode
 
-Mode = Literal["T1", "T2", "T3", "IMAGPose*", "free"]
-MODES: dict[str, str] = {
+MODES: dict[Mode, str] = {
     "T1": "one source, one pose in the three other views: three pictures of which one is kept at random",
     "T2": "one source repeated in three views, one pose: one picture",
     "T3": "two or three different sources, one pose: one picture (two with two sources)",

@@ -99,7 +99,8 @@ class CanvasBatch:
 def plan_canvas(images: Sequence[int], config: TrainGeneratorConfig, rng: np.random.Generator) -> CanvasPlan:
     """Draw a canvas of one person.
 
-    Args: images: indices of all usable images of that person, at least one.
+    Args:
+        images: indices of all usable images of that person, at least one.
     """
     order = rng.permutation(np.asarray(images))
     drawn, spare = order[:VIEWS].tolist(), order[VIEWS:].tolist()
@@ -147,7 +148,7 @@ def _kept_conditions(config: TrainGeneratorConfig, rng: np.random.Generator) -> 
 
 
 def plan_batch(source: ViewSource, config: TrainGeneratorConfig, step: int) -> list[CanvasPlan]:
-    """The canvases of one step: a function of seed and step, so a resumed run goes on exactly.
+    """The canvases of one step: a function of seed and step, so a resumed run continues exactly.
 
     Every image starts one canvas an epoch (`datasets.shards.loader`), so people count by their number of images.
     """

@@ -1,7 +1,4 @@
-"""Configs of this package's stages and the training recipes.
-
-Light on purpose: the flows import them, so nothing here may import torch.
-"""
+"""Settings of this package's stages, training recipes, names that settings may take. No torch: the flows read it."""
 
 from imagpose.config.frozen import (
     TINY_VIEW,

@@ -1,4 +1,4 @@
-"""Kinds of fields that several configs of this package share."""
+"""Kinds of fields that several configs share."""
 
 from __future__ import annotations
 
@@ -7,3 +7,7 @@ from typing import Literal
 Unconditional = Literal["pose", "pose-and-sources"]
 """What the unconditional half of guidance still sees. 'pose': the skeletons alone, as in the paper's Eq. 5.
 'pose-and-sources': the visible views too, only the FLC tokens are dropped, as in the official code."""
+Scenario = Literal["T1", "T2", "T3", "IMAGPose*"]
+"""The paper's scenarios (section 4.1, Figures 7 and 8): how sources and poses share a canvas."""
+Mode = Literal[Scenario, "free"]
+"""A scenario, or any numbers of sources and poses that fit a canvas."""

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from datasets.poses.backends import POSE_BACKENDS, with_built_in_weights
 from datasets.runtime.config import Artifact, Config, Device, ModelFolder, Percent, Role, SourceFile, StageConfig
 from datasets.runtime.precision import Precision
-from imagpose.config.fields import Unconditional
+from imagpose.config.fields import Mode, Scenario, Unconditional
 from imagpose.config.samplers import SamplerName
 
 
@@ -25,7 +25,7 @@ class SynthesizeSettings(Config):
     """'random': any pose of the subset; 'rare': rather a side of the body that the person's images lack;
     'rare-in-camera': rather one that the source's camera seldom shows; 'reconstruction': the source's own pose (a
     control, not an augmentation)."""
-    mode: Literal["T1", "T2", "T3", "IMAGPose*"] = "IMAGPose*"
+    mode: Scenario = "IMAGPose*"
     """How sources and poses share a canvas; 'IMAGPose*': one source and three target poses."""
     sampler: SamplerName = "unipc"
     """Solver; the paper's is DDIM with 20 steps."""
@@ -104,7 +104,7 @@ class EvaluateGeneratorConfig(StageConfig):
     """CSV file ``from,to`` of test pairs; not given: all ordered pairs by PATN's rule."""
     limit: int | None = Field(None, ge=2)
     """Take this many pairs, drawn by `seed`; all if not given."""
-    modes: tuple[Literal["T1", "T2", "T3", "IMAGPose*"], ...] = Field(("T1", "T2", "T3", "IMAGPose*"), min_length=1)
+    modes: tuple[Scenario, ...] = Field(("T1", "T2", "T3", "IMAGPose*"), min_length=1)
     """Scenarios to run (docs/synthesis.md)."""
     height: int | None = Field(None, ge=16)
     """Height in pixels at which pictures are compared; the view's if not given. The paper's: 256 (DeepFashion)."""
@@ -165,7 +165,7 @@ class GenerateConfig(Config):
     """One to three photographs of the same person."""
     pose: tuple[SourceFile, ...] = Field(min_length=1, max_length=3)
     """One to three target poses: pictures of a person in that pose, or JSON files with 18 x [x, y, score]."""
-    mode: Literal["T1", "T2", "T3", "IMAGPose*", "free"] = "free"
+    mode: Mode = "free"
     """The paper's scenario (docs/synthesis.md); 'free' takes any numbers that fit four views."""
     keypoints: tuple[SourceFile, ...] = ()
     """CSV files in the published format (``name:keypoints_y:keypoints_x``): skeletons of the pictures they name."""

@@ -23,6 +23,7 @@ from datasets.runtime.config import (
     StageConfig,
 )
 from datasets.runtime.precision import Precision
+from imagpose.config.fields import Scenario
 from imagpose.config.samplers import SamplerName
 
 
@@ -188,7 +189,7 @@ class TrainGeneratorConfig(TrainGeneratorSettings, StageConfig):
     draw: int = Field(0, ge=0)
     """Which draw of `subset`."""
     init_from: ModelFolder | None = None
-    """A generator to go on from (its architecture replaces `model`), or the folder of a Stable Diffusion pipeline."""
+    """A generator to initialize from (its architecture replaces `model`), or a Stable Diffusion pipeline's folder."""
     device: Device = "auto"
     """'auto' (GPU when there is one), 'cpu', 'cuda', 'cuda:1'."""
 
@@ -293,7 +294,7 @@ class AblateConfig(StageConfig):
     """CSV file ``from,to`` of test pairs; not given: all ordered pairs by PATN's rule."""
     limit: int | None = Field(None, ge=2)
     """Take this many pairs; all if not given. Every variant gets the same."""
-    mode: Literal["T1", "T2", "T3", "IMAGPose*"] = "T1"
+    mode: Scenario = "T1"
     """Scenario; the paper's tables use T1."""
     sampler: SamplerName = "ddim"
     """Solver; the paper's is DDIM."""

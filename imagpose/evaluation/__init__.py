@@ -1,1 +1,1 @@
-"""A generator on the published test pairs: metrics, their networks' weights, tables."""
+"""What a generator is worth on the published test pairs, and ablations. The metrics themselves are in `metrics`."""

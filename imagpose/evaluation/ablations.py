@@ -1,7 +1,7 @@
 """``python -m imagpose ablate``: variants of one recipe, trained and evaluated alike, in one table.
 
 Each variant's generator and evaluation are artifacts of their own inside the ablation's folder, so an interrupted
-ablation goes on where it was, down to the training step.
+ablation resumes where it stopped, down to the training step.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from imagpose.config import (
     TrainGeneratorConfig,
 )
 from imagpose.evaluation.evaluate import make_evaluation
-from imagpose.training.checkpoint import is_stable_diffusion
+from imagpose.training.generators import is_stable_diffusion
 from imagpose.training.train import make_generator
 
 logger = logging.getLogger(__name__)

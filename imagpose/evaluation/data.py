@@ -35,7 +35,9 @@ class HeldOutImages:
     def __init__(self, shards: Path, view: Size, compared: Size) -> None:
         """Read the shards; `view` and `compared` are (height, width) of the generator's views and of the comparison.
 
-        Raises: ArtifactError: no such artifact. InputError: no query or gallery image in it.
+        Raises:
+            ArtifactError: no such artifact.
+            InputError: no query or gallery image in it.
         """
         manifest_of(shards, "write-shards")
         self.shards, self.view, self.compared = Path(shards), view, compared
@@ -68,7 +70,11 @@ class HeldOutImages:
         return list(ordered_pairs(self.keys, self.groups, self._keypoints))
 
     def check(self, pairs: Sequence[Pair]) -> None:
-        """Raises: InputError: pairs of images that are not here, or targets without a joint; all pairs must count."""
+        """Refuse pairs that cannot all be measured.
+
+        Raises:
+            InputError: pairs of images that are not here, or targets without a joint.
+        """
         if missing := sorted({key for pair in pairs for key in pair} - self.facts.keys()):
             raise InputError(
                 f"the pairs name {len(missing)} images that {self.shards} lacks, for example {missing[0]}; write the "

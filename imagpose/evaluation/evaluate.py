@@ -27,8 +27,9 @@ from datasets.runtime.atomic import write_text_atomically
 from datasets.runtime.errors import InputError
 from datasets.runtime.progress import Progress
 from datasets.shards.tars import read_samples, write_tar
-from imagpose.canvas.layout import CanvasRequest, Mode, SourceImage
+from imagpose.canvas.layout import CanvasRequest, SourceImage
 from imagpose.config import EvaluateGeneratorConfig
+from imagpose.config.fields import Mode
 from imagpose.evaluation.data import HeldOutImages, fitted, stacked
 from imagpose.evaluation.meter import Meter
 from imagpose.evaluation.pair_canvases import PairCanvas, canvases_of, draw_pairs
@@ -50,7 +51,8 @@ PAIRS_AT_ONCE = 256
 def make_evaluation(config: EvaluateGeneratorConfig, directory: Path) -> dict[str, Any]:
     """Make and measure the pictures of every scenario; returns the table's rows.
 
-    Raises: InputError: pairs, weights or a generator that do not fit, before any picture is made.
+    Raises:
+        InputError: pairs, weights or a generator that do not fit, before any picture is made.
     """
     view = view_size_of(config.generator)
     compared = (config.height, config.width) if config.height and config.width else view

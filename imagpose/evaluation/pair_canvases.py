@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from datasets.poses.pairs import Pair
-from imagpose.canvas.layout import Mode, canvas_seed
+from imagpose.canvas.layout import canvas_seed
+from imagpose.config.fields import Mode
 
 PER_CANVAS = 3
 

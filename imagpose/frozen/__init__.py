@@ -1,1 +1,1 @@
-"""Training of what stays frozen afterwards: the small VAE and the small image encoder."""
+"""Training of the models that stay frozen afterwards, VAE and image encoder; the denoiser's is in `training`."""

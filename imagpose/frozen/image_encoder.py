@@ -4,7 +4,7 @@ Stock transformers architecture (DINOv2, https://arxiv.org/abs/2304.07193). The 
 person among the others of a batch (supervised contrastive loss, https://arxiv.org/abs/2004.11362: with thousands of
 people and a few minutes, a classifier's weights would each be seen a handful of times). Every patch token must also
 rebuild its own pixels, because the generator reads all tokens and needs colours and texture at their places; the
-head that does so is thrown away afterwards.
+head that does so is discarded afterwards.
 `B` batch, `N` tokens (class token first), `D` width.
 """
 

@@ -62,7 +62,8 @@ def new_vae(config: TrainVaeConfig) -> AutoencoderKL:
 def reconstruction_loss(decoded: Tensor, images: Tensor, gradient_weight: float, chroma_weight: float = 0.0) -> Tensor:
     """L1 + squared error + weighted L1 of neighbours' differences and of colour less brightness.
 
-    Args: decoded, images: (B, 3, H, W) in [-1, 1].
+    Args:
+        decoded, images: (B, 3, H, W) in [-1, 1].
     """
     error = decoded - images
     edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()

@@ -1,1 +1,1 @@
-"""How alike pictures are: metrics, and the published networks behind them. Knows nothing of generators."""
+"""Picture metrics, and the published networks behind them. Nothing here knows of generators or data sets."""

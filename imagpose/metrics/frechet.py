@@ -28,7 +28,8 @@ FEATURES = 2048
 def inception_features(weights: Path, device: torch.device) -> Callable[[Tensor], Tensor]:
     """The usual FID's features: TensorFlow's Inception, pictures scaled to 299x299 bilinearly with antialiasing.
 
-    Returns: a function from (N, 3, H, W) uint8 to (N, 2048) float32, both on `device`.
+    Returns:
+        A function from (N, 3, H, W) uint8 to (N, 2048) float32, both on `device`.
     """
     plain = io.BytesIO()
     torch.save(read_state(weights), plain)  # torch-fidelity would unpickle the user's file; this one is ours

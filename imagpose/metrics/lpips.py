@@ -44,7 +44,7 @@ class Lpips(nn.Module):
         super().__init__()
         import lpips
 
-        with redirect_stdout(io.StringIO()):  # the package greets
+        with redirect_stdout(io.StringIO()):  # the package prints what it loads
             net = {"alexnet": "alex", "vgg16": "vgg"}[backbone]
             self.network = lpips.LPIPS(net=net, pnet_rand=True, verbose=False).eval().requires_grad_(False)
         state = _backbone_state(weights, backbone)

@@ -87,7 +87,9 @@ def find_weights(name: str, given: Path | None, *, from_hub: bool, known_only: b
         given: the user's file.
         from_hub: fetch it from its publisher if it is not given (kept in torch's cache, then found there).
         known_only: refuse other weights than the published ones.
-    Raises: WeightsError: another file than the published one, or it cannot be fetched.
+
+    Raises:
+        WeightsError: another file than the published one, or it cannot be fetched.
     """
     published = WEIGHTS[name]
     option = f"--{published.field.replace('_', '-')}"

@@ -48,7 +48,9 @@ class IMAGPose(nn.Module):
             mask: (B, 1, 2h, 2w), 1 where a view is visible.
             masked_latents: (B, C, 2h, 2w), zeros where a view is masked.
             skeletons: (B, 3, 2H, 2W) in [0, 1].
-        Returns: (B, 1 + C + P, 2h, 2w), or without C where ILC is off.
+
+        Returns:
+            (B, 1 + C + P, 2h, 2w), or without C where ILC is off.
         """
         poses = self.pose_encoder(skeletons)
         parts = [mask, masked_latents, poses] if self.uses_masked_latents else [mask, poses]

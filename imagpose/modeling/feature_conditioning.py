@@ -46,7 +46,9 @@ class FeatureConditioning(ModelMixin, ConfigMixin):
             image_tokens: (B, N, D) of the image encoder.
             source_latents: (B, C, h, w), scaled; padded with zeros to a multiple of the patch, never cut.
             keep_image, keep_texture: (B,) bool; False puts zeros in that half. None keeps all.
-        Returns: (B, N + M, dim), M patches.
+
+        Returns:
+            (B, N + M, dim), M patches.
         """
         tokens = self._kept(self.projection(image_tokens), keep_image)
         if self.tokenizer is None:

@@ -40,7 +40,8 @@ class IMAGPoseUNet(UNet2DConditionModel):
         The first convolution keeps its weights and gets zero columns for the new channels (the official code throws
         it away by ``ignore_mismatched_sizes``); CVA starts as the identity.
 
-        Raises: WeightsError: the weights are not those of the architecture in the config.
+        Raises:
+            WeightsError: the weights are not those of the architecture in the config.
         """
         new = cls.from_config(unet.config, in_channels=in_channels, cross_view_attention=cross_view_attention)
         state = unet.state_dict()

@@ -1,1 +1,1 @@
-"""Pictures as files: contact sheets, marks, checks. No model."""
+"""Pictures as files: contact sheets, marks of synthetic images, checks. No model and no metric."""

@@ -1,1 +1,1 @@
-"""From sources and poses to pictures: the pipeline, and the command for one's own photographs."""
+"""From sources and poses to pictures: the pipeline and ``generate``. Whole sets are made in `synthesis`."""

@@ -111,7 +111,10 @@ class IMAGPosePipeline(DiffusionPipeline):
             reuse_conditions: compute what is constant over the steps once; off is the plain way, for comparison and
                 for `torch.compile`.
             output_type: 'np' pictures or 'latent'.
-        Raises: InputError: requests that this generator cannot serve. WeightsError: weights that are not finite.
+
+        Raises:
+            InputError: requests that this generator cannot serve.
+            WeightsError: weights that are not finite.
         """
         requests = [requests] if isinstance(requests, CanvasRequest) else list(requests)
         self.check_inputs(requests, sampler, num_inference_steps, output_type, unconditional)
@@ -162,7 +165,8 @@ class IMAGPosePipeline(DiffusionPipeline):
     def view_size(self) -> tuple[int, int]:
         """Height and width in pixels of a view, as the generator was trained.
 
-        Raises: InputError: the generator's folder does not say it.
+        Raises:
+            InputError: the generator's folder does not say it.
         """
         if self.config.view_height is None or self.config.view_width is None:
             raise InputError("this generator does not say its view size; give frozen features instead of photographs")
@@ -212,7 +216,8 @@ class IMAGPosePipeline(DiffusionPipeline):
         Visible views follow the noise level of each step and end as exactly what was given. A generator without ILC
         (ablations B0 to B2) must not see them that way either, so there they are drawn like the other views.
 
-        Returns: (B, C, 2h, 2w) float32.
+        Returns:
+            (B, C, 2h, 2w) float32.
         """
         scheduler = SAMPLERS[sampler].with_noise(self.scheduler.config)
         scheduler.set_timesteps(steps, device=self.device)
@@ -272,7 +277,9 @@ def load_pipeline(
     Args:
         precision: 'bf16' runs the denoiser in bfloat16; sampler state and VAE stay float32.
         photographs: load the image encoder too; frozen features do not need it.
-    Raises: WeightsError: not a complete generator folder.
+
+    Raises:
+        WeightsError: not a complete generator folder.
     """
     if not (folder / "model_index.json").is_file():
         raise WeightsError(f"{folder} holds no model_index.json; give the folder of a generator ('imagpose train')")

@@ -1,1 +1,1 @@
-"""Synthetic sets: who in which pose, the shards, the showcase."""
+"""Synthetic sets: the plan, the shards with their provenance, the showcase. How one canvas is sampled: `sampling`."""

@@ -1,7 +1,7 @@
 """Synthetic images for one subset: plan, pictures, checks, provenance.
 
 The plan comes first and decides everything; pictures are made shard by shard, and a shard appears under its name only
-when it is whole. An interrupted run goes on at its first missing shard and ends with the same bytes, because batches
+when it is whole. An interrupted run resumes at its first missing shard and ends with the same bytes, because batches
 never cross a shard and every canvas draws from its own seed. Under torchrun each process takes its share of the shards;
 what a shard holds is the plan's affair, so the bytes do not depend on the number of processes. The camera of a
 synthetic picture is its first source's: the background follows the source, so that is the camera that seems to have

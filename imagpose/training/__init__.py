@@ -1,1 +1,1 @@
-"""Training of the denoiser: inputs, loss, loop, checkpoints, validation, ablations."""
+"""Training of the denoiser: inputs, loss, loop, generators on disk. The frozen models' is in `frozen`."""

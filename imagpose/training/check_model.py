@@ -22,7 +22,7 @@ from imagpose.canvas.view_grid import view_map
 from imagpose.config import SD_MODEL, CheckModelConfig, ModelConfig
 from imagpose.modeling.denoiser import IMAGPose, denoiser_from_unet2d
 from imagpose.modeling.unet import CVA_KEY, IMAGPoseUNet
-from imagpose.training.checkpoint import load_unet2d
+from imagpose.training.generators import load_unet2d
 
 logger = logging.getLogger(__name__)
 

@@ -23,33 +23,33 @@ class DenoiserEma:
     def __init__(self, model: nn.Module, decay: float) -> None:
         """Start from the model's weights of now, on its device."""
         self.parameters = dict(model.named_parameters())
-        self.average = EMAModel(self.parameters.values(), decay=decay, foreach=True)
+        self.ema = EMAModel(self.parameters.values(), decay=decay, foreach=True)
 
     def update(self) -> None:
         """Take the model's weights into the average, once after every optimisation step."""
-        self.average.step(self.parameters.values())
+        self.ema.step(self.parameters.values())
 
     def copy_to_model(self) -> None:
         """Put the average into the model for good."""
-        self.average.copy_to(self.parameters.values())
+        self.ema.copy_to(self.parameters.values())
 
     @contextmanager
     def in_model(self) -> Generator[None, None, None]:
         """The average in the model's place; the model's own weights wait in the CPU's memory and come back."""
-        self.average.store(self.parameters.values())
+        self.ema.store(self.parameters.values())
         self.copy_to_model()
         try:
             yield
         finally:
-            self.average.restore(self.parameters.values())
+            self.ema.restore(self.parameters.values())
 
     def state(self) -> dict[str, Tensor]:
         """The average by the parameters' names, and the number of updates; for a training state."""
-        named = dict(zip(self.parameters, self.average.shadow_params, strict=True))
-        return named | {STEP: torch.tensor(self.average.optimization_step)}
+        named = dict(zip(self.parameters, self.ema.shadow_params, strict=True))
+        return named | {STEP: torch.tensor(self.ema.optimization_step)}
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
         """Put back what `state` gave."""
-        for name, shadow in zip(self.parameters, self.average.shadow_params, strict=True):
+        for name, shadow in zip(self.parameters, self.ema.shadow_params, strict=True):
             shadow.copy_(tensors[name])
-        self.average.optimization_step = int(tensors[STEP])
+        self.ema.optimization_step = int(tensors[STEP])

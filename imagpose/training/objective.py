@@ -6,13 +6,13 @@ number, so that weights, averaged weights, optimiser and the step are all that a
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
+from datasets.runtime.schedules import cosine_decay, linear_warmup
 from imagpose.canvas.training import EMPTY, CanvasBatch, CanvasPlan
 from imagpose.config import TrainGeneratorConfig
 from imagpose.training.noise import prediction_target
@@ -21,11 +21,11 @@ from imagpose.training.noise import prediction_target
 def learning_rate_at(config: TrainGeneratorConfig, step: int) -> float:
     """Rate of the step that follows `step` finished ones: linear warm-up, then constant or a cosine to a twentieth."""
     if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / (config.warmup_steps + 1)
+        return linear_warmup(config.learning_rate, step, config.warmup_steps + 1)
     if config.learning_rate_schedule == "constant":
         return config.learning_rate
     share = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
-    return config.learning_rate * (0.05 + 0.95 * (1 + math.cos(math.pi * share)) / 2)
+    return cosine_decay(config.learning_rate, share, floor=0.05)
 
 
 def noise_of_step(

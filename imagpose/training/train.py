@@ -30,8 +30,8 @@ from datasets.shards.loader import stream_steps
 from imagpose.canvas.training import ViewSource, canvas_counts
 from imagpose.config import TrainGeneratorConfig
 from imagpose.training.batches import StepBatch, StepReader
-from imagpose.training.checkpoint import save_generator
 from imagpose.training.ema import DenoiserEma
+from imagpose.training.generators import save_generator
 from imagpose.training.inputs import FrozenParts, check_view_size, hold_out, initial_denoiser, read_training_images
 from imagpose.training.log import TrainingLog, TrainingProgress, peak_memory_mib
 from imagpose.training.noise import noise_scheduler, timestep_weights
@@ -47,7 +47,7 @@ TERMINATED = 128 + signal.SIGTERM
 
 
 def make_generator(config: TrainGeneratorConfig, directory: Path) -> dict[str, Any]:
-    """Train and save a generator in `directory`, going on from the checkpoint found there.
+    """Train and save a generator in `directory`, resuming from a checkpoint found there.
 
     Returns:
         Counts, last losses, speed and peak memory.

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from datasets.runtime.bootstrap import cluster_bootstrap
 from datasets.runtime.errors import InputError
 from reid.benchmark.intervals import (
     FEW_PEOPLE,
     FEWEST_PEOPLE,
     GainEstimate,
-    cluster_bootstrap,
     estimate_gain,
     simultaneous_level,
 )

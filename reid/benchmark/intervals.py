@@ -224,20 +224,6 @@ def _seeds_part(by_run: Sequence[np.ndarray], pseudo: Sequence[np.ndarray], vari
     return np.clip(one_run * share, 0.0, variances.runs_alone)
 
 
-def cluster_bootstrap(sums: np.ndarray, counts: np.ndarray, confidence: float, resamples: int, seed: int) -> Ends:
-    """Percentile interval of mean differences when the test people are drawn anew, each with all of their queries.
-
-    Args:
-        sums: (P, K), sums over a person's queries.
-        counts: (P,) or (P, K), queries a person.
-    """
-    people = len(counts)
-    weights = np.random.default_rng(seed).multinomial(people, np.full(people, 1 / people), size=resamples)
-    drawn = weights @ (counts if counts.ndim == 2 else counts[:, None])
-    low, high = np.quantile((weights @ sums) / drawn, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
-    return low, high
-
-
 def simultaneous_level(estimates: Sequence[tuple[GainEstimate, int]], confidence: float, seed: int = 0) -> float:
     """The coverage that each of several intervals needs so that all hold at once with `confidence` (max-t).
 

@@ -92,13 +92,13 @@ def visible(components: Components, design: Design, confidence: float, power: fl
 
 def fewest(enough: Callable[[int], bool], least: int) -> int | None:
     """The smallest number from `least` on that is enough, by doubling and halving; None beyond `MOST`."""
-    high = least
+    if enough(least):
+        return least
+    low, high = least, min(2 * least, MOST)
     while not enough(high):
         if high >= MOST:
             return None
         low, high = high, min(2 * high, MOST)
-    if high == least:
-        return least
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle, high)

@@ -17,7 +17,7 @@ METRICS = ("rank1", "rank5", "rank10", "map", "map_trapezoid", "minp")
 KEYS = ["protocol", "fraction", "arm"]
 
 
-def t_interval(values: Sequence[float], confidence: float) -> tuple[float, float]:
+def t_interval(values: Sequence[float] | np.ndarray, confidence: float) -> tuple[float, float]:
     """Student's interval of a mean; (NaN, NaN) from fewer than two values."""
     if len(values) < 2:
         return np.nan, np.nan

@@ -1,4 +1,4 @@
-"""Settings that several configs of this package share."""
+"""Re-ranking's settings, which several configs of this package share."""
 
 from __future__ import annotations
 

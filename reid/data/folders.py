@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -57,13 +58,14 @@ def read_table(path: Path) -> pd.DataFrame:
     return table.sort_values("key", ignore_index=True)
 
 
-def iterate_folder(folder: Path, split: str) -> Iterator[tuple[dict, bytes]]:
+def iterate_folder(folder: Path, split: str) -> Iterator[tuple[dict[str, Any], bytes]]:
     """(metadata, image file's bytes) of each image of a split, as `iterate_samples` gives those of a shard.
 
     Raises: DatasetLayoutError: the folder tells of no image of this split, or a file is missing.
     """
     folder = Path(folder)
-    rows = _rows_of_table(folder, split) if find_table(folder) else _rows_of_names(folder, split)
+    table = find_table(folder)
+    rows = _rows_of_table(table, split) if table else _rows_of_names(folder, split)
     if not rows:
         raise DatasetLayoutError(
             f"{folder} holds no {split} images: neither {split}-*.tar, nor a table (images.csv with "
@@ -76,8 +78,7 @@ def iterate_folder(folder: Path, split: str) -> Iterator[tuple[dict, bytes]]:
             raise DatasetLayoutError(f"{folder / row['path']} cannot be read ({error.strerror})") from None
 
 
-def _rows_of_table(folder: Path, split: str) -> list[dict]:
-    path = find_table(folder)
+def _rows_of_table(path: Path, split: str) -> list[dict[str, Any]]:
     table = read_table(path)
     if "split" in table:
         table = table[table.split == split]
@@ -86,7 +87,7 @@ def _rows_of_table(folder: Path, split: str) -> list[dict]:
     return table[["key", "path", "pid", "camid"]].to_dict("records")
 
 
-def _rows_of_names(folder: Path, split: str) -> list[dict]:
+def _rows_of_names(folder: Path, split: str) -> list[dict[str, Any]]:
     below = folder if split == SYNTHETIC else folder / SPLIT_FOLDERS[split]
     rows = []
     for path in sorted(below.rglob("*.jpg")):

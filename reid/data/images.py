@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,7 +59,7 @@ class ImageSet:
         return Labels(pids=self.pids, camids=self.camids)
 
 
-def iterate_samples(tar: Path) -> Iterator[tuple[dict, bytes]]:
+def iterate_samples(tar: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
     """(metadata, image file's bytes) of each sample of a shard.
 
     Raises:
@@ -71,7 +72,7 @@ def iterate_samples(tar: Path) -> Iterator[tuple[dict, bytes]]:
         yield json.loads(members["json"]) | {"key": key}, members["jpg"]
 
 
-def decode(facts: dict, data: bytes, height: int, width: int) -> np.ndarray:
+def decode(facts: dict[str, Any], data: bytes, height: int, width: int) -> np.ndarray:
     """A sample's picture as (3, H, W) uint8, resized without keeping its proportions (BoT: bilinear)."""
     rgb = open_picture(data, facts).resize((width, height), Image.Resampling.BILINEAR)
     return np.array(rgb).transpose(2, 0, 1)
@@ -112,7 +113,7 @@ def read_images(
     pixels = torch.empty((len(chosen), 3, *size), dtype=torch.uint8)
     progress = Progress(logger, f"{label} {split}", len(chosen), "images")
     with ThreadPoolExecutor(workers) as pool:
-        for i, image in enumerate(pool.map(lambda item: decode(*item, *size), chosen)):
+        for i, image in enumerate(pool.map(lambda item: decode(item[0], item[1], *size), chosen)):
             pixels[i] = torch.from_numpy(image)
             progress.update()
     metas = [meta for meta, _ in chosen]

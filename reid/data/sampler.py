@@ -42,7 +42,7 @@ class IdentitySampler:
         self.synthetic = [np.flatnonzero((labels == c) & ~counts_as_real) for c in classes]
         self.identities = min(config.identities, len(classes))
         self.images = config.images
-        self.quota = 0 if pooled else config.synthetic
+        self.quota = config.synthetic or 0
         self.fill_with_synthetic = config.fill_with_synthetic
         self.camids = camids if config.cameras == "spread" else None
         self.seed = seed

@@ -28,6 +28,7 @@ def make_evaluation(config: EvaluateReidConfig, directory: Path) -> dict[str, An
         metrics = evaluate_features(query, gallery, directory, config.max_rank, config.rerank)
         write_metrics(directory, metrics)
         return metrics
+    assert config.run is not None and config.test_shards is not None  # the config's own rule
     device = devices.pick(config.device)
     network, settings = load_network(config.run)
     size = (settings.height, settings.width)

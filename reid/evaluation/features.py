@@ -59,13 +59,13 @@ def evaluate(
     rerank: RerankConfig | None = None,
 ) -> dict[str, Any]:
     """Rank the gallery for each query by the network's features; see `evaluate_features`."""
-    found = [
+    query_features, gallery_features = (
         Features(
             keys=images.keys, values=extract_features(network, images.pixels, device, label=label), labels=images.labels
         )
         for images, label in ((query, "query features"), (gallery, "gallery features"))
-    ]
-    return evaluate_features(*found, directory, max_rank, rerank)
+    )
+    return evaluate_features(query_features, gallery_features, directory, max_rank, rerank)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +135,7 @@ def ranked_lists(query: Features, gallery: Features, count: int) -> pd.DataFrame
     index = MatchIndex(labels)
     distances = distance_rows(normalised(query.values), normalised(gallery.values[kept]))
     pids, camids = query.labels.pids.tolist(), query.labels.camids.tolist()
-    rows: list[tuple] = []
+    rows: list[tuple[object, ...]] = []
     for i, row in enumerate(distances):
         same_person, match = index.of(pids[i], camids[i])
         for rank, position in enumerate(nearest(row, same_person, match, count), start=1):

@@ -161,7 +161,7 @@ def _signed(value: float, _: object = None) -> str:
 
 
 def cmc_chart(
-    title: str, curves: Mapping[str, tuple[Sequence[float], int]], name: str, span: tuple[float, float]
+    title: str, curves: Mapping[str, tuple[Sequence[float] | np.ndarray, int]], name: str, span: tuple[float, float]
 ) -> Chart:
     """Cumulative matching curves: share of queries (percent) with a right answer among the first k.
 
@@ -285,7 +285,9 @@ def _svg(figure: Figure, name: str, label: str) -> str:
     prefix = re.sub(r"[^a-z0-9]+", "-", name.lower())
     svg = re.sub(r'(\bid="|xlink:href="#|url\(#)', rf"\g<1>{prefix}-", svg)
     svg = re.sub(r"#0000[0-9a-f]{2}\b", lambda match: f"var({VARIABLES[match[0]]})", svg)
-    width, height = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg).groups()
+    box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)
+    assert box is not None  # matplotlib writes one
+    width, height = box.groups()
     opening = (
         f'<svg class="chart" role="img" aria-label="{_attribute(label)}" viewBox="0 0 {width} {height}" '
         f'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '

@@ -153,7 +153,8 @@ def data_set(material: Material) -> str:
     """Rendered people, or the name of the folder or archive."""
     if material.rendered:
         return "rendered people (python -m datasets miniature)"
-    return Path(str(material.images_manifest["config"].get("root", ""))).name or "unnamed"
+    config = (material.images_manifest or {}).get("config", {})
+    return Path(str(config.get("root", ""))).name or "unnamed"
 
 
 def _templates(*, escape: bool) -> jinja2.Environment:
@@ -173,7 +174,7 @@ def _templates(*, escape: bool) -> jinja2.Environment:
         keep_trailing_newline=True,
     )
     environment.filters["cell"] = markdown_cell
-    environment.globals["points"] = points
+    environment.globals["points"] = points  # pyrefly: ignore[unsupported-operation]  # any value may be a global
     return environment
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -162,7 +163,7 @@ def set_last_stride_to_one(backbone: nn.Module) -> bool:
 
     Returns: whether there was a stride to change.
     """
-    stages = getattr(backbone, "feature_info", None)
+    stages: Any = getattr(backbone, "feature_info", None)
     if not stages:
         return False
     stage = backbone.get_submodule(stages[-1]["module"])

@@ -134,7 +134,7 @@ class Trainer:
         network.backbone = processes.prepare(network.backbone)
         self.layout = torch.channels_last if config.channels_last and device.type == "cuda" else torch.contiguous_format
         self.config, self.training_set, self.device, self.processes = config, training_set, device, processes
-        self.network = network.to(device, memory_format=self.layout)
+        self.network = network.to(device).to(memory_format=self.layout)
         self.pixels = training_set.images.pixels.to(device)
         self.labels = torch.from_numpy(training_set.labels).to(device)
         self.is_synthetic = torch.from_numpy(training_set.is_synthetic).to(device)
@@ -259,8 +259,9 @@ class Trainer:
         own = list(self.network.backbone.parameters())
         self.processes.add_gradients(own, [*self.network.head_parameters(), *self.centre_loss.parameters()])
         self.optimizer.step()
-        if self.config.loss.centre_weight:
-            self.centre_loss.centres.grad /= self.config.loss.centre_weight  # BoT: the centres learn at full rate
+        gradient = self.centre_loss.centres.grad
+        if self.config.loss.centre_weight and gradient is not None:
+            gradient.div_(self.config.loss.centre_weight)  # BoT: the centres learn at full rate
             self.centre_optimizer.step()
         return {"loss": loss.detach(), **parts}
 

@@ -114,7 +114,7 @@ def cases(
 
 def _case(key: str, note: str, files: dict[str, bytes], sources: Any, images: SourceImages | None) -> Case:
     made = embed_bytes(files.get("jpg", b""), key)
-    first = str(sources[0]) if isinstance(sources, Sequence | np.ndarray) and len(sources) else ""
+    first = str(sources[0]) if isinstance(sources, (list, np.ndarray)) and len(sources) else ""
     source = images.picture(first) if images is not None and first else Picture(label=first, note="source not at hand")
     return Case(source=source, pose=_asked(files.get("json", b""), made), made=made, note=note)
 

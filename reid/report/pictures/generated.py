@@ -27,7 +27,7 @@ def pictures_section(material: Material) -> dict[str, Any]:
         overlays = overlay_pictures(images, config.poses)
         overlays_missing = "No training image has a skeleton with at least nine joints."
     shown, checks = first_draws(material.sets), identity_checks(material.runs)
-    showcases = [
+    showcases: list[dict[str, Any]] = [
         {"title": s.title, "note": s.note, "rows": showcase_rows(s.directory)} | case_groups(s, checks, images)
         for s in shown
     ]

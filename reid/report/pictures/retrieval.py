@@ -40,6 +40,8 @@ def retrieval_section(material: Material) -> dict[str, Any]:
 
 def _run_pair(runs: Sequence[Run], baseline: str, arm: str | None) -> tuple[Run, Run] | None:
     """The first draw and seed for which both arms have ranked lists."""
+    if arm is None:
+        return None
     found = {(r.arm, r.draw, r.seed): r for r in runs if (r.directory / "ranked.parquet").is_file()}
     for run in runs:
         before, after = found.get((baseline, run.draw, run.seed)), found.get((arm, run.draw, run.seed))
