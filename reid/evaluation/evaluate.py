@@ -32,7 +32,8 @@ def make_evaluation(config: EvaluateReidConfig, directory: Path) -> dict[str, An
     device = devices.pick(config.device)
     network, settings = load_network(config.run)
     size = (settings.height, settings.width)
-    query, gallery = (read_images(config.test_shards, s, size, workers=config.workers) for s in ("query", "gallery"))
+    shards, workers = config.test_shards, config.workers
+    query, gallery = (read_images(shards, split, size, workers=workers) for split in ("query", "gallery"))
     metrics = evaluate(network.to(device), query, gallery, device, directory, config.max_rank, config.rerank)
     write_metrics(directory, metrics)
     return metrics
@@ -41,7 +42,8 @@ def make_evaluation(config: EvaluateReidConfig, directory: Path) -> dict[str, An
 def read_features(path: Path, split: str) -> Features:
     """One split's rows of a file of features.
 
-    Raises: InputError: the file cannot be read, lacks a column or has no such row.
+    Raises:
+        InputError: the file cannot be read, lacks a column or has no such row.
     """
     columns = ["key", "split", "pid", "camid", "feature"]
     try:
@@ -60,7 +62,9 @@ def read_features(path: Path, split: str) -> Features:
 def load_network(run: Path) -> tuple[ReidNetwork, NetworkConfig]:
     """A finished run's network and its settings.
 
-    Raises: ArtifactError: `run` is no re-ID run. WeightsError: its weights are damaged.
+    Raises:
+        ArtifactError: `run` is no re-ID run.
+        WeightsError: its weights are damaged.
     """
     settings = manifest_of(run, TrainReidConfig.stage)["config"].get("network")
     path = Path(run) / "model.safetensors"
