@@ -22,8 +22,6 @@ from datasets.runtime.errors import DatasetLayoutError
 from datasets.sources import market1501
 from datasets.sources.files import is_safe_path
 
-Facts = dict[str, Any]
-"""What is known of an image: key, path, pid, camid, ..."""
 TABLES = ("images.csv", "images.parquet", "synthetic.csv", "synthetic.parquet")
 COLUMNS = ("path", "pid", "camid")
 SPLIT_FOLDERS = {split: folder for folder, split in market1501.FOLDERS.items()}

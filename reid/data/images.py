@@ -27,7 +27,7 @@ from datasets.runtime.manifests import is_complete, manifest_of
 from datasets.runtime.progress import Progress
 from datasets.shards.tars import read_samples
 from reid.config import AugmentationConfig
-from reid.data.folders import Facts, iterate_folder
+from reid.data.folders import iterate_folder
 from reid.evaluation.ranking import Labels
 
 logger = logging.getLogger(__name__)

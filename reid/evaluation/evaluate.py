@@ -32,8 +32,7 @@ def make_evaluation(config: EvaluateReidConfig, directory: Path) -> dict[str, An
     device = devices.pick(config.device)
     network, settings = load_network(config.run)
     size = (settings.height, settings.width)
-    shards, workers = config.test_shards, config.workers
-    query, gallery = (read_images(shards, split, size, workers=workers) for split in ("query", "gallery"))
+    query, gallery = (read_images(config.test_shards, s, size, workers=config.workers) for s in ("query", "gallery"))
     metrics = evaluate(network.to(device), query, gallery, device, directory, config.max_rank, config.rerank)
     write_metrics(directory, metrics)
     return metrics

@@ -34,8 +34,8 @@ FIGURES: Rule = (
     "Figures.",
     "Rank-k is the share of queries with a right answer among the first k. mAP is the mean of the precisions at the "
     "hits (as BoT, fast-reid and torchreid count; the official MATLAB code’s trapezoid gives half a point to a point "
-    "less on Market-1501). mINP is the mean, over queries, of the right answers’ number divided by the rank of the last "
-    "one.",
+    "less on Market-1501). mINP is the mean, over queries, of the right answers’ number divided by the rank of the "
+    "last one.",
 )
 
 

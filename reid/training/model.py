@@ -170,7 +170,7 @@ def set_last_stride_to_one(backbone: nn.Module) -> bool:
     stages: Any = getattr(backbone, "feature_info", None)
     if not stages:
         return False
-    stage = backbone.get_submodule(str(stages[-1]["module"]))
+    stage = backbone.get_submodule(stages[-1]["module"])
     changed = False
     for parent in list(stage.modules()):
         for name, module in parent.named_children():
