@@ -49,7 +49,8 @@ THRESHOLDS = tuple(round(0.1 * tenth, 1) for tenth in range(10))
 def make_identity_check(config: CheckIdentityConfig, directory: Path) -> dict[str, Any]:
     """Write ``identity_check.parquet`` and ``identities.parquet``; returns kept shares by threshold and by camera.
 
-    Raises: InputError: the judge was trained on synthetic images or another subset, or somebody has no real image.
+    Raises:
+        InputError: the judge was trained on synthetic images or another subset, or somebody has no real image.
     """
     refuse_partial_judge(config)
     device = devices.pick(config.device)
