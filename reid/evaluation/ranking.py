@@ -7,12 +7,12 @@ out. A query without any match left is counted as unmatched and takes no part in
 - **mAP** is the mean of the precisions at the hits, as in BoT, fast-reid and torchreid; **mAP (trapezoid)** averages
   the precision before and at each hit, as the official MATLAB code does; **mINP** is matches / rank of the last match
   (Ye et al. 2021).
-- **Ties** are broken against the query: a negative at the same distance comes first. So the result depends on neither
-  sort nor order of files, and a collapsed network scores nearly 0 and not 100 %. A tie is two distances that are equal
-  in float32, in which features are kept and multiplied (`rank_distances`: in the type of its matrix). Distances that
-  would be equal in exact numbers may come out a rounding error apart, and are then ranked by it.
+- **Ties** are broken against the query: a negative at the same distance comes first. The result therefore depends on
+  neither the sort nor the order of files, and a collapsed network scores nearly 0 and not 100 %. A tie is two distances
+  that are equal in float32, in which features are kept and multiplied (`rank_distances`: in the type of its matrix).
+  Distances that are equal in exact arithmetic may differ by a rounding error, and are then ranked by it.
 - The rank of the k-th match is k + the number of negatives no farther away, so no ranking is ever built: one sort of
-  plain numbers per query, in chunks of queries; the whole distance matrix never exists.
+  plain numbers per query, in chunks of queries; the full distance matrix is never allocated.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class FeatureError(InputError):
 
 @dataclass(frozen=True, kw_only=True)
 class Labels:
-    """Who is seen, and by which camera: pids and camids of one split, both (N,) integers on the split-wide scale."""
+    """Identity and camera of each image: pids and camids of one split, both (N,) integers on the split-wide scale."""
 
     pids: np.ndarray
     camids: np.ndarray
@@ -167,7 +167,7 @@ def rank_distances(distances: np.ndarray, query: Labels, gallery: Labels) -> Ran
 def distance_rows(query: np.ndarray, gallery: np.ndarray, chunk_bytes: int = CHUNK_BYTES) -> Iterator[np.ndarray]:
     """Rows of the distance matrix, minus the cosine, made in chunks; a row is only valid until the next is asked for.
 
-    Minus the cosine and not 1 - cosine, whose rounding would make ties of unequal distances.
+    Minus the cosine and not 1 - cosine, whose rounding would turn unequal distances into ties.
     """
     rows = max(1, chunk_bytes // max(1, 4 * len(gallery)))
     buffer = np.empty((min(rows, len(query)), len(gallery)), dtype=np.float32)

@@ -5,8 +5,8 @@ the re-ranked distance is (1 - weight) x the Jaccard distance of two description
 the squared Euclidean one of unit features over its row's maximum, as in the authors' Python code. (torchreid's
 function squares what it is given: it equals this one when fed plain Euclidean distances.)
 
-The descriptions have some hundred entries of the N x N that public code fills, so they are kept sparse, and distances
-exist for a chunk of rows at a time: at Market-1501's size some hundred MB where the usual code takes 9 GB.
+The descriptions have some hundred entries per row of the N x N matrix that public code fills, so they are kept sparse,
+and distances are computed for a chunk of rows at a time: at Market-1501's size a few hundred MB instead of 9 GB.
 
 Legend: Q queries, G gallery images, N = Q + G, queries first.
 """
