@@ -149,7 +149,8 @@ class _RunMaker:
                 return [self.inputs.reconstructions[unit]]
             case "foreign":
                 return [foreign_folder(self.config.synthetic[name], unit)]
-        return []
+            case "real":
+                return []
 
     def _complete(self, settings: TrainReidSettings, **inputs: Any) -> TrainReidConfig:
         config = self.config

@@ -49,7 +49,8 @@ THRESHOLDS = tuple(round(0.1 * tenth, 1) for tenth in range(10))
 def make_identity_check(config: CheckIdentityConfig, directory: Path) -> dict[str, Any]:
     """Write ``identity_check.parquet`` and ``identities.parquet``; returns kept shares by threshold and by camera.
 
-    Raises: InputError: the judge was trained on synthetic images or another subset, or somebody has no real image.
+    Raises:
+        InputError: the judge was trained on synthetic images or another subset, or somebody has no real image.
     """
     refuse_partial_judge(config)
     device = devices.pick(config.device)
@@ -79,7 +80,11 @@ def make_identity_check(config: CheckIdentityConfig, directory: Path) -> dict[st
 
 
 def refuse_partial_judge(config: CheckIdentityConfig) -> None:
-    """Raises: InputError: the network that judges has seen more, or other images, than the check may know."""
+    """Refuse a network that cannot judge.
+
+    Raises:
+        InputError: it has seen more, or other images, than the check may know.
+    """
     judge_config = manifest_of(config.run, TrainReidConfig.stage)["config"]
     if judge_config["synthetic"]:
         raise InputError(f"{config.run} was trained on synthetic images; it cannot judge. Give a run of arm 'real'")

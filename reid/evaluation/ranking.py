@@ -98,8 +98,11 @@ class Ranking:
 def normalised(features: np.ndarray, kept: np.ndarray | None = None) -> np.ndarray:
     """A copy of the features at length 1, (N, D) float32; a zero feature stays zero.
 
-    Args: kept: (N,) bool, to take only these rows; in one copy, for a gallery is large.
-    Raises: FeatureError: if a feature is not finite (its rows are named).
+    Args:
+        kept: (N,) bool, to take only these rows; in one copy, for a gallery is large.
+
+    Raises:
+        FeatureError: if a feature is not finite (its rows are named).
     """
     if features.ndim != 2:
         raise FeatureError(f"features have shape {features.shape}; expected (images, dimensions)")
@@ -130,7 +133,9 @@ def rank_features(
         query_features, gallery_features: (Q, D) and (G, D), of any length and scale.
         query, gallery: their labels; junk is dropped here.
         chunk_bytes: size of the piece of the distance matrix that exists at a time.
-    Raises: FeatureError: features not finite, of unequal widths, or not as many as labels.
+
+    Raises:
+        FeatureError: features not finite, of unequal widths, or not as many as labels.
     """
     kept = gallery.pids != JUNK
     if len(kept) != len(gallery_features):
@@ -147,7 +152,8 @@ def rank_features(
 def rank_distances(distances: np.ndarray, query: Labels, gallery: Labels) -> Ranking:
     """The same from a ready (Q, G) distance matrix, for example a re-ranked one; smaller is nearer.
 
-    Raises: FeatureError: if a distance is not finite or the shape is not (queries, gallery).
+    Raises:
+        FeatureError: if a distance is not finite or the shape is not (queries, gallery).
     """
     if distances.shape != (len(query), len(gallery)):
         raise FeatureError(f"distances {distances.shape} do not fit {len(query)} queries x {len(gallery)} images")
@@ -241,8 +247,11 @@ def nearest(row: np.ndarray, same_person: np.ndarray, match: np.ndarray, count: 
     """Positions of the `count` nearest valid gallery images of a query, under the same tie rule as the figures.
 
     Args:
-        row: (G,) distances, junk already dropped. same_person, match: from `MatchIndex.of`.
-    Returns: at most `count` positions, nearest first; equal distances: negatives first, then by position.
+        row: (G,) distances, junk already dropped.
+        same_person, match: from `MatchIndex.of`.
+
+    Returns:
+        At most `count` positions, nearest first; equal distances: negatives first, then by position.
     """
     is_match = np.zeros(len(row), dtype=bool)
     is_match[match] = True

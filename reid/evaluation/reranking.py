@@ -47,7 +47,7 @@ class FeaturePairs:
     """Squared Euclidean distances of unit features, 2 - 2 cosine."""
 
     def __init__(self, features: np.ndarray) -> None:
-        """Args: features: (N, D) float32 of length 1."""
+        """Pairs of `features`, (N, D) float32 of length 1."""
         self.features, self.count = features, len(features)
 
     def rows(self, start: int, stop: int) -> np.ndarray:
@@ -72,7 +72,8 @@ def _squared(cosines: np.ndarray) -> np.ndarray:
 def rerank_features(query_features: np.ndarray, gallery_features: np.ndarray, config: RerankConfig) -> np.ndarray:
     """Re-ranked distances (Q, G) float32 of (Q, D) and (G, D) features of any scale; leave junk out beforehand.
 
-    Raises: FeatureError: features not finite, or of unequal widths.
+    Raises:
+        FeatureError: features not finite, or of unequal widths.
     """
     if query_features.shape[1:] != gallery_features.shape[1:]:
         raise FeatureError(f"features of shapes {query_features.shape} and {gallery_features.shape} do not compare")

@@ -51,8 +51,11 @@ SECTIONS = (
 def make_report(config: ReportConfig, directory: Path) -> dict[str, Any]:
     """Write ``report.html``, ``report.md`` and ``results.csv``.
 
-    Returns: headline sentence, size of the page in bytes, what was missing.
-    Raises: ArtifactError: an artifact is of another stage, or the benchmark has no rows.
+    Returns:
+        Headline sentence, size of the page in bytes, what was missing.
+
+    Raises:
+        ArtifactError: an artifact is of another stage, or the benchmark has no rows.
     """
     material = Material(config)
     page = page_context(material)

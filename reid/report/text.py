@@ -90,40 +90,47 @@ def identity_caption(comparison: Comparison) -> str:
     )
 
 
+FRACTIONS = (
+    "Fractions and draws.",
+    "A fraction is a share of the real training images with at least one image of each "
+    "identity. Subsets of one draw are nested: the 20 % subset lies inside the 40 % one.",
+)
+PROTOCOLS = {
+    "leak-free": (
+        "Leak-free.",
+        "The generator, its poses and any identity check have seen only the subset itself, plus "
+        "data of other people. The papers’ generators have seen the whole training split.",
+    ),
+    "paper": (
+        "Paper.",
+        "The generator was trained on the full training split, as in PIDM, PCDMs and IMAGPose; "
+        "runs of this protocol are labelled and never mixed with leak-free ones.",
+    ),
+}
+FIGURES = (
+    "Figures.",
+    "Rank-k is the share of queries with a right answer among the first k. mAP is the mean of "
+    "the precisions at the hits (as BoT, fast-reid and torchreid count; the official MATLAB code’s trapezoid "
+    "gives half a point to a point less on Market-1501). mINP is the mean, over queries, of the right answers’ "
+    "number divided by the rank of the last one.",
+)
+"""What a report says of the benchmark's rules whatever the runs were: term and explanation."""
+
+
 def protocol(
     comparison: Comparison, benchmark: dict[str, Any], synthesis: Sequence[dict[str, Any]]
 ) -> list[tuple[str, str]]:
     """The benchmark's rules, in words: term and explanation.
 
-    Args: synthesis: configs of the generated sets.
+    Args:
+        synthesis: configs of the generated sets.
     """
     results, level = comparison.results, f"{100 * float(benchmark.get('confidence', 0.95)):g} %"
-    told = [
-        (
-            "Fractions and draws.",
-            "A fraction is a share of the real training images with at least one image of each "
-            "identity. Subsets of one draw are nested: the 20 % subset lies inside the 40 % one.",
-        ),
-        ("Synthetic images.", _synthesis(results, synthesis)),
-    ]
     protocols = set(results["protocol"])
-    if "leak-free" in protocols:
-        told.append(
-            (
-                "Leak-free.",
-                "The generator, its poses and any identity check have seen only the subset itself, plus "
-                "data of other people. The papers’ generators have seen the whole training split.",
-            )
-        )
-    if "paper" in protocols:
-        told.append(
-            (
-                "Paper.",
-                "The generator was trained on the full training split, as in PIDM, PCDMs and IMAGPose; "
-                "runs of this protocol are labelled and never mixed with leak-free ones.",
-            )
-        )
-    told += [
+    return [
+        FRACTIONS,
+        ("Synthetic images.", _synthesis(results, synthesis)),
+        *(told for name, told in PROTOCOLS.items() if name in protocols),
         ("Equal steps.", _equal_steps(comparison)),
         (
             "Test.",
@@ -132,23 +139,8 @@ def protocol(
             "no choice of the best epoch: the last network counts. A query without a right answer in the gallery is "
             f"counted ({_unmatched(results)} here) and takes no part in the means.",
         ),
-        (
-            "Figures.",
-            "Rank-k is the share of queries with a right answer among the first k. mAP is the mean of "
-            "the precisions at the hits (as BoT, fast-reid and torchreid count; the official MATLAB code’s trapezoid "
-            "gives half a point to a point less on Market-1501). mINP is the mean, over queries, of the right answers’ "
-            "number divided by the rank of the last one.",
-        ),
-        (
-            "Gains and intervals.",
-            f"A gain is counted in percentage points over “{comparison.reference}” (or the arm "
-            f"named) of the same fraction, draw and seed; seeds of a draw are averaged first. Its {level} interval "
-            "takes another laboratory’s place, which draws other images, trains anew and tests on other people: the "
-            "variances over draws and over test people are added, with their interplay counted once (two-way random "
-            "effects; jackknife over people; Welch-Satterthwaite degrees of freedom). The intervals over draws alone "
-            "(Student’s) and over test people alone (bootstrap of people with all of their queries, "
-            f"{benchmark.get('resamples', '?')} resamples) hold for these people, or for these trained networks.",
-        ),
+        FIGURES,
+        ("Gains and intervals.", _intervals(comparison, level, benchmark.get("resamples", "?"))),
         (
             "Several comparisons.",
             f"{_declared(comparison, benchmark)} The band of each is wide enough that all of them hold at once in "
@@ -156,7 +148,18 @@ def protocol(
             "and under the band.",
         ),
     ]
-    return told
+
+
+def _intervals(comparison: Comparison, level: str, resamples: object) -> str:
+    return (
+        f"A gain is counted in percentage points over “{comparison.reference}” (or the arm "
+        f"named) of the same fraction, draw and seed; seeds of a draw are averaged first. Its {level} interval "
+        "takes another laboratory’s place, which draws other images, trains anew and tests on other people: the "
+        "variances over draws and over test people are added, with their interplay counted once (two-way random "
+        "effects; jackknife over people; Welch-Satterthwaite degrees of freedom). The intervals over draws alone "
+        "(Student’s) and over test people alone (bootstrap of people with all of their queries, "
+        f"{resamples} resamples) hold for these people, or for these trained networks."
+    )
 
 
 def _declared(comparison: Comparison, benchmark: dict[str, Any]) -> str:

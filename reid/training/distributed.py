@@ -26,7 +26,9 @@ class Processes:
     Args:
         count: how many the settings ask for.
         device: 'auto', 'cpu', 'cuda' ...
-    Raises: InputError: another number was started.
+
+    Raises:
+        InputError: another number was started.
     """
 
     def __init__(self, count: int, device: str) -> None:
@@ -64,7 +66,8 @@ class Processes:
     def share(self, batch: int) -> slice:
         """Which images of a batch this process takes.
 
-        Raises: InputError: there are too few for everyone to get some.
+        Raises:
+            InputError: there are too few for everyone to get some.
         """
         size = -(-batch // self.count)
         if batch <= size * (self.count - 1):

@@ -85,7 +85,9 @@ class TorchreidBackbone(nn.Module):
 def seeded_backbone(config: NetworkConfig, seed: int) -> nn.Module:
     """The backbone; what is random in it depends on `seed` alone, and not on the number of identities.
 
-    Raises: WeightsError: if the weights asked for cannot be had. InputError: unknown backbone.
+    Raises:
+        WeightsError: if the weights asked for cannot be had.
+        InputError: unknown backbone.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -140,7 +142,8 @@ def _timm_backbone(name: str, *, from_hub: bool, size: tuple[int, int]) -> nn.Mo
 def load_backbone_weights(backbone: nn.Module, path: Path) -> None:
     """Load a safetensors file into a backbone; only a classifier's tensors may be left over.
 
-    Raises: WeightsError: if the file is missing, damaged or of another architecture.
+    Raises:
+        WeightsError: if the file is missing, damaged or of another architecture.
     """
     try:
         tensors = load_file(path)
@@ -161,7 +164,8 @@ def load_backbone_weights(backbone: nn.Module, path: Path) -> None:
 def set_last_stride_to_one(backbone: nn.Module) -> bool:
     """Stride 1 in the last stage, without dilation (BoT trick 4; timm's ``output_stride`` would dilate).
 
-    Returns: whether there was a stride to change.
+    Returns:
+        Whether there was a stride to change.
     """
     stages: Any = getattr(backbone, "feature_info", None)
     if not stages:
@@ -182,7 +186,8 @@ def set_last_stride_to_one(backbone: nn.Module) -> bool:
 def _feature_width(backbone: nn.Module, config: NetworkConfig) -> int:
     """Width of the backbone's output, found by asking it (timm's `num_features` is wrong for a few).
 
-    Raises: InputError: if the backbone cannot take images of this size.
+    Raises:
+        InputError: if the backbone cannot take images of this size.
     """
     backbone.eval()
     try:
