@@ -47,7 +47,7 @@ class FeaturePairs:
     """Squared Euclidean distances of unit features, 2 - 2 cosine."""
 
     def __init__(self, features: np.ndarray) -> None:
-        """Args: features: (N, D) float32 of length 1."""
+        """Pairs of `features`, (N, D) float32 of length 1."""
         self.features, self.count = features, len(features)
 
     def rows(self, start: int, stop: int) -> np.ndarray:
