@@ -1,4 +1,4 @@
-# Everything a fresh clone needs: `make demo` shows the whole pipeline, `make test` proves it. Both set themselves up.
+# Everything a fresh clone needs: `make demo` runs the whole pipeline, `make test` tests it. Both install what they need.
 #
 #   make demo               miniature data, built-in models, report at runs/demo/report.html
 #   make study              the demo's question with controls, 5 draws x 2 seeds and intervals: half an hour, runs/study/report.html
@@ -20,7 +20,7 @@ PYTEST_ARGS ?=
 DEMO_ARGS ?=
 STUDY_ARGS ?=
 
-# The first interpreter that really runs and is new enough (a name on PATH may be a shim that leads nowhere).
+# The first interpreter that works and is new enough (a name on PATH may be a broken shim).
 define FIND_PYTHON
 for candidate in $(if $(PYTHON),"$(PYTHON)",python3.11 python3.12 python3.13 python3 python); do \
   if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \

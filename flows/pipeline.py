@@ -40,7 +40,7 @@ EVERYTHING = 100
 
 
 @dataclass(frozen=True)
-class People:
+class Population:
     """A population: where its images and skeletons come from."""
 
     root: Path
@@ -125,23 +125,23 @@ class Regeneration:
         """The subsets, largest last."""
         return [(fraction, draw) for fraction in self.config.fractions for draw in range(self.config.draws)]
 
-    def find_people(self) -> People:
+    def find_people(self) -> Population:
         """The user's data set, or a rendered one."""
         config = self.config
         if config.root is None:
             assert config.miniature is not None  # flows.preflight
             return self.render(config.miniature, config.identities)
         poses = [path.absolute() for path in config.poses]
-        return People(config.root.absolute(), config.layout, poses, config.coordinates, config.identities)
+        return Population(config.root.absolute(), config.layout, poses, config.coordinates, config.identities)
 
-    def render(self, settings: MiniatureSettings, identities: int | None = None) -> People:
+    def render(self, settings: MiniatureSettings, identities: int | None = None) -> Population:
         """A rendered population, with its own keypoint files unless a network is to find the skeletons."""
         folder = self._make(complete(MiniatureConfig, settings, workers=self.config.workers))
         by_network = self.config.extract_poses is not None
         keypoints = [] if by_network else sorted(folder.rglob("*-annotation-*.csv"))  # files of pairs lie beside them
-        return People(folder, settings.layout, keypoints, identities=identities)
+        return Population(folder, settings.layout, keypoints, identities=identities)
 
-    def prepare_images(self, people: People) -> Images:
+    def prepare_images(self, people: Population) -> Images:
         """Index, poses and training shards of one population."""
         index = self._make(
             IndexConfig(
@@ -155,7 +155,7 @@ class Regeneration:
         poses = self.find_poses(index, people)
         return Images(index, poses, self.write_shards(index, poses, ["train"]))
 
-    def find_poses(self, index: Path, people: People) -> Path:
+    def find_poses(self, index: Path, people: Population) -> Path:
         """Skeletons from files where there are some, else from the network that the config names."""
         if people.keypoints:
             return self._make(ImportPosesConfig(images=index, csv=people.keypoints, coordinates=people.coordinates))
@@ -174,7 +174,7 @@ class Regeneration:
         """Image shards of some splits."""
         return self._make(complete(WriteShardsConfig, self.config.shards, images=index, poses=poses, splits=splits))
 
-    def pretrain(self, people: People) -> Models:
+    def pretrain(self, people: Population) -> Models:
         """VAE, image encoder and base generator: as given, or first trained on other people."""
         given = (self.config.vae, self.config.image_encoder, self.config.generator)
         vae, image_encoder, generator = (path and path.absolute() for path in given)
@@ -195,7 +195,7 @@ class Regeneration:
             generator = self._make(complete(TrainGeneratorConfig, first.generator, **inputs, **device))
         return Models(vae, image_encoder, generator, shards)
 
-    def _other_people(self, people: People) -> Images | None:
+    def _other_people(self, people: Population) -> Images | None:
         """The population that pretraining may see, or None where there is none (or nothing to pretrain)."""
         first = self.config.pretrain
         if first is None or not (first.trains_models() or any(ARMS[arm].needs_others for arm in self.config.arms)):

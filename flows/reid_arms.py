@@ -143,13 +143,14 @@ class _RunMaker:
 
     def _synthetic(self, unit: Unit, name: str) -> list[Path]:
         match arm_of(name).trains_on:
+            case "real":
+                return []
             case "synthetic":
                 return [self.inputs.synthetic[unit]]
             case "reconstructions":
                 return [self.inputs.reconstructions[unit]]
             case "foreign":
                 return [foreign_folder(self.config.synthetic[name], unit)]
-        return []
 
     def _complete(self, settings: TrainReidSettings, **inputs: Any) -> TrainReidConfig:
         config = self.config

@@ -125,7 +125,7 @@ def run_stages(
     if missing:
         work = list(missing.values())
         on_cluster = resources.ray is not None and _command(work[0]) in MAP_STAGES
-        shares = [share for config in work for share in shares_of(config)] if on_cluster else []
+        shares = [share for config in work for share in pieces_of(config)] if on_cluster else []
         made: list[Path] = []
         if shares:
             made = run_stages(shares, store, resources=resources, on_line=on_line, still_wanted=still_wanted).made
@@ -172,7 +172,7 @@ def _run(
         run_commands(commands, on_line, replace(guard, environment=environment, keep_open=locks))
 
 
-def shares_of(config: StageConfig) -> list[StageConfig]:
+def pieces_of(config: StageConfig) -> list[StageConfig]:
     """What an artifact is made from piecemeal: the whole then takes over every piece and computes nothing."""
     if isinstance(config, EncodeConfig) and not config.only:
         names = sorted(path.name for path in config.shards.glob("*.tar"))

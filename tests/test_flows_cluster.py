@@ -15,7 +15,7 @@ import pytest
 from datasets.runtime.errors import InputError
 from datasets.runtime.manifests import MANIFEST
 from flows.process.commands import CommandError, Guard
-from flows.stages import shares_of
+from flows.stages import pieces_of
 
 ray = pytest.importorskip("ray", reason="optional: pip install -e '.[ray]'")
 
@@ -144,12 +144,12 @@ def test_an_encoding_is_shared_by_shards_and_poses_by_splits(tmp_path):
     (model / "config.json").touch()
     for number in range(10):
         (shards / f"train-{number:05d}.tar").touch()
-    shares = shares_of(EncodeConfig(shards=shards, vae=model, image_encoder=model))
+    shares = pieces_of(EncodeConfig(shards=shards, vae=model, image_encoder=model))
     assert len(shares) == 8 and sorted(name for share in shares for name in share.only) == sorted(
         path.name for path in shards.iterdir()
     )
-    assert shares_of(shares[0]) == []
+    assert pieces_of(shares[0]) == []
     weights = tmp_path / "weights"
     weights.touch()
     poses = ExtractPosesConfig(images=shards, backend="openpose", weights=weights)
-    assert [share.splits for share in shares_of(poses)] == [["train"], ["query"], ["gallery"]]
+    assert [share.splits for share in pieces_of(poses)] == [["train"], ["query"], ["gallery"]]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.process.commands import CommandError, Guard, run_command, run_commands
+from flows.process.commands import CommandError, Guard, run_commands
 
 TRAINER = """
 import os, pathlib, signal, subprocess, sys, time
@@ -47,6 +47,10 @@ def wait_until(condition, seconds: float = 15.0) -> bool:
 
 def pids_in(folder: Path) -> list[int]:
     return [int(pid) for pid in (folder / "pids").read_text().split()]
+
+
+def run_command(command, log, on_line, guard=None):
+    run_commands([(command, log)], on_line, guard or Guard())
 
 
 def test_lines_of_both_streams_arrive_in_order_and_are_kept_in_the_log(tmp_path):
@@ -100,8 +104,9 @@ def test_the_trainer_saves_and_ends_when_its_caller_is_killed_outright(tmp_path,
     script = tmp_path / "trainer.py"
     script.write_text(TRAINER)
     code = (
-        "import sys; from pathlib import Path; from flows.process.commands import run_command; "
-        f"run_command([sys.executable, {str(script)!r}, {str(tmp_path)!r}], Path({str(tmp_path / 'x.log')!r}), print)"
+        "import sys; from pathlib import Path; from flows.process.commands import run_commands; "
+        f"command = [sys.executable, {str(script)!r}, {str(tmp_path)!r}]; "
+        f"run_commands([(command, Path({str(tmp_path / 'x.log')!r}))], print)"
     )
     caller = subprocess.Popen([sys.executable, "-c", code], cwd=repository)
     try:

@@ -11,8 +11,12 @@ import time
 import pytest
 
 from flows.process import locks
-from flows.process.commands import Guard, run_command
+from flows.process.commands import Guard, run_commands
 from flows.process.locks import hold_cards, only_run, visible_cards
+
+
+def run_command(command, log, on_line, guard=None):
+    run_commands([(command, log)], on_line, guard or Guard())
 
 
 class GivenUpError(Exception):

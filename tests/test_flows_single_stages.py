@@ -8,7 +8,7 @@ from datasets.sources.config import IndexConfig
 from flows import __main__ as command
 from flows import single_stages
 from flows.config import RegenerateConfig
-from flows.pipeline import People, Regeneration
+from flows.pipeline import Population, Regeneration
 from tests.test_flows_pipeline import Notes, finish
 
 
@@ -59,7 +59,7 @@ def test_skeletons_come_from_files_where_some_are_given_and_else_from_the_preset
     for file in keypoints:
         file.touch()
     run = Notes(tmp_path / "store")
-    people = People(tmp_path, "market1501", keypoints)
+    people = Population(tmp_path, "market1501", keypoints)
     Regeneration(RegenerateConfig(preset="demo"), run).find_poses(tmp_path / "index", people)
     assert [config.stage for call in run.calls for config in call] == [stage]
 

@@ -306,8 +306,9 @@ def test_parts_of_a_batch_give_the_gradients_of_the_whole(tmp_path, frozen) -> N
         run.batches = run._batches()
         run.loss = run._train_step(0.0)
     torch.testing.assert_close(whole.loss, parts.loss, rtol=1e-3, atol=1e-5)  # loss, gradient norm
+    noise = 1e-6 * max(parameter.grad.abs().max() for parameter in whole.model.parameters())  # some are all but zero
     for (name, a), b in zip(whole.model.named_parameters(), parts.model.parameters(), strict=True):
-        assert (a.grad - b.grad).abs().max() <= 0.01 * a.grad.abs().max(), name
+        assert (a.grad - b.grad).abs().max() <= 0.01 * a.grad.abs().max() + noise, name
     with pytest.raises(InputError, match="every part needs a canvas"):
         trainer(tmp_path / "c", frozen, batch_size=2, gradient_accumulation=3)
 

@@ -1,6 +1,6 @@
 """Who is drawn: build, skin, hair, clothes and bags of one rendered person, and their fabrics as procedural textures.
 
-An `Appearance` is a plain value: equal values draw equal people. Colours are sRGB triples in [0, 1], lengths metres.
+Equal `Appearance` values render equal people. Colours are sRGB triples in [0, 1], lengths are in metres.
 Garment colours follow street frequencies (black, white, grey and blue first), so that many people share colours and
 differ only in cut, pattern, the print on one side, or a bag: a stand-in for re-ID that colour alone does not solve.
 Nothing here knows how a body moves (`body`) or how it is drawn (`figures`).
@@ -47,7 +47,7 @@ _SHOES = np.array(
     [(34, 34, 36), (232, 232, 228), (120, 120, 124), (110, 76, 52), (60, 70, 110), (176, 52, 50), (196, 176, 140)]
 )
 _UNIFORMS = 6
-"""Outfits that many strangers share (school and work clothes); one person in twelve wears one."""
+"""Outfits that unrelated people share (school and work clothes); one person in twelve wears one."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -144,9 +144,9 @@ def body_sizes(who: Appearance) -> Sizes:
 
 
 def suit_motion(motion: Motion, who: Appearance) -> Motion:
-    """Move as the clothes allow: a hand with a bag hangs and hardly swings, narrow skirts shorten the step.
+    """Adapt the motion to the clothes: a hand with a bag hangs and hardly swings, narrow skirts shorten the step.
 
-    Kept apart from posing, which must give the same pose on anybody.
+    Separate from posing, which must give the same pose on everybody.
     """
     outfit, changes = who.outfit, {}
     for side in ("right", "left"):
@@ -201,7 +201,7 @@ def _arm(side: str, sign: int, motion: Motion, sizes: Sizes, chest: Frame) -> di
 
 
 def pose_skeleton(who: Appearance, motion: Motion) -> Skeleton:
-    """Bring a person's bones into a pose; keys of `frames`: pelvis, chest, neck, head and, with a side, the limbs'."""
+    """Pose a person's bones; keys of `frames`: pelvis, chest, neck, head and, with a side, the limbs'."""
     sizes = body_sizes(who)
     cosine = math.cos(math.radians(motion.phase))
     twist = 6 * motion.stride * cosine  # the hip of the leading leg goes forward, the chest turns against it

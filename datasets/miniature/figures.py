@@ -3,9 +3,9 @@
     who, move = sample_appearance(rng), sample_motion(rng, CAMERAS[0])
     rendered = render_person(who, move, CAMERAS[0], rng=np.random.default_rng(7))
 
-A picture is a function of four values: `Appearance` (who), `Motion` (which pose), `Camera`, and `Shot` (all the rest:
-place, crop, occluder, noise). Drawing person A with the motion, camera and shot of a picture of B is therefore the true
-answer to "A in the pose of B", which a generator can be measured against.
+A picture is a function of four values: `Appearance` (who), `Motion` (which pose), `Camera`, and `Shot` (everything
+else: place, crop, occluder, noise). Rendering person A with the motion, camera and shot of a picture of B therefore
+gives the ground truth for "A in the pose of B", against which a generator can be measured.
 
 H, W: pixels of the stored picture. Bodies are ray-cast at twice that size and averaged down (`raycasting`).
 """
@@ -65,7 +65,7 @@ class Shot:
     crop_y: float
     """Shift of the box, as a share of its width and height."""
     aspect: float
-    """Factor by which the box was squeezed sideways when it was brought to the stored shape."""
+    """Horizontal factor by which the box was squeezed when it was resized to the stored shape."""
     occluder: str | None
     """A member of OCCLUDERS, or None."""
     companion: bool
@@ -88,7 +88,7 @@ class RenderedPerson:
 
 
 def sample_motion(rng: np.random.Generator, camera: Camera, appearance: Appearance | None = None) -> Motion:
-    """Draw a pose as one meets it in front of this camera: most people walk, one in six stands, some hold something.
+    """Draw a pose as it is typical of this camera: most people walk, one in six stands, some hold something.
 
     `appearance`: who moves; their bag and skirt then shape the pose (`suit_motion`).
     """
@@ -198,7 +198,7 @@ def render_person(
     grid = _frame_person(body, shot, width, height)
     layers = cast(body.parts, grid)
     color, cover = _shrink(_light(layers, camera), layers, width, height)
-    # One stream per use: leaving the occluder out must not move the noise.
+    # One random stream per use: leaving the occluder out must not change the noise.
     noise_rng, front_rng, behind_rng = (np.random.default_rng([shot.seed, stream]) for stream in range(3))
     image = _backdrop(body, shot, camera, grid, width, height)
     if shot.companion:

@@ -1,4 +1,4 @@
-"""What surroundings are painted with: ground, walls, bushes, bicycles, on a wide canvas.
+"""Elements of the surroundings: ground, walls, bushes, bicycles, on a wide canvas.
 
 Pictures are float32 sRGB in [0, 1], (H, W, 3); everything is drawn in place.
 """

@@ -57,11 +57,6 @@ class Guard:
     """File descriptors that the commands inherit: locks that stay held as long as any of their processes lives."""
 
 
-def run_command(command: Sequence[str], log: Path, on_line: Callable[[str], None], guard: Guard = Guard()) -> None:
-    """Run one command to its end; see `run_commands`."""
-    run_commands([(command, log)], on_line, guard)
-
-
 def run_commands(
     commands: Sequence[tuple[Sequence[str], Path]], on_line: Callable[[str], None], guard: Guard = Guard()
 ) -> None:

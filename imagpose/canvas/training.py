@@ -4,8 +4,8 @@
 the caller, so a batch is a function of the seed and the step's number.
 
 Few images (docs/model.md): four distinct images where a person has them; otherwise empty slots are masked and carry no
-loss, and are never filled by a copy, which across the mask would pay the model for copying. A person with one image
-trains reconstruction: that image is masked and feeds FLC.
+loss. They are never filled with a copy of a visible view, which would reward the model for copying. A person with one
+image trains reconstruction: that image is masked and feeds FLC.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def plan_canvas(images: Sequence[int], config: TrainGeneratorConfig, rng: np.ran
 
 
 def _masked_count(present: int, config: TrainGeneratorConfig, rng: np.random.Generator) -> int:
-    """Uniform over the configured numbers; with two or three images one stays visible, or nothing would be known."""
+    """Uniform over the configured numbers; with two or three images one stays visible as a condition."""
     highest = min(config.max_masked, VIEWS if present == VIEWS else max(1, present - 1))
     return int(rng.integers(min(config.min_masked, highest), highest + 1))
 
@@ -158,7 +158,7 @@ def plan_batch(source: ViewSource, config: TrainGeneratorConfig, step: int) -> l
 
 
 def canvas_counts(source: ViewSource) -> dict[str, int]:
-    """How many people and images train in which way; nobody vanishes silently."""
+    """How many people and images train in which way; every image is accounted for."""
     sizes = Counter(min(len(images), VIEWS) for images in source.by_pid.values())
     return {
         "images": len(source.keys),

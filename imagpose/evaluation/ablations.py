@@ -24,6 +24,7 @@ from imagpose.config import (
     TrainGeneratorConfig,
 )
 from imagpose.evaluation.evaluate import make_evaluation
+from imagpose.evaluation.table import BOUNDS
 from imagpose.training.generators import is_stable_diffusion
 from imagpose.training.train import make_generator
 
@@ -31,8 +32,6 @@ logger = logging.getLogger(__name__)
 
 METRICS = ("ssim", "psnr", "lpips", "fid")
 FACTS = ("parameters", "steps", "loss", "validation_loss", "canvases_per_second")
-BOUNDS = ("VAE", "copy")
-"""Rows of every evaluation that need no generator; they are the same for all variants."""
 
 
 def make_ablation(config: AblateConfig, directory: Path) -> dict[str, Any]:

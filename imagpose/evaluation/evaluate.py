@@ -33,15 +33,13 @@ from imagpose.config.fields import Mode
 from imagpose.evaluation.data import HeldOutImages, fitted, stacked
 from imagpose.evaluation.meter import Meter
 from imagpose.evaluation.pair_canvases import PairCanvas, canvases_of, draw_pairs
-from imagpose.evaluation.table import write_results
+from imagpose.evaluation.table import BOUNDS, write_results
 from imagpose.pictures.contact_sheet import SheetRow, save_contact_sheet, skeleton_picture
 from imagpose.sampling.generate import view_size_of
 from imagpose.sampling.pipeline import IMAGPosePipeline, load_pipeline
 
 logger = logging.getLogger(__name__)
 
-BOUNDS = ("VAE", "copy")
-"""Rows beside the scenarios: the target through the VAE, the source as it is."""
 SMALLEST_FOR_LPIPS = 31
 """Pixels: AlexNet's three strides leave nothing of less."""
 PAIRS_AT_ONCE = 256

@@ -30,10 +30,11 @@ METRICS = {
 }
 DISTANCES = {"inception": "fid", "torchvision_inception": "fid_table1"}
 DISTANCE_NAMES = {"fid": "FID", "fid_table1": "FID (Table 1's)"}
-ROW_NAMES = {
+BOUNDS = {
     "VAE": "the target through the VAE (upper bound)",
     "copy": "the source as it is (a copy)",
 }
+"""Rows beside the scenarios, which need no sampling and bound what can be expected of it."""
 REFERENCES = {"train": "the training images", "targets": "the pairs' own targets"}
 FID_NOTE = " FID against {}; without interval: a bootstrap repeats pictures, which biases FID upwards."
 SECONDS = ("seconds", "cpu_seconds", "canvases", "images")
@@ -55,7 +56,7 @@ def write_results(
     """
     reference = _features(directory, "reference-*")
     rows, tables = [], []
-    for name in (*config.modes, "VAE", "copy"):
+    for name in (*config.modes, *BOUNDS):
         table = _scores(directory, name)
         rows.append(_row(name, table, directory, reference, config))
         tables.append(table.assign(row=name))
@@ -173,7 +174,7 @@ def markdown(results: dict[str, Any]) -> str:
         "|" + "---|" * len(heads),
     ]
     for row in rows:
-        cells = [ROW_NAMES.get(row["row"], row["row"]), f"{row['pictures']:,}"]
+        cells = [BOUNDS.get(row["row"], row["row"]), f"{row['pictures']:,}"]
         cells += [_cell(row.get(metric), row.get(f"{metric}_interval")) for metric in metrics]
         cells += [_cell(row.get(distance)) for distance in distances]
         cells += [_cell(row.get("seconds_per_image")), _cell(row.get("cpu_seconds_per_image"))]

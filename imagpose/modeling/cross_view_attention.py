@@ -67,7 +67,7 @@ class CrossViewTransformer2DModel(Transformer2DModel):
         self.cva = CrossViewAttention(config.in_channels, config.num_attention_heads, config.norm_num_groups)
 
     def forward(self, *args: Any, return_dict: bool = True, **kwargs: Any) -> tuple[Tensor]:
-        """As Transformer2DModel's; always returns a tuple, which is all that the UNet's blocks ask for."""
+        """As Transformer2DModel's; always returns a tuple, the only form that the UNet's blocks use."""
         sample = super().forward(*args, return_dict=False, **kwargs)[0]
         if torch.is_grad_enabled() and self.gradient_checkpointing:
             return (self._gradient_checkpointing_func(self.cva, sample),)

@@ -24,7 +24,7 @@ class IMAGPose(nn.Module):
     def __init__(
         self, unet: IMAGPoseUNet, pose_encoder: PoseEncoder, feature_conditioning: FeatureConditioning
     ) -> None:
-        """Put the parts together; they must fit, as those of one saved generator do."""
+        """Combine the parts; their sizes must match, as those of one saved generator do."""
         super().__init__()
         self.unet = unet
         self.pose_encoder = pose_encoder

@@ -35,7 +35,7 @@ class IMAGPoseUNet(UNet2DConditionModel):
     def from_unet2d(
         cls, unet: UNet2DConditionModel, in_channels: int, *, cross_view_attention: bool = True
     ) -> IMAGPoseUNet:
-        """Any stock Stable Diffusion UNet; its output stays what it was.
+        """Build from a stock Stable Diffusion UNet, whose output is preserved.
 
         The first convolution keeps its weights and gets zero columns for the new channels (the official code throws
         it away by ``ignore_mismatched_sizes``); CVA starts as the identity.

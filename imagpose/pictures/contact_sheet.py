@@ -28,7 +28,7 @@ class SheetRow:
     skeletons: Sequence[np.ndarray]
     generated: Sequence[np.ndarray]
     truth: Sequence[np.ndarray] = ()
-    """What to hold the generated ones against, where there is anything: real images, or skeletons found in them."""
+    """For comparison with the generated ones, if available: real images, or skeletons found in them."""
 
 
 def skeleton_picture(keypoints: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -64,5 +64,5 @@ def contact_sheet(rows: Sequence[SheetRow], scale: int = 2) -> np.ndarray:
 
 
 def save_contact_sheet(rows: Sequence[SheetRow], path: Path, scale: int = 2) -> None:
-    """Write `contact_sheet` as PNG (no date inside: equal rows, equal bytes)."""
+    """Write `contact_sheet` as PNG (without a date: equal rows give equal bytes)."""
     Image.fromarray(contact_sheet(rows, scale)).save(path, format="PNG")

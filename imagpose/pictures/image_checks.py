@@ -1,7 +1,7 @@
 """Degenerate pictures, found by arithmetic: flat, saturated, or a copy of the source.
 
-These are measurements with a verdict, never a filter: every picture is written, and whoever trains on them decides.
-Whether the *person* is still the same one is another question (`reid check-identity`).
+These checks only label images and never filter them: every image is written, and the consumer decides what to use.
+Whether the *person* is still the same is a separate check (`reid check-identity`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601, as JPE
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Where a measurement becomes a verdict. Real Market-1501 crops lie far on the other side of each."""
+    """Thresholds of the checks. Real Market-1501 crops are far from each of them."""
 
     contrast: float = 6.0
     """Standard deviation of the luma, in grey levels; less is flat."""

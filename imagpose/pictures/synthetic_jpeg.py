@@ -1,7 +1,7 @@
-"""JPEG bytes of a generated picture, marked as synthetic where other people's tools look for it.
+"""JPEG bytes of a generated image, marked as synthetic in standard metadata fields.
 
 XMP carries IPTC's digital source type (https://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia), EXIF
-a sentence for people and the generator's hash. No date is written: equal pictures, equal bytes.
+a human-readable sentence and the generator's hash. No date is written: equal images give equal bytes.
 """
 
 from __future__ import annotations

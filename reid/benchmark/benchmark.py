@@ -74,7 +74,9 @@ def _declared_were_run(gained: pd.DataFrame, config: BenchmarkConfig) -> None:
 def read_results(runs: Sequence[Path]) -> pd.DataFrame:
     """One row per run, sorted; ``folder`` is where it lies.
 
-    Raises: ArtifactError: a folder is no finished run. InputError: two runs of the same cell, or of other test images.
+    Raises:
+        ArtifactError: a folder is no finished run.
+        InputError: two runs of the same cell, or of other test images.
     """
     rows = []
     for run in runs:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -199,7 +200,7 @@ def print_plan(config: PlanRunsConfig) -> int:
     plans = read_plans(config.benchmark, metric=config.metric, gain=config.gain, power=config.power, arm=config.arm)
     if not plans:
         raise InputError(f"{config.benchmark} has no gain with an interval; give the table of two arms and more people")
-    print(plan_text(plans, config))  # noqa: T201 - the command's own answer
+    sys.stdout.write(plan_text(plans, config) + "\n")
     return 0
 
 

@@ -36,7 +36,8 @@ def find_table(folder: Path) -> Path | None:
 def read_table(path: Path) -> pd.DataFrame:
     """A folder's table, sorted by key, rows of another status than 'ok' left out.
 
-    Raises: DatasetLayoutError: it cannot be read, or lacks a column, or names a file outside the folder.
+    Raises:
+        DatasetLayoutError: it cannot be read, or lacks a column, or names a file outside the folder.
     """
     try:
         table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
@@ -61,7 +62,8 @@ def read_table(path: Path) -> pd.DataFrame:
 def iterate_folder(folder: Path, split: str) -> Iterator[tuple[dict[str, Any], bytes]]:
     """(metadata, image file's bytes) of each image of a split, as `iterate_samples` gives those of a shard.
 
-    Raises: DatasetLayoutError: the folder tells of no image of this split, or a file is missing.
+    Raises:
+        DatasetLayoutError: the folder tells of no image of this split, or a file is missing.
     """
     folder = Path(folder)
     table = find_table(folder)

@@ -94,7 +94,9 @@ def read_images(
         size: (height, width) of the network's input.
         keys: only these images; each must be there.
         workers: threads that decode.
-    Raises: DatasetLayoutError: no shard or file of the split, a wanted key is missing, or an image is damaged.
+
+    Raises:
+        DatasetLayoutError: no shard or file of the split, a wanted key is missing, or an image is damaged.
     """
     wanted = None if keys is None else set(keys)
     tars = sorted(Path(folder).glob(f"{split}-[0-9]*.tar"))
@@ -148,7 +150,9 @@ def augment(pixels_u8: Tensor, config: AugmentationConfig, generator: torch.Gene
     Args:
         pixels_u8: (B, 3, H, W) uint8.
         generator: on the CPU, so that a GPU draws the same boxes.
-    Returns: (B, 3, H, W) float32, normalised.
+
+    Returns:
+        (B, 3, H, W) float32, normalised.
     """
     pixels_u8 = flip_and_crop(pixels_u8, config, generator)
     if config.colour_jitter:
@@ -184,7 +188,8 @@ def jitter_colours(pixels_u8: Tensor, strength: float, generator: torch.Generato
 def erase(images: Tensor, config: AugmentationConfig, generator: torch.Generator) -> Tensor:
     """Random erasing (Zhong et al. 2020) as BoT runs it: area and aspect uniform, box strictly inside the image.
 
-    Args: images: (B, 3, H, W), normalised; not changed.
+    Args:
+        images: (B, 3, H, W), normalised; not changed.
     """
     batch, _, height, width = images.shape
     chosen = torch.rand(batch, generator=generator) < config.erasing

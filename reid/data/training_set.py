@@ -51,7 +51,8 @@ class TrainingSet:
 def read_training_set(config: TrainReidConfig) -> TrainingSet:
     """The subset's real images and the usable images of each synthetic set.
 
-    Raises: InputError: a synthetic set made outside the subset (leak-free), or a check of another set.
+    Raises:
+        InputError: a synthetic set made outside the subset (leak-free), or a check of another set.
     """
     size = (config.network.height, config.network.width)
     keys = None if config.subsets is None else set(read_subset(config.subsets, config.fraction, config.draw))
@@ -84,7 +85,8 @@ def read_training_set(config: TrainReidConfig) -> TrainingSet:
 def read_synthetic_table(folder: Path) -> pd.DataFrame:
     """The usable images of a synthetic set (status 'ok'): ``key, pid, camid`` and where they come from, if it says.
 
-    Raises: DatasetLayoutError: the folder does not say whose images it holds.
+    Raises:
+        DatasetLayoutError: the folder does not say whose images it holds.
     """
     path = Path(folder) / "synthetic.parquet"
     if is_complete(folder):
@@ -108,7 +110,8 @@ def has_provenance(table: pd.DataFrame) -> bool:
 def refuse_leak(folder: Path, table: pd.DataFrame, subset: Collection[str]) -> None:
     """Refuse a synthetic set that was made from images outside the subset.
 
-    Raises: InputError: its sources or poses lie outside; a set that names none is taken on trust, and said to be.
+    Raises:
+        InputError: its sources or poses lie outside; a set that names none is taken on trust, and said to be.
     """
     if not has_provenance(table):
         logger.warning("%s does not say what it was made from: whether it leaks cannot be checked", folder)
@@ -123,7 +126,8 @@ def refuse_leak(folder: Path, table: pd.DataFrame, subset: Collection[str]) -> N
 def kept_rows(table: pd.DataFrame, check: Path) -> pd.DataFrame:
     """The images that an identity check kept.
 
-    Raises: InputError: the check does not know one of the images.
+    Raises:
+        InputError: the check does not know one of the images.
     """
     manifest_of(check, "check-identity")
     checked = pq.read_table(Path(check) / "identity_check.parquet", columns=["key", "kept"]).to_pandas()
@@ -154,8 +158,11 @@ def fewest_first(tables: Sequence[pd.DataFrame], real: ImageSet, limit: int) -> 
 def synthetic_cameras(tables: Sequence[pd.DataFrame], real: ImageSet, whose: str) -> dict[str, int]:
     """The camera that each synthetic image counts as, by key.
 
-    Args: whose: 'pose' (the camera of the image that lent the pose) or 'own' (a new one).
-    Raises: InputError: the pose image is not known.
+    Args:
+        whose: 'pose' (the camera of the image that lent the pose) or 'own' (a new one).
+
+    Raises:
+        InputError: the pose image is not known.
     """
     keys = [key for table in tables for key in table.key]
     if whose == "own":
@@ -178,7 +185,8 @@ def with_cameras(images: ImageSet, cameras: dict[str, int]) -> ImageSet:
 def join_training_sets(real: ImageSet, synthetic: Sequence[ImageSet]) -> TrainingSet:
     """One label map over real and synthetic images.
 
-    Raises: InputError: if a synthetic image shows a person who has no real image here, or there are fewer than two
+    Raises:
+        InputError: if a synthetic image shows a person who has no real image here, or there are fewer than two
     people.
     """
     kept = np.flatnonzero(real.pids > 0)

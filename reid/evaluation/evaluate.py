@@ -41,7 +41,8 @@ def make_evaluation(config: EvaluateReidConfig, directory: Path) -> dict[str, An
 def read_features(path: Path, split: str) -> Features:
     """One split's rows of a file of features.
 
-    Raises: InputError: the file cannot be read, lacks a column or has no such row.
+    Raises:
+        InputError: the file cannot be read, lacks a column or has no such row.
     """
     columns = ["key", "split", "pid", "camid", "feature"]
     try:
@@ -60,7 +61,9 @@ def read_features(path: Path, split: str) -> Features:
 def load_network(run: Path) -> tuple[ReidNetwork, NetworkConfig]:
     """A finished run's network and its settings.
 
-    Raises: ArtifactError: `run` is no re-ID run. WeightsError: its weights are damaged.
+    Raises:
+        ArtifactError: `run` is no re-ID run.
+        WeightsError: its weights are damaged.
     """
     settings = manifest_of(run, TrainReidConfig.stage)["config"].get("network")
     path = Path(run) / "model.safetensors"

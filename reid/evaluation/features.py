@@ -1,4 +1,4 @@
-"""Features of images, and what an evaluation writes down."""
+"""Features of images, and the files that an evaluation writes."""
 
 from __future__ import annotations
 

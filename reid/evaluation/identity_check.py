@@ -1,8 +1,8 @@
 """Does a synthetic image show the person it is named after? Scores, thresholds and counts, written once.
 
-Every synthetic image's feature is compared with the mean feature of its person's real images. The network that judges
-may know only what the protocol allows: a run on the same subset, trained without synthetic images. Nothing is deleted:
-``identity_check.parquet`` says what is kept and why not, and ``reid train --identity-check`` joins it.
+Every synthetic image's feature is compared with the mean feature of its person's real images. The scoring network may
+only have seen what the protocol allows: it is a run on the same subset, trained without synthetic images. Nothing is
+deleted: ``identity_check.parquet`` records what is kept and why, and ``reid train --identity-check`` joins it.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ THRESHOLDS = tuple(round(0.1 * tenth, 1) for tenth in range(10))
 def make_identity_check(config: CheckIdentityConfig, directory: Path) -> dict[str, Any]:
     """Write ``identity_check.parquet`` and ``identities.parquet``; returns kept shares by threshold and by camera.
 
-    Raises: InputError: the judge was trained on synthetic images or another subset, or somebody has no real image.
+    Raises:
+        InputError: the judge was trained on synthetic images or another subset, or somebody has no real image.
     """
     refuse_partial_judge(config)
     device = devices.pick(config.device)
@@ -79,7 +80,7 @@ def make_identity_check(config: CheckIdentityConfig, directory: Path) -> dict[st
 
 
 def refuse_partial_judge(config: CheckIdentityConfig) -> None:
-    """Raises: InputError: the network that judges has seen more, or other images, than the check may know."""
+    """Raises: InputError: the scoring network was trained on more or other images than the check allows."""
     judge_config = manifest_of(config.run, TrainReidConfig.stage)["config"]
     if judge_config["synthetic"]:
         raise InputError(f"{config.run} was trained on synthetic images; it cannot judge. Give a run of arm 'real'")
@@ -94,7 +95,7 @@ def refuse_partial_judge(config: CheckIdentityConfig) -> None:
 
 
 def person_means(features: np.ndarray, pids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The people (C,) and the unit mean of each one's unit features (C, D)."""
+    """The pids (C,) and the normalized mean of each identity's normalized features (C, D)."""
     people = np.unique(pids[pids > 0])
     return people, normalised(np.stack([features[pids == pid].mean(axis=0) for pid in people]))
 
@@ -133,7 +134,7 @@ def judge(table: pd.DataFrame, config: CheckIdentityConfig) -> pd.DataFrame:
         reasons[(table.nearest_pid != table.pid).to_numpy(dtype=bool)] = "another-person"
     passing = np.flatnonzero(reasons == "")
     surplus = len(passing) - round(len(passing) * config.keep / 100)
-    # Equal scores are refused by key, so that the result does not depend on the order of the files.
+    # Equal scores are rejected in the order of their keys: the result must not depend on the order of the files.
     order = passing[np.lexsort((table.key.to_numpy(dtype=str)[passing], scores[passing]))]
     reasons[order[:surplus]] = "not-among-the-best"
     return table.assign(kept=reasons == "", reject_reason=reasons)

@@ -7,12 +7,12 @@ out. A query without any match left is counted as unmatched and takes no part in
 - **mAP** is the mean of the precisions at the hits, as in BoT, fast-reid and torchreid; **mAP (trapezoid)** averages
   the precision before and at each hit, as the official MATLAB code does; **mINP** is matches / rank of the last match
   (Ye et al. 2021).
-- **Ties** are broken against the query: a negative at the same distance comes first. So the result depends on neither
-  sort nor order of files, and a collapsed network scores nearly 0 and not 100 %. A tie is two distances that are equal
-  in float32, in which features are kept and multiplied (`rank_distances`: in the type of its matrix). Distances that
-  would be equal in exact numbers may come out a rounding error apart, and are then ranked by it.
+- **Ties** are broken against the query: a negative at the same distance comes first. The result therefore depends on
+  neither the sort nor the order of files, and a collapsed network scores nearly 0 and not 100 %. A tie is two distances
+  that are equal in float32, in which features are kept and multiplied (`rank_distances`: in the type of its matrix).
+  Distances that are equal in exact arithmetic may differ by a rounding error, and are then ranked by it.
 - The rank of the k-th match is k + the number of negatives no farther away, so no ranking is ever built: one sort of
-  plain numbers per query, in chunks of queries; the whole distance matrix never exists.
+  plain numbers per query, in chunks of queries; the full distance matrix is never allocated.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class FeatureError(InputError):
 
 @dataclass(frozen=True, kw_only=True)
 class Labels:
-    """Who is seen, and by which camera: pids and camids of one split, both (N,) integers on the split-wide scale."""
+    """Identity and camera of each image: pids and camids of one split, both (N,) integers on the split-wide scale."""
 
     pids: np.ndarray
     camids: np.ndarray
@@ -98,8 +98,11 @@ class Ranking:
 def normalised(features: np.ndarray, kept: np.ndarray | None = None) -> np.ndarray:
     """A copy of the features at length 1, (N, D) float32; a zero feature stays zero.
 
-    Args: kept: (N,) bool, to take only these rows; in one copy, for a gallery is large.
-    Raises: FeatureError: if a feature is not finite (its rows are named).
+    Args:
+        kept: (N,) bool, to take only these rows; in one copy, for a gallery is large.
+
+    Raises:
+        FeatureError: if a feature is not finite (its rows are named).
     """
     if features.ndim != 2:
         raise FeatureError(f"features have shape {features.shape}; expected (images, dimensions)")
@@ -130,7 +133,9 @@ def rank_features(
         query_features, gallery_features: (Q, D) and (G, D), of any length and scale.
         query, gallery: their labels; junk is dropped here.
         chunk_bytes: size of the piece of the distance matrix that exists at a time.
-    Raises: FeatureError: features not finite, of unequal widths, or not as many as labels.
+
+    Raises:
+        FeatureError: features not finite, of unequal widths, or not as many as labels.
     """
     kept = gallery.pids != JUNK
     if len(kept) != len(gallery_features):
@@ -147,7 +152,8 @@ def rank_features(
 def rank_distances(distances: np.ndarray, query: Labels, gallery: Labels) -> Ranking:
     """The same from a ready (Q, G) distance matrix, for example a re-ranked one; smaller is nearer.
 
-    Raises: FeatureError: if a distance is not finite or the shape is not (queries, gallery).
+    Raises:
+        FeatureError: if a distance is not finite or the shape is not (queries, gallery).
     """
     if distances.shape != (len(query), len(gallery)):
         raise FeatureError(f"distances {distances.shape} do not fit {len(query)} queries x {len(gallery)} images")
@@ -161,7 +167,7 @@ def rank_distances(distances: np.ndarray, query: Labels, gallery: Labels) -> Ran
 def distance_rows(query: np.ndarray, gallery: np.ndarray, chunk_bytes: int = CHUNK_BYTES) -> Iterator[np.ndarray]:
     """Rows of the distance matrix, minus the cosine, made in chunks; a row is only valid until the next is asked for.
 
-    Minus the cosine and not 1 - cosine, whose rounding would make ties of unequal distances.
+    Minus the cosine and not 1 - cosine, whose rounding would turn unequal distances into ties.
     """
     rows = max(1, chunk_bytes // max(1, 4 * len(gallery)))
     buffer = np.empty((min(rows, len(query)), len(gallery)), dtype=np.float32)
@@ -242,7 +248,9 @@ def nearest(row: np.ndarray, same_person: np.ndarray, match: np.ndarray, count: 
 
     Args:
         row: (G,) distances, junk already dropped. same_person, match: from `MatchIndex.of`.
-    Returns: at most `count` positions, nearest first; equal distances: negatives first, then by position.
+
+    Returns:
+        at most `count` positions, nearest first; equal distances: negatives first, then by position.
     """
     is_match = np.zeros(len(row), dtype=bool)
     is_match[match] = True

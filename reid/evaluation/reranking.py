@@ -5,8 +5,8 @@ the re-ranked distance is (1 - weight) x the Jaccard distance of two description
 the squared Euclidean one of unit features over its row's maximum, as in the authors' Python code. (torchreid's
 function squares what it is given: it equals this one when fed plain Euclidean distances.)
 
-The descriptions have some hundred entries of the N x N that public code fills, so they are kept sparse, and distances
-exist for a chunk of rows at a time: at Market-1501's size some hundred MB where the usual code takes 9 GB.
+The descriptions have some hundred entries per row of the N x N matrix that public code fills, so they are kept sparse,
+and distances are computed for a chunk of rows at a time: at Market-1501's size a few hundred MB instead of 9 GB.
 
 Legend: Q queries, G gallery images, N = Q + G, queries first.
 """
@@ -47,7 +47,7 @@ class FeaturePairs:
     """Squared Euclidean distances of unit features, 2 - 2 cosine."""
 
     def __init__(self, features: np.ndarray) -> None:
-        """Args: features: (N, D) float32 of length 1."""
+        """Pairs of `features`, (N, D) float32 of length 1."""
         self.features, self.count = features, len(features)
 
     def rows(self, start: int, stop: int) -> np.ndarray:
@@ -72,7 +72,8 @@ def _squared(cosines: np.ndarray) -> np.ndarray:
 def rerank_features(query_features: np.ndarray, gallery_features: np.ndarray, config: RerankConfig) -> np.ndarray:
     """Re-ranked distances (Q, G) float32 of (Q, D) and (G, D) features of any scale; leave junk out beforehand.
 
-    Raises: FeatureError: features not finite, or of unequal widths.
+    Raises:
+        FeatureError: features not finite, or of unequal widths.
     """
     if query_features.shape[1:] != gallery_features.shape[1:]:
         raise FeatureError(f"features of shapes {query_features.shape} and {gallery_features.shape} do not compare")

@@ -123,7 +123,8 @@ def _draw_line(axes: Axes, line: Line, shift: float) -> None:
 def gain_chart(title: str, points: Sequence[Point], name: str, span: tuple[float, float]) -> Chart:
     """Gain in points per fraction as dots with intervals around the zero line.
 
-    Args: span: least and greatest value of the axis; the same for charts that stand side by side.
+    Args:
+        span: least and greatest value of the axis; the same for charts that stand side by side.
     """
     with rc_context(STYLE | {"svg.hashsalt": name, "axes.grid.axis": "x"}):
         figure, axes = _panel()
@@ -188,7 +189,8 @@ def loss_chart(
 ) -> Chart:
     """Training losses: the smoothed curve over the raw one.
 
-    Args: curves: label -> (steps, losses, colour).
+    Args:
+        curves: label -> (steps, losses, colour).
     """
     with rc_context(STYLE | {"svg.hashsalt": name}):
         figure, axes = _panel(SMALL_PANEL if small else PANEL)
@@ -224,7 +226,8 @@ def _thinned(
 def identity_chart(title: str, gains: Sequence[float], name: str, caption: str, span: tuple[float, float]) -> Chart:
     """Each test identity's gain in AP points, sorted: how many profit, how many pay.
 
-    Args: span: least and greatest gain of the axis.
+    Args:
+        span: least and greatest gain of the axis.
     """
     with rc_context(STYLE | {"svg.hashsalt": name}):
         figure, axes = _panel(SMALL_PANEL)

@@ -74,10 +74,10 @@ class Gain:
 
     @property
     def stands(self) -> str:
-        """Where the gain (or loss) stands: 'alone and together', 'alone', or nowhere."""
+        """Where the gain (or loss) excludes zero: 'both' alone and in the band, 'alone', or 'no'."""
         if not self.certain:
             return "no"
-        return "alone and together" if excludes_zero(self.band) else "alone"
+        return "both" if excludes_zero(self.band) else "alone"
 
 
 SCOPES = {

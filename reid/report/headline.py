@@ -21,7 +21,8 @@ SPACE = "\N{NO-BREAK SPACE}"
 def headline(comparison: Comparison, confidence: float, *, rendered: bool = False) -> dict[str, Any]:
     """The first sentence of the page, the answer to the next objection, and cautions.
 
-    Args: rendered: whether the data set is a rendered one.
+    Args:
+        rendered: whether the data set is a rendered one.
     """
     maps = [gain for gain in comparison.headline if gain.metric == "map"]
     if not maps:

@@ -28,6 +28,7 @@ from reid.report.people import people_section
 from reid.report.pictures.generated import pictures_section
 from reid.report.pictures.retrieval import retrieval_section
 from reid.report.plan import plan_section
+from reid.report.protocol import protocol
 from reid.report.sections import ranking_section, training_section
 from reid.report.tables import arms_table, result_charts
 
@@ -51,8 +52,11 @@ SECTIONS = (
 def make_report(config: ReportConfig, directory: Path) -> dict[str, Any]:
     """Write ``report.html``, ``report.md`` and ``results.csv``.
 
-    Returns: headline sentence, size of the page in bytes, what was missing.
-    Raises: ArtifactError: an artifact is of another stage, or the benchmark has no rows.
+    Returns:
+        headline sentence, size of the page in bytes, what was missing.
+
+    Raises:
+        ArtifactError: an artifact is of another stage, or the benchmark has no rows.
     """
     material = Material(config)
     page = page_context(material)
@@ -99,7 +103,7 @@ def page_context(material: Material) -> dict[str, Any]:
         "table_caption": report_text.table_caption(results, comparison, confidence),
         "papers": report_text.papers(results),
         "costs": costs(material.manifests),
-        "protocol": report_text.protocol(
+        "protocol": protocol(
             comparison, material.benchmark_config, [item.manifest["config"] for item in material.sets]
         ),
         "model_cards": [read_card(path) for path in config.model_cards],

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from reid.arms import REAL, REAL_LONG, REAL_PRETRAINED, arm_of
+from reid.arms import arm_of
 from reid.benchmark.tables import PAPER_FRACTIONS, PAPER_NOTE, PAPER_TABLE_4
 from reid.report.data import Arms, enumeration
 from reid.report.gains import SCOPES, Comparison
@@ -90,115 +90,6 @@ def identity_caption(comparison: Comparison) -> str:
     )
 
 
-def protocol(
-    comparison: Comparison, benchmark: dict[str, Any], synthesis: Sequence[dict[str, Any]]
-) -> list[tuple[str, str]]:
-    """The benchmark's rules, in words: term and explanation.
-
-    Args: synthesis: configs of the generated sets.
-    """
-    results, level = comparison.results, f"{100 * float(benchmark.get('confidence', 0.95)):g} %"
-    told = [
-        (
-            "Fractions and draws.",
-            "A fraction is a share of the real training images with at least one image of each "
-            "identity. Subsets of one draw are nested: the 20 % subset lies inside the 40 % one.",
-        ),
-        ("Synthetic images.", _synthesis(results, synthesis)),
-    ]
-    protocols = set(results["protocol"])
-    if "leak-free" in protocols:
-        told.append(
-            (
-                "Leak-free.",
-                "The generator, its poses and any identity check have seen only the subset itself, plus "
-                "data of other people. The papers’ generators have seen the whole training split.",
-            )
-        )
-    if "paper" in protocols:
-        told.append(
-            (
-                "Paper.",
-                "The generator was trained on the full training split, as in PIDM, PCDMs and IMAGPose; "
-                "runs of this protocol are labelled and never mixed with leak-free ones.",
-            )
-        )
-    told += [
-        ("Equal steps.", _equal_steps(comparison)),
-        (
-            "Test.",
-            "Every query is ranked against the gallery by cosine distance. Gallery images of the query’s person "
-            "from the query’s own camera are left out, junk (−1) is dropped, distractors (0000) stay. No re-ranking, "
-            "no choice of the best epoch: the last network counts. A query without a right answer in the gallery is "
-            f"counted ({_unmatched(results)} here) and takes no part in the means.",
-        ),
-        (
-            "Figures.",
-            "Rank-k is the share of queries with a right answer among the first k. mAP is the mean of "
-            "the precisions at the hits (as BoT, fast-reid and torchreid count; the official MATLAB code’s trapezoid "
-            "gives half a point to a point less on Market-1501). mINP is the mean, over queries, of the right answers’ "
-            "number divided by the rank of the last one.",
-        ),
-        (
-            "Gains and intervals.",
-            f"A gain is counted in percentage points over “{comparison.reference}” (or the arm "
-            f"named) of the same fraction, draw and seed; seeds of a draw are averaged first. Its {level} interval "
-            "takes another laboratory’s place, which draws other images, trains anew and tests on other people: the "
-            "variances over draws and over test people are added, with their interplay counted once (two-way random "
-            "effects; jackknife over people; Welch-Satterthwaite degrees of freedom). The intervals over draws alone "
-            "(Student’s) and over test people alone (bootstrap of people with all of their queries, "
-            f"{benchmark.get('resamples', '?')} resamples) hold for these people, or for these trained networks.",
-        ),
-        (
-            "Several comparisons.",
-            f"{_declared(comparison, benchmark)} The band of each is wide enough that all of them hold at once in "
-            f"{level} of such studies (max-t). A gain that stands “alone and together” does so under its own interval "
-            "and under the band.",
-        ),
-    ]
-    return told
-
-
-def _declared(comparison: Comparison, benchmark: dict[str, Any]) -> str:
-    family = max((gain.family for gain in comparison.gains), default=0)
-    named = [f"{item['arm']} over {item['over']}" for item in benchmark.get("comparisons", [])]
-    if not named:
-        return f"None was declared before the run, so all {family} gains of the table count."
-    return f"Declared before the run: {enumeration(list(dict.fromkeys(named)))}, {family} comparisons in all."
-
-
-def _synthesis(results: pd.DataFrame, synthesis: Sequence[dict[str, Any]]) -> str:
-    policies, poses = ({item.get(name) for item in synthesis} for name in ("policy", "pose_policy"))
-    text = "Generated images show the people of the subset under their own labels; the table says how many. "
-    if policies == {"top-up"}:
-        text = (
-            "Each subset is topped up with generated images of its own people, those with fewest images or only one "
-            "camera first; the table says how many. "
-        )
-    if poses == {"random"}:
-        text += "The asked poses are those of other images of the subset, at random. "
-    text += "Pictures that are flat, saturated or a copy of their source are flagged, counted above and not trained on"
-    if checked := [name for name in results["arm"].unique() if arm_of(name).checked]:
-        return f"{text}; arm “{checked[0]}” also leaves out those that the identity check refuses."
-    return text + "; nothing else is thrown away."
-
-
-def _equal_steps(comparison: Comparison) -> str:
-    text = "An epoch counts as if all images of a batch were real, so synthetic images never lengthen a training. "
-    arms = set(comparison.results["arm"])
-    if comparison.reference == REAL_LONG.name:
-        text += f"“{REAL_LONG.name}” sees only real images and takes as many optimisation steps as “{comparison.arm}”. "
-    if {REAL.name, REAL_LONG.name} <= arms:
-        text += f"“{REAL.name}” takes fewer, so a gain over it is partly more training. "
-    if REAL_PRETRAINED.name in arms:
-        text += f"“{REAL_PRETRAINED.name}” takes its steps on other people on top. "
-    return text + "The list of arms and the table name the numbers."
-
-
-def _unmatched(results: pd.DataFrame) -> str:
-    return f"{int(results['unmatched_queries'].max()):,}" if "unmatched_queries" in results else "0"
-
-
 def papers(results: pd.DataFrame) -> dict[str, Any]:
     """The papers' table as the page shows it, and what differs here."""
     row = results.iloc[0]
@@ -246,8 +137,8 @@ def gain_caption(confidence: float, unit: str) -> str:
     """How to read the table of gains."""
     return (
         f"mAP in percent, gains in points, {100 * confidence:g} % intervals: over {SCOPES[unit]}. All at once: the "
-        "band that holds for all comparisons together. Stands: whether the gain or loss excludes zero alone, and also "
-        "in the band. Over test people alone: for these trained networks."
+        "band that holds for all comparisons together. Stands: whether the gain or loss excludes zero alone, or both "
+        "alone and in the band. Over test people alone: for these trained networks."
     )
 
 

@@ -1,4 +1,4 @@
-"""One batch spread over several processes (GPUs), as if one process had trained it.
+"""One batch distributed over several processes (GPUs), equivalent to training in one process.
 
 Started by ``torchrun --nproc-per-node N -m reid train --processes N ...``. Each process runs the backbone on its share
 of the images; the features are gathered, and every process computes neck, classifier and all losses on the *whole*
@@ -21,12 +21,14 @@ from datasets.runtime.errors import InputError
 
 
 class Processes:
-    """The processes that train together, this one among them; also the one that works alone.
+    """The processes that train together, including this one; also used for a single process.
 
     Args:
         count: how many the settings ask for.
         device: 'auto', 'cpu', 'cuda' ...
-    Raises: InputError: another number was started.
+
+    Raises:
+        InputError: another number was started.
     """
 
     def __init__(self, count: int, device: str) -> None:
@@ -47,11 +49,11 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes files and tells of progress."""
+        """Whether this is the process that writes files and logs progress."""
         return self.rank == 0
 
     def wait(self) -> None:
-        """Until all have come here."""
+        """Wait until all processes have reached this point."""
         if self.count > 1:
             distributed.barrier()
 
@@ -64,7 +66,8 @@ class Processes:
     def share(self, batch: int) -> slice:
         """Which images of a batch this process takes.
 
-        Raises: InputError: there are too few for everyone to get some.
+        Raises:
+            InputError: there are too few for everyone to get some.
         """
         size = -(-batch // self.count)
         if batch <= size * (self.count - 1):

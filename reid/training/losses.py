@@ -15,7 +15,10 @@ from reid.config import LossConfig
 def identity_loss(logits: Tensor, labels: Tensor, is_synthetic: Tensor, config: LossConfig) -> Tensor:
     """Cross-entropy with smoothed labels, (1 - e) * onehot + e / C, a weighted mean over the batch.
 
-    Args: logits: (B, C). labels: (B,). is_synthetic: (B,) bool; those images have their own weight and smoothing.
+    Args:
+        logits: (B, C).
+        labels: (B,).
+        is_synthetic: (B,) bool; those images have their own weight and smoothing.
     """
     losses = functional.cross_entropy(logits, labels, reduction="none", label_smoothing=config.label_smoothing)
     if config.synthetic_label_smoothing is not None:
@@ -43,7 +46,9 @@ def euclidean_distances(features: Tensor) -> Tensor:
 def batch_hard_triplet_loss(features: Tensor, labels: Tensor, margin: float) -> Tensor:
     """Hinge on (farthest of the same person) - (nearest of another) + margin, averaged over anchors (Hermans 2017).
 
-    Args: features: (B, D), un-normalised, before the neck. labels: (B,); at least two different ones.
+    Args:
+        features: (B, D), un-normalised, before the neck.
+        labels: (B,); at least two different ones.
     """
     distances = euclidean_distances(features.float())
     same = labels[:, None] == labels[None, :]

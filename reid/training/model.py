@@ -65,7 +65,9 @@ class ReidNetwork(nn.Module):
 def seeded_backbone(config: NetworkConfig, seed: int) -> nn.Module:
     """The backbone; what is random in it depends on `seed` alone, and not on the number of identities.
 
-    Raises: WeightsError: if the weights asked for cannot be had. InputError: unknown backbone.
+    Raises:
+        WeightsError: if the weights asked for cannot be had.
+        InputError: unknown backbone.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -120,7 +122,8 @@ def _timm_backbone(name: str, *, from_hub: bool, size: tuple[int, int]) -> nn.Mo
 def load_backbone_weights(backbone: nn.Module, path: Path) -> None:
     """Load a safetensors file into a backbone; only a classifier's tensors may be left over.
 
-    Raises: WeightsError: if the file is missing, damaged or of another architecture.
+    Raises:
+        WeightsError: if the file is missing, damaged or of another architecture.
     """
     try:
         tensors = load_file(path)
@@ -141,7 +144,8 @@ def load_backbone_weights(backbone: nn.Module, path: Path) -> None:
 def set_last_stride_to_one(backbone: nn.Module) -> bool:
     """Stride 1 in the last stage, without dilation (BoT trick 4; timm's ``output_stride`` would dilate).
 
-    Returns: whether there was a stride to change.
+    Returns:
+        whether there was a stride to change.
     """
     stages: Any = getattr(backbone, "feature_info", None)
     if not stages:
@@ -162,7 +166,8 @@ def set_last_stride_to_one(backbone: nn.Module) -> bool:
 def _feature_width(backbone: nn.Module, config: NetworkConfig) -> int:
     """Width of the backbone's output, found by asking it (timm's `num_features` is wrong for a few).
 
-    Raises: InputError: if the backbone cannot take images of this size.
+    Raises:
+        InputError: if the backbone cannot take images of this size.
     """
     backbone.eval()
     try:

@@ -75,7 +75,8 @@ def make_run(config: TrainReidConfig, directory: Path) -> dict[str, Any]:
 def start_from_run(network: ReidNetwork, run: Path) -> None:
     """Take over another run's network; its classifier too if that has as many identities.
 
-    Raises: WeightsError: if the other network is of another architecture.
+    Raises:
+        WeightsError: if the other network is of another architecture.
     """
     manifest_of(run, TrainReidConfig.stage)
     if not (run / MODEL).is_file():

@@ -1,4 +1,4 @@
-"""Changes of a training crop that leave its skeleton true: place, mirror image, colour, sharpness, things in front."""
+"""Augmentations of a training crop and its skeleton: position, flip, colour, sharpness, occluders."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def augment(
     Args:
         image: uint8 (H, W, 3).
         keypoints: (18, 3) in its pixels.
-        other: another crop of the same shape, from which things in front are cut.
+        other: another crop of the same shape, from which occluders are cut.
 
     Returns:
         A new uint8 image of the same shape and its keypoints; joints moved outside it keep their places there.

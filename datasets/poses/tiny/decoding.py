@@ -1,8 +1,8 @@
 """From a crop's maps to one skeleton, for whole batches at once.
 
-The rule: each joint has up to three candidates, the highest peaks of its heat map. Of all ways to choose one candidate
-or none for each joint, the one with the most evidence is taken: heights of the peaks plus agreement of the fields along
-the limbs between chosen joints. The limbs form a tree, so dynamic programming finds that optimum exactly
+Each joint has up to three candidates, the highest peaks of its heat map. Of all ways to choose one candidate or none
+for each joint, the one with the highest total score is taken: heights of the peaks plus agreement of the fields along
+the limbs between chosen joints. The limbs form a tree, so dynamic programming finds the optimum exactly
 (https://doi.org/10.1023/B:VISI.0000042934.15159.49). A joint is placed at the peak of a parabola through its
 neighbouring cells; its score is the height of the peak. `B` batch, `h, w` cells, `K` candidates.
 """
@@ -20,15 +20,15 @@ from datasets.poses.tiny.targets import FIELD_LIMBS
 CANDIDATES = 3
 FIELD_SAMPLES = 7
 FIELD_WEIGHT = 0.5
-"""How much a limb's agreement with its field counts beside the height of a peak."""
+"""Weight of a limb's agreement with its field, relative to the height of a peak."""
 
 TREE = (0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 14, 15, 16, 17, 18)
-"""Limbs of FIELD_LIMBS that form a tree with the neck as root; the two from shoulder to ear would close circles."""
+"""Limbs of FIELD_LIMBS that form a tree with the neck as root; the two from shoulder to ear would close cycles."""
 ROOT = 1
 
 
 def decode_person(heat: Tensor, fields: Tensor) -> np.ndarray:
-    """The skeleton with the most evidence in each crop.
+    """The skeleton with the highest score in each crop.
 
     Args:
         heat: (B, 18, h, w) heights in [0, 1].

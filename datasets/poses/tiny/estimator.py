@@ -18,9 +18,9 @@ from datasets.runtime.hashing import file_sha256
 
 HEAD = ("nose", "right_eye", "left_eye", "right_ear", "left_ear")
 MIN_SCORES = np.array([0.4 if joint in HEAD else 0.2 for joint in JOINTS], np.float32)
-"""A joint whose peak is lower counts as absent. Chosen on Market-1501: the published skeletons often lack arms and legs
-that are there to be seen, so those are worth finding, but a face that they lack is mostly one that looks away.
-docs/results.md says which images were looked at."""
+"""A joint whose peak is lower counts as missing. Chosen on Market-1501: the published skeletons often lack visible arms
+and legs, so those are worth detecting, but a face that they lack is usually turned away. docs/results.md says which
+images were used."""
 
 MIN_JOINTS = 4
 """Fewer are no person, as in OpenPose."""

@@ -18,11 +18,11 @@ these facts.
 |---|---|---|---|---|
 {rows}
 
-Held out are 4 % of each set's identities. The first share counts joints that the reference skeleton has, and a joint
-left out by the network as wrong; the second is over joints that the reference lacks.
+4 % of each set's identities are held out. The first share is over joints that the reference skeleton has, and a joint
+that the network misses counts as wrong; the second is over joints that the reference lacks.
 
-**Limits.** One person a crop, filling most of it; not for street scenes, hands, faces or measurements. It learned from
-what OpenPose found, so it repeats OpenPose's mistakes, left and right exchanged among them.
+**Limits.** One person per crop, filling most of it; not for street scenes, hands, faces or measurements. It was trained
+on OpenPose's detections, so it repeats OpenPose's mistakes, including exchanged left and right.
 
 **Terms.** Trained on pictures of pedestrians who were not asked, under Market-1501's terms: non-commercial research
 only. Do not use it to identify anyone.

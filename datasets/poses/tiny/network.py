@@ -1,7 +1,7 @@
 """A small convolutional network of OpenPose's kind: heat maps and part affinity fields of one person crop.
 
-A U-Net of 3x3 convolutions: the coarsest level (stride 16) sees the whole person, which tells left from right, and the
-maps come out at stride 4. Batch normalisation is for training only; a saved network has it folded into the
+A U-Net of 3x3 convolutions: the coarsest level (stride 16) sees the whole person, which is needed to tell left from
+right, and the maps have stride 4. Batch normalisation is for training only; a saved network has it folded into the
 convolutions. `B` batch, `H, W` pixels of the network's input, `h, w = H / 4, W / 4` cells.
 """
 
@@ -123,7 +123,7 @@ def save_network(network: TinyPoseNetwork, folder: Path, facts: Mapping[str, Any
     """Write a folder with float16 weights, normalisation folded in, and ``config.json``.
 
     Args:
-        facts: what a reader of config.json should know of the training, JSON values.
+        facts: facts about the training for config.json, as JSON values.
     """
     tensors = {name: value.half().contiguous() for name, value in fold_normalisation(network).state_dict().items()}
     save_file(tensors, folder / WEIGHTS_FILE)
@@ -139,7 +139,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
 def load_network(weights: Path) -> TinyPoseNetwork:
     """A network for inference from the ``weights.safetensors`` that `save_network` wrote; float32, channels last.
 
-    Its config.json must lie beside it.
+    Its config.json must be in the same folder.
 
     Raises:
         WeightsError: files missing, truncated or of another network.

@@ -19,7 +19,7 @@ from datasets.sources.index import open_images, read_index
 logger = logging.getLogger(__name__)
 
 HELD_OUT_PERCENT = 4
-"""Share of each set's identities that no step trains on; the printed figures are measured on them."""
+"""Share of each set's identities that are held out; the reported figures are measured on them."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""How good a network's skeletons are against known ones."""
+"""Accuracy of a network's skeletons, measured against known ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the network learns to draw: heat maps and part affinity fields of one skeleton, and how much each counts.
+"""The network's training targets: heat maps and part affinity fields of one skeleton, and their loss weights.
 
 Heat maps are Gaussians around the joints; a part affinity field is the unit vector from a limb's first to its second
 joint on the cells along the limb, zero elsewhere (https://arxiv.org/abs/1611.08050, section 2.3). Order of limbs and
@@ -76,7 +76,7 @@ def field_targets(keypoints: Tensor, rows: int, columns: int) -> Tensor:
 
 
 def field_weights(joint_weights: Tensor) -> Tensor:
-    """How much each field counts, from how much each heat map does: a limb as its less certain end.
+    """Loss weight of each field from those of the heat maps: a limb has the smaller weight of its two joints.
 
     Args:
         joint_weights: (B, 18) in [0, 1].

@@ -1,8 +1,8 @@
 """Trains the small pose network on crops with known skeletons, real or rendered (stage ``train-pose``).
 
-Every random choice of a step comes from the seed and the step's number, so an interrupted training resumes as if it had
-never stopped. The learning rate is constant until the last part of the run, and a running mean of the weights is what
-is measured and saved, so the network that lies in the working folder in the middle of a run is usable too.
+Every random choice of a step depends only on the seed and the step number, so an interrupted training resumes exactly.
+The learning rate is constant until the last part of the run. An exponential moving average (EMA) of the weights is
+evaluated and saved, so the network in the working folder is usable in the middle of a run as well.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 FIELD_LOSS_WEIGHT = 0.5
 EVALUATED_IMAGES = 1024
-"""Held-out crops of each set that the printed figures are measured on."""
+"""Held-out crops of each set that the reported figures are measured on."""
 
 
 def make_pose_network(config: TrainPoseConfig, directory: Path) -> dict[str, Any]:
@@ -113,7 +113,7 @@ def new_network(config: TrainPoseConfig) -> TinyPoseNetwork:
 
 
 def learning_rate(step: int, config: TrainPoseConfig) -> float:
-    """Warm-up over 200 steps (a tenth of a short run), constant, then a straight line to a hundredth."""
+    """Warm-up over 200 steps (a tenth of a short run), constant, then linear decay to a hundredth."""
     warmup = max(1, min(200, config.steps // 10))
     if step < warmup:
         return linear_warmup(config.learning_rate, step, warmup)
@@ -141,8 +141,8 @@ def shares_of(config: TrainPoseConfig) -> list[float]:
 def draw_batch(sets: Sequence[People], config: TrainPoseConfig, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A step's augmented crops (B, H, W, 3) uint8, keypoints (B, 18, 3) and weights of their joints (B, 18).
 
-    A joint moved out of the picture is certainly absent; one that the file lacks may be there after all, so its heat
-    map counts less.
+    A joint that was moved out of the picture is certainly absent; one that is missing from the file may be visible, so
+    its heat map gets a smaller weight.
     """
     rng = np.random.default_rng([config.seed, 2, step])
     which = rng.choice(len(sets), config.batch_size, p=shares_of(config))

@@ -97,7 +97,8 @@ def cases(
 ) -> list[list[Case]]:
     """The pictures of some keys with their notes, in the order of each group; the set's tars are read once.
 
-    Returns: a list per group; a key whose shard is gone is left out.
+    Returns:
+        a list per group; a key whose shard is gone is left out.
     """
     wanted = {key for group in groups for key in group}
     sources = {key: value for key, value in zip(table["key"], table["source_keys"], strict=True) if key in wanted}

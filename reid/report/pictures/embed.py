@@ -108,7 +108,8 @@ class SourceImages:
     def open(self, key: str) -> Image.Image:
         """The decoded RGB image.
 
-        Raises: UnreadableFileError: it is not listed, not there any more, or no image.
+        Raises:
+            UnreadableFileError: it is not listed, not there any more, or no image.
         """
         if self._source is None or key not in self.table.index:
             raise UnreadableFileError("missing", "is not in the index, or its data set is gone")
