@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,23 +14,12 @@ from datasets.miniature.layouts import RENDERED_LAYOUTS
 from datasets.poses.backends import POSE_BACKENDS, PoseBackend
 from datasets.poses.config import ExtractPosesConfig
 from datasets.runtime.manifests import manifest_of
-from datasets.runtime.registry import EXTENSIONS
 from datasets.shards.config import WriteShardsConfig
 from datasets.shards.tars import read_samples
 from datasets.sources.config import IndexConfig
 from datasets.sources.files import ImageSource, Listing, image_record
-from datasets.sources.index import read_index
 from datasets.sources.layouts import LAYOUTS, Layout
-from tests.small_sets import jpeg, make
-
-REPOSITORY = Path(__file__).resolve().parent.parent
-
-
-def example_of_the_docs() -> str:
-    """The layout that docs/extending.md adds, as it is printed there."""
-    page = (REPOSITORY / "docs" / "extending.md").read_text()
-    (example,) = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "LAYOUTS.register" in block]
-    return example
+from tests.small_sets import make
 
 
 class Nobody:
@@ -93,27 +79,6 @@ def test_a_layout_and_a_pose_backend_from_outside_work_from_the_index_to_the_sha
     assert manifest_of(shards)["summary"]["cropped_images"] == 4
     assert (shards / "README.md").read_text().startswith("# Image shards (Our shop layout)")
     assert [key for key, _ in read_samples(shards / "train-00000.tar")] == ["1-0", "1-1", "2-2", "2-3"]
-
-
-def test_the_layout_that_the_docs_add_is_known_to_every_command_by_the_environment(tmp_path):
-    (tmp_path / "shop_layout.py").write_text(example_of_the_docs())
-    for number, image in enumerate(["train/visitor-12/cam3-000451.jpg", "gallery/visitor-7/cam1-000020.jpg"]):
-        (tmp_path / "shop" / image).parent.mkdir(parents=True)
-        (tmp_path / "shop" / image).write_bytes(jpeg(number))
-    command = [sys.executable, "-m", "datasets", "index", "--root", str(tmp_path / "shop"), "--layout", "shop"]
-    command += ["--workers", "1", "--store", str(tmp_path / "store")]
-    environment = {"PATH": "", "PYTHONPATH": f"{REPOSITORY}:{tmp_path}"}
-    refused = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert refused.returncode == 2
-    assert "layout: 'shop' is no layout; known: 'market1501', 'deepfashion', 'table'" in refused.stderr
-    environment[EXTENSIONS] = "shop_layout"
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    images = read_index(Path(done.stdout.strip()))
-    assert images[["key", "split", "pid", "camid", "frame"]].to_numpy().tolist() == [
-        ["7_1_20", "gallery", 7, 1, 20],
-        ["12_3_451", "train", 12, 3, 451],
-    ]
 
 
 @pytest.mark.parametrize(
