@@ -8,7 +8,7 @@ import pytest
 from datasets.runtime.artifacts import build
 from datasets.runtime.errors import InputError
 from imagpose.config import ABLATIONS, AblateConfig, EvaluateGeneratorConfig, TrainGeneratorConfig
-from imagpose.training import ablations
+from imagpose.evaluation import ablations
 from tests.small_encoded import encoded_artifact
 
 SSIM = {"B0": 0.5, "B3": 0.6, "full": 0.7}

@@ -187,6 +187,7 @@ def join_training_sets(real: ImageSet, synthetic: Sequence[ImageSet]) -> Trainin
 
     Raises:
         InputError: if a synthetic image shows a person who has no real image here, or there are fewer than two
+
     people.
     """
     kept = np.flatnonzero(real.pids > 0)

@@ -80,7 +80,11 @@ def make_identity_check(config: CheckIdentityConfig, directory: Path) -> dict[st
 
 
 def refuse_partial_judge(config: CheckIdentityConfig) -> None:
-    """Raises: InputError: the scoring network was trained on more or other images than the check allows."""
+    """Refuse a scoring network that was trained on more or other images than the check allows.
+
+    Raises:
+        InputError: what it was trained on, and what to give instead.
+    """
     judge_config = manifest_of(config.run, TrainReidConfig.stage)["config"]
     if judge_config["synthetic"]:
         raise InputError(f"{config.run} was trained on synthetic images; it cannot judge. Give a run of arm 'real'")

@@ -247,7 +247,8 @@ def nearest(row: np.ndarray, same_person: np.ndarray, match: np.ndarray, count: 
     """Positions of the `count` nearest valid gallery images of a query, under the same tie rule as the figures.
 
     Args:
-        row: (G,) distances, junk already dropped. same_person, match: from `MatchIndex.of`.
+        row: (G,) distances, junk already dropped.
+        same_person, match: from `MatchIndex.of`.
 
     Returns:
         at most `count` positions, nearest first; equal distances: negatives first, then by position.
