@@ -171,10 +171,8 @@ class RegenerateSettings(Config):
             raise ValueError(
                 f"benchmark.baseline '{self.benchmark.baseline}' is none of the arms {', '.join(self.arms)}; name one"
             )
-        if lacking := sorted(self._compared() - {*self.arms, *self.synthetic}):
-            raise ValueError(
-                f"benchmark.comparisons name arm '{lacking[0]}', which is not among the arms; add it there"
-            )
+        if unknown := sorted(self._compared() - {*ARMS, *self.synthetic}):
+            raise ValueError(f"benchmark.comparisons: '{unknown[0]}' is no arm; known: {', '.join(ARMS)}")
         if self.fractions == [100] and "real" not in self.arms:
             raise ValueError("fractions 100: nothing is synthesized for the full set, so arms must hold 'real'")
         if self.nodes > 1 and not self.rendezvous:

@@ -161,8 +161,8 @@ def test_an_arm_from_outside_trains_as_it_declares(tmp_path, inputs, light_arm):
     assert (100, light_arm, 0) not in runs
 
 
-def test_a_declared_comparison_of_an_arm_that_is_not_run_is_refused_before_anything_is_made():
-    with pytest.raises(ValueError, match="comparisons name arm 'real-long', which is not among the arms"):
-        config_of(
-            arms=["real", "real+synthetic"], benchmark={"comparisons": [{"arm": "real+synthetic", "over": "real-long"}]}
-        )
+def test_a_declared_comparison_of_an_unknown_arm_is_refused_before_anything_is_made():
+    comparisons = [{"arm": "real+synthetic", "over": "real-lnog"}]
+    benchmark = {"comparisons": comparisons, "controls": ["real-lnog"]}
+    with pytest.raises(ValueError, match=r"benchmark.comparisons: 'real-lnog' is no arm; known: real, real-long"):
+        config_of(benchmark=benchmark)

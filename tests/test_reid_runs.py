@@ -482,10 +482,12 @@ def test_a_plan_is_printed_from_an_earlier_runs_table(runs, tmp_path, capsys):
     assert "the table has no gain of this arm; known: real+synthetic" in capsys.readouterr().err
 
 
-def test_a_declared_comparison_that_was_not_run_is_refused(runs):
-    config = BenchmarkConfig(runs=runs, comparisons=[{"arm": "real-long", "over": "real"}])
-    with pytest.raises(InputError, match="declare 'real-long' over 'real', but no two runs"):
-        make_benchmark(config, Path())
+def test_a_declared_comparison_that_was_not_run_is_named(runs, tmp_path):
+    declared = [{"arm": "real-long", "over": "real"}, {"arm": "real+synthetic", "over": "real", "fractions": [50, 60]}]
+    folder = build(BenchmarkConfig(runs=runs, resamples=100, comparisons=declared), make_benchmark, store=tmp_path)
+    said = "Declared, but not run and not counted: real-long over real; real+synthetic over real at 60 %."
+    assert said in (folder / "results.md").read_text()
+    assert set(pd.read_parquet(folder / "gains.parquet").family) == {1}
 
 
 def test_a_text_table_is_aligned():

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from benchmarks import interval_coverage
 from datasets.runtime.arrays.bootstrap import cluster_bootstrap
 from datasets.runtime.errors import InputError
 from reid.benchmark.gains import gains
@@ -287,3 +288,21 @@ def test_an_interval_over_draws_covers_the_truth_as_often_as_it_says():
         low, high = t_interval(units, 0.95)
         covered += low < 0.05 < high
     assert unit == "draw" and 0.92 < covered / 400 < 0.98
+
+
+def test_the_combined_interval_holds_as_often_as_it_says_where_the_others_do_not(monkeypatch):
+    monkeypatch.setattr(interval_coverage, "TRIALS", 500)
+    monkeypatch.setattr(interval_coverage, "RESAMPLES", 300)
+    case = interval_coverage.Case(metric="map", draws=3, people=200, spread=0.02)
+    held = interval_coverage.coverage(case, np.random.default_rng(0))
+    assert 0.92 < held["together"] < 0.98
+    assert held["over_people"] < 0.86
+    few = interval_coverage.Case(metric="rank1", draws=5, people=8, spread=0.005)
+    held = interval_coverage.coverage(few, np.random.default_rng(1))
+    assert 0.92 < held["together"] < 0.985 and held["over_people"] < 0.92
+
+
+def test_the_bands_of_several_gains_hold_together(monkeypatch):
+    monkeypatch.setattr(interval_coverage, "FAMILY_TRIALS", 60)
+    monkeypatch.setattr("reid.benchmark.intervals.MAX_T_SAMPLES", 4000)
+    assert interval_coverage.band_coverage(5, np.random.default_rng(3)) > 0.87

@@ -19,7 +19,7 @@ from reid.benchmark.intervals import (
     simultaneous_level,
 )
 from reid.benchmark.statistics import METRICS
-from reid.config import BenchmarkConfig
+from reid.config import BenchmarkConfig, DeclaredComparison
 
 Cell = tuple[str, int, str, int, int]
 """A run: protocol, fraction, arm, draw, seed."""
@@ -66,6 +66,18 @@ def gains(results: pd.DataFrame, per_query: Mapping[Cell, pd.DataFrame], config:
     for item, chosen in zip(compared, declared, strict=True):
         rows += _rows(item, config, levels if chosen else None, size)
     return pd.DataFrame(rows)
+
+
+def not_run(gained: pd.DataFrame, comparisons: Sequence[DeclaredComparison]) -> list[str]:
+    """Declared comparisons that no two runs of the same draw and seed belong to; the bands do not count them."""
+    names = ["arm", "baseline", "fraction"]
+    found = set(gained[names].itertuples(index=False, name=None)) if len(gained) else set()
+    absent = []
+    for item in comparisons:
+        for fraction in item.fractions or [None]:
+            if not any((arm, over) == (item.arm, item.over) and fraction in (None, at) for arm, over, at in found):
+                absent.append(f"{item.arm} over {item.over}" + (f" at {fraction} %" if fraction else ""))
+    return absent
 
 
 def _compared(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from reid.benchmark.gains import not_run
 from reid.benchmark.intervals import FEW_PEOPLE, FEWEST_PEOPLE
 from reid.benchmark.statistics import METRICS
 from reid.config import BenchmarkConfig
@@ -100,7 +101,10 @@ def markdown(results: pd.DataFrame, table: pd.DataFrame, gained: pd.DataFrame, c
         rows = gained[gained.baseline == baseline] if len(gained) else gained
         if len(rows) or baseline == config.baseline:
             parts += [f"## Gain over `{baseline}`", *unequal_steps(results, baseline), gain_table(rows, baseline)]
-    parts += [gain_note(config, gained), "## The papers' table", paper_table(), PAPER_NOTE]
+    parts += [gain_note(config, gained)]
+    if absent := not_run(gained, config.comparisons):
+        parts += [f"Declared, but not run and not counted: {'; '.join(absent)}."]
+    parts += ["## The papers' table", paper_table(), PAPER_NOTE]
     return "\n\n".join(parts) + "\n"
 
 

@@ -88,10 +88,14 @@ def _intervals(comparison: Comparison, level: str, resamples: object) -> str:
 
 def _declared(comparison: Comparison, benchmark: dict[str, Any]) -> str:
     family = max((gain.family for gain in comparison.gains), default=0)
-    named = [f"{item['arm']} over {item['over']}" for item in benchmark.get("comparisons", [])]
+    declared = benchmark.get("comparisons", [])
+    named = [f"{item['arm']} over {item['over']}" for item in declared]
     if not named:
         return f"None was declared before the run, so all {family} gains of the table count."
-    return f"Declared before the run: {enumeration(list(dict.fromkeys(named)))}, {family} comparisons in all."
+    told = f"Declared before the run: {enumeration(list(dict.fromkeys(named)))}, {family} comparisons in all."
+    run = {(gain.arm, gain.baseline) for gain in comparison.gains}
+    absent = [f"{item['arm']} over {item['over']}" for item in declared if (item["arm"], item["over"]) not in run]
+    return f"{told} Not run, and not counted: {enumeration(absent)}." if absent else told
 
 
 def _synthesis(results: pd.DataFrame, synthesis: Sequence[dict[str, Any]]) -> str:
