@@ -12,6 +12,7 @@ from datasets.poses.skeleton import draw_skeleton, flip_keypoints
 from imagpose.canvas.training import EMPTY, CanvasPlan, canvas_counts, make_batch, plan_batch, plan_canvas
 from imagpose.canvas.view_grid import unpack_views
 from imagpose.config import TrainGeneratorConfig
+from imagpose.training.validation import questions
 
 CONFIG = TrainGeneratorConfig(encoded=Path("nowhere"), drop_everything=0)
 
@@ -103,6 +104,13 @@ def test_some_canvases_show_the_poses_alone_as_the_unconditional_half_of_guidanc
     assert len(blind) / 4000 == pytest.approx(0.3 + 0.7 * 0.25 * 0.05, abs=0.03)
     assert all(len(masked(plan)) == 4 for plan in blind)
     assert not any(plan.reference == EMPTY for plan in plans_of(list(range(9))))
+
+
+def test_validation_drops_no_condition_whatever_the_training_does() -> None:
+    config = CONFIG.model_copy(update={"drop_everything": 1.0, "drop_both": 1.0, "flip": 1.0})
+    plans = [question.plan for question in questions(RandomImages(), config)]
+    assert all(plan.keep_image and plan.keep_texture for plan in plans if plan.reference != EMPTY)
+    assert any(shown(plan) for plan in plans) and not any(plan.mirrored for plan in plans)
 
 
 def test_a_mirrored_canvas_mirrors_views_reference_and_skeletons_together() -> None:

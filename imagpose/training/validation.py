@@ -41,7 +41,13 @@ def questions(source: ViewSource, config: TrainGeneratorConfig) -> list[Question
     """Two canvases of each person, each at one timestep of every bucket: nothing dropped, nothing mirrored."""
     rng = np.random.default_rng([config.seed, 3])
     plain = config.model_copy(
-        update={"flip": 0.0, "drop_image_tokens": 0.0, "drop_texture_tokens": 0.0, "drop_both": 0.0}
+        update={
+            "flip": 0.0,
+            "drop_image_tokens": 0.0,
+            "drop_texture_tokens": 0.0,
+            "drop_both": 0.0,
+            "drop_everything": 0.0,
+        }
     )
     asked = []
     for images in source.by_pid.values():

@@ -123,7 +123,10 @@ def learning_rate(step: int, config: TrainPoseConfig) -> float:
 
 @torch.no_grad()
 def update_average(averaged: nn.Module, network: nn.Module, decay: float) -> None:
-    """Move the running mean of weights and of normalisation statistics towards the network's."""
+    """Move the running mean of weights and of normalization statistics towards the network's.
+
+    diffusers' `EMAModel` averages parameters alone, and batch normalization needs its statistics averaged with them.
+    """
     theirs = network.state_dict()
     for name, value in averaged.state_dict().items():
         if value.is_floating_point():
