@@ -92,7 +92,8 @@ def _declared(comparison: Comparison, benchmark: dict[str, Any]) -> str:
     named = [f"{item['arm']} over {item['over']}" for item in declared]
     if not named:
         return f"None was declared before the run, so all {family} gains of the table count."
-    told = f"Declared before the run: {enumeration(list(dict.fromkeys(named)))}, {family} comparisons in all."
+    counted = f"{family} comparison{'' if family == 1 else 's'}"
+    told = f"Declared before the run: {enumeration(list(dict.fromkeys(named)))}, {counted} in all."
     run = {(gain.arm, gain.baseline) for gain in comparison.gains}
     absent = [f"{item['arm']} over {item['over']}" for item in declared if (item["arm"], item["over"]) not in run]
     return f"{told} Not run, and not counted: {enumeration(absent)}." if absent else told
