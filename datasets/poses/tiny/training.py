@@ -125,7 +125,7 @@ def learning_rate(step: int, config: TrainPoseConfig) -> float:
 def update_average(averaged: nn.Module, network: nn.Module, decay: float) -> None:
     """Move the running mean of weights and of normalization statistics towards the network's.
 
-    diffusers' `EMAModel` averages parameters alone, and batch normalization needs its statistics averaged with them.
+    diffusers' `EMAModel` averages parameters alone, while batch normalization's statistics must follow too.
     """
     theirs = network.state_dict()
     for name, value in averaged.state_dict().items():
