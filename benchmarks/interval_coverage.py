@@ -1,6 +1,6 @@
 """How often the gain's intervals hold the true gain, by the product's own functions on simulated studies.
 
-Every study draws training images and test people anew, as another laboratory would. What is assumed stands in
+Every study draws training images and test identities anew, as another laboratory would. What is assumed stands in
 docs/benchmark.md; the last line is JSON.
 """
 

@@ -1,4 +1,4 @@
-"""Generated stand-ins for Market-1501: its layout, its counts, its sizes in pixels and bytes; nothing to recognise."""
+"""Generated stand-ins for Market-1501: its layout, its counts, its sizes in pixels and bytes; nothing to recognize."""
 
 from __future__ import annotations
 

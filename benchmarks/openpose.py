@@ -50,7 +50,7 @@ PEER_MAPS = 6
 
 
 def best(work: Callable[[], object], count: int, rounds: int) -> float:
-    """CPU seconds an image: the fastest of some rounds over `count` images."""
+    """CPU seconds per image: the fastest of some rounds over `count` images."""
     seconds = []
     for _ in range(rounds):
         started = time.process_time()

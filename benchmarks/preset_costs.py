@@ -1,8 +1,8 @@
 """Memory and time that training and synthesis cost at each preset that needs a GPU: computed, not measured.
 
 Floating-point operations and the bytes kept for the backward pass are counted on tensors without content, at the
-presets' own sizes. Seconds are those operations at `SUSTAINED` of a card's dense bfloat16 peak: an assumption, printed
-with the result. Memory is per card: weights, gradients, AdamW's moments and averaged weights in float32 (every process
+presets' own sizes. Seconds are those operations at `SUSTAINED` of a GPU's dense bfloat16 peak: an assumption, printed
+with the result. Memory is per GPU: weights, gradients, AdamW's moments and EMA weights in float32 (every process
 holds all of them), the bfloat16 copies of autocast, and the activations of its share of the batch; what cuDNN and the
 allocator take comes on top.
 """
@@ -23,14 +23,14 @@ from flows.presets import PRESETS
 from flows.settings import RegenerateSettings
 from imagpose.canvas.view_grid import VIEWS
 
-CARDS = {"A100 80 GB": 312.0, "H100 80 GB": 989.0, "RTX 4090 24 GB": 165.0}
+GPUS = {"A100 80 GB": 312.0, "H100 80 GB": 989.0, "RTX 4090 24 GB": 165.0}
 """Dense bfloat16 peak with float32 accumulation in TFLOP/s, by the makers' data sheets."""
 SUSTAINED = 0.4
 ENCODER = "dinov2-base"
 PICTURES = VIEWS - 1
 GIB = 2**30
 FLOAT32_COPIES = 5
-"""Weights, gradients, two moments, averaged weights."""
+"""Weights, gradients, two moments, EMA weights."""
 
 
 def saved_bytes(model: nn.Module, inputs: dict[str, Tensor]) -> int:
@@ -90,18 +90,18 @@ def costs(name: str) -> dict[str, Any]:
         "tflop_per_canvas": round(training, 3),
         "fixed_gib": round(fixed, 1),
         "gib_per_canvas": round(each, 2),
-        "gib_one_card": round(fixed + each * train.batch_size, 1),
+        "gib_one_gpu": round(fixed + each * train.batch_size, 1),
         "gib_each_of_8": round(fixed + each * train.batch_size / 8, 1),
         "gib_smallest": round(fixed + each, 1),
         "seconds_per_step": {
-            card: round(training * train.batch_size / (peak * SUSTAINED), 3) for card, peak in CARDS.items()
+            gpu: round(training * train.batch_size / (peak * SUSTAINED), 3) for gpu, peak in GPUS.items()
         },
         "hours_for_all_steps": {
-            card: round(training * train.batch_size * train.steps / (peak * SUSTAINED) / 3600, 1)
-            for card, peak in CARDS.items()
+            gpu: round(training * train.batch_size * train.steps / (peak * SUSTAINED) / 3600, 1)
+            for gpu, peak in GPUS.items()
         },
         "tflop_per_synthetic_image": round(picture, 3),
-        "synthetic_images_per_s": {card: round(peak * SUSTAINED / picture, 1) for card, peak in CARDS.items()},
+        "synthetic_images_per_s": {gpu: round(peak * SUSTAINED / picture, 1) for gpu, peak in GPUS.items()},
     }
 
 
@@ -109,23 +109,23 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     """The rows as tables for docs/presets.md."""
     memory = [
         f"| `{r['preset']}` | {r['view']} | {r['batch']} | {r['fixed_gib']} | {r['gib_per_canvas']} | "
-        f"{r['gib_one_card']} | {r['gib_each_of_8']} | {r['gib_smallest']} |"
+        f"{r['gib_one_gpu']} | {r['gib_each_of_8']} | {r['gib_smallest']} |"
         for r in rows
     ]
     speed = [
         f"| `{r['preset']}` | {r['tflop_per_canvas']} | "
-        + " | ".join(f"{r['seconds_per_step'][card]} s, {r['hours_for_all_steps'][card]} h" for card in CARDS)
+        + " | ".join(f"{r['seconds_per_step'][gpu]} s, {r['hours_for_all_steps'][gpu]} h" for gpu in GPUS)
         + f" | {r['tflop_per_synthetic_image']} | {r['synthetic_images_per_s']['A100 80 GB']} |"
         for r in rows
     ]
     return "\n".join(
         [
-            "| preset | view | batch | fixed GiB | GiB a canvas | one card | each of 8 | one canvas at a time |",
+            "| preset | view | batch | fixed GiB | GiB per canvas | one GPU | each of 8 | one canvas at a time |",
             "|---|---|---|---|---|---|---|---|",
             *memory,
             "",
-            "| preset | TFLOP a canvas | " + " | ".join(CARDS) + " | TFLOP a synthetic image | images/s, A100 |",
-            "|---|---|" + "---|" * len(CARDS) + "---|---|",
+            "| preset | TFLOP per canvas | " + " | ".join(GPUS) + " | TFLOP per synthetic image | images/s, A100 |",
+            "|---|---|" + "---|" * len(GPUS) + "---|---|",
             *speed,
         ]
     )
@@ -141,7 +141,7 @@ def main() -> int:
             {
                 "computed": True,
                 "sustained_share": SUSTAINED,
-                "peaks_tflops": CARDS,
+                "peaks_tflops": GPUS,
                 "presets": rows,
                 "machine": machine("torch", "diffusers"),
             }

@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks.isolated import forget_peak, in_a_process, memory_mb
 from benchmarks.machine import machine
-from reid.evaluation.ranking import Labels, distance_rows, normalised, rank_distances, rank_features
+from reid.evaluation.ranking import Labels, distance_rows, normalized, rank_distances, rank_features
 
 QUERIES, GALLERY, WIDTH, IDENTITIES, DISTRACTORS = 3368, 15913, 2048, 750, 2798
 RANKS = 50
@@ -32,12 +32,12 @@ def features(seed: int = 0) -> tuple[np.ndarray, np.ndarray, Labels, Labels]:
     rng = np.random.default_rng(seed)
     query_pids = np.sort(rng.integers(1, IDENTITIES + 1, QUERIES))
     gallery_pids = np.concatenate([np.zeros(DISTRACTORS, int), rng.integers(1, IDENTITIES + 1, GALLERY - DISTRACTORS)])
-    centres = rng.standard_normal((IDENTITIES + 1, WIDTH), dtype=np.float32)
+    centers = rng.standard_normal((IDENTITIES + 1, WIDTH), dtype=np.float32)
 
     def noisy(pids: np.ndarray) -> np.ndarray:
         found = rng.standard_normal((len(pids), WIDTH), dtype=np.float32)
         found *= 4
-        found[pids > 0] += centres[pids[pids > 0]]
+        found[pids > 0] += centers[pids[pids > 0]]
         return found
 
     labels = [Labels(pids=pids, camids=rng.integers(1, 7, len(pids))) for pids in (query_pids, gallery_pids)]
@@ -51,7 +51,7 @@ def ours() -> dict[str, float]:
     distances, everything = [], []
     for _ in range(ROUNDS):
         started = time.process_time()
-        for _row in distance_rows(normalised(query_features), normalised(gallery_features)):
+        for _row in distance_rows(normalized(query_features), normalized(gallery_features)):
             pass
         distances.append(time.process_time() - started)
         started = time.process_time()
@@ -69,7 +69,7 @@ def torchreids() -> dict[str, float | bool]:
     from torchreid.reid.metrics.rank import eval_market1501
 
     query_features, gallery_features, query, gallery = features()
-    distances = -normalised(query_features) @ normalised(gallery_features).T
+    distances = -normalized(query_features) @ normalized(gallery_features).T
     del query_features, gallery_features
     for row in distances:  # float32 has ties among 15,913 values; their places in the row have none, in the same order
         row[np.argsort(row, kind="stable")] = np.arange(len(row), dtype=np.float32)

@@ -19,7 +19,7 @@ import numpy as np
 from benchmarks.isolated import forget_peak, in_a_process, memory_mb
 from benchmarks.machine import machine
 from reid.config import RerankConfig
-from reid.evaluation.ranking import normalised
+from reid.evaluation.ranking import normalized
 from reid.evaluation.reranking import CHUNK_BYTES, FeaturePairs, rerank, rerank_features
 
 FULL = (3368, 15913, 2048, 750)
@@ -33,12 +33,12 @@ def features(size: tuple[int, int, int, int], seed: int = 0) -> tuple[np.ndarray
     """Clustered random features, (Q, D) and (G, D) float32."""
     queries, gallery, width, identities = size
     rng = np.random.default_rng(seed)
-    centres = rng.standard_normal((identities, width), dtype=np.float32)
+    centers = rng.standard_normal((identities, width), dtype=np.float32)
     found = []
     for count in (queries, gallery):
         part = rng.standard_normal((count, width), dtype=np.float32)
         part *= 2
-        part += centres[rng.integers(0, identities, count)]
+        part += centers[rng.integers(0, identities, count)]
         found.append(part)
     return found[0], found[1]
 
@@ -67,7 +67,7 @@ def side_by_side(size: tuple[int, int, int, int], roots: str) -> dict[str, float
     from torchreid.reid.utils.rerank import re_ranking
 
     queries = size[0]
-    matrix = FeaturePairs(normalised(np.concatenate(features(size)))).rows(0, size[0] + size[1])
+    matrix = FeaturePairs(normalized(np.concatenate(features(size)))).rows(0, size[0] + size[1])
     matrix = np.minimum(matrix, matrix.T)
     root = np.sqrt(matrix.astype(roots))
     if roots == "float32":
@@ -104,7 +104,7 @@ def at_full_size() -> dict[str, Any]:
     sane = bool(np.isfinite(result).all() and result.min() >= 0 and result.max() <= 1)
     del result
     started = time.process_time()
-    pairs = FeaturePairs(normalised(np.concatenate([query_features, gallery_features])))
+    pairs = FeaturePairs(normalized(np.concatenate([query_features, gallery_features])))
     step = max(1, CHUNK_BYTES // (4 * pairs.count))
     for start in range(0, pairs.count, step):
         pairs.rows(start, min(start + step, pairs.count))

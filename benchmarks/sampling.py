@@ -3,7 +3,7 @@
 The canvas is 2x2 views of 128x64 pixels, 32x16 latent cells (VAE stride 8), with 129 DINOv2 and 8 texture tokens of
 width 768. On a CPU the network is Stable Diffusion's shape at a tenth of its width (13.6 M parameters; a fifth with
 SAMPLING_WIDTH=64), so that the benchmark ends; on a GPU it is Stable Diffusion 1.5's own size. Random weights: time
-does not depend on them, and the two ways are compared on them with every zero-initialised part filled.
+does not depend on them, and the two ways are compared on them with every zero-initialized part filled.
 
 official  one canvas at a time, 20 DDIM steps with guidance, condition projected again at every step (keys, values,
           first convolution), one of the three pictures kept and decoded (the paper's T1)

@@ -3,7 +3,7 @@
 The images are Market-1501's own where MARKET1501_ROOT says where it lies, else generated JPEGs of the same sizes and
 number (36,036 of about 2.5 kB). Skeletons are drawn at random; their values do not matter here. Each timed pass is
 repeated, the competitors in turn, and the fastest pass of each counts: on a shared machine the others measure its
-neighbours. Everything lies in the page cache, so this is the cost of the code, not of a disk. It takes some minutes and
+neighbors. Everything lies in the page cache, so this is the cost of the code, not of a disk. It takes some minutes and
 2 GB of TMPDIR.
 
 Writing is the whole `write-shards` stage: source bytes compared with the index, tars flushed to disk, card, hashes,
@@ -213,7 +213,7 @@ def fingerprints(samples: Iterator[Sample]) -> list[tuple[str, int, str]]:
 
 
 def writing_checks(prepared: Prepared, first: Path, second: Path) -> dict[str, bool]:
-    """What is claimed of the written set, each told from the files themselves."""
+    """What is claimed of the written set, each checked on the files themselves."""
     shards = read_shard_index(first)["shards"]
     contents: list[tuple[str, bytes]] = []
     homes: dict[tuple[str, int], set[str]] = {}

@@ -2,7 +2,7 @@
 
 This is the project's own package, not Hugging Face's library of the same name, which must not be installed
 beside it (docs/dependencies.md). Some libraries look for that library by import name only; whoever asks this
-package for one of its classes is told so at once instead of failing later in a strange place.
+package for one of its classes gets an explanation at once instead of failing later in a strange place.
 """
 
 _HUGGING_FACE_NAMES = ("Dataset", "DatasetDict", "Features", "IterableDataset", "load_dataset", "load_from_disk")
@@ -11,7 +11,7 @@ _HUGGING_FACE_NAMES = ("Dataset", "DatasetDict", "Features", "IterableDataset", 
 def __getattr__(name: str) -> object:
     if name in _HUGGING_FACE_NAMES:
         raise ImportError(
-            f"'datasets.{name}' was asked for, but this is imagpose-reid's own 'datasets' package, not Hugging Face's "
+            f"'datasets.{name}' was requested, but this is imagpose-reid's own 'datasets' package, not Hugging Face's "
             "library; run the code that needs that library in an environment of its own"
         )
     raise AttributeError(f"module 'datasets' has no attribute {name!r}")

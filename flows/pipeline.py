@@ -239,7 +239,7 @@ class Regeneration:
         return self._synthesize(self.config.synthesize, encoded, subsets, generators)
 
     def reconstruct(self, encoded: Path, subsets: Path, generators: Mapping[Unit, Path]) -> dict[Unit, Path]:
-        """As many images as `synthesize` makes, each in its source's own pose, where that control is asked for."""
+        """As many images as `synthesize` makes, each in its source's own pose, where that control is requested."""
         if not self._train_on("reconstructions"):
             return {}
         settings = self.config.synthesize.model_copy(update={"pose_policy": "reconstruction"})
@@ -266,7 +266,7 @@ class Regeneration:
         synthetic: Mapping[Unit, Path],
         models: Models,
     ) -> Path:
-        """The page about all of it."""
+        """The report about all of it."""
         return self._make(
             ReportConfig(
                 benchmark=benchmark,

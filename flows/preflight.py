@@ -62,7 +62,7 @@ def data_problems(config: RegenerateConfig) -> list[str]:
 
 
 def source_problem(config: RegenerateConfig, root: Path) -> str | None:
-    """Why a data set is not of its layout, lacks a split or cannot be sliced as asked, or None; looks at names only."""
+    """Why a data set is not of its layout, lacks a split or cannot be sliced that way, or None; looks at names only."""
     layout = LAYOUTS[config.layout]
     try:
         with layout.open_source(root) as source:

@@ -89,7 +89,7 @@ def study() -> RegenerateSettings:
     `demo`'s models and settings on other people, whom nothing was chosen by. Ten images of each and not seven: at 20 %
     a quarter of the people then has a single image, near Market-1501's sixth, where in the demo nearly all have; a
     network that sees one image of each person learns next to nothing, and beside that any gain looks large. More test
-    people, because intervals over test identities shrink with their number, while only training costs time.
+    identities, because intervals over test identities shrink with their number, while only training costs time.
     """
     return demo().model_copy(
         update={

@@ -1,9 +1,9 @@
 """The re-ID runs of a regeneration: which arm trains on what, for how long, and from where.
 
 Arm `real` takes the recipe's own steps. Every other arm takes `long` times as many *in all*, so that they are compared
-at equal steps, and `real-long` tells what the longer training gives by itself. An arm that goes on from another run
-counts that run's steps too: `real-then-synthetic` adds what is left. Pretraining on other people comes on top, is as
-long as `pretrain.reid_steps` says, the same for both arms that go on from it, and is reported.
+at equal steps, and `real-long` tells what the longer training gives by itself. An arm that is initialized from another
+run counts that run's steps too: `real-then-synthetic` adds what is left. Pretraining on other people comes on top, is
+as long as `pretrain.reid_steps` says, the same for both arms that are initialized from it, and is reported.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class ReidInputs:
 
 
 def train_arms(config: RegenerateConfig, inputs: ReidInputs, units: Sequence[Unit], make: MakeArtifacts) -> list[Path]:
-    """All runs of the table, arm by arm: first those that need no other run, then those that go on from one.
+    """All runs of the table, arm by arm: first those that need no other run, then those that are initialized from one.
 
     Args:
         units: the subsets.
@@ -57,7 +57,7 @@ def train_arms(config: RegenerateConfig, inputs: ReidInputs, units: Sequence[Uni
         start = pretrained[seed] if arm_of(arm).needs_others else None
         start = folders[unit, "real", seed] if arm_of(arm).starts_from == "real" else start
         check = checks[unit, seed] if arm_of(arm).checked else None
-        later.append(maker.make(unit, arm, seed, start_from=start, check=check))
+        later.append(maker.make(unit, arm, seed, init_from=start, check=check))
     folders.update(zip(second, make(later), strict=True))
     return [folders[cell] for cell in cells]
 
@@ -101,13 +101,13 @@ class _RunMaker:
     inputs: ReidInputs
 
     def possible(self, unit: Unit, arm: str) -> bool:
-        """Whether the arm has something to train on: nothing is synthesised for the full training split."""
+        """Whether the arm has something to train on: nothing is synthesized for the full training split."""
         made = {"synthetic": self.inputs.synthetic, "reconstructions": self.inputs.reconstructions}
         needed = made.get(arm_of(arm).trains_on)
         return needed is None or unit in needed
 
     def make(
-        self, unit: Unit, arm: str, seed: int, *, start_from: Path | None = None, check: Path | None = None
+        self, unit: Unit, arm: str, seed: int, *, init_from: Path | None = None, check: Path | None = None
     ) -> TrainReidConfig:
         """The run of one cell of the table."""
         return self._complete(
@@ -119,12 +119,12 @@ class _RunMaker:
             synthetic=self._synthetic(unit, arm),
             arm=arm,
             seed=seed,
-            start_from=start_from,
+            init_from=init_from,
             identity_check=[] if check is None else [check],
         )
 
     def pretraining(self, seed: int) -> TrainReidConfig:
-        """A run on the people whom the generator's base has seen, as long as asked for."""
+        """A run on the people whom the generator's base has seen, as long as requested."""
         recipe, first = self.config.reid, self.config.pretrain
         if first is not None and first.reid_steps is not None:
             schedule = recipe.schedule.model_copy(update={"steps": first.reid_steps, "times": 1.0})

@@ -157,7 +157,7 @@ class RegenerateSettings(Config):
     def _consistent(self) -> Self:
         for arm in self.arms:
             if ARMS[arm].needs_real and "real" not in self.arms:
-                raise ValueError(f"arm '{arm}' goes on from arm 'real', which is not among the arms")
+                raise ValueError(f"arm '{arm}' is initialized from arm 'real', which is not among the arms")
             if ARMS[arm].trains_on == "foreign" and arm not in self.synthetic:
                 raise ValueError(f"arm '{arm}' trains on another generator's images: give them, --synthetic {arm}=PATH")
         self._check_lengths()

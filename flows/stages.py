@@ -24,7 +24,7 @@ from datasets.runtime.manifests import is_complete, manifest_of
 from datasets.shards.config import EncodeConfig
 from flows.config import RegenerateConfig
 from flows.process.commands import GRACE_SECONDS, Guard, run_commands
-from flows.process.locks import hold_cards
+from flows.process.locks import hold_gpus
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +36,8 @@ TORCHRUN_STAGES = frozenset({("imagpose", "train")})
 SIDE_BY_SIDE_STAGES = frozenset({("imagpose", "train"), ("imagpose", "synthesize"), ("reid", "train")})
 """Stages whose artifacts are made by several processes at once where there is no GPU.
 
-Small networks gain little from a second thread: on two cores one process took 17 canvases a second with two threads and
-12 with one, so two processes of one thread make 24 (docs/model.md)."""
+Small networks gain little from a second thread: on two cores one process took 17 canvases per second with two threads
+and 12 with one, so two processes of one thread make 24 (docs/model.md)."""
 
 
 MAP_STAGES = frozenset(
@@ -157,17 +157,17 @@ def _run(
         commands.append((stage_command(configs[0], share, store, resources), store / "logs" / name))
     threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count))} if count > 1 else {}
     device = getattr(configs[0], "device", "cpu")  # a stage without such a field works on the CPU
-    cards = resources.gpus if _command(configs[0]) in TORCHRUN_STAGES else 1
+    gpu_count = resources.gpus if _command(configs[0]) in TORCHRUN_STAGES else 1
     if resources.nodes > 1 and by_torchrun:
         on_line(f"to be run on each of the {resources.nodes} machines: {shlex.join(commands[0][0])}")
     guard = Guard(environment=resources.environment, grace_seconds=resources.grace_seconds, still_wanted=still_wanted)
     if on_cluster and resources.ray is not None:
         from flows.process.cluster import run_on_cluster
 
-        cards = 0 if device == "cpu" else cards
-        run_on_cluster(resources.ray, commands, on_line, guard, device=device, gpus=cards)
+        gpu_count = 0 if device == "cpu" else gpu_count
+        run_on_cluster(resources.ray, commands, on_line, guard, device=device, gpus=gpu_count)
         return
-    with hold_cards(device, cards, on_line, still_wanted) as (environment, locks):
+    with hold_gpus(device, gpu_count, on_line, still_wanted) as (environment, locks):
         environment = {**threads, **guard.environment, **environment}
         run_commands(commands, on_line, replace(guard, environment=environment, keep_open=locks))
 

@@ -20,7 +20,7 @@ from imagpose.config import TrainGeneratorConfig
 logger = logging.getLogger(__name__)
 
 INPUTS = ("encoded", "subset", "init_from")
-FROZEN = ("vae", "image_encoder", "view_height", "view_width", "token_height", "token_width", "mirrored")
+FROZEN = ("vae", "image_encoder", "view_height", "view_width", "token_height", "token_width", "flipped")
 """Of an encoding: what features are made with."""
 
 
@@ -32,7 +32,7 @@ def starting_point(wanted: TrainGeneratorConfig, store: Path) -> TrainGeneratorC
         store: where earlier generators are looked for.
     """
     described = describe_config(wanted)
-    earlier = [(folder, manifest) for folder, manifest in _generators(store) if _is_kin(manifest, wanted, store)]
+    earlier = [(folder, manifest) for folder, manifest in _generators(store) if _is_compatible(manifest, wanted, store)]
     for folder, manifest in earlier:  # newest first
         before = manifest["inputs"]
         if all(described[name] == before.get(name, {}).get("sha256") for name in ("encoded", "subset")):
@@ -40,10 +40,10 @@ def starting_point(wanted: TrainGeneratorConfig, store: Path) -> TrainGeneratorC
             logger.info("%s was trained on the same data", folder)
             return wanted.model_copy(update={"init_from": origin and Path(origin["path"])})
     for folder, manifest in earlier:
-        if (strangers := _images_outside(manifest, wanted)) == 0:
+        if (outside := _images_outside(manifest, wanted)) == 0:
             logger.info("training continues from %s", folder)
             return wanted.model_copy(update={"init_from": folder})
-        logger.info("not continued from %s: it has seen %d images that the new subset lacks", folder, strangers)
+        logger.info("not continued from %s: it has seen %d images that the new subset lacks", folder, outside)
     return wanted
 
 
@@ -54,8 +54,8 @@ def _generators(store: Path) -> list[tuple[Path, dict[str, Any]]]:
     return sorted(found, key=lambda pair: pair[1]["started"], reverse=True)
 
 
-def _is_kin(manifest: dict[str, Any], wanted: TrainGeneratorConfig, store: Path) -> bool:
-    """Whether a generator differs from the wanted one in nothing but the images, and what that one went on from."""
+def _is_compatible(manifest: dict[str, Any], wanted: TrainGeneratorConfig, store: Path) -> bool:
+    """Whether a generator differs from the wanted one only in the images and in its own starting point."""
     settings = [
         name
         for name, field in TrainGeneratorConfig.model_fields.items()
@@ -71,7 +71,7 @@ def _is_kin(manifest: dict[str, Any], wanted: TrainGeneratorConfig, store: Path)
 
 
 def _origins(manifest: dict[str, Any], store: Path) -> list[str | None]:
-    """Fingerprints of what a generator went on from, of what that went on from, and so on."""
+    """Fingerprints of what a generator was initialized from, of what that was initialized from, and so on."""
     found: list[str | None] = []
     while True:
         origin = manifest["inputs"].get("init_from")

@@ -33,7 +33,7 @@ COMMANDS = {
     "report": Command(
         summary="Write the self-contained HTML report.",
         config="reid.config:ReportConfig",
-        run="reid.report.page:make_report",
+        run="reid.report.render:make_report",
     ),
 }
 

@@ -15,11 +15,11 @@ from datasets.runtime.registry import Registry
 from reid.config import TrainReidSettings, cheap_augmentation
 
 PALETTE = 8
-"""Colours of the report's charts: ``--series-0`` to ``--series-7`` of its style sheet."""
+"""Colors of the report's charts: ``--series-0`` to ``--series-7`` of its style sheet."""
 PRETRAINING = "pretraining"
 """Name of the runs on other people that arms start from; they are no arm of the table."""
 STEPS = {"recipe": "1", "long": "long", "rest": "long, `real`'s among them"}
-"""How many times the recipe's steps an arm takes, as docs/benchmark.md says it."""
+"""How many times the recipe's steps per arm takes, as docs/benchmark.md says it."""
 
 
 def unchanged(settings: TrainReidSettings) -> TrainReidSettings:
@@ -101,14 +101,14 @@ REAL = Arm(
 )
 REAL_LONG = Arm(
     name="real-long",
-    text="Real images alone for as many optimisation steps as the arms with synthetic ones.",
+    text="Real images alone for as many optimization steps as the arms with synthetic ones.",
     tells="whether a gain is only more training",
     controls="length",
     color=2,
 )
 CHEAP_AUGMENTATION = Arm(
     name="cheap-augmentation",
-    text="Real images with colour jitter 0.3, erasing 0.5 and twice the padding.",
+    text="Real images with color jitter 0.3, erasing 0.5 and twice the padding.",
     tells="what costs no generator",
     color=6,
     recipe=_cheap,
@@ -154,7 +154,7 @@ REAL_SYNTHETIC = Arm(
 )
 PRETRAINED_SYNTHETIC = Arm(
     name="pretrained+synthetic",
-    text="As real+synthetic, but from the network that real-pretrained goes on from.",
+    text="As real+synthetic, but from the network that real-pretrained is initialized from.",
     tells="what synthesis adds to those people's pictures",
     trains_on="synthetic",
     starts_from="other people",
@@ -189,5 +189,5 @@ def arm_rank(name: str) -> tuple[int, str]:
 
 
 def steps_words(arm: Arm) -> str:
-    """How many steps an arm takes, as docs/benchmark.md says it."""
+    """How many steps per arm takes, as docs/benchmark.md says it."""
     return STEPS[arm.steps] + (", after the same pretraining on other people" if arm.needs_others else "")

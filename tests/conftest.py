@@ -18,15 +18,15 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip what this machine cannot run, and the slow tests unless they were asked for."""
-    asked_for = config.getoption("-m") or ""
+    """Skip what this machine cannot run, and the slow tests unless they were requested."""
+    requested = config.getoption("-m") or ""
     named = any("::" in argument for argument in config.args)
     for item in items:
         if "realdata" in item.keywords and not os.environ.get("MARKET1501_ROOT"):
             item.add_marker(pytest.mark.skip(reason="MARKET1501_ROOT is not set"))
         if "gpu" in item.keywords and not _has_gpu():
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
-        if "slow" in item.keywords and "slow" not in asked_for and not named:
+        if "slow" in item.keywords and "slow" not in requested and not named:
             item.add_marker(pytest.mark.skip(reason="slow; run with -m slow"))
 
 

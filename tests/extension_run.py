@@ -49,8 +49,8 @@ def main() -> None:
     check(config)
     first = Regeneration(config, make).make()
     (index,), (subsets,) = STORE.glob("index/[!.]*"), STORE.glob("select-subsets/[!.]*")
-    subprocess.run([sys.executable, "mirror.py", index, subsets, "shop", "others"], check=True)
-    config = RegenerateConfig(**SMALL, synthetic={"mirror": Path("others/{fraction}-{draw}")})
+    subprocess.run([sys.executable, "flip.py", index, subsets, "shop", "others"], check=True)
+    config = RegenerateConfig(**SMALL, synthetic={"flip": Path("others/{fraction}-{draw}")})
     second = Regeneration(config, make).make()
     folders = {"index": index, "report": second.report, "benchmark": second.benchmark}
     result: dict[str, Any] = {name: str(folder) for name, folder in folders.items()}

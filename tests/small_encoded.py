@@ -46,7 +46,7 @@ def _make(config: _Encode, directory: Path) -> dict[str, Any]:
         "files": files,
         "samples": len(files) * sum(PEOPLE.values()),
         "view_size": VIEW,
-        "mirrored": True,
+        "flipped": True,
         "latent_shape": LATENTS,
         "token_shape": TOKENS,
     }

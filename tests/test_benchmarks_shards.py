@@ -55,10 +55,10 @@ def test_a_changed_image_and_a_lost_sample_fail_the_checks(tmp_path, monkeypatch
     assert set(shards.writing_checks(prepared, first, second).values()) == {True}
     readers = {"all": lambda: shards.read_ours([first / "query-00000.tar"]), "none": lambda: iter(())}
     assert set(shards.reading_checks(prepared, readers).values()) == {False}
-    damaged = first / "query-00000.tar"
-    content = bytearray(damaged.read_bytes())
+    corrupt = first / "query-00000.tar"
+    content = bytearray(corrupt.read_bytes())
     content[600] ^= 1  # inside the first JPEG, which begins at byte 512
-    damaged.write_bytes(content)
+    corrupt.write_bytes(content)
     found = shards.writing_checks(prepared, first, second)
     wrong = {name for name, passed in found.items() if not passed}
     assert wrong == {"source_bytes_untouched", "second_write_byte_identical", "hashes_verify"}

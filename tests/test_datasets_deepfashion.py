@@ -54,18 +54,18 @@ def flat(shot) -> str:
 
 @functools.cache
 def picture(width: int, height: int, shade: int) -> bytes:
-    """A grey picture with red discs at the joints; a square one has white margins, as the originals have."""
+    """A gray picture with red discs at the joints; a square one has white margins, as the originals have."""
     left, proper = (round(width * 40 / 256), round(width * 176 / 256)) if width == height else (0, width)
     y, x = np.mgrid[:height, :width]
-    grey = np.full((height, width, 3), 60 + shade, np.uint8)
+    gray = np.full((height, width, 3), 60 + shade, np.uint8)
     for joint_x, joint_y in MARKS:
         here = (
             ((x - left + 0.5) * 176 / proper - 0.5 - joint_x) ** 2 + ((y + 0.5) * 256 / height - 0.5 - joint_y) ** 2
         ) < 16
-        grey[here] = 255, 0, 0
-    grey[(x < left) | (x >= left + proper)] = 255
+        gray[here] = 255, 0, 0
+    gray[(x < left) | (x >= left + proper)] = 255
     file = io.BytesIO()
-    Image.fromarray(grey).save(file, "JPEG", quality=95, subsampling=0)
+    Image.fromarray(gray).save(file, "JPEG", quality=95, subsampling=0)
     return file.getvalue()
 
 
@@ -125,7 +125,7 @@ def test_pixels_and_keypoints_of_a_view_agree_for_every_form_and_both_files(tmp_
             assert not (view.min(-1) > 0.9).any()  # nothing of the white margins
 
 
-def test_the_first_disc_is_centred_on_its_joint_to_a_pixel(tmp_path):
+def test_the_first_disc_is_centered_on_its_joint_to_a_pixel(tmp_path):
     for form in FORMS:
         facts, content = shards_of(tmp_path / form, form, "deepfashion-256", "deepfashion-256")[0]
         view = view_pixels([open_picture(content, facts)], 256, 176)[0].permute(1, 2, 0).numpy()
@@ -276,7 +276,7 @@ def test_files_that_are_no_pairs_are_refused_in_one_line(tmp_path, content):
 
 
 @pytest.mark.realdata
-def test_the_published_test_keypoints_are_recognised_as_of_the_square_originals(market1501_root, tmp_path):
+def test_the_published_test_keypoints_are_recognized_as_of_the_square_originals(market1501_root, tmp_path):
     from datasets.poses.csv_files import read_pose_csv
 
     rows = read_pose_csv(market1501_root.parent / "published" / "DATA" / "fasion-annotation-test.csv").values()

@@ -1,4 +1,4 @@
-"""Encoded shards hold what the frozen models give, byte for byte again after a kill, mirrored consistently."""
+"""Encoded shards hold what the frozen models give, byte for byte again after a kill, flipped consistently."""
 
 import errno
 import json
@@ -92,12 +92,12 @@ def test_latents_and_tokens_are_those_of_the_models_for_each_image_alone(
     vae, encoder = load_vae(models / "vae"), load_image_encoder(models / "dino")
     pixels = view_pixels([picture(shards, images.keys[7])], HEIGHT, WIDTH)
     mean, std = (torch.tensor(value).view(1, 3, 1, 1) for value in (DINOV2.mean, DINOV2.std))
-    for mirrored in (False, True):
-        seen = pixels.flip(-1) if mirrored else pixels
+    for flipped in (False, True):
+        seen = pixels.flip(-1) if flipped else pixels
         latents = vae.encode(seen * 2 - 1).latent_dist.mean * 0.7
         tokens = encoder((seen - mean) / std).last_hidden_state
-        torch.testing.assert_close(images.latents([7], mirrored), latents, atol=2e-3, rtol=2e-3)
-        torch.testing.assert_close(images.tokens([7], mirrored), tokens, atol=5e-3, rtol=5e-3)
+        torch.testing.assert_close(images.latents([7], flipped), latents, atol=2e-3, rtol=2e-3)
+        torch.testing.assert_close(images.tokens([7], flipped), tokens, atol=5e-3, rtol=5e-3)
 
 
 def test_the_reader_knows_shapes_people_and_faces(encoded: Path) -> None:
@@ -105,21 +105,21 @@ def test_the_reader_knows_shapes_people_and_faces(encoded: Path) -> None:
     assert (images.view_size, images.latent_shape, images.token_shape) == ((48, 24), (4, 12, 6), (1 + 6 * 3, 16))
     assert len(images) == 12 and sorted(map(len, images.by_pid.values())) == [3, 3, 3, 3]
     assert all(images.pids[i] == pid for pid, members in images.by_pid.items() for i in members)
-    both = images.latents([4, 4], mirrored=[False, True])
+    both = images.latents([4, 4], flipped=[False, True])
     assert both.dtype == torch.float32 and both.shape == (2, 4, 12, 6)
     assert torch.equal(both[1:], images.latents([4], True)) and not torch.equal(both[0], both[1])
 
 
-def test_keypoints_are_in_view_pixels_and_mirror_with_their_names(encoded: Path, shards: Path) -> None:
+def test_keypoints_are_in_view_pixels_and_flip_with_their_names(encoded: Path, shards: Path) -> None:
     images = EncodedImages(encoded)
     source = dict(_sample_keypoints(shards))
     for index, key in enumerate(images.keys):
         there = ~np.isnan(source[key][:, 0])
         expected = (source[key][there, :2] + 0.5) * [WIDTH / 32, HEIGHT / 64] - 0.5
         np.testing.assert_allclose(images.keypoints(index)[there, :2], expected, atol=1e-3)
-    plain, mirrored = images.keypoints(0), images.keypoints(0, mirrored=True)
-    np.testing.assert_allclose(mirrored[2, 0], WIDTH - 1 - plain[5, 0])  # the right shoulder was the left one
-    np.testing.assert_allclose(flip_keypoints(mirrored, WIDTH), plain)
+    plain, flipped = images.keypoints(0), images.keypoints(0, flipped=True)
+    np.testing.assert_allclose(flipped[2, 0], WIDTH - 1 - plain[5, 0])  # the right shoulder was the left one
+    np.testing.assert_allclose(flip_keypoints(flipped, WIDTH), plain)
 
 
 def _sample_keypoints(shards: Path) -> Iterator[tuple[str, np.ndarray]]:
@@ -228,7 +228,7 @@ def test_shards_that_did_not_change_are_taken_over_from_an_earlier_artifact(mode
     assert counts(second) == (1, 0, shards - 1)
     fresh = encode_all({**files, added: jpeg(4242)}, tmp_path / "fresh")
     assert all((fresh / path.name).read_bytes() == path.read_bytes() for path in second.glob("*.tar"))
-    other = encode_all({**files, added: jpeg(4242)}, store, mirrored=False)
+    other = encode_all({**files, added: jpeg(4242)}, store, flipped=False)
     assert counts(other) == (shards, 0, 0)
 
 
@@ -274,11 +274,11 @@ def test_a_reader_can_be_limited_to_some_keys_but_not_to_unknown_ones(encoded: P
         EncodedImages(encoded, keys=[*wanted, "nobody"])
 
 
-def test_mirrored_features_are_refused_where_they_were_not_made(shards: Path, models: Path, tmp_path: Path) -> None:
-    images = EncodedImages(build(config_of(shards, models, mirrored=False), make_encoded, store=tmp_path))
+def test_flipped_features_are_refused_where_they_were_not_made(shards: Path, models: Path, tmp_path: Path) -> None:
+    images = EncodedImages(build(config_of(shards, models, flipped=False), make_encoded, store=tmp_path))
     assert images.latents([0, 1]).shape == (2, 4, 12, 6)
-    with pytest.raises(InputError, match="--mirrored"):
-        images.latents([0, 1], mirrored=[False, True])
+    with pytest.raises(InputError, match="--flipped"):
+        images.latents([0, 1], flipped=[False, True])
 
 
 def test_a_clip_encoder_sees_the_whole_person_too(shards: Path, models: Path, tmp_path: Path) -> None:
@@ -311,7 +311,7 @@ def test_models_of_another_kind_or_with_missing_weights_are_refused(models: Path
         load_image_encoder(tmp_path)
 
 
-def test_a_reader_names_a_damaged_file(shards: Path, models: Path, tmp_path: Path) -> None:
+def test_a_reader_names_a_corrupt_file(shards: Path, models: Path, tmp_path: Path) -> None:
     directory = build(config_of(shards, models), make_encoded, store=tmp_path)
     tar = sorted(directory.glob("*.tar"))[0]
     tar.write_bytes(tar.read_bytes()[:3000])

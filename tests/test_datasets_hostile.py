@@ -69,7 +69,7 @@ STRANGE = [
     ("EXIF of no known orientation", turned(9), "ok"),
     ("broken EXIF", saved(Image.new("RGB", (32, 64)), exif=b"Exif\0\0MM\0*\xff\xff\xff\xff"), "ok"),
     ("CMYK", saved(Image.new("CMYK", (32, 64))), "not-rgb"),
-    ("grey", saved(Image.new("L", (32, 64))), "not-rgb"),
+    ("gray", saved(Image.new("L", (32, 64))), "not-rgb"),
     ("16 bits", saved(Image.new("I;16", (32, 64)), "PNG"), "not-jpeg"),
     ("palette", saved(Image.new("P", (32, 64)), "PNG"), "not-jpeg"),
     ("with alpha", saved(Image.new("RGBA", (32, 64)), "PNG"), "not-jpeg"),
@@ -471,7 +471,7 @@ def test_only_bytes_that_no_earlier_index_has_seen_are_decoded_again(tmp_path, m
     assert first != second
 
 
-def test_an_earlier_index_that_is_damaged_or_of_another_decoder_is_not_believed(tmp_path):
+def test_an_earlier_index_that_is_corrupt_or_of_another_decoder_is_not_believed(tmp_path):
     root = market_root(tmp_path)
     first = index(root)
     write_files(root, {"bounding_box_train/0900_c1s1_000000_01.jpg": jpeg(99)})

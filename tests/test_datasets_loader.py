@@ -54,7 +54,7 @@ def test_a_run_that_starts_in_the_middle_meets_what_an_undisturbed_one_met():
 
 
 def test_people_are_met_in_proportion_to_their_images_without_exception():
-    source = RandomImages()  # 1, 2, 3, 4 and 9 images: 19 canvases an epoch
+    source = RandomImages()  # 1, 2, 3, 4 and 9 images: 19 canvases per epoch
     plans = [plan for step in range(19) for plan in plan_batch(source, config(batch_size=4), step)]  # four epochs
     met = Counter(int(source.pids[max(plan.slots)]) for plan in plans)
     assert met == {0: 4, 1: 8, 2: 12, 3: 16, 4: 36}
@@ -123,7 +123,7 @@ def test_only_what_is_asked_for_is_read_from_the_disk(images, monkeypatch):
         return real(descriptor, buffers, offset)
 
     monkeypatch.setattr(os, "preadv", counted)
-    images.latents([0, 5, 3], mirrored=[True, False, True])
+    images.latents([0, 5, 3], flipped=[True, False, True])
     images.tokens([2])
     assert read == [2 * 4 * 8 * 4] * 3 + [2 * 5 * 20]
 

@@ -27,7 +27,7 @@ from datasets.miniature.plan import plan_market
 from datasets.miniature.scenes import OCCLUDERS
 
 MARKET_NAME = re.compile(r"(-1|\d{4})_c([1-6])s([1-6])_(\d{6})_(\d{2})\.jpg")
-CATALOGUE_PATH = re.compile(r"img/(MEN|WOMEN)/(\w+)/id_(\d{8})/(\d\d)_(1_front|2_side|3_back|4_full|7_additional)\.jpg")
+CATALOG_PATH = re.compile(r"img/(MEN|WOMEN)/(\w+)/id_(\d{8})/(\d\d)_(1_front|2_side|3_back|4_full|7_additional)\.jpg")
 
 
 def make_config(**changes):
@@ -54,8 +54,8 @@ def market(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def catalogue(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp("catalogue")
+def catalog(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("catalog")
     miniature.write_miniature(make_config(layout="deepfashion", width=88, height=128), root)
     return root
 
@@ -96,7 +96,7 @@ def make_motion(**changes) -> Motion:
 
 
 def make_person(seed: int = 3, **outfit):
-    """Somebody in grey short sleeves with magenta skin, so that skin can be told by its colour."""
+    """Somebody in gray short sleeves with magenta skin, so that skin can be recognized by its color."""
     who = sample_appearance(np.random.default_rng(seed))
     plain = dataclasses.replace(who.outfit.upper, color=(0.5, 0.5, 0.5), pattern="plain")
     fields = {
@@ -325,26 +325,26 @@ def test_pictures_of_any_size_show_the_same_scene():
     np.testing.assert_allclose((large.keypoints[both, :2] + 0.5) / 2, small.keypoints[both, :2] + 0.5, atol=1e-3)
 
 
-def test_catalogue_has_deepfashions_tree_lists_and_pairs(catalogue):
-    truth = miniature.read_truth(catalogue).set_index("name")
-    assert {str(p.relative_to(catalogue)) for p in catalogue.rglob("*.jpg")} == set(truth["file"])
+def test_catalog_has_deepfashions_tree_lists_and_pairs(catalog):
+    truth = miniature.read_truth(catalog).set_index("name")
+    assert {str(p.relative_to(catalog)) for p in catalog.rglob("*.jpg")} == set(truth["file"])
     flat = {}
     for name, file in truth["file"].items():
-        gender, category, pid, outfit, view = CATALOGUE_PATH.fullmatch(file).groups()
+        gender, category, pid, outfit, view = CATALOG_PATH.fullmatch(file).groups()
         index, kind = view.split("_")
         assert name == f"fashion{gender}{category}id{pid}{outfit}_{index}{kind}.jpg"
         flat[name] = (gender, category, pid, outfit)
     for split in ("train", "test"):
-        listed = (catalogue / f"{split}.lst").read_text().split()
+        listed = (catalog / f"{split}.lst").read_text().split()
         assert set(listed) == set(truth.index[truth["split"] == split])
-        assert list(read_annotations(catalogue / f"fasion-annotation-{split}.csv")) == listed
-        header, *pairs = (catalogue / f"fashion-pairs-{split}.csv").read_text().splitlines()
+        assert list(read_annotations(catalog / f"fasion-annotation-{split}.csv")) == listed
+        header, *pairs = (catalog / f"fashion-pairs-{split}.csv").read_text().splitlines()
         assert header == "from,to"
         sizes = Counter(flat[name] for name in listed)
         assert len(set(pairs)) == len(pairs) == sum(n * (n - 1) for n in sizes.values())
         for source, target in (pair.split(",") for pair in pairs):
             assert source != target and flat[source] == flat[target]
-    with Image.open(catalogue / truth["file"].iloc[0]) as image:
+    with Image.open(catalog / truth["file"].iloc[0]) as image:
         assert image.size == (88, 128)
         assert np.asarray(image)[:4, :4].mean() > 220  # a plain light ground
 

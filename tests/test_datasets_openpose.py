@@ -51,7 +51,7 @@ def picture(height: int = 128, width: int = 64, seed: int = 0) -> np.ndarray:
 
 
 class Painted(torch.nn.Module):
-    """A network whose maps are bright where the picture's colours are: joint 0 red, joint 1 green, joint 2 blue."""
+    """A network whose maps are bright where the picture's colors are: joint 0 red, joint 1 green, joint 2 blue."""
 
     def forward(self, pixels):
         coarse = torch.nn.functional.avg_pool2d(pixels.float(), 8) + 0.5
@@ -67,7 +67,7 @@ def painted(**options) -> OpenPose:
 # Maps
 
 
-def test_the_input_is_a_half_box_high_bgr_and_grey_padded():
+def test_the_input_is_a_half_box_high_bgr_and_gray_padded():
     inner, pixels = network_input([np.full((128, 64, 3), (255, 0, 128), np.uint8)], 0.5)
     assert inner == (184, 92) and pixels.shape == (1, 3, 184, 96)
     np.testing.assert_allclose(pixels[0, :, 90, 40], [0, -0.5, 255 / 256 - 0.5])
@@ -220,14 +220,14 @@ def other_zip(file: Path) -> None:
 
 WRONG = {
     other_network: "not of OpenPose's COCO-18 body network: lacks",
-    truncated: "damaged",
+    truncated: "corrupt",
     pickled_code: "pickled code, which is never run",
     zipped_code: "pickled code, which is never run",
     whole_model: "pickled code, which is never run",
     tensors_in_a_list: "no table of tensors",
     other_shape: r"Mconv7_stage6_L2.weight is \(26, 128, 1, 1\) instead of \(19, 128, 1, 1\)",
-    cut_safetensors: "damaged",
-    other_zip: "damaged",
+    cut_safetensors: "corrupt",
+    other_zip: "corrupt",
 }
 
 

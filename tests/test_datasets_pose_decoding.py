@@ -128,7 +128,7 @@ def test_images_of_a_batch_do_not_touch_each_other_and_none_is_lost():
     assert decode_people(np.zeros((0, 19, 8, 8)), np.zeros((0, 38, 8, 8))) == []
 
 
-def test_equal_neighbours_are_one_peak():
+def test_equal_neighbors_are_one_peak():
     maps = blank()
     put_person(maps, TORSO, 20, 10, score=0.01)  # for its fields
     for joint, (x, y) in TORSO.items():

@@ -1,4 +1,4 @@
-"""The ground floor: devices, training states, schedules, the words for precision, errors that a user can mend."""
+"""The ground floor: devices, training states, schedules, the words for precision, errors that a user can fix."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_a_training_resumed_from_its_state_ends_with_the_same_bits(tmp_path):
     assert all(torch.equal(one, other) for one, other in zip(all_tensors(whole), all_tensors(second), strict=True))
 
 
-def test_only_the_newest_states_are_kept_and_a_damaged_one_is_passed_over(tmp_path):
+def test_only_the_newest_states_are_kept_and_a_corrupt_one_is_passed_over(tmp_path):
     checkpoints, training = Checkpoints(tmp_path, keep=2), parts(0)
     assert checkpoints.restore(training) == {"step": 0}
     for step in (1, 2, 3):

@@ -204,12 +204,12 @@ def test_a_change_in_the_middle_writes_only_the_shard_it_touches(tmp_path, chang
     assert contents(second) == contents(make(config, tmp_path / "fresh"))
 
 
-def test_a_damaged_shard_of_an_earlier_artifact_is_not_reused(tmp_path):
+def test_a_corrupt_shard_of_an_earlier_artifact_is_not_reused(tmp_path):
     files = market_files(identities=12, images=4)
     config = prepare(tmp_path, files, splits=["train"])
     first = make(config, tmp_path / "store")
     good = contents(first)
-    (first / "train-00000.tar").write_bytes(b"damaged")
+    (first / "train-00000.tar").write_bytes(b"corrupt")
     second = make(config.model_copy(update={"splits": ["train", "query"]}), tmp_path / "store")
     assert manifest_of(second)["summary"]["shards_reused"] == 4
     assert (second / "train-00000.tar").read_bytes() == good["train-00000.tar"]

@@ -1,10 +1,10 @@
-"""Skeletons: mirroring, scaling and drawing agree with what happens to the picture."""
+"""Skeletons: flipping, scaling and drawing agree with what happens to the picture."""
 
 import numpy as np
 import pytest
 
 from datasets.poses.skeleton import (
-    COLOURS,
+    COLORS,
     FLIP_PAIRS,
     JOINTS,
     LIMBS,
@@ -24,7 +24,7 @@ def standing_person() -> np.ndarray:
 
 
 def test_names_and_flip_pairs_say_the_same():
-    assert len(JOINTS) == len(COLOURS) == 18 and len(LIMBS) == 17
+    assert len(JOINTS) == len(COLORS) == 18 and len(LIMBS) == 17
     for right, left in FLIP_PAIRS:
         assert JOINTS[right].replace("right", "left") == JOINTS[left]
 
@@ -38,15 +38,15 @@ def test_flipping_twice_gives_the_skeleton_back_and_once_exchanges_the_sides():
     assert np.isnan(flipped[7, :2]).all() and flipped[7, 2] == 0 and present_joints(flipped)[4]
 
 
-def test_the_drawing_of_flipped_keypoints_is_the_mirror_image_with_exchanged_colours():
+def test_the_drawing_of_flipped_keypoints_is_the_flip_image_with_exchanged_colors():
     person = standing_person()
     drawn = draw_skeleton(flip_keypoints(person, 64), 128, 64)
-    mirrored = draw_skeleton(person, 128, 64)[:, ::-1]
-    np.testing.assert_array_equal(drawn.any(-1), mirrored.any(-1))
-    assert tuple(drawn[25, 63 - 22]) == COLOURS[5] and tuple(mirrored[25, 63 - 22]) == COLOURS[2]
+    flipped = draw_skeleton(person, 128, 64)[:, ::-1]
+    np.testing.assert_array_equal(drawn.any(-1), flipped.any(-1))
+    assert tuple(drawn[25, 63 - 22]) == COLORS[5] and tuple(flipped[25, 63 - 22]) == COLORS[2]
 
 
-def test_scaling_moves_pixel_centres_as_resizing_does():
+def test_scaling_moves_pixel_centers_as_resizing_does():
     corners = np.array([[[0, 0, 1], [63, 127, 1]]], np.float32)
     np.testing.assert_allclose(
         scale_keypoints(corners, (128, 64), (256, 128))[0, :, :2], [[0.5, 0.5], [126.5, 254.5]], atol=1e-6
@@ -55,14 +55,14 @@ def test_scaling_moves_pixel_centres_as_resizing_does():
     np.testing.assert_allclose(back, corners, atol=1e-4)
 
 
-def test_joints_and_limbs_have_their_colours_at_their_places_at_every_size():
+def test_joints_and_limbs_have_their_colors_at_their_places_at_every_size():
     for height, width in ((128, 64), (256, 192), (512, 384)):
         drawn = draw_skeleton(standing_person(), height, width, source_size=(128, 64))
         places = np.round(scale_keypoints(standing_person(), (128, 64), (height, width))[:, :2]).astype(int)
         for joint in (2, 4, 9, 13):
-            assert tuple(drawn[places[joint, 1], places[joint, 0]]) == COLOURS[joint]
+            assert tuple(drawn[places[joint, 1], places[joint, 0]]) == COLORS[joint]
         middle = np.round((places[9] + places[10]) / 2).astype(int)
-        np.testing.assert_allclose(drawn[middle[1], middle[0]], 0.6 * np.array(COLOURS[8]), atol=8)
+        np.testing.assert_allclose(drawn[middle[1], middle[0]], 0.6 * np.array(COLORS[8]), atol=8)
 
 
 def test_missing_joints_and_their_limbs_are_not_drawn():
@@ -70,7 +70,7 @@ def test_missing_joints_and_their_limbs_are_not_drawn():
     person = missing_keypoints()
     person[10] = 24, 100, 1  # an ankle alone
     drawn = draw_skeleton(person, 128, 64)
-    assert drawn[100, 24].tolist() == list(COLOURS[10]) and np.count_nonzero(drawn.any(-1)) < 16
+    assert drawn[100, 24].tolist() == list(COLORS[10]) and np.count_nonzero(drawn.any(-1)) < 16
 
 
 def test_a_joint_far_outside_the_picture_neither_fails_nor_reaches_it():

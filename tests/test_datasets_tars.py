@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from datasets.runtime.errors import InputError
-from datasets.shards.tars import BLOCK, DamagedTarError, locate_samples, read_samples, write_tar
+from datasets.shards.tars import BLOCK, CorruptTarError, locate_samples, read_samples, write_tar
 
 MEMBERS = [
     ("a.json", b"{}"),
@@ -79,7 +79,7 @@ def test_a_tar_cut_off_anywhere_is_refused(tmp_path):
     for length in (0, 100, BLOCK, BLOCK + 1, 2 * BLOCK, 4 * BLOCK + 7, end - 1, end, end + 100):
         path.write_bytes(whole[:length])
         for read in (read_all, locate_all):
-            with pytest.raises(DamagedTarError, match=rf"{path}, byte \d+: .*(cut off|ends without)"):
+            with pytest.raises(CorruptTarError, match=rf"{path}, byte \d+: .*(cut off|ends without)"):
                 read(path)
 
 
@@ -89,7 +89,7 @@ def test_a_changed_byte_of_a_header_is_found(tmp_path):
     for place in (0, 50, 100, 124, 130, 148, 156, 257, 263, 345, 500):
         path.write_bytes(whole[: 2 * BLOCK + place] + b"\x07" + whole[2 * BLOCK + place + 1 :])
         for read in (read_all, locate_all):
-            with pytest.raises(DamagedTarError, match=f"byte {2 * BLOCK}: "):
+            with pytest.raises(CorruptTarError, match=f"byte {2 * BLOCK}: "):
                 read(path)
 
 
@@ -109,7 +109,7 @@ def test_a_changed_byte_of_a_header_is_found(tmp_path):
 def test_other_members_are_refused_with_their_name_and_place(tmp_path, facts, message):
     path = tar_with(tmp_path, **facts)
     for read in (read_all, locate_all):
-        with pytest.raises(DamagedTarError, match=message):
+        with pytest.raises(CorruptTarError, match=message):
             read(path)
 
 

@@ -1,4 +1,4 @@
-"""The small pose network: its targets, its decoding, what changes a crop, and a training that goes on exactly."""
+"""The small pose network: its targets, its decoding, what changes a crop, and a training that resumes exactly."""
 
 import pickle
 from pathlib import Path
@@ -16,13 +16,13 @@ from datasets.poses.tiny.decoding import _choose, _limb_agreement, decode_person
 from datasets.poses.tiny.network import (
     CONFIG_FILE,
     WEIGHTS_FILE,
-    NetworkConfig,
+    PoseNetworkConfig,
     TinyPoseNetwork,
-    fold_normalisation,
+    fold_normalization,
     load_network,
     save_network,
 )
-from datasets.poses.tiny.people import People, split_by_identity
+from datasets.poses.tiny.people import PoseCrops, split_by_identity
 from datasets.poses.tiny.quality import pose_quality
 from datasets.poses.tiny.targets import FIELD_LIMBS, field_targets, field_weights, heat_targets, to_cells, to_pixels
 from datasets.runtime.artifacts import build
@@ -55,7 +55,7 @@ PERSON = np.array(
     np.float32,
 )
 """A person seen from the front in a 128x64 crop: x, y of the 18 joints."""
-NETWORK = NetworkConfig(height=64, width=32, channels=(8, 8, 16, 16), coarse_channels=8, head_channels=16)
+NETWORK = PoseNetworkConfig(height=64, width=32, channels=(8, 8, 16, 16), coarse_channels=8, head_channels=16)
 
 
 def keypoints_of(places: np.ndarray) -> np.ndarray:
@@ -67,7 +67,7 @@ def maps(places: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
     return heat_targets(cells, 32, 16), field_targets(cells, 32, 16)
 
 
-def random_network(seed: int = 0, config: NetworkConfig = NETWORK) -> TinyPoseNetwork:
+def random_network(seed: int = 0, config: PoseNetworkConfig = NETWORK) -> TinyPoseNetwork:
     torch.manual_seed(seed)
     network = TinyPoseNetwork(config)
     for value in network.state_dict().values():
@@ -121,11 +121,11 @@ def test_a_joint_without_a_peak_gets_a_low_score():
     assert np.delete(found[:, 2], [7, 16]).min() > 0.7
 
 
-def test_the_fields_keep_a_neighbours_arm_out():
+def test_the_fields_keep_a_neighbors_arm_out():
     heat, fields = maps(PERSON)
-    neighbour = PERSON + np.array([-17, 0])
-    wrist = heat_targets(torch.from_numpy(to_cells(neighbour))[None].float(), 32, 16)[:, 4]
-    heat[:, 4] = torch.maximum(heat[:, 4] * 0.8, wrist)  # the neighbour's wrist is the higher peak
+    neighbor = PERSON + np.array([-17, 0])
+    wrist = heat_targets(torch.from_numpy(to_cells(neighbor))[None].float(), 32, 16)[:, 4]
+    heat[:, 4] = torch.maximum(heat[:, 4] * 0.8, wrist)  # the neighbor's wrist is the higher peak
     found = decode_person(heat, fields)[0]
     assert np.abs(to_pixels(found[4, :2]) - PERSON[4]).max() < 1
 
@@ -157,16 +157,16 @@ def training_tree() -> tuple[int, ...]:
     return TREE
 
 
-def test_joints_move_with_the_image_and_change_sides_when_it_is_mirrored(monkeypatch):
-    for chance in ("OCCLUDED", "BLURRED", "GREY"):
+def test_joints_move_with_the_image_and_change_sides_when_it_is_flipped(monkeypatch):
+    for chance in ("OCCLUDED", "BLURRED", "GRAY"):
         monkeypatch.setattr(augmentation, chance, 0.0)
     image = np.zeros((128, 64, 3), np.uint8)
     right, left = (20, 60), (44, 60)
-    for (x, y), colour in ((right, (255, 0, 0)), (left, (0, 255, 0))):
-        image[y - 1 : y + 2, x - 1 : x + 2] = colour
+    for (x, y), color in ((right, (255, 0, 0)), (left, (0, 255, 0))):
+        image[y - 1 : y + 2, x - 1 : x + 2] = color
     keypoints = np.tile(missing_keypoints(), (1, 1))
     keypoints[4], keypoints[7] = (*right, 1), (*left, 1)
-    mirrored = 0
+    flipped = 0
     for seed in range(20):
         changed, moved = augmentation.augment(image, keypoints, image, np.random.default_rng(seed))
         assert changed.shape == image.shape
@@ -176,8 +176,8 @@ def test_joints_move_with_the_image_and_change_sides_when_it_is_mirrored(monkeyp
             y, x = np.unravel_index(bright.argmax(), bright.shape)
             spots.append([np.hypot(*(moved[joint, :2] - (x, y))) < 2.5 for joint in (4, 7)])
         assert spots in ([[True, False], [False, True]], [[False, True], [True, False]])
-        mirrored += spots[0][1]  # a mirrored picture's red dot is the left wrist
-    assert 3 < mirrored < 17
+        flipped += spots[0][1]  # a flipped picture's red dot is the left wrist
+    assert 3 < flipped < 17
 
 
 def test_a_joint_moved_outside_the_image_is_missing():
@@ -188,12 +188,12 @@ def test_a_joint_moved_outside_the_image_is_missing():
     assert present_joints(inside).sum() == 17
 
 
-def test_folding_the_normalisation_does_not_change_the_maps():
+def test_folding_the_normalization_does_not_change_the_maps():
     network = random_network()
     pixels = torch.rand(2, 3, 64, 32)
-    for whole, folded in zip(network(pixels), fold_normalisation(network)(pixels), strict=True):
+    for whole, folded in zip(network(pixels), fold_normalization(network)(pixels), strict=True):
         torch.testing.assert_close(whole, folded, rtol=1e-4, atol=1e-4)
-    assert not any("running" in name for name in fold_normalisation(network).state_dict())
+    assert not any("running" in name for name in fold_normalization(network).state_dict())
 
 
 def test_a_saved_network_gives_the_same_maps_to_float16(tmp_path):
@@ -219,7 +219,7 @@ def test_weights_of_another_network_or_none_at_all_are_refused_in_one_line(tmp_p
     assert "train it again" in refusal()
     weights.write_bytes(pickle.dumps({"a": 1}))
     assert "train it again" in refusal()
-    tensors = {name: value[:1].clone() for name, value in fold_normalisation(random_network()).state_dict().items()}
+    tensors = {name: value[:1].clone() for name, value in fold_normalization(random_network()).state_dict().items()}
     save_file(tensors, weights)
     assert "another network" in refusal()
     weights.write_bytes(good)
@@ -245,7 +245,7 @@ def test_quality_counts_near_missed_and_extra_joints():
 
 def test_held_out_identities_are_never_trained_on():
     pids = np.repeat(np.arange(50), 3)
-    people = People(np.zeros((150, 4, 4, 3), np.uint8), np.zeros((150, 18, 3), np.float32), pids)
+    people = PoseCrops(np.zeros((150, 4, 4, 3), np.uint8), np.zeros((150, 18, 3), np.float32), pids)
     train, held_out = split_by_identity(people, seed=0)
     assert not set(train.pids) & set(held_out.pids)
     assert len(np.unique(held_out.pids)) == 2
@@ -269,7 +269,7 @@ def market(tmp_path_factory) -> TrainPoseConfig:
         steps=6,
         batch_size=4,
         checkpoint_every=2,
-        measure_every=4,
+        validation_every=4,
         device="cpu",
         precision="fp32",
     )
@@ -301,7 +301,7 @@ def test_a_stopped_training_ends_with_the_weights_of_one_that_was_not(market, tm
 
 def test_the_loss_of_a_small_set_falls(market):
     pixels = np.random.default_rng(0).integers(0, 256, (1, 64, 32, 3), np.uint8)
-    people = People(pixels, keypoints_of(PERSON / 2)[None], np.arange(1))
+    people = PoseCrops(pixels, keypoints_of(PERSON / 2)[None], np.arange(1))
     config = market.model_copy(update={"batch_size": 8})
     network = training.new_network(config)
     optimizer = torch.optim.AdamW(network.parameters(), 5e-3)
@@ -318,17 +318,17 @@ def test_the_loss_of_a_small_set_falls(market):
 def test_a_joint_that_the_file_lacks_counts_less_but_one_moved_outside_counts_fully(market):
     keypoints = keypoints_of(PERSON / 2)
     keypoints[4] = missing_keypoints()[0]
-    people = People(np.zeros((2, 64, 32, 3), np.uint8), np.tile(keypoints, (2, 1, 1)), np.arange(2))
+    people = PoseCrops(np.zeros((2, 64, 32, 3), np.uint8), np.tile(keypoints, (2, 1, 1)), np.arange(2))
     config = market.model_copy(update={"batch_size": 64})
     _, moved, weights = training.draw_batch([people], config, 0)
-    assert set(weights[:, [4, 7]].ravel().tolist()) == {0.5, 1.0}  # the right wrist, or mirrored the left one
+    assert set(weights[:, [4, 7]].ravel().tolist()) == {0.5, 1.0}  # the right wrist, or flipped the left one
     assert ((weights < 1).sum(1) == 1).all()
     outside = ~present_joints(moved) & (weights == 1)
     assert outside.any()
 
 
 def test_learning_rate_rises_stays_and_falls(market):
-    config = market.model_copy(update={"steps": 1000, "falling_percent": 25, "learning_rate": 1.0})
+    config = market.model_copy(update={"steps": 1000, "decay_percent": 25, "learning_rate": 1.0})
     rates = [training.learning_rate(step, config) for step in range(1000)]
     assert rates[0] == pytest.approx(0.01)
     assert rates[100:750] == [1.0] * 650
@@ -347,11 +347,11 @@ def test_the_flip_of_a_flip_is_the_person_itself():
 
 def test_poses_of_another_index_are_refused(market, tmp_path):
     other = make(IndexConfig(root=write_files(tmp_path / "m", market_files(identities=5)), workers=1), tmp_path)
-    rows = training.load_people(other, market.poses[0], 64, 32)
+    rows = training.load_pose_crops(other, market.poses[0], 64, 32)
     assert len(rows) == 12  # the fifth person has no skeleton there
     with pytest.raises(InputError, match="share no training image"):
         empty = make(ImportPosesConfig(images=other, csv=[_poses_of_tests(tmp_path)]), tmp_path)
-        training.load_people(other, empty, 64, 32)
+        training.load_pose_crops(other, empty, 64, 32)
 
 
 def _poses_of_tests(folder: Path) -> Path:

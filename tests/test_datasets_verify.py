@@ -1,4 +1,4 @@
-"""`python -m datasets verify` names what is damaged and exits with 1."""
+"""`python -m datasets verify` names what is corrupt and exits with 1."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from datasets.miniature.config import MiniatureConfig
 from datasets.runtime import artifacts, manifests
 from datasets.runtime.artifacts import build
 from datasets.runtime.command_line import main
-from datasets.runtime.verify import verify as damage_in
+from datasets.runtime.verify import verify as problems_in
 from datasets.sources.config import IndexConfig, SelectSubsetsConfig
 from tests.small_sets import make, market_root
 
@@ -33,7 +33,7 @@ def test_a_whole_store_passes(store):
 
 
 @pytest.mark.parametrize(
-    "damage",
+    "corruption",
     [
         "bit",
         "truncated",
@@ -51,47 +51,47 @@ def test_a_whole_store_passes(store):
         "file without size",
     ],
 )
-def test_each_kind_of_damage_is_found_and_named(store, caplog, damage):
+def test_each_kind_of_corruption_is_found_and_named(store, caplog, corruption):
     artifact = next((store / "index").glob("[!.]*"))
     file, manifest = artifact / "images.parquet", artifact / "manifest.json"
-    named = manifest if damage.startswith(("manifest", "file without")) else file
+    named = manifest if corruption.startswith(("manifest", "file without")) else file
     content = file.read_bytes()
-    if damage == "bit":
+    if corruption == "bit":
         file.write_bytes(content[:100] + bytes([content[100] ^ 1]) + content[101:])
-    elif damage == "truncated":
+    elif corruption == "truncated":
         file.write_bytes(content[:-1])
-    elif damage == "missing":
+    elif corruption == "missing":
         file.unlink()
-    elif damage == "added":
+    elif corruption == "added":
         named = artifact / "more.txt"
         named.write_text("x")
-    elif damage == "manifest text":
+    elif corruption == "manifest text":
         manifest.write_text(manifest.read_text()[:-20])
-    elif damage == "manifest hash":
+    elif corruption == "manifest hash":
         changed = json.loads(manifest.read_text())
         changed["files"][0]["sha256"] = "0" * 64
         manifest.write_text(json.dumps(changed))
-    elif damage in ("pipe instead", "added pipe", "link to nowhere"):  # none of them may be waited for
-        named = file if damage == "pipe instead" else artifact / "more"
+    elif corruption in ("pipe instead", "added pipe", "link to nowhere"):  # none of them may be waited for
+        named = file if corruption == "pipe instead" else artifact / "more"
         named.unlink(missing_ok=True)
-        named.symlink_to("nowhere") if damage == "link to nowhere" else os.mkfifo(named)
-    elif damage in ("manifest summary", "file without size"):
+        named.symlink_to("nowhere") if corruption == "link to nowhere" else os.mkfifo(named)
+    elif corruption in ("manifest summary", "file without size"):
         changed = json.loads(manifest.read_text())
-        if damage == "manifest summary":
+        if corruption == "manifest summary":
             changed["summary"]["files"] += 1
         else:
             del changed["files"][0]["size"]
         manifest.write_text(json.dumps(changed))
-    elif damage == "manifest gone":
+    elif corruption == "manifest gone":
         manifest.unlink()
     else:
-        manifest.write_text("[]" if damage == "manifest list" else '"text"')
+        manifest.write_text("[]" if corruption == "manifest list" else '"text"')
     assert verify(store) == 1
-    damaged = [record.getMessage() for record in caplog.records if record.getMessage().startswith("damaged")]
-    assert len(damaged) == 1 and str(named) in damaged[0]
+    corrupt = [record.getMessage() for record in caplog.records if record.getMessage().startswith("corrupt")]
+    assert len(corrupt) == 1 and str(named) in corrupt[0]
 
 
-def test_a_store_in_the_making_is_no_damage_and_an_empty_one_is_refused(store, tmp_path, capsys):
+def test_a_store_in_the_making_is_no_corruption_and_an_empty_one_is_refused(store, tmp_path, capsys):
     artifact = next((store / "index").glob("[!.]*"))
     shutil.copytree(artifact, artifact.with_name(artifact.name + ".partial"))
     assert verify(store) == 0
@@ -124,7 +124,7 @@ def test_killed_while_the_manifest_is_written_nothing_is_made_again(tmp_path, mo
             patch.setattr(artifacts.os, "replace", lambda a, b: killed() if a.is_dir() else real(a, b))
         build(config, make, store=tmp_path)
     folder = build(config, make, store=tmp_path)
-    assert damage_in(folder) == []
+    assert problems_in(folder) == []
     assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "unit"]
     assert len(calls) == 1 or "unit" in calls[1]
     assert len(calls) == (2 if killed_in == "file_sha256" else 1)

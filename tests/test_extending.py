@@ -62,7 +62,7 @@ def save_encoder(folder: Path) -> None:
 def shop(tmp_path_factory) -> Path:
     """The reader's folder: pictures, the page's modules, an image encoder."""
     folder = tmp_path_factory.mktemp("reader")
-    for file in ("shop.py", "shop_networks.py", "mirror.py", "table.py"):
+    for file in ("shop.py", "shop_networks.py", "flip.py", "table.py"):
         (folder / file).write_text(pieces(file))
     lay_out_the_shop(folder)
     save_encoder(folder / "weights" / "registers")
@@ -111,20 +111,20 @@ def test_an_added_backbone_is_trained(shop, made):
 def test_an_added_arm_is_trained_as_it_says_and_described_in_the_report(shop, made):
     manifests = [manifest_of(folder)["config"] for folder in (shop / "store" / "train-reid").glob("*/")]
     weights = {config["arm"]: config["loss"]["synthetic_weight"] for config in manifests}
-    assert weights == {"real": 1.0, "real+synthetic": 1.0, "real+half": 0.5, "mirror": 1.0}
+    assert weights == {"real": 1.0, "real+synthetic": 1.0, "real+half": 0.5, "flip": 1.0}
     page = (Path(made["report"]) / "report.html").read_text()
     assert "As real+synthetic, with a generated image counting half." in page
 
 
 def test_another_generators_pictures_are_an_arm_and_make_nothing_else_anew(shop, made):
     results = pd.read_parquet(Path(made["benchmark"]) / "results.parquet")
-    assert set(results.arm) == {"real", "real+synthetic", "real+half", "mirror"}
+    assert set(results.arm) == {"real", "real+synthetic", "real+half", "flip"}
     assert made["kept"] and len(list((shop / "store" / "synthesize").glob("*/"))) == 1
 
 
 def test_the_added_preset_ends_in_the_report(shop, made):
     page = (Path(made["report"]) / "report.html").read_text()
-    assert "--preset shop" in page and "mirror" in page
+    assert "--preset shop" in page and "flip" in page
 
 
 def test_the_added_names_stand_in_the_help(shop):

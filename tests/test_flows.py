@@ -89,7 +89,7 @@ def test_every_artifact_of_the_run_is_what_its_manifest_says(first_run):
     folder, _ = first_run
     finished = [Path(path).parent for path in manifests(folder)]
     assert len(finished) > 12
-    assert [damage for directory in finished for damage in verify(directory)] == []
+    assert [corruption for directory in finished for corruption in verify(directory)] == []
     assert not list((folder / "store").glob("*/*.partial"))
 
 

@@ -66,7 +66,7 @@ def test_given_fields_override_the_presets_at_any_depth():
 def test_a_stages_config_keeps_its_settings_defaults_bounds_explanations_and_roles():
     steps, every = (TrainGeneratorConfig.model_fields[name] for name in ("steps", "sample_every"))
     assert steps.default == TrainGeneratorSettings.model_fields["steps"].default
-    assert steps.description == TrainGeneratorSettings.model_fields["steps"].description == "Optimisation steps."
+    assert steps.description == TrainGeneratorSettings.model_fields["steps"].description == "Optimization steps."
     assert Role.RUNTIME in every.metadata
     with pytest.raises(ValidationError):
         TrainGeneratorSettings(steps=0)
@@ -122,7 +122,7 @@ def test_what_counts_is_the_same_on_every_machine(tmp_path):
         (["--preset", "demo", "--fractions", "20,140"], "whole percentages"),
         (["--preset", "demo", "--fractions", "20,20"], "distinct"),
         (["--preset", "demo", "--train.steps", "0"], "train.steps"),
-        (["--preset", "smoke", "--arms", "real-then-synthetic"], "goes on from arm 'real'"),
+        (["--preset", "smoke", "--arms", "real-then-synthetic"], "is initialized from arm 'real'"),
         (["--preset", "market-small"], "--root"),
         (["--preset", "market", "--root", "/nonexistent"], "does not exist"),
     ],
@@ -221,7 +221,7 @@ def test_the_form_that_prefect_makes_of_the_settings_undoes_no_preset():
     schema = parameter_schema(regenerate).model_dump(mode="json")
     settings = schema["definitions"]["RegenerateConfig"]["properties"]
     assert '"default"' not in json.dumps(schema)
-    assert schema["definitions"]["EncodeSettings"]["properties"]["mirrored"]["enum"] == [True, False]
+    assert schema["definitions"]["EncodeSettings"]["properties"]["flipped"]["enum"] == [True, False]
     assert settings["draws"]["minimum"] == 1 and settings["draws"]["description"]
     assert schema["definitions"]["TrainGeneratorSettings"]["properties"]["steps"]["minimum"] == 1
 

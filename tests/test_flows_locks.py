@@ -12,7 +12,7 @@ import pytest
 
 from flows.process import locks
 from flows.process.commands import Guard, run_commands
-from flows.process.locks import hold_cards, only_run, visible_cards
+from flows.process.locks import hold_gpus, only_run, visible_gpus
 
 
 def run_command(command, log, on_line, guard=None):
@@ -28,7 +28,7 @@ def give_up() -> None:
 
 
 @pytest.fixture
-def cards(tmp_path, monkeypatch):
+def gpus(tmp_path, monkeypatch):
     """A machine with GPUs 0 and 1, and locks of its own."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     monkeypatch.setattr(locks.tempfile, "gettempdir", lambda: str(tmp_path))
@@ -61,53 +61,53 @@ def test_a_waiting_run_can_be_cancelled(tmp_path):
         pass
 
 
-def test_two_jobs_get_different_cards_and_a_third_waits(cards):
-    with hold_cards("auto", 1, print, give_up) as (first, _), hold_cards("cuda", 1, print, give_up) as (second, _):
+def test_two_jobs_get_different_gpus_and_a_third_waits(gpus):
+    with hold_gpus("auto", 1, print, give_up) as (first, _), hold_gpus("cuda", 1, print, give_up) as (second, _):
         assert {first["CUDA_VISIBLE_DEVICES"], second["CUDA_VISIBLE_DEVICES"]} == {"0", "1"}
-        with pytest.raises(GivenUpError), hold_cards("auto", 1, lambda line: None, give_up):
+        with pytest.raises(GivenUpError), hold_gpus("auto", 1, lambda line: None, give_up):
             pass
 
 
-def test_a_job_that_wants_both_cards_holds_none_while_it_waits(cards):
-    with hold_cards("auto", 1, print, give_up):
-        with pytest.raises(GivenUpError), hold_cards("auto", 2, lambda line: None, give_up):
+def test_a_job_that_wants_both_gpus_holds_none_while_it_waits(gpus):
+    with hold_gpus("auto", 1, print, give_up):
+        with pytest.raises(GivenUpError), hold_gpus("auto", 2, lambda line: None, give_up):
             pass
-        with hold_cards("auto", 1, print, give_up) as (other, _):
+        with hold_gpus("auto", 1, print, give_up) as (other, _):
             assert other == {"CUDA_VISIBLE_DEVICES": "1"}
 
 
-def test_a_job_on_the_cpu_or_without_cards_takes_none(cards, monkeypatch):
-    with hold_cards("cpu", 1, print, give_up) as nothing:
+def test_a_job_on_the_cpu_or_without_gpus_takes_none(gpus, monkeypatch):
+    with hold_gpus("cpu", 1, print, give_up) as nothing:
         assert nothing == ({}, [])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert visible_cards() == []
-    with hold_cards("auto", 1, print, give_up) as nothing:
+    assert visible_gpus() == []
+    with hold_gpus("auto", 1, print, give_up) as nothing:
         assert nothing == ({}, [])
 
 
-def test_a_card_that_is_named_is_the_one_that_is_held(cards):
-    with hold_cards("cuda:1", 1, print, give_up) as (environment, held):
+def test_a_gpu_that_is_named_is_the_one_that_is_held(gpus):
+    with hold_gpus("cuda:1", 1, print, give_up) as (environment, held):
         assert environment == {} and len(held) == 1  # 'cuda:1' counts among the visible ones
-        with hold_cards("auto", 1, print, give_up) as (other, _):
+        with hold_gpus("auto", 1, print, give_up) as (other, _):
             assert other == {"CUDA_VISIBLE_DEVICES": "0"}
 
 
-def test_a_card_is_held_until_the_last_process_of_the_command_is_gone(cards, tmp_path):
+def test_a_gpu_is_held_until_the_last_process_of_the_command_is_gone(gpus, tmp_path):
     survivor = tmp_path / "survivor"
     code = (
         "import pathlib, subprocess, sys; child = subprocess.Popen([sys.executable, '-c', 'import time; "
         "time.sleep(600)'], close_fds=False, start_new_session=True); "
         f"pathlib.Path({str(survivor)!r}).write_text(str(child.pid))"
     )
-    with hold_cards("cuda:0", 1, print, give_up) as (_, held):
+    with hold_gpus("cuda:0", 1, print, give_up) as (_, held):
         run_command([sys.executable, "-c", code], tmp_path / "x.log", print, Guard(keep_open=held))
     try:
-        with pytest.raises(GivenUpError), hold_cards("cuda:0", 1, lambda line: None, give_up):
+        with pytest.raises(GivenUpError), hold_gpus("cuda:0", 1, lambda line: None, give_up):
             pass
     finally:
         os.kill(int(survivor.read_text()), 9)
     deadline = time.monotonic() + 10
-    with hold_cards("cuda:0", 1, print, lambda: give_up() if time.monotonic() > deadline else None):
+    with hold_gpus("cuda:0", 1, print, lambda: give_up() if time.monotonic() > deadline else None):
         pass
 
 

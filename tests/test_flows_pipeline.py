@@ -37,7 +37,7 @@ def finish(directory: Path, config: StageConfig, files: dict[str, str] | None = 
 
 
 class Notes:
-    """A runner that makes empty artifacts and remembers what it was asked for."""
+    """A runner that makes empty artifacts and remembers what it was asked to make."""
 
     def __init__(self, store: Path) -> None:
         self.store = store
@@ -115,7 +115,7 @@ def test_pidms_schedule_goes_on_from_the_real_run_of_the_same_seed(tmp_path, mod
         config.seed: artifact_directory(config, run.store) for config in run.of(TrainReidConfig) if config.arm == "real"
     }
     second = [config for config in run.of(TrainReidConfig) if config.arm == "real-then-synthetic"]
-    assert {config.seed: config.start_from for config in second} == real
+    assert {config.seed: config.init_from for config in second} == real
 
 
 def test_a_slices_models_are_adapted_on_people_outside_it(tmp_path, models):

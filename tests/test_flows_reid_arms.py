@@ -92,7 +92,7 @@ def test_all_arms_but_real_take_equally_many_steps_in_all(tmp_path, inputs):
     _, runs, _ = made(tmp_path, inputs, arms=list(ARMS), long=2.5)
     times = {arm: runs[20, arm, 0].schedule.times for arm in ARMS}
     assert times.pop("real") == 1
-    assert times.pop("real-then-synthetic") == 1.5  # after the 1 of 'real', from which it goes on
+    assert times.pop("real-then-synthetic") == 1.5  # after the 1 of 'real', from which it is initialized
     assert set(times.values()) == {2.5}
 
 
@@ -113,10 +113,10 @@ def test_arms_that_go_on_do_so_from_the_run_of_the_same_seed(tmp_path, inputs):
     checks = {check.run: check for check in notes.of(CheckIdentityConfig)}
     for seed in (0, 1):
         real = artifact_directory(runs[20, "real", seed], notes.store)
-        assert runs[20, "real-then-synthetic", seed].start_from == real
+        assert runs[20, "real-then-synthetic", seed].init_from == real
         pretraining = artifact_directory(pretrainings[seed], notes.store)
-        assert runs[20, "real-pretrained", seed].start_from == pretraining
-        assert runs[20, "pretrained+synthetic", seed].start_from == pretraining
+        assert runs[20, "real-pretrained", seed].init_from == pretraining
+        assert runs[20, "pretrained+synthetic", seed].init_from == pretraining
         assert runs[20, "real+checked", seed].identity_check == [artifact_directory(checks[real], notes.store)]
     assert {(check.fraction, check.draw) for check in checks.values()} == {(20, 0)}
 
@@ -134,7 +134,7 @@ def test_other_generators_are_arms_of_their_own(tmp_path, inputs):
 
 
 def test_arms_that_cannot_be_made_are_refused_at_once():
-    with pytest.raises(ValueError, match=r"real\+checked' goes on from arm 'real'"):
+    with pytest.raises(ValueError, match=r"real\+checked' is initialized from arm 'real'"):
         config_of(arms=["real+checked"])
     with pytest.raises(ValueError, match="needs the people whom the generator's base has seen"):
         config_of(preset="demo", identities=None, arms=["real", "real-pretrained"])

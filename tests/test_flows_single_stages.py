@@ -1,4 +1,4 @@
-"""One stage as a flow from the command line: what is wrong with its inputs is told before Prefect starts."""
+"""One stage as a flow from the command line: what is wrong with its inputs is reported before Prefect starts."""
 
 from pathlib import Path
 

@@ -58,7 +58,7 @@ def test_it_trains_ten_generators_and_eighty_networks_but_no_built_in_model_agai
     assert {round(10 * rates[arm], 9) for arm in ("real-pretrained", "pretrained+synthetic")} == {rates["real-long"]}
     assert (
         len([call for call in run.calls if type(call[0]) is TrainReidConfig]) == 2
-    )  # those that go on, after the others
+    )  # those that are initialized from another run, after the others
 
 
 def test_other_people_are_rendered_only_where_an_arm_goes_on_from_them(tmp_path, built_in):

@@ -1,4 +1,4 @@
-"""Where training goes on from when the data have changed."""
+"""What training is initialized from when the data have changed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a newcomer and GitHub read first: citation, workflow, hooks, templates; and that there is no licence."""
+"""What a newcomer and GitHub read first: citation, workflow, hooks, templates; and that there is no license."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_no_file_claims_a_licence_until_the_owner_chooses_one() -> None:
     assert not [line for line in project.get("classifiers", []) if "License" in line]
     assert not {"license", "license-url"} & read_yaml("CITATION.cff").keys()
     assert [path.name for path in REPOSITORY.glob("*") if re.match(r"(?i)licen[cs]e|copying", path.name)] == []
-    assert (REPOSITORY / "README.md").read_text().count("no licence yet") == 1
+    assert (REPOSITORY / "README.md").read_text().count("no license yet") == 1
 
 
 def test_the_workflow_lints_and_tests_on_every_python_and_may_only_read() -> None:

@@ -1,4 +1,4 @@
-"""Ablations: each variant is one recipe with its switches; interrupted ones go on; one table comes out."""
+"""Ablations: each variant is one recipe with its switches; interrupted ones resume; one table comes out."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Training canvases: distinct views, no copy across the mask, whole-canvas mirroring."""
+"""Training canvases: distinct views, no copy across the mask, whole-canvas flipping."""
 
 from collections import Counter
 from pathlib import Path
@@ -29,17 +29,17 @@ class RandomImages:
         draws = np.random.default_rng(0)
         self.joints = draws.random((len(self.keys), 18, 3)).astype(np.float32) * np.array([15, 31, 1], np.float32)
 
-    def _values(self, indices, mirrored) -> Tensor:
-        return torch.as_tensor(np.asarray(indices) + 1.0 + 1000 * np.asarray(mirrored), dtype=torch.float32)
+    def _values(self, indices, flipped) -> Tensor:
+        return torch.as_tensor(np.asarray(indices) + 1.0 + 1000 * np.asarray(flipped), dtype=torch.float32)
 
-    def latents(self, indices, mirrored) -> Tensor:
-        return self._values(indices, mirrored)[:, None, None, None].expand(-1, *self.latent_shape).clone()
+    def latents(self, indices, flipped) -> Tensor:
+        return self._values(indices, flipped)[:, None, None, None].expand(-1, *self.latent_shape).clone()
 
-    def tokens(self, indices, mirrored) -> Tensor:
-        return self._values(indices, mirrored)[:, None, None].expand(-1, *self.token_shape).clone()
+    def tokens(self, indices, flipped) -> Tensor:
+        return self._values(indices, flipped)[:, None, None].expand(-1, *self.token_shape).clone()
 
-    def keypoints(self, index: int, mirrored: bool = False) -> np.ndarray:
-        return flip_keypoints(self.joints[index], 16) if mirrored else self.joints[index]
+    def keypoints(self, index: int, flipped: bool = False) -> np.ndarray:
+        return flip_keypoints(self.joints[index], 16) if flipped else self.joints[index]
 
 
 def plans_of(images: list[int], count: int = 400, **fields) -> list[CanvasPlan]:
@@ -110,12 +110,12 @@ def test_validation_drops_no_condition_whatever_the_training_does() -> None:
     config = CONFIG.model_copy(update={"drop_everything": 1.0, "drop_both": 1.0, "flip": 1.0})
     plans = [question.plan for question in questions(RandomImages(), config)]
     assert all(plan.keep_image and plan.keep_texture for plan in plans if plan.reference != EMPTY)
-    assert any(shown(plan) for plan in plans) and not any(plan.mirrored for plan in plans)
+    assert any(shown(plan) for plan in plans) and not any(plan.flipped for plan in plans)
 
 
-def test_a_mirrored_canvas_mirrors_views_reference_and_skeletons_together() -> None:
+def test_a_flipped_canvas_flips_views_reference_and_skeletons_together() -> None:
     source = RandomImages()
-    plan = CanvasPlan(slots=(10, 11, EMPTY, 12), visible=(True, False, False, False), reference=10, mirrored=True)
+    plan = CanvasPlan(slots=(10, 11, EMPTY, 12), visible=(True, False, False, False), reference=10, flipped=True)
     batch = make_batch(source, [plan], visible_weight=0.25)
     assert unpack_views(batch.latents)[0, :, 0, 0, 0].tolist() == [1011, 1012, 0, 1013]
     assert batch.image_tokens.unique().tolist() == [1011] and batch.source_latents.unique().tolist() == [1011]

@@ -1,4 +1,4 @@
-"""The averaged weights: their warm-up, their place in the model, and their exact return from a training state."""
+"""The EMA weights: their warm-up, their place in the model, and their exact return from a training state."""
 
 from pathlib import Path
 

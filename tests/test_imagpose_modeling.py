@@ -61,7 +61,7 @@ def inputs(canvases: int = 2) -> dict[str, Tensor]:
     }
 
 
-def randomise_zero_parts(model: torch.nn.Module) -> None:
+def randomize_zero_parts(model: torch.nn.Module) -> None:
     draws = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -113,13 +113,13 @@ def test_a_unet_of_stable_diffusion_2_1s_kind_starts_unchanged_too() -> None:
 def test_every_parameter_receives_a_gradient_once_nothing_is_zero() -> None:
     torch.manual_seed(0)
     model = new_denoiser(TINY, latent_channels=4, image_token_dim=20)
-    randomise_zero_parts(model)
+    randomize_zero_parts(model)
     model(**inputs()).square().mean().backward()
     silent = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert silent == []
 
 
-def test_zero_initialised_input_columns_and_attention_move_at_the_first_step() -> None:
+def test_zero_initialized_input_columns_and_attention_move_at_the_first_step() -> None:
     torch.manual_seed(0)
     model = new_denoiser(TINY, latent_channels=4, image_token_dim=20)
     model(**inputs()).square().mean().backward()
@@ -131,7 +131,7 @@ def test_zero_initialised_input_columns_and_attention_move_at_the_first_step() -
 def test_checkpointing_gives_the_same_gradients() -> None:
     torch.manual_seed(0)
     model = new_denoiser(TINY, latent_channels=4, image_token_dim=20)
-    randomise_zero_parts(model)
+    randomize_zero_parts(model)
     other = copy.deepcopy(model)
     other.unet.enable_gradient_checkpointing()
     for network in (model, other):
@@ -165,14 +165,14 @@ def test_cross_view_attention_equals_an_independent_ten_line_version() -> None:
     cva = CrossViewAttention(16, heads=2, norm_groups=4)
     canvas = torch.randn(2, 16, 8, 6)
     assert torch.equal(cva(canvas), canvas), "identity at the start"
-    randomise_zero_parts(cva)
+    randomize_zero_parts(cva)
     torch.testing.assert_close(cva(canvas), ten_line_cross_view_attention(cva, canvas), rtol=1e-5, atol=1e-5)
 
 
 def test_the_contrast_of_one_view_changes_nothing_of_what_cross_view_attention_adds() -> None:
     torch.manual_seed(0)
     cva = CrossViewAttention(16, heads=2, norm_groups=4).double()
-    randomise_zero_parts(cva)
+    randomize_zero_parts(cva)
     views = torch.randn(2, 4, 16, 4, 3, dtype=torch.float64)
     stronger = views * torch.tensor([1.0, 10.0, 1.0, 1.0], dtype=torch.float64)[:, None, None, None]
     added = [cva(canvas) - canvas for canvas in (pack_views(views), pack_views(stronger))]
@@ -182,7 +182,7 @@ def test_the_contrast_of_one_view_changes_nothing_of_what_cross_view_attention_a
 def test_permuting_the_views_permutes_the_output_when_positions_are_off() -> None:
     torch.manual_seed(0)
     cva = CrossViewAttention(16, heads=2, norm_groups=4)
-    randomise_zero_parts(cva)
+    randomize_zero_parts(cva)
     cva.mixer.transformer_blocks[0].pos_embed.pe.zero_()
     views, order = torch.randn(2, 4, 16, 4, 3), [2, 0, 3, 1]
     expected = unpack_views(cva(pack_views(views)))[:, order]
@@ -247,7 +247,7 @@ def test_saving_and_loading_keeps_every_weight(tmp_path) -> None:
     torch.manual_seed(0)
     for cva in (True, False):
         unet = new_denoiser(TINY.model_copy(update={"cross_view_attention": cva}), 4, 20).unet
-        randomise_zero_parts(unet)
+        randomize_zero_parts(unet)
         unet.save_pretrained(tmp_path / str(cva))
         loaded = imagpose.IMAGPoseUNet.from_pretrained(tmp_path / str(cva))
         assert isinstance(loaded, IMAGPoseUNet) and set(loaded.state_dict()) == set(unet.state_dict())
@@ -257,7 +257,7 @@ def test_saving_and_loading_keeps_every_weight(tmp_path) -> None:
 def test_bfloat16_stays_close_to_float32() -> None:
     torch.manual_seed(0)
     model = new_denoiser(TINY, latent_channels=4, image_token_dim=20).eval()
-    randomise_zero_parts(model)
+    randomize_zero_parts(model)
     given = inputs()
     with torch.no_grad():
         plain = model(**given)

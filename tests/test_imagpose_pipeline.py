@@ -128,17 +128,17 @@ def test_all_scenarios_share_a_batch_and_give_pictures_of_their_poses(pipeline: 
 def test_a_picture_does_not_depend_on_its_batch(pipeline: IMAGPosePipeline, sampler: str) -> None:
     settings = {"sampler": sampler, "num_inference_steps": 4, "output_type": "latent"}
     together = pipeline(SCENARIOS, **settings).images
-    for asked, expected in zip(SCENARIOS, together, strict=True):
-        assert np.abs(pipeline(asked, **settings).images[0] - expected).max() < 1e-4
+    for canvas_request, expected in zip(SCENARIOS, together, strict=True):
+        assert np.abs(pipeline(canvas_request, **settings).images[0] - expected).max() < 1e-4
 
 
-def with_other_sources(asked: CanvasRequest) -> CanvasRequest:
+def with_other_sources(canvas_request: CanvasRequest) -> CanvasRequest:
     """The same canvas of another person: poses, seed and the sources' own skeletons stay."""
     others = [
         SourceFeatures(latents=source(900 + i).latents, tokens=source(900 + i).tokens, keypoints=given.keypoints)
-        for i, given in enumerate(asked.sources)
+        for i, given in enumerate(canvas_request.sources)
     ]
-    return CanvasRequest(sources=others, poses=asked.poses, seed=asked.seed, mode=asked.mode)
+    return CanvasRequest(sources=others, poses=canvas_request.poses, seed=canvas_request.seed, mode=canvas_request.mode)
 
 
 @pytest.mark.parametrize(("unconditional", "knows_the_sources"), [("pose", False), ("pose-and-sources", True)])
@@ -151,22 +151,24 @@ def test_the_unconditional_half_knows_the_sources_only_where_it_is_asked_to(
         "guidance_scale": 0.0,  # the unconditional half alone
         "unconditional": unconditional,
     }
-    for asked in SCENARIOS:
-        one = pipeline(asked, **settings).images[0]
-        other = pipeline(with_other_sources(asked), **settings).images[0]
+    for canvas_request in SCENARIOS:
+        one = pipeline(canvas_request, **settings).images[0]
+        other = pipeline(with_other_sources(canvas_request), **settings).images[0]
         assert (np.abs(one - other).max() > 1e-3) == knows_the_sources
 
 
 def test_without_image_level_conditioning_nothing_of_the_sources_latents_reaches_the_pictures() -> None:
     blind = tiny_pipeline(masked_latents=False, texture_tokens=False)
-    for asked in SCENARIOS:
+    for canvas_request in SCENARIOS:
         others = [
             SourceFeatures(latents=given.latents * 3 + 1, tokens=given.tokens, keypoints=given.keypoints)
-            for given in asked.sources
+            for given in canvas_request.sources
         ]
-        changed = CanvasRequest(sources=others, poses=asked.poses, seed=asked.seed, mode=asked.mode)
+        changed = CanvasRequest(
+            sources=others, poses=canvas_request.poses, seed=canvas_request.seed, mode=canvas_request.mode
+        )
         settings = {"num_inference_steps": 3, "output_type": "latent"}
-        assert np.array_equal(blind(asked, **settings).images[0], blind(changed, **settings).images[0])
+        assert np.array_equal(blind(canvas_request, **settings).images[0], blind(changed, **settings).images[0])
 
 
 @pytest.mark.parametrize("unconditional", ["pose", "pose-and-sources"])
@@ -191,10 +193,12 @@ def test_the_fast_way_equals_the_plain_way_at_the_market_presets_canvas(monkeypa
 
 def test_dpm_solver_and_unipc_agree_where_ddim_has_many_steps(pipeline: IMAGPosePipeline) -> None:
     """Three solvers of one equation: with many steps they meet."""
-    asked = request(3, 1, 3)
+    canvas_request = request(3, 1, 3)
 
     def latents(sampler: str) -> np.ndarray:
-        made = pipeline(asked, sampler=sampler, num_inference_steps=60, guidance_scale=1.0, output_type="latent")
+        made = pipeline(
+            canvas_request, sampler=sampler, num_inference_steps=60, guidance_scale=1.0, output_type="latent"
+        )
         return made.images[0]
 
     base = latents("ddim")
@@ -210,8 +214,8 @@ def test_sampling_leaves_the_network_as_it_was(pipeline: IMAGPosePipeline) -> No
 
 
 def test_seed_source_pose_and_guidance_each_change_the_picture(pipeline: IMAGPosePipeline) -> None:
-    def latents(asked: CanvasRequest, guidance: float = 2.0) -> np.ndarray:
-        return pipeline(asked, num_inference_steps=2, output_type="latent", guidance_scale=guidance).images[0]
+    def latents(canvas_request: CanvasRequest, guidance: float = 2.0) -> np.ndarray:
+        return pipeline(canvas_request, num_inference_steps=2, output_type="latent", guidance_scale=guidance).images[0]
 
     base = request(1)
     others = [
@@ -225,12 +229,12 @@ def test_seed_source_pose_and_guidance_each_change_the_picture(pipeline: IMAGPos
 
 
 def test_visible_views_end_as_exactly_the_given_latents(pipeline: IMAGPosePipeline) -> None:
-    asked = request(5, 2, 2)
-    canvases = pipeline.lay_out([asked], [list(asked.sources)])
+    canvas_request = request(5, 2, 2)
+    canvases = pipeline.lay_out([canvas_request], [list(canvas_request.sources)])
     with torch.no_grad():
         latents = pipeline.denoise(canvases, "ddim", 3, 2.0)
-    assert torch.equal(latents[0, :, :16, :8], asked.sources[0].latents)
-    assert torch.equal(latents[0, :, :16, 8:], asked.sources[1].latents)
+    assert torch.equal(latents[0, :, :16, :8], canvas_request.sources[0].latents)
+    assert torch.equal(latents[0, :, :16, 8:], canvas_request.sources[1].latents)
     assert not canvases.known[0, :, 16:].any()
 
 
@@ -298,9 +302,9 @@ REFUSALS = {
 
 @pytest.mark.parametrize("name", REFUSALS)
 def test_what_cannot_work_is_refused_in_one_line(pipeline: IMAGPosePipeline, name: str) -> None:
-    asked, message = REFUSALS[name]
+    canvas_request, message = REFUSALS[name]
     with pytest.raises(InputError, match=message) as refusal:
-        pipeline(asked, num_inference_steps=1)
+        pipeline(canvas_request, num_inference_steps=1)
     assert "\n" not in str(refusal.value)
 
 

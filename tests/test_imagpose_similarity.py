@@ -37,7 +37,7 @@ def test_ssim_equals_scikit_image_picture_by_picture(kind: Any, height: int, wid
     made[2] = real[2] // 2  # the same picture, darker
     for i in range(3):
         assert abs(ssim(made, real)[i] - by_skimage(made[i], real[i], 1.5, 255)) < 1e-9
-        span = float(made[i].max()) - float(made[i].min())  # PIDM and PCDMs: the generated picture's own range
+        span = float(made[i].max()) - float(made[i].min())  # PIDM and PCDMs: the generated image's own range
         assert abs(ssim_table1(made, real)[i] - by_skimage(made[i], real[i], 1.2, span)) < 1e-9
     assert torch.allclose(ssim(made, made), torch.ones(3, dtype=torch.float64))
 

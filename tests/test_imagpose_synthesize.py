@@ -26,7 +26,7 @@ from datasets.runtime.verify import verify
 from datasets.shards.encoded import EncodedImages, keypoints_from_json, keypoints_to_json
 from datasets.shards.tars import read_samples, write_tar
 from imagpose.config import ShowPicturesConfig, SynthesizeConfig
-from imagpose.pictures.image_checks import check_image
+from imagpose.pictures.image_checks import check_generated_image
 from imagpose.pictures.synthetic_jpeg import encode_synthetic_jpeg, is_marked_synthetic
 from imagpose.sampling.pose_check import pose_score
 from imagpose.synthesis.plan import FACINGS, check_leak_free, cut_shards, facing, is_synthetic_key, make_plan
@@ -90,7 +90,7 @@ def _make_encoded(config: _Encode, directory: Path) -> dict[str, Any]:
         "view_size": [HEIGHT, WIDTH],
         "latent_shape": LATENTS,
         "token_shape": TOKENS,
-        "mirrored": False,
+        "flipped": False,
     }
     (directory / "index.json").write_text(json.dumps(index))
     return {}
@@ -196,8 +196,8 @@ def test_a_rare_pose_policy_asks_for_the_sides_that_a_person_lacks() -> None:
     rows += [("0002_c1s1_000000_01", 2, 1, sides["back"]), ("0002_c1s1_000001_01", 2, 1, sides["side"])]
     frame = pd.DataFrame(rows, columns=["key", "pid", "camid", "keypoints"])
     plan = make_plan(frame, images=200, poses=1, policy="paper", pose_policy="rare")
-    asked = plan[plan.pid == 1].target_pose_key
-    assert asked.str.startswith("0002").mean() > 0.9
+    expected = plan[plan.pid == 1].target_pose_key
+    assert expected.str.startswith("0002").mean() > 0.9
 
 
 def test_poses_rare_in_a_camera_are_those_that_it_seldom_shows() -> None:
@@ -335,7 +335,7 @@ def test_a_fraction_that_does_not_exist_and_a_folder_of_another_stage_are_refuse
         make_synthetic(config_of(inputs | {"generator": inputs["encoded"]}), tmp_path)
 
 
-def test_a_damaged_generator_is_named(inputs: dict[str, Path], tmp_path: Path) -> None:
+def test_a_corrupt_generator_is_named(inputs: dict[str, Path], tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     shutil.copytree(inputs["generator"], broken)
     weights = broken / "unet" / "diffusion_pytorch_model.safetensors"
@@ -370,8 +370,8 @@ def test_skeletons_are_extracted_again_and_scored(
     samples = {k: json.loads(m["json"]) for t in directory.glob("*.tar") for k, m in read_samples(t)}
     for row in table.itertuples():
         facts = samples[row.key]
-        asked, found = keypoints_from_json(facts["keypoints"]), keypoints_from_json(facts["found_keypoints"])
-        assert row.pose_score == pose_score(asked, found) == facts["pose_score"]
+        expected, found = keypoints_from_json(facts["keypoints"]), keypoints_from_json(facts["found_keypoints"])
+        assert row.pose_score == pose_score(expected, found) == facts["pose_score"]
     assert (table.pose_score == 0).any()  # nobody was found: wrong, not missing
     for name in ("contact_sheet-best-poses.png", "contact_sheet-worst-poses.png"):
         assert (directory / name).is_file()
@@ -389,18 +389,18 @@ def test_the_built_in_pose_network_scores_a_set(inputs: dict[str, Path], tmp_pat
 
 
 def test_a_pose_score_is_the_share_of_joints_within_a_tenth_of_the_figure() -> None:
-    asked = np.full((18, 3), np.nan, np.float32)
-    asked[:, 2] = 0
-    asked[:5] = [[10, 0, 1], [10, 20, 1], [10, 50, 1], [10, 80, 1], [10, 100, 1]]  # 100 pixels high: 10 are allowed
-    found = asked.copy()
+    expected = np.full((18, 3), np.nan, np.float32)
+    expected[:, 2] = 0
+    expected[:5] = [[10, 0, 1], [10, 20, 1], [10, 50, 1], [10, 80, 1], [10, 100, 1]]  # 100 pixels high: 10 are allowed
+    found = expected.copy()
     found[1, 0] += 9.9
     found[2, 1] += 10.1
     found[3] = [np.nan, np.nan, 0]
-    found[7] = [1, 1, 1]  # not asked for: neither right nor wrong
-    assert pose_score(asked, found) == 0.6
-    assert pose_score(asked, asked) == 1.0
-    asked[1:] = [np.nan, np.nan, 0]
-    assert pose_score(asked, found) is None
+    found[7] = [1, 1, 1]  # not requested: neither right nor wrong
+    assert pose_score(expected, found) == 0.6
+    assert pose_score(expected, expected) == 1.0
+    expected[1:] = [np.nan, np.nan, 0]
+    assert pose_score(expected, found) is None
 
 
 def command_of(config: SynthesizeConfig, output: Path, *prefix: str) -> list[str]:
@@ -461,11 +461,11 @@ def test_degenerate_pictures_are_told_apart() -> None:
     good = rng.integers(0, 256, (32, 16, 3), dtype=np.uint8)
     half = good.copy()
     half[:20] = 255
-    assert check_image(good, good[None][..., ::-1]).status == "ok"
-    assert check_image(np.full_like(good, 120)).status == "flat"
-    assert check_image(half).status == "saturated"
-    assert check_image(np.clip(good.astype(int) + 1, 0, 255).astype(np.uint8), good[None]).status == "copy"
-    assert check_image(np.full_like(good, 120)).contrast == 0
+    assert check_generated_image(good, good[None][..., ::-1]).status == "ok"
+    assert check_generated_image(np.full_like(good, 120)).status == "flat"
+    assert check_generated_image(half).status == "saturated"
+    assert check_generated_image(np.clip(good.astype(int) + 1, 0, 255).astype(np.uint8), good[None]).status == "copy"
+    assert check_generated_image(np.full_like(good, 120)).contrast == 0
 
 
 def test_the_mark_survives_and_equal_pictures_have_equal_bytes() -> None:

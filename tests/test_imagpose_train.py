@@ -26,7 +26,7 @@ from imagpose.training.generators import load_denoiser, load_generator, save_gen
 from imagpose.training.inputs import FrozenParts, initial_denoiser
 from imagpose.training.objective import learning_rate_at, loss_sum, noise_of_step, total_weight
 from imagpose.training.train import Trainer
-from imagpose.training.validation import BUCKETS, questions, validation_losses
+from imagpose.training.validation import BUCKETS, validation_cases, validation_losses
 from tests.small_encoded import encoded_artifact
 from tests.test_imagpose_canvas import RandomImages
 
@@ -63,10 +63,10 @@ class OnePerson(RandomImages):
         smooth = torch.nn.functional.interpolate(draws, scale_factor=2, mode="bilinear")
         self.views = (smooth - smooth.mean()) / smooth.std()
 
-    def latents(self, indices, mirrored=False) -> torch.Tensor:
+    def latents(self, indices, flipped=False) -> torch.Tensor:
         return self.views[torch.as_tensor(np.asarray(indices))]
 
-    def tokens(self, indices, mirrored=False) -> torch.Tensor:
+    def tokens(self, indices, flipped=False) -> torch.Tensor:
         return self.views[torch.as_tensor(np.asarray(indices))].flatten(2).repeat(1, 2, 1)[:, :5, :20]
 
 
@@ -137,7 +137,7 @@ def test_a_run_killed_between_checkpoints_repeats_the_lost_steps(tmp_path, froze
     with pytest.raises(KeyboardInterrupt):
         first.run()
     newest, _ = Checkpoints(tmp_path / ".scratch").states()
-    newest.write_bytes(b"cut off")  # damaged: the one before it serves
+    newest.write_bytes(b"cut off")  # corrupt: the one before it serves
     second = trainer(tmp_path, frozen, optimizer=optimizer)
     assert second.step == 4
     second.run()
@@ -328,9 +328,14 @@ def test_validation_asks_the_same_questions_of_people_whom_no_step_sees(tmp_path
     assert len(buckets) == BUCKETS and np.mean(buckets) == pytest.approx(rows[1]["loss"], abs=1e-5)
     with run.ema.in_model():
         again = validation_losses(
-            run.model.eval(), run.scheduler, run.held_out, questions(run.held_out, run.config), run.accelerator, 3
+            run.model.eval(),
+            run.scheduler,
+            run.held_out,
+            validation_cases(run.held_out, run.config),
+            run.accelerator,
+            3,
         )
-    assert again["loss"] == pytest.approx(rows[1]["loss"], rel=1e-4)  # other batches, same questions
+    assert again["loss"] == pytest.approx(rows[1]["loss"], rel=1e-4)  # other batches, same cases
     assert list((tmp_path / "logs" / "tensorboard").iterdir()) and (tmp_path / "logs" / "samples-000012.png").is_file()
 
 

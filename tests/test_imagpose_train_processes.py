@@ -1,4 +1,4 @@
-"""Training across processes: two make the steps of one, one that is killed is gone on from, all stop together."""
+"""Training across processes: two make the steps of one, one that is killed resumes, all stop together."""
 
 import json
 import os

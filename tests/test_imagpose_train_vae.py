@@ -1,4 +1,5 @@
-"""The trainings of the frozen models: they learn, go on after a kill to the same weights, and measure what they say."""
+"""The trainings of the frozen models: they learn, resume after a kill to the same weights, and measure what they
+say."""
 
 import io
 import json
@@ -31,7 +32,7 @@ PEOPLE, IMAGES = 8, 4
 
 
 def person(pid: int, image: int) -> bytes:
-    """A person as three coloured bands on noise; the colours are the identity."""
+    """A person as three colored bands on noise; the colors are the identity."""
     colors = np.random.default_rng(pid).integers(0, 256, (3, 1, 3))
     noise = np.random.default_rng([pid, image]).normal(0, 6, (3, 8, 3))
     picture = np.clip(colors + noise, 0, 255).astype(np.uint8)
@@ -226,10 +227,10 @@ def test_a_frozen_encoder_keeps_its_latents_while_the_decoder_learns(shards: Pat
         vae_config(shards, freeze_encoder=True)
 
 
-def test_a_grey_copy_costs_chroma_only_where_there_was_colour() -> None:
-    colour = torch.tensor([0.6, -0.2, -0.4]).view(1, 3, 1, 1).expand(1, 3, 4, 4)
-    grey, bright = colour.mean(1, keepdim=True).expand_as(colour), colour + 0.1
+def test_a_gray_copy_costs_chroma_only_where_there_was_color() -> None:
+    color = torch.tensor([0.6, -0.2, -0.4]).view(1, 3, 1, 1).expand(1, 3, 4, 4)
+    gray, bright = color.mean(1, keepdim=True).expand_as(color), color + 0.1
     chroma = [
-        reconstruction_loss(copy, colour, 0.0, 1.0) - reconstruction_loss(copy, colour, 0.0) for copy in (grey, bright)
+        reconstruction_loss(copy, color, 0.0, 1.0) - reconstruction_loss(copy, color, 0.0) for copy in (gray, bright)
     ]
     assert [float(value) for value in chroma] == pytest.approx([0.4, 0.0], abs=1e-6)

@@ -42,7 +42,7 @@ trainer = Trainer(config, assemble_network(seeded_backbone(network, 0), network,
 trainer.train_step(trainer.sampler.epoch(0)[0])
 if processes.first:
     gradients = {n: p.grad.clone() for n, p in trainer.network.named_parameters() if p.grad is not None}
-    gradients["centres"] = trainer.centre_loss.centres.grad.clone()
+    gradients["centers"] = trainer.center_loss.centers.grad.clone()
     save_file(gradients, out / f"gradients-{count}.safetensors")
 trainer.run(out / str(count))
 if processes.first:

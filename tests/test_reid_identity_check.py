@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from reid.config import CheckIdentityConfig
-from reid.evaluation.identity_check import judge, others_scores, person_means, score, summarise
+from reid.evaluation.identity_check import judge, others_scores, person_means, score, summarize
 
 
 def config(**changes):
@@ -57,7 +57,7 @@ def test_only_the_best_share_is_kept_and_equal_scores_do_not_depend_on_the_order
 
 def test_the_summary_counts_people_cameras_and_thresholds():
     checked = judge(table([0.95, 0.25, 0.55, 0.05], [1, 1, 2, 3], [1, 1, 2, 1]), config(min_score=0.5))
-    summary = summarise(checked, np.array([0.7, 0.9]))
+    summary = summarize(checked, np.array([0.7, 0.9]))
     assert (summary["images"], summary["kept"], summary["identities"]) == (4, 2, 3)
     assert summary["identities_without_any_kept"] == 1
     assert summary["rejected"] == {"low-score": 1, "another-person": 1}
@@ -68,4 +68,4 @@ def test_the_summary_counts_people_cameras_and_thresholds():
 
 def test_an_empty_set_is_a_finding_and_no_crash():
     empty = judge(table([]).astype({"id_score": float}), config(min_score=0.5))
-    assert summarise(empty, np.empty(0))["images"] == 0
+    assert summarize(empty, np.empty(0))["images"] == 0

@@ -10,7 +10,7 @@ from reid.evaluation.ranking import (
     MatchIndex,
     distance_rows,
     nearest,
-    normalised,
+    normalized,
     rank_distances,
     rank_features,
 )
@@ -67,7 +67,7 @@ def test_a_tie_is_what_float32_cannot_tell_apart_and_the_page_says_so():
 
 
 def brute_force(distances, query, gallery):
-    """Sort by (distance, match last), walk down the list, as the protocol is told."""
+    """Sort by (distance, match last), walk down the list, as the protocol is described."""
     found = []
     for row, pid, camid in zip(distances, query.pids, query.camids, strict=True):
         valid = [
@@ -133,7 +133,7 @@ def test_the_figures_equal_torchreids_where_there_are_no_ties():
 
     query_features, gallery_features, query, gallery = random_case()
     kept = gallery.pids != -1
-    distances = 1 - normalised(query_features) @ normalised(gallery_features).T
+    distances = 1 - normalized(query_features) @ normalized(gallery_features).T
     cmc, mean_ap = eval_market1501(
         distances[:, kept], query.pids, gallery.pids[kept], query.camids, gallery.camids[kept], 50
     )
@@ -174,5 +174,5 @@ def test_ranked_lists_follow_the_same_rule_as_the_figures(seed, count):
 
 
 def test_distances_are_ordered_as_cosines():
-    query, gallery = normalised(np.array([[1.0, 0.0]])), normalised(np.array([[2.0, 0.0], [0.0, 3.0], [-1.0, 0.0]]))
+    query, gallery = normalized(np.array([[1.0, 0.0]])), normalized(np.array([[2.0, 0.0], [0.0, 3.0], [-1.0, 0.0]]))
     np.testing.assert_allclose(next(distance_rows(query, gallery)), [-1, 0, 1])

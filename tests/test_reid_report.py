@@ -39,11 +39,11 @@ from reid.report.data import (
 from reid.report.figures import Line, Point, fraction_chart
 from reid.report.gains import Comparison, Gain, gain_cards, gain_rows, read_gains
 from reid.report.headline import headline
-from reid.report.page import make_report, markdown_cell
 from reid.report.people import identity_gains, winners_and_losers
 from reid.report.pictures.cases import extremes, rejected
 from reid.report.pictures.embed import SourceImages
 from reid.report.pictures.retrieval import chosen_queries
+from reid.report.render import make_report, markdown_cell
 
 EVIL = "<script>alert(1)</script>"
 FRACTIONS = (20, 40)
@@ -274,8 +274,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     }
 
 
-class Page(HTMLParser):
-    """Tags, attributes and visible text of a page."""
+class ParsedReport(HTMLParser):
+    """Tags, attributes and visible text of a report."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -302,11 +302,11 @@ def full(inputs: dict[str, object], tmp_path_factory: pytest.TempPathFactory) ->
     return *report_of(inputs, folder), folder
 
 
-def test_the_page_needs_no_network_and_no_script(full: tuple[str, dict, Path]) -> None:
+def test_the_report_needs_no_network_and_no_script(full: tuple[str, dict, Path]) -> None:
     html, _, _ = full
-    page = Page(html)
-    assert {tag for tag, _ in page.tags} & {"script", "link", "iframe", "object", "embed", "base", "form"} == set()
-    for tag, attributes in page.tags:
+    report = ParsedReport(html)
+    assert {tag for tag, _ in report.tags} & {"script", "link", "iframe", "object", "embed", "base", "form"} == set()
+    for tag, attributes in report.tags:
         for name, value in attributes.items():
             assert not name.startswith("on"), (tag, name)
             if name in ("src", "href", "xlink:href", "srcset", "action"):
@@ -318,24 +318,24 @@ def test_names_from_files_are_shown_as_text_and_never_as_html(full: tuple[str, d
     html, _, folder = full
     assert "<script" not in html
     assert html.count("&lt;script&gt;") >= 5  # title, file name, reason, card, config, command
-    assert Page(html).text.count(EVIL) >= 4
+    assert ParsedReport(html).text.count(EVIL) >= 4
     assert EVIL not in (folder / "report.md").read_text().split("```")[0]
 
 
 def test_every_section_is_filled_when_everything_is_handed_in(full: tuple[str, dict, Path]) -> None:
     html, summary, _ = full
     assert summary["missing"] == []
-    assert "Not shown." not in Page(html).text
-    images = [attributes["src"] for tag, attributes in Page(html).tags if tag == "img"]
-    shown = sum(attributes.get("class") == "triple one" for _, attributes in Page(html).tags)
+    assert "Not shown." not in ParsedReport(html).text
+    images = [attributes["src"] for tag, attributes in ParsedReport(html).tags if tag == "img"]
+    shown = sum(attributes.get("class") == "triple one" for _, attributes in ParsedReport(html).tags)
     assert 2 <= shown <= 2 * PEOPLE
     assert len(images) == PEOPLE + 2 * 3 * 10 + 2 + 2 * 3 * (6 + 6 + 4) + 4 * (1 + 2 * PEOPLE) + shown
-    assert sum(tag == "svg" for tag, _ in Page(html).tags) == 3 + 2 + 2 + 1 + 2
+    assert sum(tag == "svg" for tag, _ in ParsedReport(html).tags) == 3 + 2 + 2 + 1 + 2
     assert summary["html_bytes"] < 1_000_000
 
 
-def test_ids_are_unique_and_every_link_inside_the_page_has_its_target(full: tuple[str, dict, Path]) -> None:
-    tags = Page(full[0]).tags
+def test_ids_are_unique_and_every_link_inside_the_report_has_its_target(full: tuple[str, dict, Path]) -> None:
+    tags = ParsedReport(full[0]).tags
     ids = [attributes["id"] for _, attributes in tags if "id" in attributes]
     assert len(ids) == len(set(ids))
     links = {a[name][1:] for _, a in tags for name in ("href", "xlink:href") if (a.get(name) or "").startswith("#")}
@@ -350,7 +350,7 @@ def test_the_same_inputs_give_the_same_bytes(
         assert (tmp_path / "again" / name).read_bytes() == (full[2] / name).read_bytes(), name
 
 
-def test_charts_take_their_colours_from_the_page(full: tuple[str, dict, Path]) -> None:
+def test_charts_take_their_colors_from_the_report(full: tuple[str, dict, Path]) -> None:
     drawings = re.findall(r"<svg.*?</svg>", full[0], flags=re.DOTALL)
     assert drawings
     for drawing in drawings:
@@ -366,11 +366,11 @@ def test_the_headline_and_the_cards_say_what_the_benchmark_found(
     inputs: dict[str, object], full: tuple[str, dict, Path]
 ) -> None:
     table = pd.read_parquet(inputs["benchmark"] / "gains.parquet").query("metric == 'map'")
-    text = Page(full[0]).text.replace("\N{NO-BREAK SPACE}", " ")
+    text = ParsedReport(full[0]).text.replace("\N{NO-BREAK SPACE}", " ")
     for row in table.itertuples():
         assert f"{points(100 * row.value)}{' points' if row.fraction == 20 else ''} at {row.fraction} %" in text
         ends = f"{points(100 * row.low)} to {points(100 * row.high)}"
-        assert f"95 % over new test people, for these images and trained networks: {ends}" in text
+        assert f"95 % over new test identities, for these images and trained networks: {ends}" in text
         assert f"{100 * row.before:.1f} → {100 * row.after:.1f} %" in text
 
 
@@ -384,7 +384,7 @@ def test_the_combined_interval_decides_and_the_band_is_said_beside_it(tmp_path: 
     sure = {"low": 0.01, "high": 0.03, "unit": "seed", "fraction": 40, "variance_draws": np.nan}
     pd.DataFrame([row | {"unit": "draw"}, row | sure]).to_parquet(tmp_path / "gains.parquet")
     over_draws, over_seeds = read_gains(tmp_path)
-    assert (over_draws.scope, over_draws.certain) == ("new draws and new test people", False)
+    assert (over_draws.scope, over_draws.certain) == ("new draws and new test identities", False)
     assert over_draws.interval == pytest.approx((-10, 14)) and over_draws.band == pytest.approx((-20, 24))
     assert over_draws.origins == pytest.approx({"draws": 0.3, "seeds": 0.1, "people": 0.5, "interplay": 0.1})
     assert over_seeds.certain and over_seeds.stands == "alone" and "for these images" in over_seeds.scope
@@ -395,10 +395,10 @@ def test_the_combined_interval_decides_and_the_band_is_said_beside_it(tmp_path: 
 
 
 def study(tmp_path: Path, arms: tuple[str, ...], draws: int = 2, seeds: int = 2, worst: str = "") -> tuple[str, dict]:
-    """Page and summary of a benchmark of these arms."""
+    """Report and summary of a benchmark of these arms."""
     runs = make_runs(tmp_path, make_index(tmp_path), arms, draws, seeds, worst)
     html, summary = report_of({"benchmark": make_table(tmp_path, runs), "runs": runs}, tmp_path / "out")
-    return Page(html).text.replace("\N{NO-BREAK SPACE}", " "), summary
+    return ParsedReport(html).text.replace("\N{NO-BREAK SPACE}", " "), summary
 
 
 FOUR_ARMS = ("real", "real-long", "real-pretrained", "real+synthetic")
@@ -421,19 +421,19 @@ def test_the_headline_compares_with_the_arm_of_equal_steps_where_that_was_run(
     table = pd.read_parquet(root / "benchmark" / "gains.parquet").query("metric == 'map' and arm == 'real+synthetic'")
     long = table[table["baseline"] == "real-long"].set_index("fraction")["value"]
     assert f"{points(100 * long[20])} points at 20 % and {points(100 * long[40])} at 40 %" in summary["headline"]
-    assert "for equally many optimisation steps (arm “real-long”: 400)" in summary["headline"]
-    assert "interval over new draws and new test people" in summary["headline"]
+    assert "for equally many optimization steps (arm “real-long”: 400)" in summary["headline"]
+    assert "interval over new draws and new test identities" in summary["headline"]
     assert text.count("all 12 comparisons together:") == 2
     assert "Training lengths differ" not in text
-    assert "Two draws of the subset: how much draws differ is told by one difference" in text
+    assert "Two draws of the subset: how much draws differ is estimated from one difference" in text
     for words in (
-        "95 % over new draws and new test people:",
+        "95 % over new draws and new test identities:",
         "95 % over the 2 draws alone:",
-        "over test people alone:",
+        "over test identities alone:",
     ):
         assert text.count(words) == 2
-    assert "Only 8 test people: the gain is known of these few." in text
-    assert "Where the uncertainty comes from" in text and "From 2 draws × 2 seeds and 8 test people." in text
+    assert "Only 8 test identities: the gain is known of these few." in text
+    assert "Where the uncertainty comes from" in text and "From 2 draws × 2 seeds and 8 test identities." in text
 
 
 def test_the_gain_over_the_arm_pretrained_on_other_people_stands_beside_the_headline(
@@ -445,7 +445,7 @@ def test_the_gain_over_the_arm_pretrained_on_other_people_stands_beside_the_head
     assert f"(arm “real-pretrained”), the change is {points(100 * over[20])} points at 20 %" in text
     assert "Not controlled for" not in text
     assert text.count("mAP points over real-pretrained") == 2
-    assert "400 steps after 200 of the run that it goes on from" in text
+    assert "400 steps after 200 of the run that it is initialized from" in text
 
 
 def test_without_the_long_arm_the_headline_says_that_steps_are_not_equal(tmp_path: Path) -> None:
@@ -454,7 +454,7 @@ def test_without_the_long_arm_the_headline_says_that_steps_are_not_equal(tmp_pat
         text, summary = study(tmp_path, ARMS)
     finally:
         del STEPS["real+synthetic"]
-    assert "for 200 optimisation steps instead of 400 (arm “real”; steps are not equal)" in summary["headline"]
+    assert "for 200 optimization steps instead of 400 (arm “real”; steps are not equal)" in summary["headline"]
     assert "Training lengths differ" in text and "Not controlled for" in text
 
 
@@ -467,9 +467,11 @@ def test_a_loss_is_called_a_loss(tmp_path: Path) -> None:
     assert text.count("95 % over the 4 seeds alone:") == 2
 
 
-def test_the_benchmark_alone_gives_a_page_that_names_what_is_missing(inputs: dict[str, object], tmp_path: Path) -> None:
+def test_the_benchmark_alone_gives_a_report_that_names_what_is_missing(
+    inputs: dict[str, object], tmp_path: Path
+) -> None:
     html, summary = report_of({"benchmark": inputs["benchmark"]}, tmp_path)
-    text = Page(html).text
+    text = ParsedReport(html).text
     assert summary["missing"] == [
         "runs",
         "generators",
@@ -492,15 +494,15 @@ def test_a_data_set_that_moved_away_leaves_frames_that_say_so(inputs: dict[str, 
     assert "image not found" in html
 
 
-def test_damaged_pictures_and_names_that_lead_outside_become_frames(inputs: dict[str, object], tmp_path: Path) -> None:
+def test_corrupt_pictures_and_names_that_lead_outside_become_frames(inputs: dict[str, object], tmp_path: Path) -> None:
     folder = make_synthetic(tmp_path)[0]
     (tmp_path / "secret.png").write_bytes((folder / "showcase" / "1_poses_0.png").read_bytes())
-    (folder / "showcase" / "1_poses_0.png").write_bytes(b"\x89PNG damaged")
+    (folder / "showcase" / "1_poses_0.png").write_bytes(b"\x89PNG corrupt")
     rows = json.loads((folder / "showcase.json").read_text())
     rows["rows"][0]["sources"] = ["../secret.png"]
     (folder / "showcase.json").write_text(json.dumps(rows))
     html, _ = report_of(inputs, tmp_path / "out", synthetic=[folder])
-    assert Page(html).text.count("cannot be read") == 2
+    assert ParsedReport(html).text.count("cannot be read") == 2
 
 
 def test_unequal_training_is_said_beside_the_headline(tmp_path: Path) -> None:
@@ -514,7 +516,7 @@ def test_a_table_without_a_synthetic_arm_claims_no_gain(tmp_path: Path) -> None:
     runs = make_runs(tmp_path, make_index(tmp_path), arms=("real",))
     html, summary = report_of({"benchmark": make_table(tmp_path, runs)}, tmp_path / "out")
     assert summary["headline"].startswith("There is no gain to report")
-    assert "mAP points" not in Page(html).text
+    assert "mAP points" not in ParsedReport(html).text
 
 
 def test_an_artifact_of_another_stage_is_refused(inputs: dict[str, object], tmp_path: Path) -> None:
@@ -543,7 +545,7 @@ def test_the_report_is_an_artifact_that_is_built_once(inputs: dict[str, object],
 
 
 def test_making_a_report_never_imports_torch() -> None:
-    code = "import sys, reid.report.page; print([m for m in ('torch', 'pyplot', 'prefect') if m in sys.modules])"
+    code = "import sys, reid.report.render; print([m for m in ('torch', 'pyplot', 'prefect') if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
 
@@ -587,13 +589,13 @@ def comparison(gains: list[Gain], draws: int, seeds: int, arms: tuple[str, ...] 
         ([gain(20, 3.0, -1.0, 7.0)], "does not exclude zero: no gain and no loss is shown."),
         ([gain(20, 3.0, 1.0, 5.0), gain(40, -2.0, -3.0, -1.0)], "for a gain at 20 % and a loss at 40 %."),
         ([gain(20, 3.0)], "There is no interval: nothing varied"),
-        ([gain(20, 3.0, test_people=3)], "There is no interval: 3 test people are too few for one."),
+        ([gain(20, 3.0, test_people=3)], "There is no interval: 3 test identities are too few for one."),
     ],
 )
 def test_a_gain_is_claimed_only_where_its_interval_excludes_zero(gains: list[Gain], words: str) -> None:
-    told = headline(comparison(gains, 5, 2), 0.95)
-    assert words in told["sentence"].replace("\N{NO-BREAK SPACE}", " ")
-    assert told["remarks"][-1].startswith("Not controlled for")
+    answer = headline(comparison(gains, 5, 2), 0.95)
+    assert words in answer["sentence"].replace("\N{NO-BREAK SPACE}", " ")
+    assert answer["remarks"][-1].startswith("Not controlled for")
 
 
 @pytest.mark.parametrize(
@@ -610,8 +612,8 @@ def test_what_is_left_of_several_comparisons_is_said(bands: list[tuple[float, fl
 
 
 def test_a_comparison_that_was_not_declared_is_called_that() -> None:
-    told = headline(comparison([gain(20, 3.0, 1.0, 5.0, declared=False, family=6)], 5, 2), 0.95)
-    assert "not among those that were declared before the run" in told["sentence"]
+    answer = headline(comparison([gain(20, 3.0, 1.0, 5.0, declared=False, family=6)], 5, 2), 0.95)
+    assert "not among those that were declared before the run" in answer["sentence"]
 
 
 @pytest.mark.parametrize(
@@ -619,13 +621,13 @@ def test_a_comparison_that_was_not_declared_is_called_that() -> None:
     [
         (1, 1, "an illustration, not evidence"),
         (1, 3, "One draw of the subset, 3 seeds"),
-        (2, 1, "told by one difference"),
+        (2, 1, "estimated from one difference"),
         (3, 1, "few for a narrow interval"),
     ],
 )
 def test_few_draws_and_seeds_are_cautioned_about(draws: int, seeds: int, words: str) -> None:
-    told = headline(comparison([gain(20, 3.0, 1.0, 5.0)], draws, seeds), 0.95)
-    remark, _uncontrolled = told["remarks"]
+    answer = headline(comparison([gain(20, 3.0, 1.0, 5.0)], draws, seeds), 0.95)
+    remark, _uncontrolled = answer["remarks"]
     assert words in remark
 
 
@@ -643,9 +645,9 @@ def test_the_answer_to_the_objection_of_other_people_follows_from_its_intervals(
 ) -> None:
     gains = [gain(20, 9.0, 8.0, 10.0), gain(40, 9.0, 8.0, 10.0)]
     gains += [gain(f, *found, baseline="real-pretrained") for f, found in zip(FRACTIONS, over, strict=True)]
-    told = headline(comparison(gains, 5, 1, (*ARMS, "real-pretrained")), 0.95)
-    assert words in told["further"]
-    assert told["remarks"] == []
+    answer = headline(comparison(gains, 5, 1, (*ARMS, "real-pretrained")), 0.95)
+    assert words in answer["further"]
+    assert answer["remarks"] == []
 
 
 def test_the_reference_is_the_baseline_where_the_long_arm_lacks_a_fraction() -> None:
@@ -658,8 +660,8 @@ def test_the_reference_is_the_baseline_where_the_long_arm_lacks_a_fraction() -> 
 
 
 def test_rendered_people_are_said_to_be_rendered() -> None:
-    told = headline(comparison([gain(20, 3.0, 1.0, 5.0)], 5, 1), 0.95, rendered=True)
-    assert told["remarks"][0].startswith("The people are rendered, not photographed.")
+    answer = headline(comparison([gain(20, 3.0, 1.0, 5.0)], 5, 1), 0.95, rendered=True)
+    assert answer["remarks"][0].startswith("The people are rendered, not photographed.")
 
 
 def test_best_and_worst_pictures_are_chosen_by_score_one_a_person() -> None:
@@ -749,20 +751,20 @@ def test_shown_queries_are_chosen_by_rule_and_named_for_what_they_are() -> None:
     assert chosen_queries(change.tail(1).reset_index(drop=True)) == [("Loses most: AP −30.0 points", "g")]
 
 
-def test_an_arm_from_outside_has_its_own_words_and_colour(tmp_path: Path) -> None:
+def test_an_arm_from_outside_has_its_own_words_and_color(tmp_path: Path) -> None:
     ARMS_OF_THE_BENCHMARK.register(
-        Arm(name="real+mirror", text="Mirrored people.", tells="x", trains_on="synthetic", color=3)
+        Arm(name="real+flip", text="Flipped people.", tells="x", trains_on="synthetic", color=3)
     )
     try:
-        runs = make_runs(tmp_path, make_index(tmp_path), ("real", "real+synthetic", "real+mirror"))
+        runs = make_runs(tmp_path, make_index(tmp_path), ("real", "real+synthetic", "real+flip"))
         html, _ = report_of({"benchmark": make_table(tmp_path, runs)}, tmp_path / "out")
     finally:
-        del ARMS_OF_THE_BENCHMARK._items["real+mirror"]
-    assert '<dt><i class="dot s3"></i>real+mirror</dt><dd>Mirrored people.' in html
+        del ARMS_OF_THE_BENCHMARK._items["real+flip"]
+    assert '<dt><i class="dot s3"></i>real+flip</dt><dd>Flipped people.' in html
     assert "another generator" not in html
 
 
-def test_arms_keep_their_colours_whatever_else_is_shown() -> None:
+def test_arms_keep_their_colors_whatever_else_is_shown() -> None:
     assert Arms(["zoo", "real+synthetic", "real"]).names == ["real", "real+synthetic", "zoo"]
     assert Arms(["real", "real+synthetic"]).color("real+synthetic") == Arms(["real+synthetic"]).color("real+synthetic")
 

@@ -9,9 +9,9 @@ from reid.evaluation.reranking import FeaturePairs, rerank, rerank_features
 def clustered(queries, images, people, width=16, seed=0, noise=1.0):
     """Features of people, and who they are: (Q, D), (G, D), query and gallery labels."""
     rng = np.random.default_rng(seed)
-    centres = rng.normal(size=(people + 1, width))
+    centers = rng.normal(size=(people + 1, width))
     labels = [Labels(pids=rng.integers(1, people + 1, n), camids=rng.integers(1, 5, n)) for n in (queries, images)]
-    features = [centres[part.pids] + noise * rng.normal(size=(len(part), width)) for part in labels]
+    features = [centers[part.pids] + noise * rng.normal(size=(len(part), width)) for part in labels]
     return features[0].astype(np.float32), features[1].astype(np.float32), labels[0], labels[1]
 
 
@@ -43,7 +43,7 @@ def test_weight_one_leaves_the_original_order():
     np.testing.assert_allclose(one.ap, two.ap, atol=1e-9)
 
 
-def test_neighbours_that_agree_raise_the_figures_of_noisy_features():
+def test_neighbors_that_agree_raise_the_figures_of_noisy_features():
     query, gallery, query_labels, gallery_labels = clustered(40, 300, 20, noise=1.5)
     before = rank_features(query, gallery, query_labels, gallery_labels).summary()["map"]
     after = rank_distances(rerank_features(query, gallery, RerankConfig()), query_labels, gallery_labels).summary()

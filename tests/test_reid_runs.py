@@ -67,10 +67,10 @@ class SyntheticConfig(ShardsConfig):
 
 
 def photo(pid, camid, rng):
-    """A person in two colours before a camera's background, 32x16."""
-    colours = np.random.default_rng(max(pid, 0)).integers(0, 256, (2, 3))
+    """A person in two colors before a camera's background, 32x16."""
+    colors = np.random.default_rng(max(pid, 0)).integers(0, 256, (2, 3))
     image = np.full((32, 16, 3), 40 * camid, dtype=float)
-    image[6:18, 4:12], image[18:30, 4:12] = colours
+    image[6:18, 4:12], image[18:30, 4:12] = colors
     return np.clip(image + rng.normal(0, 12, image.shape), 0, 255).astype(np.uint8)
 
 
@@ -198,7 +198,7 @@ def test_native_epochs_take_fewer_steps_on_fewer_images(world, tmp_path):
     schedule = ScheduleConfig(epochs=2, warmup_epochs=1)
     half = make_run(config_of(world, schedule=schedule), tmp_path)
     full = make_run(config_of(world, schedule=schedule, subsets=None, fraction=100), tmp_path)
-    assert half["steps"] == 4 and full["steps"] == 4  # 3 or 6 images a person: one group of 4 each, 8 people / P 4
+    assert half["steps"] == 4 and full["steps"] == 4  # 3 or 6 images per person: one group of 4 each, 8 people / P 4
     pairs = BatchConfig(identities=4, images=2)
     third = make_run(config_of(world, schedule=schedule, subsets=None, fraction=100, batch=pairs), tmp_path)
     assert 8 < third["steps"] <= 12  # 3 groups of 2 each; the last few people may not fill a batch
@@ -234,7 +234,7 @@ def test_a_killed_run_goes_on_from_its_checkpoint_and_ends_with_the_same_content
 
 def test_a_run_can_start_from_another_ones_network(world, runs, tmp_path):
     still = ScheduleConfig(steps=1, learning_rate=1e-12, weight_decay=0)
-    run = build(config_of(world, start_from=runs[0], schedule=still), make_run, store=tmp_path)
+    run = build(config_of(world, init_from=runs[0], schedule=still), make_run, store=tmp_path)
     before, after = load_file(runs[0] / "model.safetensors"), load_file(run / "model.safetensors")
     name = "backbone.layer1.0.conv1.weight"
     np.testing.assert_allclose(before[name], after[name], atol=1e-6)
@@ -374,7 +374,7 @@ def test_every_trick_can_be_turned_off(world, tmp_path):
     plain = config_of(
         world,
         network=SMALL["network"].model_copy(update={"bnneck": False, "last_stride": 2}),
-        loss=LossConfig(triplet_weight=0, centre_weight=0, label_smoothing=0),
+        loss=LossConfig(triplet_weight=0, center_weight=0, label_smoothing=0),
         augmentation=AugmentationConfig(flip=0, padding=0, erasing=0),
         schedule=ScheduleConfig(steps=2),
     )

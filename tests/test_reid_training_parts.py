@@ -12,12 +12,12 @@ from torch.nn import functional
 
 from datasets.runtime.errors import InputError, WeightsError
 from reid.config import AugmentationConfig, BatchConfig, LossConfig, NetworkConfig, ScheduleConfig, TrainReidConfig
-from reid.data.images import ImageSet, augment, erase, flip_and_crop, normalise
+from reid.data.images import ImageSet, augment, erase, flip_and_crop, normalize
 from reid.data.sampler import IdentitySampler
 from reid.data.training_set import TrainingSet, join_training_sets, refuse_leak
 from reid.evaluation import evaluate
 from reid.training.distributed import Processes
-from reid.training.losses import CentreLoss, batch_hard_triplet_loss, identity_loss
+from reid.training.losses import CenterLoss, batch_hard_triplet_loss, identity_loss
 from reid.training.model import assemble_network, seeded_backbone
 from reid.training.schedule import rate_factor, stretched_epoch
 from reid.training.train import Trainer, save_network
@@ -75,9 +75,9 @@ def test_synthetic_images_may_weigh_less_and_be_smoothed_more():
     )
 
 
-def test_the_centre_loss_is_the_mean_squared_distance_to_the_own_centre():
-    loss = CentreLoss(3, 2)
-    loss.centres.data = torch.tensor([[0.0, 0.0], [1.0, 1.0], [5.0, 5.0]])
+def test_the_center_loss_is_the_mean_squared_distance_to_the_own_center():
+    loss = CenterLoss(3, 2)
+    loss.centers.data = torch.tensor([[0.0, 0.0], [1.0, 1.0], [5.0, 5.0]])
     real = torch.zeros(2, dtype=torch.bool)
     value = loss(torch.tensor([[3.0, 4.0], [1.0, 2.0]]), torch.tensor([0, 1]), real, 1.0)
     assert value.item() == pytest.approx((25 + 1) / 2)
@@ -216,11 +216,11 @@ def test_flips_and_crops_show_parts_of_the_padded_image():
     assert shown <= windows and len(shown) > 20
 
 
-def test_no_augmentation_is_normalisation_alone():
+def test_no_augmentation_is_normalization_alone():
     pixels = image_set([1] * 4).pixels
     config = AugmentationConfig(flip=0, padding=0, erasing=0)
-    torch.testing.assert_close(augment(pixels, config, generator()), normalise(pixels))
-    white = normalise(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)).flatten()
+    torch.testing.assert_close(augment(pixels, config, generator()), normalize(pixels))
+    white = normalize(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)).flatten()
     np.testing.assert_allclose(white, [(1 - 0.485) / 0.229, (1 - 0.456) / 0.224, (1 - 0.406) / 0.225], rtol=1e-6)
 
 
@@ -333,8 +333,8 @@ def test_an_unknown_backbone_is_refused():
         seeded_backbone(TINY.model_copy(update={"backbone": "resnet5O"}), 0)
 
 
-def test_one_optimiser_step_equals_an_independent_implementation_of_every_trick():
-    """torchreid's triplet and smoothed cross-entropy; centre loss, Adam and SGD written out."""
+def test_one_optimizer_step_equals_an_independent_implementation_of_every_trick():
+    """torchreid's triplet and smoothed cross-entropy; center loss, Adam and SGD written out."""
     from torchreid.reid.losses import CrossEntropyLoss, TripletLoss
 
     config = TrainReidConfig(
@@ -349,19 +349,19 @@ def test_one_optimiser_step_equals_an_independent_implementation_of_every_trick(
     pids = np.repeat(np.arange(1, 5), 4)
     data = TrainingSet(images=image_set(pids), labels=pids - 1, is_synthetic=np.zeros(16, bool), pids=[1, 2, 3, 4])
     trainer = Trainer(config, assemble_network(seeded_backbone(TINY, 0), TINY, 4, 0), data, Processes(1, "cpu"))
-    network, centres = copy.deepcopy(trainer.network), trainer.centre_loss.centres.detach().clone()
+    network, centers = copy.deepcopy(trainer.network), trainer.center_loss.centers.detach().clone()
     positions = trainer.sampler.epoch(0)[0]
     rate = trainer._set_rate(1)
     assert rate == pytest.approx(3.5e-4 * 0.109)
     trainer.train_step(positions)
 
-    images = normalise(data.images.pixels[positions])
+    images = normalize(data.images.pixels[positions])
     labels = torch.from_numpy(data.labels[positions])
-    centres.requires_grad_(True)
+    centers.requires_grad_(True)
     features, logits = network(images)
     loss = CrossEntropyLoss(num_classes=4, eps=0.1, use_gpu=False)(logits, labels)
     loss = loss + TripletLoss(margin=0.3)(features, labels)
-    loss = loss + 5e-4 * ((features - centres[labels]) ** 2).sum(dim=1).mean()
+    loss = loss + 5e-4 * ((features - centers[labels]) ** 2).sum(dim=1).mean()
     loss.backward()
     after = dict(trainer.network.named_parameters())
     for name, parameter in network.named_parameters():
@@ -374,8 +374,8 @@ def test_one_optimiser_step_equals_an_independent_implementation_of_every_trick(
         # Where a gradient is all but zero, Adam's first step is its sign, which rounding decides.
         clear = gradient.abs() > 1e-6
         torch.testing.assert_close(after[name].detach()[clear], expected[clear], rtol=0, atol=2e-6, msg=name)
-    moved = centres.detach() - 0.5 * centres.grad / 5e-4
-    torch.testing.assert_close(trainer.centre_loss.centres.detach(), moved, rtol=1e-4, atol=1e-4)
+    moved = centers.detach() - 0.5 * centers.grad / 5e-4
+    torch.testing.assert_close(trainer.center_loss.centers.detach(), moved, rtol=1e-4, atol=1e-4)
 
 
 def test_every_epoch_of_bots_schedule_has_the_cited_rate():

@@ -57,7 +57,7 @@ def new_trainer(encoded: Path, folder: Path, **fields) -> Trainer:
     )
 
 
-def signalled(run: Trainer, step: int, number: signal.Signals) -> Trainer:
+def signaled(run: Trainer, step: int, number: signal.Signals) -> Trainer:
     """Send this process a signal in the middle of a step."""
     train_step = run._train_step
 
@@ -77,7 +77,7 @@ def one_of_two(rank: int, encoded: Path, folder: Path) -> None:
     run.run()
     stopped = new_trainer(encoded, folder / "stopped")
     try:
-        (signalled(stopped, 3, signal.SIGTERM) if rank == 1 else stopped).run()
+        (signaled(stopped, 3, signal.SIGTERM) if rank == 1 else stopped).run()
     except SystemExit as stop:
         (folder / f"rank{rank}.json").write_text(json.dumps({"step": stopped.step, "code": stop.code}))
 
@@ -86,6 +86,6 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     task, encoded, folder, number = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
     if task == "killed":
-        signalled(new_trainer(encoded, folder), number, signal.SIGKILL).run()
+        signaled(new_trainer(encoded, folder), number, signal.SIGKILL).run()
     else:
         one_of_two(number, encoded, folder)

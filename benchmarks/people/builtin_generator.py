@@ -1,9 +1,9 @@
-"""``python -m benchmarks builtin_generator``: are the generated people sharp, in the asked pose, and the same person?
+"""``python -m benchmarks builtin_generator``: are the generated people sharp, in the target pose, and the same person?
 
-On rendered people whom no training has seen. Each is shown to the generator in one picture and asked for in the poses
+On rendered people whom no training has seen. Each is shown to the generator in one picture and requested in the poses
 of three others, whose true renderings are known. Measured on every picture:
 
-pose       share of the asked joints that `openpose-tiny` finds within a tenth of the figure's height (PCK@0.1)
+pose       share of the target joints that `openpose-tiny` finds within a tenth of the figure's height (PCK@0.1)
 identity   how often a classifier that was trained on other, real renderings of these people names the right one
 SSIM, PSNR against the true rendering; SSIM also over the person's pixels alone, because the background of another
            camera cannot be known from the source. LPIPS where AlexNet's weights are given
@@ -166,7 +166,7 @@ class Tasks:
         pairs: (source, target) by name, person by person.
         pids: (n,) the person of each pair.
         shown, truth: (n, H, W, 3) uint8, the pairs' source and target pictures.
-        asked: (n, 18, 3) the targets' keypoints.
+        target_keypoints: (n, 18, 3) the targets' keypoints.
         cover: (n, H, W) bool, where the target's person is.
         turn: (n,) degrees between the person's directions in source and target.
     """
@@ -182,7 +182,7 @@ class Tasks:
         }
         self.pids = np.repeat(np.arange(people), count)
         self.shown = np.repeat(sources.pictures[:people, 0], count, axis=0)
-        self.truth, self.asked = _flat(targets.pictures[:people]), _flat(targets.keypoints[:people])
+        self.truth, self.target_keypoints = _flat(targets.pictures[:people]), _flat(targets.keypoints[:people])
         self.cover = _flat(targets.covers[:people]) > 127
         turned = np.abs(_flat(targets.yaws[:people]) - np.repeat(sources.yaws[:people, 0], count)) % 360
         self.turn = np.minimum(turned, 360 - turned)
@@ -252,7 +252,10 @@ class Meter:
             "row": row,
             "pid": tasks.pids,
             "turn": tasks.turn,
-            "pose": [pose_score(asked, skeleton) for asked, skeleton in zip(tasks.asked, found, strict=True)],
+            "pose": [
+                pose_score(target_keypoints, skeleton)
+                for target_keypoints, skeleton in zip(tasks.target_keypoints, found, strict=True)
+            ],
             "identity": (answers == tasks.pids).astype(float),
             "answer": answers,
             "ssim": ssim(made, real).numpy(),
@@ -344,7 +347,7 @@ def _goals(rows: dict[str, Any], modes: Sequence[str]) -> dict[str, bool]:
 
 
 def _sheet(config: QualityConfig, mode: str, tasks: Tasks, pictures: np.ndarray) -> None:
-    """Source | asked poses | generated | true renderings of people drawn at random, one a row."""
+    """Source | target poses | generated | true renderings of people drawn at random, one per row."""
     people = np.unique(tasks.pids)
     rng = np.random.default_rng([config.seed, 7])
     chosen = rng.permutation(people)[: config.sheet_rows]
@@ -353,7 +356,7 @@ def _sheet(config: QualityConfig, mode: str, tasks: Tasks, pictures: np.ndarray)
         rows.append(
             SheetRow(
                 sources=[tasks.shown[pairs[0]]],
-                skeletons=[skeleton_picture(tasks.asked[i], size) for i in pairs],
+                skeletons=[skeleton_picture(tasks.target_keypoints[i], size) for i in pairs],
                 generated=list(pictures[pairs]),
                 truth=list(tasks.truth[pairs]),
             )

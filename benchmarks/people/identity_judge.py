@@ -1,4 +1,4 @@
-"""A classifier of rendered people, trained on real renderings only: who is it on a generated picture?
+"""A classifier of rendered people, trained on real renderings only: who is it on a generated image?
 
 The stage's artifact holds the classifier and the pictures that are measured with it. Neither depends on a generator, so
 the next generator finds both. The network is a small ResNet from scratch with BoT's neck: it shares nothing with the
@@ -26,14 +26,14 @@ from datasets.runtime.manifests import SCRATCH, manifest_of
 from datasets.runtime.training.run import TrainingRun, set_learning_rate, step_generator
 from datasets.runtime.training.schedules import warmup_cosine
 from reid.config import AugmentationConfig, NetworkConfig
-from reid.data.images import augment, normalise
+from reid.data.images import augment, normalize
 from reid.training.model import ReidNetwork, assemble_network, seeded_backbone
 
 logger = logging.getLogger(__name__)
 
 WEIGHTS, PICTURES = "judge.safetensors", "pictures.safetensors"
 BACKBONE = "test_resnet.r160_in1k"
-AUGMENTATION = AugmentationConfig(padding=5, erasing=0.3, erasing_area=(0.02, 0.2), colour_jitter=0.1)
+AUGMENTATION = AugmentationConfig(padding=5, erasing=0.3, erasing_area=(0.02, 0.2), color_jitter=0.1)
 MEASURED = ("source", "target")
 """Pictures that the judge is not trained on."""
 
@@ -53,7 +53,7 @@ class JudgeConfig(StageConfig):
     sources: int = Field(3, ge=1)
     """Further pictures of each person that a generator is shown."""
     targets: int = Field(3, ge=1)
-    """Further pictures of each person whose poses are asked for; multiples of 3 fill IMAGPose*'s canvases."""
+    """Further pictures of each person whose poses are requested; multiples of 3 fill IMAGPose*'s canvases."""
     height: int = Field(128, ge=32)
     """Of all pictures, in pixels; the generator's view."""
     width: int = Field(64, ge=16)
@@ -142,7 +142,7 @@ def _train(config: JudgeConfig, pictures: np.ndarray, directory: Path) -> ReidNe
 def _answers(network: ReidNetwork, pictures: np.ndarray) -> np.ndarray:
     """Whom each of (..., H, W, 3) uint8 pictures shows, (...) int."""
     pixels = torch.from_numpy(pictures.reshape(-1, *pictures.shape[-3:])).permute(0, 3, 1, 2)
-    found = [network(normalise(chunk))[1].argmax(1) for chunk in pixels.split(128)]
+    found = [network(normalize(chunk))[1].argmax(1) for chunk in pixels.split(128)]
     return torch.cat(found).numpy().reshape(pictures.shape[:-3])
 
 

@@ -1,7 +1,7 @@
 """People whom no generator has seen, rendered for a measurement: pictures, skeletons, and where the person is.
 
 Each picture is drawn by itself, with its own pose, camera, place and light: two pictures of a person have nothing in
-common but the person, so that whoever recognises them recognises clothes and body, not a wall.
+common but the person, so that whoever recognizes them recognizes clothes and body, not a wall.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Who is drawn: build, skin, hair, clothes and bags of one rendered person, and their fabrics as procedural textures.
 
-Equal `Appearance` values render equal people. Colours are sRGB triples in [0, 1], lengths are in metres.
-Garment colours follow street frequencies (black, white, grey and blue first), so that many people share colours and
-differ only in cut, pattern, the print on one side, or a bag: a stand-in for re-ID that colour alone does not solve.
+Equal `Appearance` values render equal people. Colors are sRGB triples in [0, 1], lengths are in meters.
+Garment colors follow street frequencies (black, white, gray and blue first), so that many people share colors and
+differ only in cut, pattern, the print on one side, or a bag: a stand-in for re-ID that color alone does not solve.
 Nothing here knows how a body moves (`body`) or how it is drawn (`figures`).
 """
 
@@ -17,7 +17,7 @@ RGB = tuple[float, float, float]
 _CLOTH = {  # name: (sRGB in 0..255, weight for upper garments, weight for lower garments)
     "black": ((32, 32, 36), 20, 28),
     "white": ((232, 232, 230), 19, 4),
-    "grey": ((136, 138, 142), 10, 8),
+    "gray": ((136, 138, 142), 10, 8),
     "charcoal": ((74, 76, 82), 7, 10),
     "navy": ((38, 48, 84), 7, 10),
     "denim": ((72, 98, 140), 3, 20),
@@ -52,7 +52,7 @@ _UNIFORMS = 6
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Fabric:
-    """One cloth: colour, second colour (`accent`), pattern (of PATTERNS), period `scale` (m), phase (radians)."""
+    """One cloth: color, second color (`accent`), pattern (of PATTERNS), period `scale` (m), phase (radians)."""
 
     color: RGB
     accent: RGB
@@ -73,9 +73,9 @@ class Outfit:
     back: str
     """On the back only: none, number, block or yoke."""
     mark: RGB
-    """Colour of what is printed on front and back."""
+    """Color of what is printed on front and back."""
     hem: float
-    """Height in metres above the hip joints at which the upper garment ends; negative: it hangs lower."""
+    """Height in meters above the hip joints at which the upper garment ends; negative: it hangs lower."""
     lower_style: str
     lower: Fabric
     lower_length: float
@@ -86,7 +86,7 @@ class Outfit:
     """none, backpack, shoulder-left, shoulder-right, hand-left or hand-right (the person's own left and right)."""
     bag_color: RGB
     hat: RGB | None
-    """Colour of a cap, or None."""
+    """Color of a cap, or None."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -276,10 +276,10 @@ def _accent_share(fabric: Fabric, around: np.ndarray, height: np.ndarray) -> np.
 
 
 def paint_fabric(fabric: Fabric, around: np.ndarray, height: np.ndarray) -> np.ndarray:
-    """Colour a fabric shows at points of a garment.
+    """Color a fabric shows at points of a garment.
 
     Args:
-        around, height: (N,) metres round the limb and along it.
+        around, height: (N,) meters round the limb and along it.
 
     Returns:
         (N, 3) float32 sRGB in about [0, 1].

@@ -1,6 +1,6 @@
 """How a person is built and moves: proportions, gait, gestures, and the skeleton and joints that they give.
 
-Body coordinates are metres: x to the person's left, y up from the ground, z to the front. Yaw 0 faces the camera, 90
+Body coordinates are meters: x to the person's left, y up from the ground, z to the front. Yaw 0 faces the camera, 90
 faces the right edge of the picture (the camera sees the person's right side), 180 turns the back. Angles are degrees.
 Knows nothing of clothes (`dress`) and cameras (`scenes`).
 """
@@ -101,7 +101,7 @@ def aim_bone(origin: np.ndarray, direction: np.ndarray) -> Frame:
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """Lengths and radii of one body in metres."""
+    """Lengths and radii of one body in meters."""
 
     hip_height: float
     thigh: float
@@ -168,7 +168,7 @@ def _gait(motion: Motion, offset: float) -> tuple[float, float, float]:
 
 @dataclasses.dataclass(frozen=True)
 class Skeleton:
-    """Bones in body coordinates, hips at the origin; `lift`: metres by which standing on the ground raises them."""
+    """Bones in body coordinates, hips at the origin; `lift`: meters by which standing on the ground raises them."""
 
     frames: dict[str, Frame]
     sizes: Sizes
@@ -214,8 +214,8 @@ def pose_skeleton(who: Appearance, motion: Motion) -> Skeleton:
         frames |= _arm(side, sign, motion, sizes, chest)
     neck = chest.point(0, sizes.torso, 0)
     turned = turn_about_y(motion.head_yaw - 0.5 * twist) @ _rx(motion.lean * 0.4 + motion.head_pitch)
-    head_centre = neck + turned @ np.array([0, 0.100 * who.height - 0.012, 0.018])
-    frames |= {"chest": chest, "head": Frame(turned, head_centre), "neck": Frame(chest.rotation, neck)}
+    head_center = neck + turned @ np.array([0, 0.100 * who.height - 0.012, 0.018])
+    frames |= {"chest": chest, "head": Frame(turned, head_center), "neck": Frame(chest.rotation, neck)}
     # The lower foot stands on the ground: the sole is `ankle` below the ankle, the toe may be lower still.
     lows = [
         min(frames[f"{s}_foot"].origin[1], frames[f"{s}_foot"].point(0, -0.17, 0)[1] + 0.015) for s in ("right", "left")
@@ -224,7 +224,7 @@ def pose_skeleton(who: Appearance, motion: Motion) -> Skeleton:
 
 
 def skeleton_joints(skeleton: Skeleton) -> np.ndarray:
-    """The joints of JOINTS, (18, 3) metres, before the lift."""
+    """The joints of JOINTS, (18, 3) meters, before the lift."""
     f, s = skeleton.frames, skeleton.sizes
     r = s.head
     points = {"neck": f["neck"].origin, "nose": f["head"].point(0, -0.15 * r, 0.9 * r)}

@@ -76,7 +76,7 @@ class Shot:
 
 @dataclasses.dataclass(frozen=True)
 class RenderedPerson:
-    """`image` (H, W, 3) uint8 RGB; `keypoints` (18, 3) float32: x, y in pixels (pixel centres are integers), score.
+    """`image` (H, W, 3) uint8 RGB; `keypoints` (18, 3) float32: x, y in pixels (pixel centers are integers), score.
 
     Score 1: seen; 0.5: behind the own body but inferred, as OpenPose does; missing: NaN, NaN, 0.
     `cover` (H, W) float32 in [0, 1]: the share of each pixel that shows the person, occluders taken off.
@@ -117,7 +117,7 @@ def sample_motion(rng: np.random.Generator, camera: Camera, appearance: Appearan
 
 
 def advance_motion(motion: Motion, rng: np.random.Generator, *, frames: int) -> Motion:
-    """The same walk `frames` video frames (25 a second) later: the gait goes on, direction and head drift a little."""
+    """The same walk `frames` video frames (25 a second) later: the gait runs on, direction and head drift a little."""
     steps = min(frames, 50)
     turned = motion.yaw + float(rng.normal(0, 1.2 * math.sqrt(steps)))
     return dataclasses.replace(
@@ -153,7 +153,7 @@ def sample_shot(rng: np.random.Generator, camera: Camera, *, place: float | None
 
 
 def studio_shot(rng: np.random.Generator) -> Shot:
-    """Circumstances of a catalogue picture: nothing in the way, nearly the same crop each time."""
+    """Circumstances of a catalog picture: nothing in the way, nearly the same crop each time."""
     shot = sample_shot(rng, STUDIO)
     return dataclasses.replace(
         shot,
@@ -226,10 +226,10 @@ def _frame_person(body: Body, shot: Shot, width: int, height: int) -> Grid:
     low, high = np.min([e[0] for e in extents], axis=0), np.max([e[1] for e in extents], axis=0)
     span_y = max((high[1] - low[1]) * shot.crop_scale, 0.86 * shot.crop_scale * (high[0] - low[0]) * height / width)
     span_x = span_y * width / height * shot.aspect
-    centre_x = 0.5 * (low[0] + high[0]) + shot.crop_x * span_x
-    centre_y = 0.5 * (low[1] + high[1]) + shot.crop_y * span_y
+    center_x = 0.5 * (low[0] + high[0]) + shot.crop_x * span_x
+    center_y = 0.5 * (low[1] + high[1]) + shot.crop_y * span_y
     columns, rows = width * _SUPERSAMPLING, height * _SUPERSAMPLING
-    return Grid(centre_x - 0.5 * span_x, centre_y + 0.5 * span_y, columns / span_x, rows / span_y, columns, rows)
+    return Grid(center_x - 0.5 * span_x, center_y + 0.5 * span_y, columns / span_x, rows / span_y, columns, rows)
 
 
 def _light(layers: Layers, camera: Camera) -> np.ndarray:
@@ -270,8 +270,8 @@ def _backdrop(body: Body, shot: Shot, camera: Camera, grid: Grid, width: int, he
             -(((x - foot[0]) / 0.13) ** 2) - ((y - foot[1] + 0.05) / (0.20 * flat + 0.02)) ** 2
         )
     away = -0.35 * camera.light[0]
-    centre = body.feet.mean(axis=0)
-    shadow += 0.26 * np.exp(-(((x - centre[0] - away) / 0.42) ** 2) - ((y - centre[1]) / (0.55 * flat)) ** 2)
+    center = body.feet.mean(axis=0)
+    shadow += 0.26 * np.exp(-(((x - center[0] - away) / 0.42) ** 2) - ((y - center[1]) / (0.55 * flat)) ** 2)
     return image * (1 - np.minimum(shadow, 0.55))[..., None]
 
 
@@ -286,7 +286,7 @@ def _in_front(
 def _bystander(
     rng: np.random.Generator, camera: Camera, grid: Grid, width: int, height: int, *, behind: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Somebody else, partly in the picture: colour (H, W, 3) and cover (H, W)."""
+    """Somebody else, partly in the picture: color (H, W, 3) and cover (H, W)."""
     who = sample_appearance(rng)
     body = build_body(who, sample_motion(rng, camera, who), _view(camera))
     aside = float(rng.uniform(0.45, 0.75) if behind else rng.uniform(0.40, 0.56)) * float(rng.choice([-1, 1]))
@@ -323,7 +323,7 @@ def _keypoints(body: Body, layers: Layers, grid: Grid, hidden: np.ndarray) -> np
 
 
 def _score(name: str, buried: float, head: np.ndarray) -> float:
-    """1 seen, 0.5 inferred, 0 not found; `buried`: metres of body in front of the joint."""
+    """1 seen, 0.5 inferred, 0 not found; `buried`: meters of body in front of the joint."""
     side, _, kind = name.rpartition("_")
     left_z, front_z = float(head[2, 0]), float(head[2, 2])
     sign = 1 if side == "left" else -1

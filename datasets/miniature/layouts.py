@@ -14,7 +14,7 @@ class RenderedLayout:
     name: str
     """That of the layout in `datasets.sources.layouts` that reads the set."""
     planner: str
-    """``module:function`` that plans the pictures of a config, files named (`datasets.miniature.plan.Picture`)."""
+    """``module:function`` that plans the pictures of a config, files named (`datasets.miniature.plan.PlannedImage`)."""
     folders: tuple[str, ...]
     """Top-level folders of the pictures; made even when they stay empty."""
     pose_files: str

@@ -13,7 +13,7 @@ import numpy as np
 from datasets.miniature.appearance import RGB
 
 PANORAMA_SCALE = 100
-"""Pixels per metre of the panoramas."""
+"""Pixels per meter of the panoramas."""
 PANORAMA_WIDTH, PANORAMA_ABOVE, PANORAMA_BELOW = 14.0, 2.8, 0.9
 """Metres: length, and height above and below the line on which people stand."""
 
@@ -41,7 +41,7 @@ def ground(
     joint: float = -0.08,
     speckle: float = 0.02,
 ) -> None:
-    """Fill below row `top` with a floor seen from above, its tiles `tile` metres wide (0: none)."""
+    """Fill below row `top` with a floor seen from above, its tiles `tile` meters wide (0: none)."""
     area = image[top:]
     height, width = area.shape[:2]
     shade = 0.03 * _clouds(rng, (height, width), 60) + 0.02 * _clouds(rng, (height, width), 14)
@@ -101,10 +101,10 @@ def brickwork(image: np.ndarray, bottom: int, color: RGB, rng: np.random.Generat
 def bushes(image: np.ndarray, bottom: int, top: int, color: RGB, rng: np.random.Generator, count: int = 260) -> None:
     """Scatter `count` clumps of leaves between two rows."""
     for _ in range(count):
-        centre = (int(rng.integers(0, image.shape[1])), int(rng.integers(top, max(bottom, top + 1))))
+        center = (int(rng.integers(0, image.shape[1])), int(rng.integers(top, max(bottom, top + 1))))
         axes = (int(rng.integers(8, 34)), int(rng.integers(6, 24)))
         tint = np.asarray(color) * rng.uniform(0.55, 1.35) + rng.normal(0, 0.012, 3)
-        cv2.ellipse(image, centre, axes, float(rng.uniform(0, 180)), 0, 360, shift(tint, 0), -1, cv2.LINE_AA)
+        cv2.ellipse(image, center, axes, float(rng.uniform(0, 180)), 0, 360, shift(tint, 0), -1, cv2.LINE_AA)
 
 
 def bicycle(image: np.ndarray, x: int, ground: int, rng: np.random.Generator, size: float = 1.0) -> None:

@@ -1,7 +1,7 @@
 """Plan a rendered data set: who is seen where, when, in which pose, under which file name.
 
-A plan is a list of `Picture` rows that depends on the config's sizes and seed only; `miniature` draws it. Names, splits
-and frequencies follow Market-1501 and DeepFashion In-shop.
+A plan is a list of `PlannedImage` rows that depends on the config's sizes and seed only; `miniature` draws it. Names,
+splits and frequencies follow Market-1501 and DeepFashion In-shop.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from datasets.miniature.figures import CAMERAS, Motion, advance_motion, sample_m
 MARKET_PIDS = 1501
 MAX_PIDS = 9999
 _MARKET_FOLDERS = {"train": "bounding_box_train", "gallery": "bounding_box_test", "query": "query"}
-_CATALOGUE_VIEWS = ("1_front", "2_side", "3_back", "4_full", "7_additional")
+_CATALOG_VIEWS = ("1_front", "2_side", "3_back", "4_full", "7_additional")
 _SLOPPY_SHARE = 0.5
 """Share of the distractors that are false detections rather than well-cropped strangers."""
 
@@ -41,7 +41,7 @@ class MiniatureLike(Protocol):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Picture:
+class PlannedImage:
     """All that one picture is drawn from: a row of truth.parquet."""
 
     file: str
@@ -100,12 +100,12 @@ def check_config(config: MiniatureLike) -> None:
 # Market-1501: who is seen where and when.
 
 
-def plan_market(config: MiniatureLike) -> list[Picture]:
+def plan_market(config: MiniatureLike) -> list[PlannedImage]:
     """Every picture of a data set in Market-1501's layout, sorted by file."""
     check_config(config)
     pids = _split_pids(config)
     taken: set[str] = set()
-    pictures: list[Picture] = []
+    pictures: list[PlannedImage] = []
     for split in ("train", "test"):
         for pid in pids[split]:
             rng = np.random.default_rng([config.seed, 1, pid])
@@ -134,7 +134,7 @@ def _images_of(rng: np.random.Generator, mean: int) -> int:
 
 def _plan_person(
     config: MiniatureLike, pid: int, split: str, rng: np.random.Generator, taken: set[str]
-) -> list[Picture]:
+) -> list[PlannedImage]:
     count = _images_of(rng, config.images_per_identity)
     cameras = min(count, int(rng.choice([2, 3, 4, 5, 6], p=[0.12, 0.2, 0.26, 0.24, 0.18])))
     camids = sorted(int(c) for c in rng.permutation(len(CAMERAS))[:cameras])
@@ -152,9 +152,9 @@ def _plan_person(
 
 def _plan_camera(
     config: MiniatureLike, pid: int, camera: int, count: int, rng: np.random.Generator, taken: set[str]
-) -> list[Picture]:
+) -> list[PlannedImage]:
     """Short walks (tracklets) of up to six pictures past one camera."""
-    rows: list[Picture] = []
+    rows: list[PlannedImage] = []
     while len(rows) < count:
         length = min(count - len(rows), int(rng.integers(2, 7)))
         rows += _plan_walk(config, pid, _identity_seed(config.seed, pid), camera, length, rng, taken)
@@ -163,7 +163,7 @@ def _plan_camera(
 
 def _plan_walk(
     config: MiniatureLike, pid: int, identity: int, camera: int, length: int, rng: np.random.Generator, taken: set[str]
-) -> list[Picture]:
+) -> list[PlannedImage]:
     motion, place = sample_motion(rng, CAMERAS[camera], person_of(identity, 0)), float(rng.random())
     while True:
         sequence, frame = int(rng.integers(1, 7)), 1 + 25 * int(rng.integers(0, 4000))
@@ -193,8 +193,8 @@ def _row(
     motion: Motion,
     place: float,
     rng: np.random.Generator,
-) -> Picture:
-    return Picture(
+) -> PlannedImage:
+    return PlannedImage(
         file="",
         name="",
         split="",
@@ -215,14 +215,14 @@ def _row(
     )
 
 
-def _named(row: Picture, split: str, box: str) -> Picture:
+def _named(row: PlannedImage, split: str, box: str) -> PlannedImage:
     label = {"distractor": "0000", "junk": "-1"}.get(row.role, f"{row.pid:04d}")
     name = f"{label}_c{row.camid}s{row.sequence}_{row.frame:06d}_{box}.jpg"
     return dataclasses.replace(row, split=split, name=name, file=f"{_MARKET_FOLDERS[split]}/{name}")
 
 
-def _plan_others(config: MiniatureLike, pids: Sequence[int], taken: set[str]) -> Iterator[Picture]:
-    """Distractors (pid 0) show strangers or bad boxes; junk (pid -1) shows test people cut off or merged."""
+def _plan_others(config: MiniatureLike, pids: Sequence[int], taken: set[str]) -> Iterator[PlannedImage]:
+    """Distractors (pid 0) show strangers or bad boxes; junk (pid -1) shows test identities cut off or merged."""
     rng = np.random.default_rng([config.seed, 3])
     for role, count in (("distractor", config.distractors), ("junk", config.junk)):
         for index in range(count):
@@ -235,10 +235,10 @@ def _plan_others(config: MiniatureLike, pids: Sequence[int], taken: set[str]) ->
             yield _named(row, "gallery", f"{int(rng.integers(1, 7)):02d}")
 
 
-# DeepFashion In-shop: catalogue views of outfits.
+# DeepFashion In-shop: catalog views of outfits.
 
 
-def plan_deepfashion(config: MiniatureLike) -> list[Picture]:
+def plan_deepfashion(config: MiniatureLike) -> list[PlannedImage]:
     """Every picture of a data set in DeepFashion's layout, sorted by file; distractors and junk do not exist there."""
     check_config(config)
     pictures = []
@@ -249,7 +249,7 @@ def plan_deepfashion(config: MiniatureLike) -> list[Picture]:
         rng = np.random.default_rng([config.seed, 4, pid])
         count = _images_of(rng, config.images_per_identity)
         for outfit, views in enumerate(_outfit_views(rng, count)):
-            pictures += [_catalogue_row(config, pid, outfit, view, split, rng) for view in views]
+            pictures += [_catalog_row(config, pid, outfit, view, split, rng) for view in views]
     return sorted(pictures, key=lambda picture: picture.file)
 
 
@@ -258,20 +258,20 @@ def _outfit_views(rng: np.random.Generator, count: int) -> Iterator[list[str]]:
     while count > 0:
         size = min(count, int(rng.integers(2, 6)))
         size += count - size == 1 and size < 5  # no outfit with a single picture, where that can be helped
-        rest = rng.permutation(_CATALOGUE_VIEWS[1:])[: size - 1]
+        rest = rng.permutation(_CATALOG_VIEWS[1:])[: size - 1]
         yield sorted(["1_front", *(str(view) for view in rest)])
         count -= size
 
 
-def _catalogue_row(
+def _catalog_row(
     config: MiniatureLike, pid: int, outfit: int, view: str, split: str, rng: np.random.Generator
-) -> Picture:
+) -> PlannedImage:
     identity = _identity_seed(config.seed, pid)
     who = person_of(identity, outfit)
     gender, category = "WOMEN" if who.feminine else "MEN", _category(who)
     folder = f"{gender}/{category}/id_{pid:08d}"
     index, kind = view.split("_")
-    row = _row(config, pid, identity, 0, 0, 0, suit_motion(_catalogue_motion(view, rng), who), 0.5, rng)
+    row = _row(config, pid, identity, 0, 0, 0, suit_motion(_catalog_motion(view, rng), who), 0.5, rng)
     return dataclasses.replace(
         row,
         file=f"img/{folder}/{outfit + 1:02d}_{view}.jpg",
@@ -295,7 +295,7 @@ def _category(who: Appearance) -> str:
     return by_style[outfit.upper_style]
 
 
-def _catalogue_motion(view: str, rng: np.random.Generator) -> Motion:
+def _catalog_motion(view: str, rng: np.random.Generator) -> Motion:
     side = float(rng.choice([-1.0, 1.0]))
     yaw = {"1_front": 0.0, "2_side": 75 * side, "3_back": 180.0, "4_full": 15 * side, "7_additional": 25 * side}[view]
     arms = [GESTURES[str(rng.choice(["down", "down", "swing", "pocket", "hold"]))] for _ in range(2)]

@@ -1,6 +1,6 @@
 """Analytic, orthographic ray casting of body parts: tapered elliptical capsules, ellipsoids and boxes, in numpy.
 
-View coordinates are metres: x to the right of the picture, y up, z towards the camera. Every ray runs along -z, so a
+View coordinates are meters: x to the right of the picture, y up, z towards the camera. Every ray runs along -z, so a
 part's surface is a closed formula per pixel of its bounding box: no meshes, no loops over pixels. A part carries its
 bone's orthonormal frame; its texture is a function of *bone* coordinates, so patterns turn with the body.
 Knows nothing of people.
@@ -14,12 +14,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 Shader = Callable[[np.ndarray], np.ndarray]
-"""(3, N) bone coordinates in metres -> (N, 3) or (3,) sRGB in [0, 1]."""
+"""(3, N) bone coordinates in meters -> (N, 3) or (3,) sRGB in [0, 1]."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Frame:
-    """A bone: `rotation` (3, 3), its columns the bone's x (left), y (up) and z (front) axes; `origin` (3,) metres."""
+    """A bone: `rotation` (3, 3), its columns the bone's x (left), y (up) and z (front) axes; `origin` (3,) meters."""
 
     rotation: np.ndarray
     origin: np.ndarray
@@ -52,7 +52,7 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """Pixel centres lie at x = left + (column + 0.5) / scale_x and y = top - (row + 0.5) / scale_y, in metres."""
+    """Pixel centers lie at x = left + (column + 0.5) / scale_x and y = top - (row + 0.5) / scale_y, in meters."""
 
     left: float
     top: float
@@ -62,7 +62,7 @@ class Grid:
     height: int
 
     def to_pixels(self, points: np.ndarray) -> np.ndarray:
-        """(N, 3) view coordinates -> (N, 2) continuous pixel coordinates (0, 0 = centre of the first pixel)."""
+        """(N, 3) view coordinates -> (N, 2) continuous pixel coordinates (0, 0 = center of the first pixel)."""
         x = (points[:, 0] - self.left) * self.scale_x - 0.5
         y = (self.top - points[:, 1]) * self.scale_y - 0.5
         return np.stack([x, y], axis=1)
@@ -85,17 +85,17 @@ def extent(part: Part) -> tuple[np.ndarray, np.ndarray]:
         for y, radius, cap in ((0.0, part.bottom, part.caps[0]), (part.length, part.top, part.caps[1])):
             x0, y0, z0 = part.offset
             reach = np.sqrt((rotation**2) @ np.array([radius, cap * radius, radius * part.depth]) ** 2)
-            centre = part.frame.point(x0, y0 + y, z0)
-            ends.append((centre - reach, centre + reach))
+            center = part.frame.point(x0, y0 + y, z0)
+            ends.append((center - reach, center + reach))
         return np.minimum(ends[0][0], ends[1][0]), np.maximum(ends[0][1], ends[1][1])
     size = np.array(part.size)
     reach = np.abs(rotation) @ size if part.kind == "box" else np.sqrt((rotation**2) @ size**2)
-    centre = part.frame.point(*part.offset)
-    return centre - reach, centre + reach
+    center = part.frame.point(*part.offset)
+    return center - reach, center + reach
 
 
 def cast(parts: Sequence[Part], grid: Grid) -> Layers:
-    """Draw the parts, nearest first, into depth, colour and normal layers of `grid`'s size."""
+    """Draw the parts, nearest first, into depth, color and normal layers of `grid`'s size."""
     shape = (grid.height, grid.width)
     layers = Layers(
         np.full(shape, -np.inf, np.float32), np.zeros((*shape, 3), np.float32), np.zeros((*shape, 3), np.float32)

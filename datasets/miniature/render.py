@@ -1,6 +1,6 @@
 """Write a rendered data set of walking people in exactly the layout of Market-1501, or of DeepFashion In-shop.
 
-Every picture is planned first, from the seed alone, as a `Picture` row; then the rows are drawn, by any number of
+Every picture is planned first, from the seed alone, as a `PlannedImage` row; then the rows are drawn, by any number of
 processes, with the same bytes as a result. The rows are kept in `truth.parquet`, from which `render_truth`
 draws any person in the pose, place and light of any other picture: the true answer a generator can be compared with.
 """
@@ -39,7 +39,7 @@ from datasets.miniature.figures import (
 from datasets.miniature.layouts import RENDERED_LAYOUTS, RenderedLayout
 from datasets.miniature.plan import (
     MiniatureLike,
-    Picture,
+    PlannedImage,
     check_config,
     person_of,
 )
@@ -88,43 +88,43 @@ def _picture_folders() -> list[str]:
     return [folder for layout in RENDERED_LAYOUTS.values() for folder in layout.folders]
 
 
-def _motion(row: Picture) -> Motion:
+def _motion(row: PlannedImage) -> Motion:
     fields: dict[str, Any] = json.loads(row.motion)
     for arm in ("right_arm", "left_arm"):
         fields[arm] = tuple(fields[arm])
     return Motion(**fields)
 
 
-def _shot(row: Picture) -> Shot:
+def _shot(row: PlannedImage) -> Shot:
     rng = np.random.default_rng(row.image_seed)
     if not row.view:
         return sample_shot(rng, CAMERAS[row.camid - 1], place=row.place, sloppy=row.sloppy)
     shot = studio_shot(rng)
-    # Catalogue views come closer than the full one: half the fronts show three quarters, 'additional' the upper body.
+    # Catalog views come closer than the full one: half the fronts show three quarters, 'additional' the upper body.
     closer = {"4_full": 1.0, "7_additional": 0.60}.get(row.view, 0.78 if row.image_seed % 2 else 1.0)
     scale = shot.crop_scale * closer
     return dataclasses.replace(shot, crop_scale=scale, crop_y=0.0 if closer == 1 else (0.52 - scale / 2) / scale)
 
 
-def _as_picture(row: Picture | Mapping[str, Any]) -> Picture:
-    if isinstance(row, Picture):
+def _as_planned(row: PlannedImage | Mapping[str, Any]) -> PlannedImage:
+    if isinstance(row, PlannedImage):
         return row
-    return Picture(**{field.name: row[field.name] for field in dataclasses.fields(Picture)})
+    return PlannedImage(**{field.name: row[field.name] for field in dataclasses.fields(PlannedImage)})
 
 
 def render_truth(
-    person: Picture | Mapping[str, Any], picture: Picture | Mapping[str, Any], *, occluder: bool = False
+    person: PlannedImage | Mapping[str, Any], picture: PlannedImage | Mapping[str, Any], *, occluder: bool = False
 ) -> RenderedPerson:
     """Draw `person` (who, in which clothes) in the pose, camera, place and light of `picture`.
 
     With one row for both and the occluder, the picture's own pixels come back, before JPEG.
 
     Args:
-        person: a row of truth.parquet: a mapping, such as a pandas row, or a Picture.
+        person: a row of truth.parquet: a mapping, such as a pandas row, or a PlannedImage.
         picture: another row, or the same.
         occluder: also draw what stood in front.
     """
-    who, target = _as_picture(person), _as_picture(picture)
+    who, target = _as_planned(person), _as_planned(picture)
     camera = STUDIO if target.view else CAMERAS[target.camid - 1]
     return render_person(
         person_of(int(who.identity_seed), int(who.outfit)),
@@ -144,7 +144,7 @@ def encode_jpeg(image: np.ndarray, image_seed: int) -> bytes:
     return buffer.getvalue()
 
 
-def _draw_chunk(pictures: Sequence[Picture], directory: Path) -> np.ndarray:
+def _draw_chunk(pictures: Sequence[PlannedImage], directory: Path) -> np.ndarray:
     """Render and write some pictures; their keypoints (N, 18, 3)."""
     keypoints = []
     for picture in pictures:
@@ -159,7 +159,7 @@ def _start_worker() -> None:
     cv2.setNumThreads(1)  # processes share the cores already
 
 
-def _draw_all(pictures: Sequence[Picture], directory: Path, workers: int) -> np.ndarray:
+def _draw_all(pictures: Sequence[PlannedImage], directory: Path, workers: int) -> np.ndarray:
     chunks = [pictures[start : start + _CHUNK] for start in range(0, len(pictures), _CHUNK)]
     if workers == 1:
         return _gather((_draw_chunk(chunk, directory) for chunk in chunks), len(pictures))
@@ -191,7 +191,7 @@ def _gather(results: Iterable[np.ndarray], total: int) -> np.ndarray:
 
 
 def _write_annotations(
-    layout: RenderedLayout, pictures: Sequence[Picture], keypoints: np.ndarray, directory: Path
+    layout: RenderedLayout, pictures: Sequence[PlannedImage], keypoints: np.ndarray, directory: Path
 ) -> None:
     for split in ("train", "test"):
         chosen = [k for k, picture in enumerate(pictures) if (picture.split == "train") == (split == "train")]
@@ -209,7 +209,7 @@ def annotation_line(name: str, keypoints: np.ndarray) -> str:
     return f"{name}: {whole[:, 1].tolist()}: {whole[:, 0].tolist()}"
 
 
-def _write_pairs(pictures: Sequence[Picture], path: Path) -> None:
+def _write_pairs(pictures: Sequence[PlannedImage], path: Path) -> None:
     """All ordered pairs of pictures of one outfit."""
     outfits: dict[tuple[int, int], list[str]] = {}
     for picture in pictures:
@@ -221,7 +221,7 @@ def _write_pairs(pictures: Sequence[Picture], path: Path) -> None:
             writer.writerows(itertools.permutations(names, 2))
 
 
-def _write_truth(pictures: Sequence[Picture], keypoints: np.ndarray, path: Path) -> None:
+def _write_truth(pictures: Sequence[PlannedImage], keypoints: np.ndarray, path: Path) -> None:
     table = pd.DataFrame([dataclasses.asdict(picture) for picture in pictures])
     table["keypoints"] = [row.ravel().tolist() for row in keypoints]
     table.to_parquet(path, index=False)
@@ -232,7 +232,7 @@ def read_truth(directory: Path) -> pd.DataFrame:
     return pd.read_parquet(Path(directory) / TRUTH_FILE)
 
 
-def _count(pictures: Sequence[Picture]) -> dict[str, int]:
+def _count(pictures: Sequence[PlannedImage]) -> dict[str, int]:
     counts = {"images": len(pictures)}
     for picture in pictures:
         for key in (picture.split, picture.role):

@@ -162,8 +162,8 @@ def background(
     Args:
         place: 0 to 1, where along the panorama.
         zoom: size of the surroundings over that of the person.
-        span: metres that the picture shows from top to bottom.
-        feet: metres from its top to the standing line.
+        span: meters that the picture shows from top to bottom.
+        feet: meters from its top to the standing line.
 
     Returns:
         (height, width, 3) float32.
@@ -223,9 +223,9 @@ def _parked_bicycle(layer: _Layer, rng: np.random.Generator) -> None:
 
 
 def _foliage(layer: _Layer, rng: np.random.Generator) -> None:
-    centre = (rng.choice([0.0, 1.0]) * LARGE[0], rng.uniform(0.70, 1.0) * LARGE[1])
+    center = (rng.choice([0.0, 1.0]) * LARGE[0], rng.uniform(0.70, 1.0) * LARGE[1])
     for _ in range(90):
-        place = (int(rng.normal(centre[0], 46)), int(rng.normal(centre[1], 66)))
+        place = (int(rng.normal(center[0], 46)), int(rng.normal(center[1], 66)))
         axes = (int(rng.integers(8, 22)), int(rng.integers(5, 13)))
         angle, tint = float(rng.uniform(0, 180)), np.array([0.26, 0.38, 0.19]) * rng.uniform(0.6, 1.4)
         layer.draw(lambda m, t, p=place, a=axes, g=angle: cv2.ellipse(m, p, a, g, 0, 360, t, -1), tint)

@@ -1,6 +1,6 @@
 """Textures of body and clothes: shaders that give each point of a solid its color.
 
-Shaders get bone coordinates, (3, N) metres: x left, y up (in limbs 0 at the upper joint and negative along), z front.
+Shaders get bone coordinates, (3, N) meters: x left, y up (in limbs 0 at the upper joint and negative along), z front.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def seen_from(frame: Frame, shader: Shader) -> Shader:
 
 
 def limb_cloth(fabric: Fabric, radius: float, offset: float = 0.0) -> Shader:
-    """A fabric round a limb of a radius in metres; `offset` continues the pattern of the bone above."""
+    """A fabric round a limb of a radius in meters; `offset` continues the pattern of the bone above."""
     return lambda q: paint_fabric(fabric, np.arctan2(q[0], q[2]) * np.float32(radius), q[1] + np.float32(offset))
 
 
@@ -137,7 +137,7 @@ def _straps(who: Appearance, s: Sizes, color: np.ndarray, x: np.ndarray, y: np.n
 
 
 def face(who: Appearance, r: float) -> Shader:
-    """The skull's surface: eyes, brows, mouth, glasses, beard and hairline; `r` is the head's radius in metres."""
+    """The skull's surface: eyes, brows, mouth, glasses, beard and hairline; `r` is the head's radius in meters."""
     skin, hair = np.asarray(who.skin, np.float32), np.asarray(who.hair_color, np.float32)
     cover = who.hair != "bald"
 

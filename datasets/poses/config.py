@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -26,11 +27,18 @@ class ImportPosesConfig(StageConfig):
     """One or several CSV files; a later file may not repeat an image of an earlier one."""
     coordinates: Coordinates = "image"
     """What the coordinates are pixels of: the indexed image, DeepFashion's 256x256 originals ('deepfashion-256'), its
-    176x256 crops ('deepfashion-176'), or 'deepfashion': one of the last two, told from each file's values."""
+    176x256 crops ('deepfashion-176'), or 'deepfashion': one of the last two, inferred from each file's values."""
 
 
 class TrainPoseConfig(StageConfig):
     """The small pose network, trained on crops of people whose skeletons are known."""
+
+    renamed: ClassVar[Mapping[str, str]] = {
+        "shares": "sampling_weights",
+        "falling_percent": "decay_percent",
+        "average_decay": "ema_decay",
+        "measure_every": "validation_every",
+    }
 
     stage: ClassVar[str] = "train-pose"
     package: ClassVar[str] = "datasets"
@@ -39,7 +47,7 @@ class TrainPoseConfig(StageConfig):
     """Image indexes; the training splits' people are used."""
     poses: list[Artifact] = Field(min_length=1)
     """Skeletons of each index, in the same order."""
-    shares: list[Annotated[float, Field(gt=0)]] = []
+    sampling_weights: list[Annotated[float, Field(gt=0)]] = []
     """How often each index is drawn from, in any unit; equally if empty."""
     missing_weight: list[Annotated[float, Field(ge=0, le=1)]] = []
     """What a joint counts that the skeletons lack, per index: 1 (if empty) where it is surely invisible, less where a
@@ -49,20 +57,20 @@ class TrainPoseConfig(StageConfig):
     width: int = Field(64, ge=16, multiple_of=16)
     """Width in pixels at which the network sees a crop."""
     steps: int = Field(20000, ge=1)
-    """Optimiser steps."""
+    """Optimizer steps."""
     batch_size: int = Field(64, ge=1)
     """Crops a step."""
     learning_rate: float = Field(2e-3, gt=0)
-    """Learning rate of AdamW, constant until its fall."""
-    falling_percent: int = Field(25, ge=0, le=100)
-    """Last percent of the steps in which the learning rate falls to a hundredth."""
-    average_decay: float = Field(0.999, ge=0, lt=1)
-    """Decay a step of the running mean of the weights, which is what is saved."""
+    """Learning rate of AdamW, constant until it decays."""
+    decay_percent: int = Field(25, ge=0, le=100)
+    """Last percent of the steps over which the learning rate decays to a hundredth."""
+    ema_decay: float = Field(0.999, ge=0, lt=1)
+    """Decay per step of the exponential moving average (EMA) of the weights, which is what is saved."""
     precision: Precision = "bf16"
     """Arithmetic of the convolutions in training."""
     seed: int = Field(0, ge=0)
     """First weights, drawn crops, their changes and the held-out identities."""
-    measure_every: Annotated[int, Role.RUNTIME] = Field(1000, ge=1)
+    validation_every: Annotated[int, Role.RUNTIME] = Field(1000, ge=1)
     """Steps between measurements on held-out identities; the network measured last lies in the working folder."""
     checkpoint_every: Annotated[int, Role.RUNTIME] = Field(250, ge=1)
     """Steps between checkpoints."""
@@ -71,7 +79,7 @@ class TrainPoseConfig(StageConfig):
 
     @model_validator(mode="after")
     def _one_entry_per_index(self) -> Self:
-        for name in ("poses", "shares", "missing_weight"):
+        for name in ("poses", "sampling_weights", "missing_weight"):
             values = getattr(self, name)
             if len(values) != len(self.images) and (values or name == "poses"):
                 raise ValueError(f"{name} has {len(values)} entries for {len(self.images)} indexes; give one for each")

@@ -36,7 +36,7 @@ def main_person(people: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
     The largest product of three figures wins: sum of the joints' scores; diagonal of the joints' bounding box (somebody
     in the background has as many joints, but small); a Gaussian of the distance of the box's middle from the image's
-    middle column, sigma a third of the width (a neighbour is cut by the crop's side).
+    middle column, sigma a third of the width (a neighbor is cut by the crop's side).
 
     Args:
         people: (P, 18, 3) x, y, score in pixels.
@@ -53,7 +53,7 @@ def main_person(people: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     seen = there.any(1)
     low[~seen] = high[~seen] = 0
     width = size[1]
-    off_centre = ((low[:, 0] + high[:, 0]) / 2 - (width - 1) / 2) / (width / 3)
+    off_center = ((low[:, 0] + high[:, 0]) / 2 - (width - 1) / 2) / (width / 3)
     diagonal = np.hypot(*(high - low).T) + 1  # a single joint has an extent too
-    weight = people[..., 2].sum(1) * diagonal * np.exp(-(off_centre**2) / 2)
+    weight = people[..., 2].sum(1) * diagonal * np.exp(-(off_center**2) / 2)
     return people[int(np.argmax(weight))]

@@ -98,7 +98,7 @@ def _in_order(tables: list[pa.Table], images: pd.DataFrame, config: ExtractPoses
     """The parts' rows, and 'missing' ones for images of other splits, in the index's order."""
     others = images.loc[~images["split"].isin(config.splits), "key"].tolist()
     if others:
-        absent = PoseRow("missing", "its split was not asked for", missing_keypoints())
+        absent = PoseRow("missing", "its split was not requested", missing_keypoints())
         tables = [*tables, pose_table(others, [absent] * len(others), config.backend)]
     table = pa.concat_tables(tables)
     position = {key: row for row, key in enumerate(table["key"].to_pylist())}

@@ -131,11 +131,11 @@ def _compare(pairs: Sequence[Pair], keys: set[str], file: Path) -> None:
     published = read_pairs(file)
     distinct, by_rule = set(published), set(pairs)
     unknown = {key for pair in distinct for key in pair} - keys
-    told = {
+    counts = {
         "pairs": len(published),
         "repeated": len(published) - len(distinct),
         "images that the index lacks": len(unknown),
         "pairs of images that the rule does not pair": sum(not unknown & set(pair) for pair in distinct - by_rule),
         "pairs of the rule that it lacks": len(by_rule - distinct),
     }
-    logger.info("%s: %s", file, ", ".join(f"{count} {what}" for what, count in told.items()))
+    logger.info("%s: %s", file, ", ".join(f"{count} {what}" for what, count in counts.items()))

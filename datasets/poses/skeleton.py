@@ -1,8 +1,8 @@
-"""Skeletons of 18 joints: OpenPose's COCO-18 order, and how to mirror, scale and draw them.
+"""Skeletons of 18 joints: OpenPose's COCO-18 order, and how to flip, scale and draw them.
 
-Keypoints are float arrays ``(..., 18, 3)`` of x, y, score; x and y are pixel indices of their image (a pixel's centre
-has whole coordinates, so the right edge's centre is ``width - 1``), a missing joint is ``(NaN, NaN, 0)``. "Left" and
-"right" are the person's own. Order and colours: CMU OpenPose's COCO model as ControlNet draws it
+Keypoints are float arrays ``(..., 18, 3)`` of x, y, score; x and y are pixel indices of their image (a pixel's center
+has whole coordinates, so the right edge's center is ``width - 1``), a missing joint is ``(NaN, NaN, 0)``. "Left" and
+"right" are the person's own. Order and colors: CMU OpenPose's COCO model as ControlNet draws it
 (https://github.com/CMU-Perceptual-Computing-Lab/openpose, https://github.com/lllyasviel/ControlNet-v1-1-nightly). Limbs
 are bars of one width; ControlNet's are ellipses as wide in their middle (78 % of the pixels of either drawing are in
 both, measured at 512x256), which would leave gaps in a view of 64 columns. NumPy and OpenCV only.
@@ -38,7 +38,7 @@ JOINTS = (
 JOINT_COUNT = len(JOINTS)
 
 FLIP_PAIRS = ((2, 5), (3, 6), (4, 7), (8, 11), (9, 12), (10, 13), (14, 15), (16, 17))
-"""Joints that change places in a mirrored picture."""
+"""Joints that change places in a flipped picture."""
 
 LIMBS = (
     (1, 2),
@@ -59,9 +59,9 @@ LIMBS = (
     (0, 15),
     (15, 17),
 )
-"""Pairs of joints that a drawing connects, in OpenPose's order: limb i has colour i."""
+"""Pairs of joints that a drawing connects, in OpenPose's order: limb i has color i."""
 
-COLOURS = (
+COLORS = (
     (255, 0, 0),
     (255, 85, 0),
     (255, 170, 0),
@@ -81,7 +81,7 @@ COLOURS = (
     (255, 0, 170),
     (255, 0, 85),
 )
-"""RGB; joint i has colour i, limb i has it at 60 %."""
+"""RGB; joint i has color i, limb i has it at 60 %."""
 
 LIMB_BRIGHTNESS = 0.6
 _FLIP_ORDER = np.arange(JOINT_COUNT)
@@ -105,9 +105,9 @@ def present_joints(keypoints: np.ndarray) -> np.ndarray:
 
 
 def flip_keypoints(keypoints: np.ndarray, width: int) -> np.ndarray:
-    """The skeleton of the left-right mirrored image: mirrored places *and* exchanged left and right joints.
+    """The skeleton of the horizontally flipped image: flipped places *and* exchanged left and right joints.
 
-    Mirroring the drawn map instead would keep the colours and so turn "seen from the front" into "from behind".
+    Flipping the drawn map instead would keep the colors and so turn "seen from the front" into "from behind".
 
     Args:
         keypoints: (..., 18, 3).
@@ -124,7 +124,7 @@ def flip_keypoints(keypoints: np.ndarray, width: int) -> np.ndarray:
 def scale_keypoints(keypoints: np.ndarray, source_size: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
     """Keypoints after resizing their image from `source_size` to `size`, both (height, width) in pixels.
 
-    Centres of pixels move as image resizing moves them: ``x' = (x + 0.5) * width' / width - 0.5``.
+    Centers of pixels move as image resizing moves them: ``x' = (x + 0.5) * width' / width - 0.5``.
     """
     scaled = np.array(keypoints, dtype=np.result_type(np.asarray(keypoints), np.float32))
     factors = np.array([size[1] / source_size[1], size[0] / source_size[0]])
@@ -140,7 +140,7 @@ def draw_skeleton(
     source_size: tuple[int, int] | None = None,
     line_width: float | None = None,
 ) -> np.ndarray:
-    """Draw one skeleton on black: limbs at 60 % of their colour, joints in full colour on top.
+    """Draw one skeleton on black: limbs at 60 % of their color, joints in full color on top.
 
     Args:
         keypoints: (18, 3); missing joints and the limbs that end in them are left out.
@@ -161,14 +161,12 @@ def draw_skeleton(
     there = present_joints(keypoints) & (np.abs(np.nan_to_num(keypoints[:, :2])) < _FAR).all(-1)
     points = np.round(np.where(there[:, None], keypoints[:, :2], 0) * (1 << _SHIFT)).astype(int).tolist()
     thickness = max(1, round(2 * radius))
-    for (start, end), colour in zip(LIMBS, COLOURS, strict=False):
+    for (start, end), color in zip(LIMBS, COLORS, strict=False):
         if there[start] and there[end]:
-            dark = [LIMB_BRIGHTNESS * channel for channel in colour]
+            dark = [LIMB_BRIGHTNESS * channel for channel in color]
             cv2.line(canvas, points[start], points[end], dark, thickness, cv2.LINE_AA, _SHIFT)
     for joint in np.flatnonzero(there):
-        cv2.circle(
-            canvas, points[joint], round(radius * (1 << _SHIFT)), COLOURS[joint], cv2.FILLED, cv2.LINE_AA, _SHIFT
-        )
+        cv2.circle(canvas, points[joint], round(radius * (1 << _SHIFT)), COLORS[joint], cv2.FILLED, cv2.LINE_AA, _SHIFT)
     return canvas
 
 

@@ -63,8 +63,8 @@ def make_imported_poses(config: ImportPosesConfig, directory: Path) -> dict[str,
         raise InputError(f"{config.csv[0]} has no row for any of the {len(images)} images; is it of another data set?")
     _refuse_another_frame(statuses, len(images), config)
     write_poses(images["key"].tolist(), found, "published", directory)
-    told = ", ".join(f"{count:,} {status}" for status, count in sorted(statuses.items()))
-    logger.info("skeletons of %s images: %s", f"{len(images):,}", told)
+    detected = ", ".join(f"{count:,} {status}" for status, count in sorted(statuses.items()))
+    logger.info("skeletons of %s images: %s", f"{len(images):,}", detected)
     known = set(images["key"])
     bad = {key: row.error for key, (row, _) in placed.items() if key in known and row.status not in ("ok", "no-person")}
     return {
@@ -92,36 +92,38 @@ def _read_files(files: list[Path]) -> dict[Path, dict[str, PoseRow]]:
 def _frame(
     file: Path, rows: dict[str, PoseRow], config: ImportPosesConfig, layout: Layout, size: tuple[int, int]
 ) -> str:
-    """What a file's coordinates are pixels of: as the config says, checked against the values, or told from them.
+    """What a file's coordinates are pixels of: as the config says, checked against the values, or inferred from them.
 
     Raises:
         InputError: the values contradict the config, do not tell, or are of DeepFashion for another data set.
     """
-    asked = config.coordinates
+    requested = config.coordinates
     if layout.coordinates == "image":
-        if asked != "image":
-            raise InputError(f"coordinates '{asked}' are of DeepFashion; {config.images} has layout '{layout.name}'")
-        return asked
+        if requested != "image":
+            raise InputError(
+                f"coordinates '{requested}' are of DeepFashion; {config.images} has layout '{layout.name}'"
+            )
+        return requested
     joints = np.concatenate([row.keypoints[present_joints(row.keypoints)] for row in rows.values()] or [NO_JOINTS])
-    told = frame_of(joints[:, 0])
-    if asked == "image":
-        if is_of_another_frame(joints, told, *size):
+    detected = frame_of(joints[:, 0])
+    if requested == "image":
+        if is_of_another_frame(joints, detected, *size):
             raise InputError(
                 f"{file} has coordinates of DeepFashion's 256x256 originals or 176x256 crops, the images are mostly "
                 f"{size[0]}x{size[1]}: give --coordinates deepfashion"
             )
-        return asked
-    if asked == "deepfashion":
-        if told is None:
+        return requested
+    if requested == "deepfashion":
+        if detected is None:
             raise InputError(
                 f"{file}: its joints do not tell whether they are pixels of the 256x256 originals or of 176x256 crops; "
                 "say it with --coordinates deepfashion-256 or deepfashion-176"
             )
-        logger.info("%s: coordinates are %s", file, told)
-        return told
-    if told not in (None, asked):
-        raise InputError(f"{file} has coordinates '{told}', not '{asked}': its joints' x say so; give that one")
-    return asked
+        logger.info("%s: coordinates are %s", file, detected)
+        return detected
+    if detected not in (None, requested):
+        raise InputError(f"{file} has coordinates '{detected}', not '{requested}': its joints' x say so; give that one")
+    return requested
 
 
 def _fit(row: PoseRow | None, frame: str, width: int, height: int) -> PoseRow:

@@ -80,7 +80,7 @@ def keypoints_in_view(keypoints: np.ndarray, facts: Mapping[str, Any], size: tup
 
 
 def without_joints_outside(keypoints: np.ndarray, width: float, height: float) -> np.ndarray:
-    """A copy in which joints outside a width x height image are missing; a pixel's centre is a whole number."""
+    """A copy in which joints outside a width x height image are missing; a pixel's center is a whole number."""
     kept = np.array(keypoints)
     x, y = kept[:, 0], kept[:, 1]
     with np.errstate(invalid="ignore"):
@@ -123,14 +123,14 @@ def frame_of(x: np.ndarray) -> str | None:
     return "deepfashion-176" if left > CLEARLY * right else None
 
 
-def is_of_another_frame(joints: np.ndarray, told: str | None, width: int, height: int) -> bool:
+def is_of_another_frame(joints: np.ndarray, detected: str | None, width: int, height: int) -> bool:
     """Whether a DeepFashion file's joints cannot be pixels of images of this size, although they lie inside them.
 
     Args:
         joints: (N, 3) present joints of the whole file.
-        told: what `frame_of` says of them.
+        detected: what `frame_of` says of them.
         width, height: of most of the images.
     """
     if width == height:
-        return told == "deepfashion-176"
+        return detected == "deepfashion-176"
     return len(joints) > 0 and height >= 2 * SQUARE and bool((joints[:, :2] < SQUARE).all())

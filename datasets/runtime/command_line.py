@@ -1,8 +1,8 @@
 """One way to run a stage from the command line, for all packages.
 
 ``python -m PACKAGE COMMAND --field value ...`` builds the command's config from flags (or from ``--config FILE``, which
-may be given several times to make several artifacts in one process) and runs it. What the user can mend is told in one
-line with exit code 2, before any work; a defect of ours keeps its traceback and exits with 1.
+may be given several times to make several artifacts in one process) and runs it. What the user can fix is reported in
+one line with exit code 2, before any work; a defect of ours keeps its traceback and exits with 1.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ BAD_PATH = (
     errno.EROFS,
     errno.ELOOP,
 )
-"""What the system says of a path that cannot be written or read as it was given: the user's to mend."""
+"""What the system says of a path that cannot be written or read as it was given: the user's to fix."""
 NO_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 """Control characters, and bytes of an argument that are not UTF-8."""
 PICK_DEVICE = "datasets.runtime.devices:pick"

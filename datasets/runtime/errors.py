@@ -1,4 +1,4 @@
-"""Errors that a user can mend: each names the value, the rule and the way out.
+"""Errors that a user can fix: each names the value, the rule and the way out.
 
 The commands print them in one line and exit with code 2; any other exception is a defect of ours and keeps its
 traceback.
@@ -14,7 +14,7 @@ class DatasetLayoutError(InputError):
 
 
 class ArtifactError(InputError):
-    """A folder that should be a finished artifact is missing, unfinished, damaged or of another stage."""
+    """A folder that should be a finished artifact is missing, unfinished, corrupt or of another stage."""
 
 
 class ArtifactBusyError(ArtifactError):
@@ -28,7 +28,7 @@ class WeightsError(InputError):
 class DivergedError(InputError):
     """A training's loss is not finite any more; another learning rate or precision is the way out.
 
-    Like every `InputError` it is told in one line and ends the command with exit code 2: the same settings would
+    Like every `InputError` it is reported in one line and ends the command with exit code 2: the same settings would
     diverge again.
     """
 

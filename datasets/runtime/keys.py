@@ -38,7 +38,7 @@ def artifact_directory(config: StageConfig, store: Path) -> Path:
 
 
 def partial_directory(directory: Path) -> Path:
-    """The working folder of an unfinished artifact: kept after an interruption, so that the stage can go on."""
+    """The working folder of an unfinished artifact: kept after an interruption, so that the stage can resume."""
     return directory.with_name(directory.name + ".partial")
 
 

@@ -24,7 +24,7 @@ LOGS = "logs"
 """Folder of an artifact for what differs from run to run (times, progress pictures): verified, but not counted in its
 content hash, so that an equal retraining re-does nothing downstream."""
 SCRATCH = ".scratch"
-"""Folder of an unfinished artifact for what is needed only to go on after an interruption (training states); `build`
+"""Folder of an unfinished artifact for what is needed only to resume after an interruption (training states); `build`
 deletes it once the manifest is written."""
 RECORDED_VERSIONS = (
     "torch",

@@ -3,7 +3,7 @@
 A registry maps a name to the one object that declares everything about it. As metadata of a config's field
 (``Annotated[str, LAYOUTS]``) it checks the value and lists the names in ``--help`` and in Prefect's form.
 
-Modules named in the environment variable `EXTENSIONS` are imported when a registry is asked for a name that it does not
+Modules named in the environment variable `EXTENSIONS` are imported when a registry is requested a name that it does not
 have yet, or for all names. They call `Registry.register`. A variable, because every child process, torchrun worker and
 Prefect worker inherits it.
 """

@@ -1,4 +1,4 @@
-"""Re-hash finished artifacts and name what is damaged."""
+"""Re-hash finished artifacts and name what is corrupt."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from datasets.runtime.manifests import LOGS, MANIFEST, is_complete, manifest_of
 
 logger = logging.getLogger(__name__)
 
-DAMAGED = 1
+CORRUPT = 1
 _KEY = re.compile(rf"[0-9a-f]{{{KEY_LENGTH}}}")
 
 
@@ -29,22 +29,22 @@ class VerifyConfig(Config):
 
 
 def run_verify(config: VerifyConfig) -> int:
-    """Check every artifact below the given folders; returns 1 if any is damaged, else 0.
+    """Check every artifact below the given folders; returns 1 if any is corrupt, else 0.
 
     Raises:
         InputError: a folder holds no finished artifact.
     """
-    damage = []
+    problems = []
     artifacts = dict.fromkeys(artifact for folder in config.artifacts for artifact in find_artifacts(folder))
     for artifact in artifacts:
-        lines = damage_of(artifact)
-        damage += lines
+        lines = problems_of(artifact)
+        problems += lines
         for line in lines:
-            logger.error("damaged: %s", line)
+            logger.error("corrupt: %s", line)
         if not lines:
-            logger.info("whole: %s", artifact)
-    logger.info("%d artifacts checked, %d damages", len(artifacts), len(damage))
-    return DAMAGED if damage else 0
+            logger.info("intact: %s", artifact)
+    logger.info("%d artifacts checked, %d problems", len(artifacts), len(problems))
+    return CORRUPT if problems else 0
 
 
 def find_artifacts(folder: Path) -> list[Path]:
@@ -79,8 +79,8 @@ def _is_working_folder(path: Path, top: Path) -> bool:
     return any(part.endswith(".partial") for part in path.relative_to(top).parts)
 
 
-def damage_of(artifact: Path) -> list[str]:
-    """One line, beginning with the path, for each damaged file of an artifact, its manifest included."""
+def problems_of(artifact: Path) -> list[str]:
+    """One line, beginning with the path, for each corrupt file of an artifact, its manifest included."""
     try:
         manifest = manifest_of(artifact)
         counted = (file for file in manifest["files"] if not file["name"].startswith(f"{LOGS}/"))
@@ -102,15 +102,15 @@ def verify(directory: Path) -> list[str]:
     listed = {file["name"]: file for file in manifest["files"]}
     present = {str(p.relative_to(directory)) for p in directory.rglob("*") if p.is_symlink() or not p.is_dir()}
     present -= {MANIFEST}
-    damage = [f"{name}: missing" for name in sorted(listed.keys() - present)]
-    damage += [f"{name}: not in the manifest" for name in sorted(present - listed.keys())]
+    problems = [f"{name}: missing" for name in sorted(listed.keys() - present)]
+    problems += [f"{name}: not in the manifest" for name in sorted(present - listed.keys())]
     for name in sorted(listed.keys() & present):
-        if reason := _damage(directory / name, listed[name]):
-            damage.append(f"{name}: {reason}")
-    return damage
+        if reason := _problem(directory / name, listed[name]):
+            problems.append(f"{name}: {reason}")
+    return problems
 
 
-def _damage(path: Path, listed: dict[str, Any]) -> str | None:
+def _problem(path: Path, listed: dict[str, Any]) -> str | None:
     """What is wrong with a file of an artifact, or None."""
     if not path.is_file():  # a pipe would be waited for, a link to nowhere cannot be read
         return "is no plain file"

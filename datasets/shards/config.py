@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -38,6 +39,8 @@ class WriteShardsConfig(WriteShardsSettings, StageConfig):
 class EncodeSettings(Config):
     """At which sizes images are encoded."""
 
+    renamed: ClassVar[Mapping[str, str]] = {"mirrored": "flipped"}
+
     view_height: int = Field(128, ge=16)
     """Height of a view in pixels; images are resized to it."""
     view_width: int = Field(64, ge=16)
@@ -46,8 +49,8 @@ class EncodeSettings(Config):
     """Height in pixels at which the image encoder sees the whole person (no crop)."""
     token_width: int = Field(64, ge=8)
     """Width in pixels at which the image encoder sees the person."""
-    mirrored: bool = True
-    """Also encode the left-right mirrored image, for training with flips."""
+    flipped: bool = True
+    """Also encode the horizontally flipped image, for training with flips."""
     batch_size: Annotated[int, Role.RUNTIME] = Field(32, ge=1)
     """Images at a time."""
 

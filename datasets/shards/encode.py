@@ -1,7 +1,7 @@
 """Frozen features of every image, computed once: scaled VAE latents and image-encoder tokens.
 
-A view is encoded alone, never as part of a canvas: a VAE's GroupNorm would let neighbours change it
-(IMAGPose's released code does). The image encoder sees the whole person, resized, without a centre crop.
+A view is encoded alone, never as part of a canvas: a VAE's GroupNorm would let neighbors change it
+(IMAGPose's released code does). The image encoder sees the whole person, resized, without a center crop.
 The unit of resuming, and of taking over from an earlier artifact, is the shard.
 """
 
@@ -69,7 +69,7 @@ def make_encoded(config: EncodeConfig, directory: Path) -> dict[str, Any]:
     counts = Counter(how.get(name, "encoded") for name in fingerprints)
     index = _index(config, encoder, shards, fingerprints, directory)
     write_text_atomically(directory / INDEX_FILE, json.dumps(index, indent=1) + "\n")
-    facts = ("samples", "latent_shape", "token_shape", "view_size", "mirrored", "scaling_factor")
+    facts = ("samples", "latent_shape", "token_shape", "view_size", "flipped", "scaling_factor")
     return {key: index[key] for key in facts} | {f"shards_{way}": counts[way] for way in ("encoded", "kept", "reused")}
 
 
@@ -186,7 +186,7 @@ def _index(
         "latent_shape": shapes["latent"],
         "token_shape": shapes["tokens"],
         "view_size": [config.view_height, config.view_width],
-        "mirrored": config.mirrored,
+        "flipped": config.flipped,
         "scaling_factor": encoder.scaling_factor,
         "vae_sha256": model_sha256(config.vae),
         "image_encoder_sha256": model_sha256(config.image_encoder),

@@ -1,10 +1,10 @@
 """Encoded shards: what training and synthesis read instead of images, from the disk as they need it.
 
-`B` batch, `F` 1 (plain) or 2 (plain, mirrored), `C, h, w` latent channels and cells, `N` tokens, `D` token width.
+`B` batch, `F` 1 (plain) or 2 (plain, flipped), `C, h, w` latent channels and cells, `N` tokens, `D` token width.
 The format is written by `datasets.shards.encode`; this reader needs no model.
 
 Opening an artifact reads the tars' headers and the samples' JSON; latents and tokens stay on the disk, and the ones
-that are asked for are read by their place in the file. So memory does not grow with the number of images or with the
+that are requested are read by their place in the file. So memory does not grow with the number of images or with the
 width of their tokens (DINOv2-G's of 20,000 images are gigabytes), training starts at once, and any image can be met
 at any step. Nothing is kept open between two reads: a reader can be handed to other processes.
 """
@@ -26,7 +26,7 @@ from datasets.runtime.manifests import manifest_of
 from datasets.shards.tars import Place, locate_samples
 
 AGAIN = "delete its folder and encode again"
-Mirrored = bool | Sequence[bool] | np.ndarray | torch.Tensor
+Flipped = bool | Sequence[bool] | np.ndarray | torch.Tensor
 
 
 def keypoints_from_json(rows: Sequence[Sequence[float | None] | None]) -> np.ndarray:
@@ -46,8 +46,8 @@ def keypoints_to_json(keypoints: np.ndarray) -> list[list[float | None]]:
 class _StoredArrays:
     """Arrays of one kind, (F, *shape) float16 each, known by their places in the tars."""
 
-    def __init__(self, kind: str, faces: int, shape: tuple[int, ...]) -> None:
-        self.kind, self.faces, self.shape = kind, faces, shape
+    def __init__(self, kind: str, orientations: int, shape: tuple[int, ...]) -> None:
+        self.kind, self.orientations, self.shape = kind, orientations, shape
         self.bytes = 2 * int(np.prod(shape))
         self.paths: list[Path] = []
         self.files: list[int] = []
@@ -63,10 +63,10 @@ class _StoredArrays:
         Raises:
             ValueError: its size or, of a file's first array, its header does not fit.
         """
-        header = place.size - self.faces * self.bytes
+        header = place.size - self.orientations * self.bytes
         path, file = self.paths[-1], len(self.paths) - 1
         if header <= 0 or (file not in self.files[-1:] and header != self._header_size(path, place)):
-            raise ValueError(f"{self.kind} is not of shape {(self.faces, *self.shape)}")
+            raise ValueError(f"{self.kind} is not of shape {(self.orientations, *self.shape)}")
         self.files.append(file)
         self.offsets.append(place.offset + header)
 
@@ -75,12 +75,12 @@ class _StoredArrays:
             stream.seek(place.offset)
             np.lib.format.read_magic(stream)
             found = np.lib.format.read_array_header_1_0(stream)
-            if found != ((self.faces, *self.shape), False, np.dtype("<f2")):
+            if found != ((self.orientations, *self.shape), False, np.dtype("<f2")):
                 raise ValueError(f"{self.kind} is {found[2]} of shape {found[0]}, not float16 of {self.shape}")
             return stream.tell() - place.offset
 
-    def read(self, rows: np.ndarray, faces: np.ndarray) -> torch.Tensor:
-        """(B, *shape) float32 of some arrays, one face of each.
+    def read(self, rows: np.ndarray, orientations: np.ndarray) -> torch.Tensor:
+        """(B, *shape) float32 of some arrays, one orientation of each.
 
         Raises:
             ArtifactError: a file is gone or was cut off.
@@ -89,11 +89,11 @@ class _StoredArrays:
         opened: dict[int, int] = {}
         file = 0
         try:
-            for target, row, face in zip(found, rows.tolist(), faces.tolist(), strict=True):
+            for target, row, orientation in zip(found, rows.tolist(), orientations.tolist(), strict=True):
                 file = self.files[row]
                 if file not in opened:
                     opened[file] = os.open(self.paths[file], os.O_RDONLY)
-                if os.preadv(opened[file], [target], self.offsets[row] + face * self.bytes) != self.bytes:
+                if os.preadv(opened[file], [target], self.offsets[row] + orientation * self.bytes) != self.bytes:
                     raise ArtifactError(f"{self.paths[file]} was cut off; {AGAIN}")
         except OSError as error:
             raise ArtifactError(f"{self.paths[file]} cannot be read ({error.strerror}); {AGAIN}") from error
@@ -116,7 +116,7 @@ class EncodedImages:
         """Open an artifact, or only one split of it, or only the images named by `keys` (in file order).
 
         Raises:
-            ArtifactError: not a finished `encode` artifact, or damaged.
+            ArtifactError: not a finished `encode` artifact, or corrupt.
             InputError: a key that it does not hold.
         """
         self.directory = Path(directory)
@@ -125,9 +125,11 @@ class EncodedImages:
         self.view_size: tuple[int, int] = tuple(self.index["view_size"])
         self.latent_shape: tuple[int, int, int] = tuple(self.index["latent_shape"])
         self.token_shape: tuple[int, int] = tuple(self.index["token_shape"])
-        faces = 2 if self.index["mirrored"] else 1
-        self._latents = _StoredArrays("latent.npy", faces, self.latent_shape)
-        self._tokens = _StoredArrays("tokens.npy", faces, self.token_shape)
+        if "flipped" not in self.index:
+            raise ArtifactError(f"{self.directory} was encoded by an earlier version; {AGAIN}")
+        orientations = 2 if self.index["flipped"] else 1
+        self._latents = _StoredArrays("latent.npy", orientations, self.latent_shape)
+        self._tokens = _StoredArrays("tokens.npy", orientations, self.token_shape)
         files = [file for file in self.index["files"] if split in (None, file["split"])]
         wanted = None if keys is None else set(keys)
         facts = [fact for file in files for fact in self._open(self.directory / file["name"], wanted)]
@@ -158,7 +160,7 @@ class EncodedImages:
                 self._latents.add(places["latent.npy"])
                 self._tokens.add(places["tokens.npy"])
             except (OSError, ValueError, KeyError, IndexError) as error:
-                raise ArtifactError(f"{path}: sample '{key}' is damaged ({error}); {AGAIN}") from error
+                raise ArtifactError(f"{path}: sample '{key}' is corrupt ({error}); {AGAIN}") from error
             facts.append({**fact, "key": key})
         return facts
 
@@ -171,25 +173,25 @@ class EncodedImages:
             )
         count = sum(file["samples"] for file in files)
         if wanted is None and len(keys) != count:
-            raise ArtifactError(f"{self.directory} is damaged: {len(keys)} images of {count}; {AGAIN}")
+            raise ArtifactError(f"{self.directory} is corrupt: {len(keys)} images of {count}; {AGAIN}")
 
-    def _faces(self, count: int, mirrored: Mirrored) -> np.ndarray:
-        faces = np.broadcast_to(np.asarray(mirrored, dtype=np.int64), (count,))
-        if not self.index["mirrored"] and faces.any():
-            raise InputError(f"{self.directory} was encoded without mirrored images; encode with --mirrored")
-        return faces
+    def _orientations(self, count: int, flipped: Flipped) -> np.ndarray:
+        orientations = np.broadcast_to(np.asarray(flipped, dtype=np.int64), (count,))
+        if not self.index["flipped"] and orientations.any():
+            raise InputError(f"{self.directory} was encoded without flipped images; encode with --flipped")
+        return orientations
 
-    def latents(self, indices: Sequence[int] | np.ndarray, mirrored: Mirrored = False) -> torch.Tensor:
-        """Scaled latents of some images, (B, C, h, w) float32; `mirrored` is one answer or one per image."""
+    def latents(self, indices: Sequence[int] | np.ndarray, flipped: Flipped = False) -> torch.Tensor:
+        """Scaled latents of some images, (B, C, h, w) float32; `flipped` is one answer or one per image."""
         rows = np.asarray(indices, dtype=np.int64)
-        return self._latents.read(rows, self._faces(len(rows), mirrored))
+        return self._latents.read(rows, self._orientations(len(rows), flipped))
 
-    def tokens(self, indices: Sequence[int] | np.ndarray, mirrored: Mirrored = False) -> torch.Tensor:
+    def tokens(self, indices: Sequence[int] | np.ndarray, flipped: Flipped = False) -> torch.Tensor:
         """Image-encoder tokens of some images, (B, N, D) float32, the class token first."""
         rows = np.asarray(indices, dtype=np.int64)
-        return self._tokens.read(rows, self._faces(len(rows), mirrored))
+        return self._tokens.read(rows, self._orientations(len(rows), flipped))
 
-    def keypoints(self, index: int, mirrored: bool = False) -> np.ndarray:
+    def keypoints(self, index: int, flipped: bool = False) -> np.ndarray:
         """One image's (18, 3) float32 x, y, score in view pixels; NaN, NaN, 0 where missing."""
         keypoints = self._keypoints[index]
-        return flip_keypoints(keypoints, self.view_size[1]) if mirrored else keypoints.copy()
+        return flip_keypoints(keypoints, self.view_size[1]) if flipped else keypoints.copy()

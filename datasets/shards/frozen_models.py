@@ -67,7 +67,7 @@ def view_pixels(images: list[Image.Image], height: int, width: int) -> torch.Ten
 
 
 def image_tokens(encoder: Any, pixels: torch.Tensor) -> torch.Tensor:
-    """The encoder's last hidden state, (B, N, D), of (B, 3, H, W) RGB in [0, 1], normalised as it was trained with."""
+    """The encoder's last hidden state, (B, N, D), of (B, 3, H, W) RGB in [0, 1], normalized as it was trained with."""
     kind = ENCODER_KINDS[type(encoder).__name__]
     mean, std = (torch.tensor(value, device=pixels.device).view(1, 3, 1, 1) for value in (kind.mean, kind.std))
     return encoder(((pixels - mean) / std).to(encoder.dtype), **kind.options).last_hidden_state
@@ -104,7 +104,7 @@ class FeatureEncoder:
 
         Returns:
             Latents (B, F, C, h, w), scaled posterior means, and tokens (B, F, N, D), the encoder's last hidden state;
-            both float16. F is 2 (plain, mirrored) or 1.
+            both float16. F is 2 (plain, flipped) or 1.
         """
         config = self.config
         views = self._faces(view_pixels(images, config.view_height, config.view_width))
@@ -123,7 +123,7 @@ class FeatureEncoder:
 
     def _faces(self, pixels: torch.Tensor) -> torch.Tensor:
         pixels = pixels.to(self.device)
-        return torch.cat([pixels, pixels.flip(-1)]) if self.config.mirrored else pixels
+        return torch.cat([pixels, pixels.flip(-1)]) if self.config.flipped else pixels
 
     def _pairs(self, features: torch.Tensor, count: int) -> np.ndarray:
         array = features.unflatten(0, (-1, count)).transpose(0, 1).float().cpu().numpy()

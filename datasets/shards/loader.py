@@ -80,7 +80,7 @@ def stream_steps(make: Callable[[int], Batch], steps: range, workers: int, *, pi
 
     Args:
         make: the batch of a step on this process: a function of the step's number, that workers can be given.
-        workers: processes; 0: everything is made when it is asked for, here.
+        workers: processes; 0: everything is made when it is requested, here.
         pinned: copy batches (which have a method `pin_memory`) into page-locked memory, for a GPU.
 
     Raises:

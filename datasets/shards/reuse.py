@@ -1,6 +1,7 @@
 """Shards of earlier artifacts of the same stage, taken over instead of being made again.
 
-A shard is known by what goes into it. It is copied and not hard-linked: damage to one artifact must not reach another.
+A shard is known by what goes into it. It is copied and not hard-linked: corruption of one artifact must not reach
+another.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ def read_index_file(directory: Path, stage: str) -> dict[str, Any]:
     """The ``index.json`` of an artifact of write-shards or encode.
 
     Raises:
-        ArtifactError: if it is not one, or damaged.
+        ArtifactError: if it is not one, or corrupt.
     """
     manifest_of(directory, stage)
     try:
@@ -32,7 +33,7 @@ def read_index_file(directory: Path, stage: str) -> dict[str, Any]:
 
 
 def earlier_artifacts(directory: Path, stage: str) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Finished artifacts beside a stage's working folder, each with its index; damaged ones are passed over."""
+    """Finished artifacts beside a stage's working folder, each with its index; corrupt ones are passed over."""
     for artifact in sorted(directory.parent.iterdir()):
         if artifact != directory and artifact.is_dir() and is_complete(artifact):
             try:
@@ -42,7 +43,7 @@ def earlier_artifacts(directory: Path, stage: str) -> Iterator[tuple[Path, dict[
 
 
 def copy_checked(existing: Path, target: Path) -> bool:
-    """Copy an earlier artifact's shard after comparing it with that artifact's manifest; False if it is damaged.
+    """Copy an earlier artifact's shard after comparing it with that artifact's manifest; False if it is corrupt.
 
     The copy appears under its name only when it is whole.
     """

@@ -2,7 +2,7 @@
 
 A sample is a run of members with one key: ``KEY.jpg``, ``KEY.json``. Only what this project writes is read: regular
 files under USTAR headers (POSIX.1-1988). Everything else (links, folders, GNU or PAX extensions, a wrong checksum, a
-missing end) is refused with the file's name and the byte where it stands, so no damaged tar is half read in silence.
+missing end) is refused with the file's name and the byte where it stands, so no corrupt tar is half read in silence.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ LONGEST_NAME = tarfile.LENGTH_NAME
 """Bytes of a member's name, its kind included."""
 
 
-class DamagedTarError(ArtifactError):
-    """A tar file that this project did not write, or that was damaged since."""
+class CorruptTarError(ArtifactError):
+    """A tar file that this project did not write, or that was corrupted since."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ def read_samples(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
     """Samples in file order: (key, {kind: content}), kind being what follows the first dot (``jpg``, ``latent.npy``).
 
     Raises:
-        DamagedTarError: see above.
+        CorruptTarError: see above.
     """
     key, members = "", {}
     with _opened(path) as file:
@@ -66,13 +66,13 @@ def read_samples(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
             content = file.read(size)
             padding = -size % BLOCK
             if len(content) < size or len(file.read(padding)) < padding:
-                raise _damaged(path, offset, f"'{name}' is cut off")
+                raise _corrupt(path, offset, f"'{name}' is cut off")
             base, _, kind = name.partition(".")
             if base != key and members:
                 yield key, members
                 members = {}
             elif kind in members:
-                raise _damaged(path, offset, f"'{name}' occurs twice")
+                raise _corrupt(path, offset, f"'{name}' occurs twice")
             key = base
             members[kind] = content
             offset += BLOCK + size + padding
@@ -86,7 +86,7 @@ def locate_samples(path: Path, read: Collection[str]) -> Iterator[tuple[str, dic
     Only headers and the wanted contents are read from the disk.
 
     Raises:
-        DamagedTarError: see above.
+        CorruptTarError: see above.
     """
     key, places, contents = "", {}, {}
     with _opened(path, buffering=0) as file:
@@ -96,13 +96,13 @@ def locate_samples(path: Path, read: Collection[str]) -> Iterator[tuple[str, dic
             name, size = entry
             place = Place(offset + BLOCK, size)
             if place.offset + size > end:
-                raise _damaged(path, offset, f"'{name}' is cut off")
+                raise _corrupt(path, offset, f"'{name}' is cut off")
             base, _, kind = name.partition(".")
             if base != key and places:
                 yield key, places, contents
                 places, contents = {}, {}
             elif kind in places:
-                raise _damaged(path, offset, f"'{name}' occurs twice")
+                raise _corrupt(path, offset, f"'{name}' occurs twice")
             key = base
             places[kind] = place
             if kind in read:
@@ -116,7 +116,7 @@ def read_chosen(path: Path, keys: Container[str]) -> Iterator[tuple[str, dict[st
     """The samples of some keys, in file order, as `read_samples` gives them; of the others only headers are read.
 
     Raises:
-        DamagedTarError: see above.
+        CorruptTarError: see above.
     """
     with _opened(path, buffering=0) as file:
         for key, places, _ in locate_samples(path, ()):
@@ -128,7 +128,7 @@ def _opened(path: Path, buffering: int = READ_AHEAD) -> BinaryIO:
     try:
         return path.open("rb", buffering=buffering)
     except OSError as error:
-        raise DamagedTarError(f"{path} cannot be read ({error.strerror}); make its folder again") from None
+        raise CorruptTarError(f"{path} cannot be read ({error.strerror}); make its folder again") from None
 
 
 def _entry(header: bytes, path: Path, offset: int) -> tuple[str, int] | None:
@@ -136,20 +136,20 @@ def _entry(header: bytes, path: Path, offset: int) -> tuple[str, int] | None:
     if header == END:
         return None
     if len(header) < BLOCK:
-        raise _damaged(path, offset, "the file ends without the mark that ends a tar")
+        raise _corrupt(path, offset, "the file ends without the mark that ends a tar")
     if header[257:265] != MAGIC:
-        raise _damaged(path, offset, "this is no USTAR header")
+        raise _corrupt(path, offset, "this is no USTAR header")
     try:
         stated, size = int(header[148:156].rstrip(b"\0 "), 8), int(header[124:136].rstrip(b"\0 "), 8)
         name = header[:100].partition(b"\0")[0].decode()
     except ValueError:
-        raise _damaged(path, offset, "a name or number cannot be read") from None
+        raise _corrupt(path, offset, "a name or number cannot be read") from None
     if sum(header) - sum(header[148:156]) + 8 * ord(" ") != stated:
-        raise _damaged(path, offset, "the header's checksum is wrong")
+        raise _corrupt(path, offset, "the header's checksum is wrong")
     if header[156:157] not in REGULAR or header[345] != 0 or size < 0:
-        raise _damaged(path, offset, f"'{name}' is a link, a folder or has a long name; only plain files are read")
+        raise _corrupt(path, offset, f"'{name}' is a link, a folder or has a long name; only plain files are read")
     return name, size
 
 
-def _damaged(path: Path, offset: int, what: str) -> DamagedTarError:
-    return DamagedTarError(f"{path}, byte {offset}: {what}; it is damaged or was made elsewhere: make it again")
+def _corrupt(path: Path, offset: int, what: str) -> CorruptTarError:
+    return CorruptTarError(f"{path}, byte {offset}: {what}; it is corrupt or was made elsewhere: make it again")

@@ -69,7 +69,7 @@ def make_shards(config: WriteShardsConfig, directory: Path) -> dict[str, object]
     layout = layout_of(manifest_of(config.images, "index"))
     images = _with_crops(images, layout)
     plans = [plan for split in config.splits for plan in plan_shards(images, split, config.images_per_shard)]
-    _remove_strangers(directory, {plan.name for plan in plans})
+    _remove_unlisted(directory, {plan.name for plan in plans})
     earlier = {
         shard["fingerprint"]: artifact / shard["name"]
         for artifact, index in earlier_artifacts(directory, config.stage)
@@ -130,7 +130,7 @@ def shard_ends(pids: np.ndarray, counts: np.ndarray, images_per_shard: int) -> l
 
     "Around" is half of `images_per_shard` images to either side, so that a shard holds at least that and about
     `images_per_shard` on average. One of more than twice as many is cut again inside, at its highest hash. Whether an
-    identity ends a shard thus follows from its near neighbours alone, not from where the shards before it ended: a
+    identity ends a shard thus follows from its near neighbors alone, not from where the shards before it ended: a
     change re-makes the shards within its reach only. The method is local-maximum chunking (Bjorner, Blass,
     Gurevich, 2010, https://doi.org/10.1016/j.jcss.2009.06.004).
 
@@ -199,7 +199,7 @@ def _members(plan: ShardPlan, source: ImageSource) -> Iterator[tuple[str, bytes]
         yield f"{row.key}.json", row.json.encode()
 
 
-def _remove_strangers(directory: Path, wanted: set[str]) -> None:
+def _remove_unlisted(directory: Path, wanted: set[str]) -> None:
     """Delete half-written files and shards that the plan does not know."""
     for path in directory.iterdir():
         if path.name.endswith(".tmp") or (path.suffix == ".tar" and path.name not in wanted):
@@ -210,7 +210,7 @@ def read_shard_index(directory: Path) -> dict[str, Any]:
     """The ``index.json`` of a write-shards artifact.
 
     Raises:
-        ArtifactError: if it is not one, or damaged.
+        ArtifactError: if it is not one, or corrupt.
     """
     return read_index_file(directory, WriteShardsConfig.stage)
 

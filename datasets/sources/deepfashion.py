@@ -40,7 +40,7 @@ MARKER = ""
 EXPECTED = "expected DeepFashion In-shop: WOMEN/Dresses/id_00000002/02_1_front.jpg, or PATN's flat names"
 PROBLEM = "the name is not of the form WOMEN/Dresses/id_00000002/02_1_front.jpg or its flat one"
 PATN_LISTS = {"train.lst": "train", "test.lst": "gallery"}
-"""PATN's split: flat names, one a line. What neither lists is set apart."""
+"""PATN's split: flat names, one per line. What neither lists is set apart."""
 PARTITION = "list_eval_partition.txt"
 """In-shop retrieval's split: a count, a header, then ``img/WOMEN/.../02_1_front.jpg id_00000002 train`` a line."""
 PARTITION_SPLITS = ("train", "query", "gallery")

@@ -158,7 +158,7 @@ class ImageSource:
         try:
             return self._read_folder(path) if self.archive is None else self._read_archive(self.archive, path)
         except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-            raise UnreadableFileError("truncated", f"damaged in the archive: {error}") from None
+            raise UnreadableFileError("truncated", f"corrupt in the archive: {error}") from None
         except (OSError, KeyError, RuntimeError, ValueError) as error:  # NotImplementedError is a RuntimeError
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             raise UnreadableFileError("unreadable", reason) from None

@@ -79,7 +79,7 @@ def make_index(config: IndexConfig, directory: Path) -> dict[str, object]:
     _refuse_too_many_errors(images, len(unsafe), config)
     write_index(images, directory)
     summary = {
-        **summarise(images),
+        **summarize(images),
         **listing.notes,
         "ignored": listing.ignored[:20],
         "unsafe_names": unsafe[:20],
@@ -98,8 +98,8 @@ def _log_counts(summary: dict[str, Any], title: str) -> None:
         roles = ", ".join(f"{count:,} {name}" for name, count in counts.items() if name.endswith(" images"))
         logger.info("%s: %s images, %s identities (%s)", split, f"{counts['images']:,}", counts["identities"], roles)
     if "deviations" in summary:
-        told = "; ".join(summary["deviations"]) or "as published"
-        logger.info("counts of %s: %s", title, told)
+        result = "; ".join(summary["deviations"]) or "as published"
+        logger.info("counts of %s: %s", title, result)
 
 
 def open_images(directory: Path, root: Path | None = None) -> ImageSource:
@@ -127,7 +127,7 @@ def read_index(directory: Path, *, usable: bool = True) -> pd.DataFrame:
 
 
 def _in_slice(rows: list[Row], config: IndexConfig) -> list[bool]:
-    """Which rows a slice takes. Told from names alone, so that only the slice's files need be opened."""
+    """Which rows a slice takes. Inferred from names alone, so that only the slice's files need be opened."""
     if config.identities is None:
         if config.outside_slice:
             raise InputError("outside_slice needs identities: it is what a slice of that many leaves out")
@@ -181,10 +181,10 @@ def earlier_checks(directory: Path, config: IndexConfig) -> dict[str, ImageCheck
             continue
         looked_at = rows[rows["sha256"].ne("") & rows["status"].isin(OF_THE_BYTES)]
         for row in looked_at.itertuples():
-            told = (
+            result = (
                 ("ok", "") if row.status == "duplicate" else (row.status, row.error)
             )  # of others, it was decoded whole
-            known[row.sha256] = ImageCheck(*told, row.width, row.height, row.sha256)
+            known[row.sha256] = ImageCheck(*result, row.width, row.height, row.sha256)
     return known
 
 
@@ -284,7 +284,7 @@ def _refuse_too_many_errors(images: pd.DataFrame, unsafe: int, config: IndexConf
         example = f"; first: {first['path']}: {first['error']}" if first is not None else ""
         raise InputError(
             f"{len(bad) + unsafe} of {total} files of {config.root} cannot be used ({_reasons(bad)}), more than "
-            f"max_error_percent {config.max_error_percent:g}{example}; mend them or raise the limit"
+            f"max_error_percent {config.max_error_percent:g}{example}; fix them or raise the limit"
         )
 
 
@@ -292,7 +292,7 @@ def _reasons(bad: pd.DataFrame) -> str:
     return ", ".join(f"{status}: {count}" for status, count in sorted(Counter(bad["status"]).items())) or "none listed"
 
 
-def summarise(images: pd.DataFrame) -> dict[str, Any]:
+def summarize(images: pd.DataFrame) -> dict[str, Any]:
     """Counts of an index: files by status, and usable images and identities by split and role."""
     usable = images[images["status"] == "ok"]
     splits = {}
@@ -310,7 +310,7 @@ def summarise(images: pd.DataFrame) -> dict[str, Any]:
 
 def _deviations(images: pd.DataFrame, published_counts: Mapping[str, int]) -> list[str]:
     """Where a data set differs from what was published; said, not fatal."""
-    splits = summarise(images)["splits"]
+    splits = summarize(images)["splits"]
     found = []
     for name, published in published_counts.items():
         split, _, count_name = name.partition(" ")

@@ -59,7 +59,7 @@ class Layout:
     key_inputs: Callable[[Path], dict[str, object]] = _nothing
     """What the index's key depends on besides the root's own fingerprint: of a table, the files that it lists."""
     coordinates: str = "image"
-    """Frame that published pose files' coordinates are in: 'image', or 'deepfashion' (told from their values)."""
+    """Frame that published pose files' coordinates are in: 'image', or 'deepfashion' (inferred from their values)."""
     split_hint: str = ""
     """What a user without test images can do: the end of the flows' error."""
 

@@ -67,7 +67,7 @@ def draw_order(pids: np.ndarray, seed: int) -> np.ndarray:
 
 
 def subset_size(images: int, identities: int, fraction: int) -> int:
-    """How many images a fraction (percent) has: rounded, but never fewer than one per identity."""
+    """How many images per fraction (percent) has: rounded, but never fewer than one per identity."""
     return max(round(images * fraction / 100), identities)
 
 

@@ -1,6 +1,6 @@
 """Any other data set, through a table: a CSV or Parquet file with the columns ``path, pid, camid, split``.
 
-Paths are relative to the table's own folder. A role is told by the pid as in Market-1501 (-1 junk, 0 distractor).
+Paths are relative to the table's own folder. A role follows from the pid as in Market-1501 (-1 junk, 0 distractor).
 """
 
 from __future__ import annotations

@@ -51,17 +51,17 @@ def _holder(lock: Path) -> str:
         return "another run"
 
 
-def visible_cards() -> list[str]:
+def visible_gpus() -> list[str]:
     """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them; torch stays unimported."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
-        return [card.strip() for card in chosen.split(",") if card.strip() not in ("", "-1")]
+        return [gpu.strip() for gpu in chosen.split(",") if gpu.strip() not in ("", "-1")]
     numbers = (path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia*"))
     return sorted((number for number in numbers if number.isdigit()), key=int)
 
 
 @contextlib.contextmanager
-def hold_cards(
+def hold_gpus(
     device: str, count: int, log: Callable[[str], None], still_wanted: Callable[[], None]
 ) -> Generator[tuple[dict[str, str], list[int]]]:
     """Hold `count` GPUs that no other run of this machine has; waits until so many are free.
@@ -72,25 +72,25 @@ def hold_cards(
 
     Returns:
         Environment for the commands (CUDA_VISIBLE_DEVICES), and file descriptors that they must inherit, so that the
-        cards stay held as long as any of their processes lives.
+        GPUs stay held as long as any of their processes lives.
     """
-    cards = [] if device == "cpu" else visible_cards()
+    gpus = [] if device == "cpu" else visible_gpus()
     if device.startswith("cuda:"):
-        cards = cards[int(device[5:]) :][:1]
-    if not cards:
+        gpus = gpus[int(device[5:]) :][:1]
+    if not gpus:
         yield {}, []
         return
     with contextlib.ExitStack() as stack:
         # One folder for all users of the machine; anybody may open the file, nothing is written to it.
-        names = [Path(tempfile.gettempdir(), f"imagpose-gpu-{card}.lock") for card in cards]
+        names = [Path(tempfile.gettempdir(), f"imagpose-gpu-{gpu}.lock") for gpu in gpus]
         files = [os.open(name, os.O_RDONLY | os.O_CREAT, 0o666) for name in names]
         for file in files:
             stack.callback(os.close, file)
-        wanted = min(count, len(cards))
+        wanted = min(count, len(gpus))
         held = _wait_for(
-            files, wanted, lambda: f"waiting for {wanted} of the GPUs {', '.join(cards)}", log, still_wanted
+            files, wanted, lambda: f"waiting for {wanted} of the GPUs {', '.join(gpus)}", log, still_wanted
         )
-        chosen = ",".join(cards[files.index(file)] for file in held)
+        chosen = ",".join(gpus[files.index(file)] for file in held)
         # 'cuda:1' counts among the visible ones, so these must stay as they are.
         yield {} if device.startswith("cuda:") else {"CUDA_VISIBLE_DEVICES": chosen}, held
 

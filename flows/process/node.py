@@ -9,7 +9,7 @@ from pathlib import Path
 
 from datasets.runtime.command_line import BUSY
 from flows.process.commands import CommandError, Guard, run_commands
-from flows.process.locks import hold_cards
+from flows.process.locks import hold_gpus
 
 SECONDS_FOR_THE_LOST = 120.0
 """How long a task that takes over from a lost node waits for that node's processes to release the artifact."""
@@ -47,8 +47,10 @@ def work(
     command = [sys.executable, *command[1:]]  # the node's own interpreter
     while True:
         try:
-            with hold_cards(device, max(gpus, 1), lambda line: None, lambda: None) as (cards, locks):
-                guard = Guard(environment={**environment, **cards}, grace_seconds=grace_seconds, keep_open=locks)
+            with hold_gpus(device, max(gpus, 1), lambda line: None, lambda: None) as (gpu_environment, locks):
+                guard = Guard(
+                    environment={**environment, **gpu_environment}, grace_seconds=grace_seconds, keep_open=locks
+                )
                 run_commands([(command, Path(log))], lambda line: None, guard)
         except CommandError as error:
             if error.exit_code != BUSY or time.monotonic() > deadline:

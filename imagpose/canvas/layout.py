@@ -1,6 +1,6 @@
 """Which view shows what: sources and target poses of one person on a 2x2 canvas, and the paper's scenarios.
 
-Slots are in reading order. Sources come first, targets after them; a slot that nobody asked for repeats a pose (as the
+Slots are in reading order. Sources come first, targets after them; a slot that no request fills repeats a pose (as the
 paper's T1 does), because a network that was trained on four views of a person should not meet an empty one.
 """
 
@@ -58,7 +58,7 @@ Source = SourceImage | SourceFeatures
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CanvasRequest:
-    """One canvas: a person, what is known and what is asked."""
+    """One canvas: a person, what is known and what is requested."""
 
     sources: Sequence[Source]
     """One to three images of the person; the first one feeds the cross-attention (FLC)."""
@@ -72,7 +72,7 @@ class CanvasRequest:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
+class CanvasLayout:
     """What each of the four views is."""
 
     sources: tuple[int, ...]
@@ -85,7 +85,7 @@ class Layout:
 class Canvases:
     """A batch laid out on canvases, on the sampler's device."""
 
-    layouts: list[Layout]
+    layouts: list[CanvasLayout]
     visible: Tensor
     """(B, 1, 2h, 2w) bool."""
     known: Tensor
@@ -105,7 +105,7 @@ def canvas_seed(seed: int, canvas: int) -> int:
     return int.from_bytes(hashlib.sha256(f"imagpose canvas {seed} {canvas}".encode()).digest()[:8], "big") >> 1
 
 
-def arrange(sources: int, poses: int, mode: Mode = "free") -> Layout:
+def arrange(sources: int, poses: int, mode: Mode = "free") -> CanvasLayout:
     """Which slots show which source and ask for which pose.
 
     Raises:
@@ -126,7 +126,7 @@ def arrange(sources: int, poses: int, mode: Mode = "free") -> Layout:
     if mode == "IMAGPose*" and (sources, poses) != (1, 3):
         raise InputError(f"IMAGPose* takes one source and three poses, got {sources} and {poses}")
     visible = (0,) * (VIEWS - 1) if mode == "T2" else tuple(range(sources))
-    return Layout(sources=visible, poses=tuple(i % poses for i in range(VIEWS - len(visible))))
+    return CanvasLayout(sources=visible, poses=tuple(i % poses for i in range(VIEWS - len(visible))))
 
 
 def check_request(request: CanvasRequest, size: Size) -> None:
@@ -148,7 +148,7 @@ def check_request(request: CanvasRequest, size: Size) -> None:
         joints = keypoints[present_joints(keypoints)]
         inside = ((joints[:, :2] >= -0.5) & (joints[:, :2] <= np.array([size[1], size[0]]) - 0.5)).all(-1)
         if not inside.any():
-            raise InputError(f"a target pose has no joint inside the {size[0]}x{size[1]} view, so nothing is asked for")
+            raise InputError(f"a target pose has no joint inside the {size[0]}x{size[1]} view, so nothing is requested")
     if request.keep is not None and not set(request.keep) <= set(range(len(layout.poses))):
         raise InputError(f"keep names views {list(request.keep)}, but this canvas generates {len(layout.poses)}")
 
@@ -194,13 +194,15 @@ def lay_out(
     )
 
 
-def _latents(layout: Layout, sources: Sequence[SourceFeatures]) -> Tensor:
-    """Latents of a canvas's four views, (4, C, h, w) float32; zeros where one is asked for."""
+def _latents(layout: CanvasLayout, sources: Sequence[SourceFeatures]) -> Tensor:
+    """Latents of a canvas's four views, (4, C, h, w) float32; zeros where one is requested."""
     masked = torch.zeros(len(layout.poses), *sources[0].latents.shape)
     return torch.cat([torch.stack([sources[i].latents.cpu().float() for i in layout.sources]), masked])
 
 
-def _skeletons(layout: Layout, request: CanvasRequest, sources: Sequence[SourceFeatures], size: Size) -> np.ndarray:
+def _skeletons(
+    layout: CanvasLayout, request: CanvasRequest, sources: Sequence[SourceFeatures], size: Size
+) -> np.ndarray:
     """Skeleton pictures of a canvas's four views, (4, H, W, 3) uint8."""
     shown = [sources[i].keypoints for i in layout.sources]
     return np.stack([draw_skeleton(pose, *size) for pose in [*shown, *(request.poses[i] for i in layout.poses)]])

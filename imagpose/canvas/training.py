@@ -38,13 +38,13 @@ class ViewSource(Protocol):
     latent_shape: tuple[int, int, int]
     token_shape: tuple[int, int]
 
-    def latents(self, indices: Sequence[int] | np.ndarray, mirrored: np.ndarray) -> Tensor:
-        """(n, C, h, w) float32, scaled; one `mirrored` per image."""
+    def latents(self, indices: Sequence[int] | np.ndarray, flipped: np.ndarray) -> Tensor:
+        """(n, C, h, w) float32, scaled; one `flipped` per image."""
 
-    def tokens(self, indices: Sequence[int] | np.ndarray, mirrored: np.ndarray) -> Tensor:
+    def tokens(self, indices: Sequence[int] | np.ndarray, flipped: np.ndarray) -> Tensor:
         """(n, N, D) float32."""
 
-    def keypoints(self, index: int, mirrored: bool = False) -> np.ndarray:
+    def keypoints(self, index: int, flipped: bool = False) -> np.ndarray:
         """(18, 3) in view pixels."""
 
 
@@ -58,8 +58,8 @@ class CanvasPlan:
     """Which slots the model sees; an empty slot is never visible."""
     reference: int
     """The image that feeds FLC; EMPTY: none, both halves of the tokens are dropped."""
-    mirrored: bool = False
-    """Whether the whole canvas, reference and skeletons included, is mirrored."""
+    flipped: bool = False
+    """Whether the whole canvas, reference and skeletons included, is flipped."""
     keep_image: bool = True
     """Whether FLC's image-encoder tokens are given."""
     keep_texture: bool = True
@@ -118,7 +118,7 @@ def plan_canvas(images: Sequence[int], config: TrainGeneratorConfig, rng: np.ran
     else:
         reference = int(rng.choice(spare)) if spare else EMPTY
     keep_image, keep_texture = _kept_conditions(config, rng)
-    mirrored = bool(rng.random() < config.flip)
+    flipped = bool(rng.random() < config.flip)
     # What the unconditional half of guidance sees: nothing but the poses.
     if config.drop_everything and rng.random() < config.drop_everything:
         visible, reference = [False] * VIEWS, EMPTY
@@ -126,7 +126,7 @@ def plan_canvas(images: Sequence[int], config: TrainGeneratorConfig, rng: np.ran
         slots=tuple(slots),
         visible=tuple(visible),
         reference=reference,
-        mirrored=mirrored,
+        flipped=flipped,
         keep_image=keep_image and reference != EMPTY,
         keep_texture=keep_texture and reference != EMPTY,
     )
@@ -173,9 +173,9 @@ def make_batch(source: ViewSource, plans: Sequence[CanvasPlan], visible_weight: 
     """Read and lay out the tensors of planned canvases."""
     slots = np.array([plan.slots for plan in plans])
     visible = torch.tensor([plan.visible for plan in plans])
-    mirrored = np.array([plan.mirrored for plan in plans])
+    flipped = np.array([plan.flipped for plan in plans])
     present = torch.from_numpy(slots != EMPTY)
-    views = source.latents(np.maximum(slots, 0).ravel(), mirrored.repeat(VIEWS)).unflatten(0, (len(plans), VIEWS))
+    views = source.latents(np.maximum(slots, 0).ravel(), flipped.repeat(VIEWS)).unflatten(0, (len(plans), VIEWS))
     views = views * present[:, :, None, None, None]
     weights = torch.where(visible, visible_weight, 1.0) * present
     references = np.maximum([plan.reference for plan in plans], 0)
@@ -184,8 +184,8 @@ def make_batch(source: ViewSource, plans: Sequence[CanvasPlan], visible_weight: 
         mask=view_map(visible, *views.shape[3:]),
         loss_weights=view_map(weights, *views.shape[3:]),
         skeletons=_skeletons(source, plans),
-        image_tokens=source.tokens(references, mirrored),
-        source_latents=source.latents(references, mirrored),
+        image_tokens=source.tokens(references, flipped),
+        source_latents=source.latents(references, flipped),
         keep_image=torch.tensor([plan.keep_image for plan in plans]),
         keep_texture=torch.tensor([plan.keep_texture for plan in plans]),
     )
@@ -197,5 +197,5 @@ def _skeletons(source: ViewSource, plans: Sequence[CanvasPlan]) -> Tensor:
     for canvas, plan in zip(pictures, plans, strict=True):
         for view, image in enumerate(plan.slots):
             if image != EMPTY:
-                canvas[view] = draw_skeleton(source.keypoints(image, plan.mirrored), height, width)
+                canvas[view] = draw_skeleton(source.keypoints(image, plan.flipped), height, width)
     return pack_views(torch.from_numpy(pictures).permute(0, 1, 4, 2, 3)).float() / 255

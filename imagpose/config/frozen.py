@@ -26,13 +26,13 @@ class TrainVaeSettings(Config):
     layers_per_block: int = Field(1, ge=1)
     """Residual blocks of a level."""
     norm_groups: int = Field(8, ge=1)
-    """Groups of the group normalisation; divides every width."""
+    """Groups of the group normalization; divides every width."""
     steps: int = Field(2200, ge=1)
-    """Optimisation steps."""
+    """Optimization steps."""
     batch_size: int = Field(8, ge=1)
     """Images per step."""
     learning_rate: float = Field(2e-3, gt=0)
-    """AdamW rate after warm-up; falls to 3 % along a cosine."""
+    """AdamW rate after warm-up; decays to 3 % along a cosine."""
     kl_weight: float = Field(1e-4, ge=0)
     """Weight of the KL term, a mean over latent values as the other terms are means over pixels."""
     gradient_weight: float = Field(0.5, ge=0)
@@ -40,7 +40,7 @@ class TrainVaeSettings(Config):
     equivariance_weight: float = Field(0.25, ge=0)
     """Weight of decoding half-size latents to half-size images (EQ-VAE): latents that are easier to denoise."""
     chroma_weight: float = Field(0.0, ge=0)
-    """Weight of the L1 loss on colour less brightness; small bright clothes keep their hue."""
+    """Weight of the L1 loss on color less brightness; small bright clothes keep their hue."""
     perceptual_weight: float = Field(0.0, ge=0)
     """Weight of LPIPS on VGG16 between picture and reconstruction (needs `vgg16`): sharp edges and textures."""
     vgg16: SourceFile | None = None
@@ -50,11 +50,11 @@ class TrainVaeSettings(Config):
     freeze_encoder: bool = False
     """Train the decoder only (with `init_from`): latents, and a generator that was trained on them, stay valid."""
     flip: bool = True
-    """Mirror images at random."""
+    """Flip images at random."""
     max_images: int | None = Field(None, ge=1)
     """Use so many images, drawn by `seed`; all if not given."""
     seed: int = Field(0, ge=0)
-    """Initialisation and order of the images."""
+    """Initialization and order of the images."""
     precision: Precision = "bf16"
     """Arithmetic of training; bf16 is twice as fast on a CPU with AVX512-BF16. Saved weights are float32."""
     checkpoint_every: Annotated[int, Role.RUNTIME] = Field(250, ge=1)
@@ -78,7 +78,7 @@ class TrainVaeConfig(TrainVaeSettings, StageConfig):
     shards: Artifact
     """Image shards; the training split is used."""
     init_from: ModelFolder | None = None
-    """Go on from this saved AutoencoderKL; its architecture then replaces the one below."""
+    """Start from this saved AutoencoderKL; its architecture then replaces the one below."""
     device: Device = "auto"
     """'auto' (GPU when there is one), 'cpu', 'cuda', 'cuda:1'."""
 
@@ -105,21 +105,21 @@ class TrainImageEncoderSettings(Config):
     heads: int = Field(4, ge=1)
     """Attention heads; divides `hidden_size`."""
     steps: int = Field(1400, ge=1)
-    """Optimisation steps."""
+    """Optimization steps."""
     identities_per_batch: int = Field(32, ge=2)
     """People in a batch."""
     images_per_identity: int = Field(2, ge=2)
     """Images of each of them."""
     learning_rate: float = Field(1e-3, gt=0)
-    """AdamW rate after warm-up; falls along a cosine."""
+    """AdamW rate after warm-up; decays along a cosine."""
     weight_decay: float = Field(0.05, ge=0)
     """AdamW's weight decay."""
     reconstruction_weight: float = Field(1.0, ge=0)
-    """Weight of predicting each patch's pixels from its token: tokens then keep colours and texture too."""
+    """Weight of predicting each patch's pixels from its token: tokens then keep colors and texture too."""
     max_images: int | None = Field(None, ge=1)
     """Use so many images, whole identities first; all if not given."""
     seed: int = Field(0, ge=0)
-    """Initialisation and order of the images."""
+    """Initialization and order of the images."""
     precision: Precision = "bf16"
     """Arithmetic of training; bf16 is faster on a CPU with AVX512-BF16. Saved weights are float32."""
     checkpoint_every: Annotated[int, Role.RUNTIME] = Field(500, ge=1)
@@ -135,6 +135,6 @@ class TrainImageEncoderConfig(TrainImageEncoderSettings, StageConfig):
     shards: Artifact
     """Image shards; the training split is used. These identities must be other people than those of the benchmark."""
     init_from: ModelFolder | None = None
-    """Go on from this saved Dinov2Model; its architecture then replaces the one below."""
+    """Start from this saved Dinov2Model; its architecture then replaces the one below."""
     device: Device = "auto"
     """'auto' (GPU when there is one), 'cpu', 'cuda', 'cuda:1'."""

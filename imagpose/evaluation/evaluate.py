@@ -132,8 +132,8 @@ class Evaluation:
             for canvas, made in zip(batch, output.images, strict=True):
                 members += [(f"{n:06d}.png", _png(picture)) for (_, n), picture in zip(canvas.kept, made, strict=True)]
             progress.update(len(batch))
-        asked = sum(3 if canvas.mode == "IMAGPose*" else 1 for canvas in canvases)
-        seconds = {"seconds": clock, "cpu_seconds": cpu, "canvases": len(canvases), "images": asked}
+        requested = sum(3 if canvas.mode == "IMAGPose*" else 1 for canvas in canvases)
+        seconds = {"seconds": clock, "cpu_seconds": cpu, "canvases": len(canvases), "images": requested}
         write_text_atomically(tar.with_suffix(".json"), json.dumps(seconds) + "\n")
         temporary = tar.with_name(f".{tar.name}.tmp")
         write_tar(temporary, iter(members))
@@ -207,7 +207,7 @@ class Evaluation:
                     self.meter.save_features(torch.cat(pictures), path)
 
     def _sheet(self, mode: str, canvases: Sequence[PairCanvas], names: Sequence[str]) -> None:
-        """Sources | asked poses | pictures | the targets, for some canvases of a scenario, evenly chosen."""
+        """Sources | target poses | pictures | the targets, for some canvases of a scenario, evenly chosen."""
         count = min(self.config.sheet_rows, len(canvases))
         chosen = [canvases[i] for i in np.linspace(0, len(canvases) - 1, count).round().astype(int)]
         wanted = {number for canvas in chosen for _, number in canvas.kept}

@@ -1,4 +1,4 @@
-"""The published test pairs as canvases of each scenario: who is shown, what is asked, which picture counts."""
+"""The published test pairs as canvases of each scenario: its sources, its target poses, the image that counts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class PairCanvas:
     sources: tuple[str, ...]
     """Keys of what is shown; the first one feeds the cross-attention."""
     poses: tuple[str, ...]
-    """Keys of the images whose poses are asked for."""
+    """Keys of the images whose poses are requested."""
     kept: tuple[tuple[int, int], ...]
     """(generated view, number of the pair it is the picture of)."""
     seed: int

@@ -41,7 +41,7 @@ def load_crops(shards: Path, height: int, width: int) -> Crops:
     """The training split's people from image shards, resized to (height, width) where they differ.
 
     Raises:
-        ArtifactError: not an artifact of write-shards, or damaged.
+        ArtifactError: not an artifact of write-shards, or corrupt.
         InputError: no training image in it.
     """
     manifest_of(shards, "write-shards")

@@ -3,7 +3,7 @@
 Stock transformers architecture (DINOv2, https://arxiv.org/abs/2304.07193). The class token learns to find the same
 person among the others of a batch (supervised contrastive loss, https://arxiv.org/abs/2004.11362: with thousands of
 people and a few minutes, a classifier's weights would each be seen a handful of times). Every patch token must also
-rebuild its own pixels, because the generator reads all tokens and needs colours and texture at their places; the
+rebuild its own pixels, because the generator reads all tokens and needs colors and texture at their places; the
 head that does so is discarded afterwards.
 `B` batch, `N` tokens (class token first), `D` width.
 """
@@ -193,10 +193,10 @@ def _draw_rows(groups: list[np.ndarray], config: TrainImageEncoderConfig, genera
 
 
 def augment(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Mirror, shift by up to SHIFT pixels, and vary exposure and white balance; (B, 3, H, W) in [0, 1]."""
+    """Flip, shift by up to SHIFT pixels, and vary exposure and white balance; (B, 3, H, W) in [0, 1]."""
     count, _, height, width = images.shape
-    mirrored = torch.rand(count, 1, 1, 1, generator=generator) < 0.5
-    images = torch.where(mirrored, images.flip(-1), images)
+    flipped = torch.rand(count, 1, 1, 1, generator=generator) < 0.5
+    images = torch.where(flipped, images.flip(-1), images)
     padded = F.pad(images, (SHIFT,) * 4, mode="replicate")
     corners = torch.randint(2 * SHIFT + 1, (count, 2), generator=generator).tolist()
     images = torch.stack(
@@ -208,7 +208,7 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def erase(images: Tensor, generator: torch.Generator, share: float = 0.4) -> Tensor:
-    """Grey out one rectangle of 10 to 40 % of each side in a `share` of the images (a new tensor)."""
+    """Gray out one rectangle of 10 to 40 % of each side in a `share` of the images (a new tensor)."""
     erased = images.clone()
     height, width = images.shape[-2:]
     draws = torch.rand(len(images), 5, generator=generator).tolist()

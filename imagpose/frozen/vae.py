@@ -60,7 +60,7 @@ def new_vae(config: TrainVaeConfig) -> AutoencoderKL:
 
 
 def reconstruction_loss(decoded: Tensor, images: Tensor, gradient_weight: float, chroma_weight: float = 0.0) -> Tensor:
-    """L1 + squared error + weighted L1 of neighbours' differences and of colour less brightness.
+    """L1 + squared error + weighted L1 of neighbors' differences and of color less brightness.
 
     Args:
         decoded, images: (B, 3, H, W) in [-1, 1].
@@ -78,7 +78,7 @@ def vae_losses(
     generator: torch.Generator,
     perceptual: Lpips | None = None,
 ) -> dict[str, Tensor]:
-    """The losses of one batch in [-1, 1]; 'loss' is what is minimised.
+    """The losses of one batch in [-1, 1]; 'loss' is what is minimized.
 
     Args:
         images: (B, 3, H, W) in [-1, 1].
@@ -198,12 +198,12 @@ def _millions(model: torch.nn.Module) -> float:
 
 
 def _batch(train: Crops, config: TrainVaeConfig, generator: torch.Generator) -> Tensor:
-    """(B, 3, H, W) in [-1, 1], drawn with replacement, mirrored at random."""
+    """(B, 3, H, W) in [-1, 1], drawn with replacement, flipped at random."""
     rows = torch.randint(len(train), (config.batch_size,), generator=generator)
     images = train.pixels[rows].float() / 127.5 - 1
     if config.flip:
-        mirrored = torch.rand(config.batch_size, generator=generator) < 0.5
-        images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
+        flipped = torch.rand(config.batch_size, generator=generator) < 0.5
+        images = torch.where(flipped[:, None, None, None], images.flip(-1), images)
     return images
 
 
@@ -220,7 +220,7 @@ def reconstruct(vae: AutoencoderKL, pixels: Tensor, device: torch.device) -> Ten
 def measure_vae(
     vae: AutoencoderKL, held_out: Crops, device: torch.device, judge: Lpips | None = None
 ) -> dict[str, float]:
-    """Mean PSNR (dB, of 8-bit pictures), SSIM (sigma 1.5), and root mean square error of colour less brightness.
+    """Mean PSNR (dB, of 8-bit pictures), SSIM (sigma 1.5), and root mean square error of color less brightness.
 
     Args:
         judge: LPIPS on AlexNet; its mean is then among the figures.

@@ -44,9 +44,9 @@ def inception_features(weights: Path, device: torch.device) -> Callable[[Tensor]
 
 
 def torchvision_features(weights: Path, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """Features of Table 1's family: torchvision's Inception, no antialiasing, and a wrong normalisation.
+    """Features of Table 1's family: torchvision's Inception, no antialiasing, and a wrong normalization.
 
-    The scale and shift below are meant for ImageNet-normalised input but are given pictures in [0, 1] by PIDM, PCDMs
+    The scale and shift below are meant for ImageNet-normalized input but are given pictures in [0, 1] by PIDM, PCDMs
     and CFLD; the published figures stand on it, so it is kept.
     """
     network = inception_v3(weights=None, init_weights=False, transform_input=False)

@@ -39,7 +39,7 @@ class Lpips(nn.Module):
         """From a backbone's ImageNet weights.
 
         Raises:
-            WeightsError: weights of another network, or a damaged file.
+            WeightsError: weights of another network, or a corrupt file.
         """
         super().__init__()
         import lpips

@@ -16,7 +16,7 @@ from torchmetrics.functional.image import peak_signal_noise_ratio, structural_si
 from datasets.runtime.errors import InputError
 
 SSIM_SIGMA = 1.5
-"""Of the Gaussian window: Wang et al., scikit-image and torchmetrics; CFLD with the generated picture's own range."""
+"""Of the Gaussian window: Wang et al., scikit-image and torchmetrics; CFLD with the generated image's own range."""
 TABLE1_SIGMA = 1.2
 """Of the Gaussian window in PIDM and PCDMs."""
 
@@ -56,7 +56,7 @@ def ssim_within(made: Tensor, real: Tensor, mask: Tensor) -> Tensor:
 
 
 def ssim_table1(made: Tensor, real: Tensor) -> Tensor:
-    """(N,) as PIDM and PCDMs measure it: sigma 1.2, range = the generated picture's own maximum less its minimum.
+    """(N,) as PIDM and PCDMs measure it: sigma 1.2, range = the generated image's own maximum less its minimum.
 
     Raises:
         InputError: Pictures smaller than the window (9x9).

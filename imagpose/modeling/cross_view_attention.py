@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from imagpose.canvas.view_grid import VIEWS, join_views, split_views
 
-POSITIONS = 32  # length of AnimateDiff's position table, so that its motion modules can initialise this one
+POSITIONS = 32  # length of AnimateDiff's position table, so that its motion modules can initialize this one
 
 
 class PerViewGroupNorm(nn.GroupNorm):

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 
 class PoseEncoder(ModelMixin, ConfigMixin):
-    """ControlNet's conditioning embedding without its zero-initialised last convolution.
+    """ControlNet's conditioning embedding without its zero-initialized last convolution.
 
-    That convolution is a set of zero-initialised input columns of the UNet's first one: convolving the sum of two
+    That convolution is a set of zero-initialized input columns of the UNet's first one: convolving the sum of two
     inputs' channels is the sum of two convolutions, so both are the same function and the UNet stays a stock one.
     """
 

@@ -1,4 +1,4 @@
-"""Contact sheets for people to look at: a PNG, a row per canvas, sources | asked skeletons | generated | truth."""
+"""Contact sheets for people to look at: a PNG, a row per canvas, sources | target skeletons | generated | truth."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from datasets.poses.skeleton import draw_skeleton
 GAP = 2
 """Pixels between pictures (at the pictures' own size)."""
 GROUP_GAP = 10
-"""Pixels between sources, skeletons and generated pictures."""
+"""Pixels between sources, skeletons and generated images."""
 PAPER = 245
-"""Grey of the sheet."""
+"""Gray of the sheet."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class SheetRow:
 
 
 def skeleton_picture(keypoints: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The asked pose as the network sees it: (18, 3) keypoints in a view of `size` (H, W) -> (H, W, 3) uint8."""
+    """The target pose as the network sees it: (18, 3) keypoints in a view of `size` (H, W) -> (H, W, 3) uint8."""
     return draw_skeleton(keypoints, *size)
 
 

@@ -18,11 +18,11 @@ class Limits:
     """Thresholds of the checks. Real Market-1501 crops are far from each of them."""
 
     contrast: float = 6.0
-    """Standard deviation of the luma, in grey levels; less is flat."""
+    """Standard deviation of the luma, in gray levels; less is flat."""
     saturated: float = 0.5
     """Share of pixels that are black (<= 2) or white (>= 253) in all channels; more is saturated."""
     source_difference: float = 2.0
-    """Mean absolute difference to the nearest source, in grey levels; less is a copy (JPEG alone costs about 2)."""
+    """Mean absolute difference to the nearest source, in gray levels; less is a copy (JPEG alone costs about 2)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +36,8 @@ class Check:
     """'ok', 'flat', 'saturated' or 'copy'."""
 
 
-def check_image(image: np.ndarray, sources: np.ndarray | None = None, limits: Limits = Limits()) -> Check:
-    """Measure one generated picture.
+def check_generated_image(image: np.ndarray, sources: np.ndarray | None = None, limits: Limits = Limits()) -> Check:
+    """Measure one generated image.
 
     Args:
         image: (H, W, 3) uint8.

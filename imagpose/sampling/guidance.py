@@ -1,7 +1,7 @@
 """Classifier-free guidance: what the conditional and the unconditional half of a batch see, and how they are mixed.
 
 Eq. 2 of the paper, ``u + s (c - u)``. Eq. 5 as printed drops the pose from `c`, Eq. 2 does not; its `u` keeps the pose
-alone, and so does ours unless the official code's `u`, which keeps the sources too, is asked for.
+alone, and so does ours unless the official code's `u`, which keeps the sources too, is requested.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class GuidedPrediction:
 
         Args:
             model: the denoiser, in evaluation mode.
-            canvases: what is known and asked.
+            canvases: what is known and requested.
             guidance_scale: s; 1 is no guidance and half the work.
             unconditional: what the unconditional half still sees.
             reuse_conditions: call it within `cached`, which computes once what is constant over the steps.
@@ -56,7 +56,7 @@ class GuidedPrediction:
             self.conditions = torch.cat([self.conditions, unseen])
 
     def cached(self) -> AbstractContextManager[None]:
-        """The block in which predictions are asked for."""
+        """The block in which predictions are requested."""
         if not self.reuse_conditions:
             return nullcontext()
         return cached_conditions(self.model, self.conditions, self.context)

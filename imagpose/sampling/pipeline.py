@@ -43,7 +43,7 @@ class IMAGPoseOutput(BaseOutput):
     """What the pipeline returns, one entry per request."""
 
     images: list[np.ndarray]
-    """(G, H, W, 3) uint8, G generated views in slot order; latents (G, C, h, w) float32 if those were asked for."""
+    """(G, H, W, 3) uint8, G generated views in slot order; latents (G, C, h, w) float32 if those were requested."""
     poses: list[tuple[int, ...]]
     """Which of the request's poses each picture shows."""
 
@@ -101,7 +101,7 @@ class IMAGPosePipeline(DiffusionPipeline):
         reuse_conditions: bool = True,
         output_type: str = "np",
     ) -> IMAGPoseOutput:
-        """Generate every asked view of every canvas in one batch.
+        """Generate every requested view of every canvas in one batch.
 
         Args:
             requests: canvases; all of one view size.
@@ -139,7 +139,7 @@ class IMAGPosePipeline(DiffusionPipeline):
             WeightsError: weights that are not finite.
         """
         if not requests:
-            raise InputError("no canvas was asked for; give at least one request")
+            raise InputError("no canvas was requested; give at least one request")
         check_settings(sampler, num_inference_steps, output_type, unconditional)
         for request in requests:
             check_request(request, self._view_size(request))

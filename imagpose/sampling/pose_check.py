@@ -1,4 +1,4 @@
-"""Whether a generated picture shows the pose that was asked for: the skeleton is extracted again and compared."""
+"""Whether a generated image shows the pose that was requested: the skeleton is extracted again and compared."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ def find_skeletons(estimator: PoseEstimator, pictures: Sequence[np.ndarray]) -> 
     return [main_person(found, picture.shape[:2]) for found, picture in zip(people, pictures, strict=True)]
 
 
-def pose_score(asked: np.ndarray, found: np.ndarray) -> float | None:
-    """Share of the asked joints that were found near where they were asked for (PCK@0.1 of the figure's height).
+def pose_score(target: np.ndarray, found: np.ndarray) -> float | None:
+    """Share of the target joints that were found near where they were requested (PCK@0.1 of the figure's height).
 
-    The figure is the asked skeleton, from its highest to its lowest joint. A joint that was not found is wrong.
+    The figure is the target skeleton, from its highest to its lowest joint. A joint that was not found is wrong.
 
     Args:
-        asked, found: (18, 3) in pixels of the same picture.
+        target, found: (18, 3) in pixels of the same picture.
 
     Returns:
-        0 to 1; None where fewer than two joints were asked for.
+        0 to 1; None where fewer than two joints were requested.
     """
-    joints = present_joints(asked)
+    joints = present_joints(target)
     if joints.sum() < 2:
         return None
-    height = float(np.ptp(asked[joints, 1]))
-    distance = np.linalg.norm(asked[joints, :2] - found[joints, :2], axis=1)
+    height = float(np.ptp(target[joints, 1]))
+    distance = np.linalg.norm(target[joints, :2] - found[joints, :2], axis=1)
     near = present_joints(found)[joints] & (np.nan_to_num(distance, nan=np.inf) <= TOLERANCE * height)
     return round(float(near.mean()), 4)

@@ -54,7 +54,7 @@ class PoseFiles:
             found = self.in_photo(file, image)
             keypoints = keypoints_in_box(found, person_box(found, image, self.size), self.size)
         if not present_joints(keypoints).any():
-            raise InputError(f"{file}: the pose has no joint, so nothing is asked for; give another one")
+            raise InputError(f"{file}: the pose has no joint, so nothing is requested; give another one")
         return keypoints
 
     def in_photo(self, file: Path, image: Image.Image, *, required: bool = True) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What to synthesise, decided before any image is made: identity, sources, target poses and seed of every picture.
+"""What to synthesize, decided before any image is made: identity, sources, target poses and seed of every picture.
 
 The plan is a pure function of the subset's records and a seed, so it can be read, compared and resumed. Identities,
 sources *and* target poses all come from the subset (a leak-free pose bank by construction: a fraction that may use
@@ -40,7 +40,7 @@ class Person:
 
 
 def synthetic_key(pid: int, camid: int, canvas: int, slot: int) -> str:
-    """A synthetic picture's name, read by every Market-1501 reader: ``0002_c1s0_000017_01`` = canvas 17, view 1.
+    """A synthetic image's name, read by every Market-1501 reader: ``0002_c1s0_000017_01`` = canvas 17, view 1.
 
     Sequences of real images count from 1, so sequence 0 marks a picture as synthetic and cannot meet a real key.
     """
@@ -95,12 +95,12 @@ def make_plan(
     pose_policy: PosePolicy = "random",
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Plan `images` synthetic pictures of the people in `records`.
+    """Plan `images` synthetic images of the people in `records`.
 
     Args:
         records: the subset: columns key, pid, camid, keypoints (18, 3); any order.
         images: how many pictures.
-        sources: most source images a canvas shows (1-3); people with fewer show what they have.
+        sources: most source images per canvas shows (1-3); people with fewer show what they have.
         poses: target poses on a canvas (1-3), with `sources` at most 4 views together.
         policy: 'top-up': the person with the fewest images is next, each source in its turn. 'paper': any image.
         pose_policy: 'random': any pose of the subset (the papers' choice). 'rare': rather a side of the body that
@@ -138,7 +138,7 @@ def make_plan(
 
 def _check_material(records: pd.DataFrame, bank: np.ndarray) -> None:
     if records.empty:
-        raise InputError("the subset holds no images, so there is nobody to synthesise; choose a larger fraction")
+        raise InputError("the subset holds no images, so there is nobody to synthesize; choose a larger fraction")
     if len(bank) == 0:
         raise InputError(f"no image of the subset has a pose of {MIN_KEYPOINTS} or more joints; extract poses first")
 

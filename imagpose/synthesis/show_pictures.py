@@ -23,7 +23,7 @@ QUALITY = 90
 
 
 def run_show_pictures(config: ShowPicturesConfig) -> int:
-    """Write rows of source | asked skeletons | generated | real as one marked JPEG; returns the exit code.
+    """Write rows of source | target skeletons | generated | real as one marked JPEG; returns the exit code.
 
     Raises:
         InputError: no finished set, or one without a showcase; a file name that does not end in .jpg.

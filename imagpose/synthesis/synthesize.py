@@ -4,7 +4,7 @@ The plan comes first and decides everything; pictures are made shard by shard, a
 when it is whole. An interrupted run resumes at its first missing shard and ends with the same bytes, because batches
 never cross a shard and every canvas draws from its own seed. Under torchrun each process takes its share of the shards;
 what a shard holds is the plan's affair, so the bytes do not depend on the number of processes. The camera of a
-synthetic picture is its first source's: the background follows the source, so that is the camera that seems to have
+synthetic image is its first source's: the background follows the source, so that is the camera that seems to have
 taken it.
 """
 
@@ -78,7 +78,7 @@ def _write_shards(shards: dict[str, pd.DataFrame], own: Ranks, synthesizer: Synt
 
 
 def plan_for(config: SynthesizeConfig, images: EncodedImages) -> pd.DataFrame:
-    """The plan of a config: as many images as asked, or as the subset lacks to the full training split's size."""
+    """The plan of a config: as many images as requested, or as the subset lacks to the full training split's size."""
     records = records_of(images)
     full = sum(file["samples"] for file in images.index["files"] if file["split"] == "train")
     wanted = config.images if config.images is not None else max(0, full - len(records))

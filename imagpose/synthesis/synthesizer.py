@@ -17,7 +17,7 @@ from datasets.runtime.progress import Progress
 from datasets.shards.encoded import EncodedImages, keypoints_to_json
 from imagpose.canvas.layout import CanvasRequest, SourceFeatures
 from imagpose.config import SynthesizeConfig
-from imagpose.pictures.image_checks import check_image
+from imagpose.pictures.image_checks import check_generated_image
 from imagpose.pictures.synthetic_jpeg import encode_synthetic_jpeg
 from imagpose.sampling.pipeline import IMAGPosePipeline, load_pipeline
 from imagpose.sampling.pose_check import find_skeletons, pose_score
@@ -124,5 +124,5 @@ class Synthesizer:
             "unconditional": config.unconditional,
             "generator_sha256": self.generator_sha256,
             **check,
-            **asdict(check_image(picture, self.decoded(row.source_keys))),
+            **asdict(check_generated_image(picture, self.decoded(row.source_keys))),
         }

@@ -26,7 +26,7 @@ class DenoiserEma:
         self.ema = EMAModel(self.parameters.values(), decay=decay, foreach=True)
 
     def update(self) -> None:
-        """Take the model's weights into the average, once after every optimisation step."""
+        """Take the model's weights into the average, once after every optimization step."""
         self.ema.step(self.parameters.values())
 
     def copy_to_model(self) -> None:

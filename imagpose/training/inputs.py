@@ -39,7 +39,7 @@ def read_training_images(config: TrainGeneratorConfig) -> EncodedImages:
     return images
 
 
-class SomePeople:
+class IdentitySubset:
     """Some people of a view source, as a source of their own (a `ViewSource`)."""
 
     def __init__(self, source: ViewSource, pids: Collection[int]) -> None:
@@ -50,20 +50,20 @@ class SomePeople:
         self.by_pid = {int(pid): np.flatnonzero(self.pids == pid).tolist() for pid in dict.fromkeys(self.pids.tolist())}
         self.view_size, self.latent_shape, self.token_shape = source.view_size, source.latent_shape, source.token_shape
 
-    def latents(self, indices: Sequence[int] | np.ndarray, mirrored: np.ndarray) -> Tensor:
+    def latents(self, indices: Sequence[int] | np.ndarray, flipped: np.ndarray) -> Tensor:
         """(n, C, h, w) float32, scaled."""
-        return self.source.latents(self.rows[np.asarray(indices)], mirrored)
+        return self.source.latents(self.rows[np.asarray(indices)], flipped)
 
-    def tokens(self, indices: Sequence[int] | np.ndarray, mirrored: np.ndarray) -> Tensor:
+    def tokens(self, indices: Sequence[int] | np.ndarray, flipped: np.ndarray) -> Tensor:
         """(n, N, D) float32."""
-        return self.source.tokens(self.rows[np.asarray(indices)], mirrored)
+        return self.source.tokens(self.rows[np.asarray(indices)], flipped)
 
-    def keypoints(self, index: int, mirrored: bool = False) -> np.ndarray:
+    def keypoints(self, index: int, flipped: bool = False) -> np.ndarray:
         """(18, 3) in view pixels."""
-        return self.source.keypoints(int(self.rows[index]), mirrored)
+        return self.source.keypoints(int(self.rows[index]), flipped)
 
 
-def hold_out(source: ViewSource, count: int, seed: int) -> tuple[ViewSource, SomePeople | None]:
+def hold_out(source: ViewSource, count: int, seed: int) -> tuple[ViewSource, IdentitySubset | None]:
     """People to train on, and `count` people with two images or more whom no step sees (None: nobody).
 
     At most a fifth of the people, so that a small subset is not spent on being measured.
@@ -73,7 +73,9 @@ def hold_out(source: ViewSource, count: int, seed: int) -> tuple[ViewSource, Som
     if count > most:
         logger.info("validation on %d people, not %d: at most a fifth of %d", most, count, len(source.by_pid))
     held = set(np.random.default_rng([seed, 2]).permutation(able)[: min(count, most)].tolist())
-    return (SomePeople(source, source.by_pid.keys() - held), SomePeople(source, held)) if held else (source, None)
+    return (
+        (IdentitySubset(source, source.by_pid.keys() - held), IdentitySubset(source, held)) if held else (source, None)
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -55,7 +55,7 @@ class TrainingLog:
     """The logs of one training; only the first process of several writes, the others' calls do nothing."""
 
     def __init__(self, directory: Path, step: int, *, first: bool, tensorboard: bool, device: torch.device) -> None:
-        """Go on with the logs below `directory` after `step` finished steps."""
+        """Continue with the logs below `directory` after `step` finished steps."""
         self.folder, self.first, self.device = directory / LOGS, first, device
         self.train = JsonLines(self.folder / f"{TRAIN}.jsonl", step)
         self.validation = JsonLines(self.folder / f"{VALIDATION}.jsonl", step)

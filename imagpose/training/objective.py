@@ -1,7 +1,7 @@
-"""What one training step minimises (paper, Eq. 4): noise, timesteps, weighted squared error, learning rate.
+"""What one training step minimizes (paper, Eq. 4): noise, timesteps, weighted squared error, learning rate.
 
 `B` canvases, `C, 2h, 2w` a canvas's latents, `T` timesteps. Everything random is a function of the seed and the step's
-number, so that weights, averaged weights, optimiser and the step are all that a checkpoint must hold.
+number, so that weights, EMA weights, optimizer and the step are all that a checkpoint must hold.
 """
 
 from __future__ import annotations

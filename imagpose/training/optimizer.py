@@ -1,4 +1,4 @@
-"""The denoiser's optimiser: AdamW for everything, or Muon for the matrices and AdamW for what is left.
+"""The denoiser's optimizer: AdamW for everything, or Muon for the matrices and AdamW for what is left.
 
 Muon (Jordan et al. 2024, <https://kellerjordan.github.io/posts/muon/>) replaces the momentum of a weight matrix by the
 nearest semi-orthogonal matrix, so that all directions learn at one pace. PyTorch's `torch.optim.Muon` takes matrices

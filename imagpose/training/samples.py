@@ -1,4 +1,4 @@
-"""Progress pictures of a training: source, asked skeletons, what the model makes of them, and the real images."""
+"""Progress pictures of a training: source, target skeletons, what the model makes of them, and the real images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ UNMIRRORED = np.zeros(1, dtype=bool)
 
 
 def sample_people(source: ViewSource, seed: int) -> list[list[int]]:
-    """A few people, each as one source image and up to three others whose poses are asked for."""
+    """A few people, each as one source image and up to three others whose poses are requested."""
     rng = np.random.default_rng([seed, 0])
     usable = {
         pid: [image for image in images if present_joints(source.keypoints(image)).any()]

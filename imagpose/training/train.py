@@ -1,7 +1,7 @@
 """Train the IMAGPose denoiser on encoded images (paper, Eq. 4): frozen features were computed once, only it runs here.
 
 Exactly resumable: canvases, noise and timesteps of a step are functions of the seed and the step's number, so weights,
-averaged weights, optimiser and the step are all there is to save. Under ``torchrun`` every process takes its share of
+EMA weights, optimizer and the step are all there is to save. Under ``torchrun`` every process takes its share of
 the same batch, in as many parts as memory asks for, so neither number changes what is learned.
 """
 
@@ -39,7 +39,7 @@ from imagpose.training.objective import learning_rate_at, loss_sum, noise_of_ste
 from imagpose.training.optimizer import DenoiserOptimizer
 from imagpose.training.samples import save_samples
 from imagpose.training.stop_request import stop_on_sigterm
-from imagpose.training.validation import questions, validation_losses
+from imagpose.training.validation import validation_cases, validation_losses
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +100,7 @@ class Trainer:
         config, self.device = self.config, self.accelerator.device
         self._check_batch()
         self.source, self.held_out = hold_out(self.source, config.validation_identities, config.seed)
-        self.asked = questions(self.held_out, config) if self.held_out else []
+        self.validation_cases = validation_cases(self.held_out, config) if self.held_out else []
         channels, *cells = self.source.latent_shape
         stride = self.source.view_size[0] // cells[0]
         self.canvas_shape = (channels, 2 * cells[0], 2 * cells[1])
@@ -246,7 +246,7 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
     def _look(self, log: TrainingLog, done: bool) -> None:
-        """Validation and pictures, when it is time; both with the averaged weights, in evaluation mode."""
+        """Validation and pictures, when it is time; both with the EMA weights, in evaluation mode."""
         measured = self.held_out if done or self.step % self.config.validation_every == 0 else None
         draw = done or self.step % self.config.sample_every == 0
         if not (measured or draw):
@@ -255,7 +255,12 @@ class Trainer:
             self.model.eval()
             if measured:
                 losses = validation_losses(
-                    self.model, self.scheduler, measured, self.asked, self.accelerator, self.config.batch_size
+                    self.model,
+                    self.scheduler,
+                    measured,
+                    self.validation_cases,
+                    self.accelerator,
+                    self.config.batch_size,
                 )
                 logger.info("validation at step %d: loss %.4f", self.step, losses["loss"])
                 log.add_validation(self.step, losses)
@@ -269,6 +274,6 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
     def use_ema(self) -> None:
-        """Put the averaged weights into the model for good."""
+        """Put the EMA weights into the model for good."""
         if self.ema:
             self.ema.copy_to_model()

@@ -1,7 +1,7 @@
 """Validation: the error on people whom no step sees, by how noisy the input is, and pictures of them.
 
 The loss of training wanders with the timesteps that a batch happens to draw. Here canvases, noise and timesteps are
-drawn once from the seed, so two checkpoints, two runs or two ablations are compared on the same questions.
+drawn once from the seed, so two checkpoints, two runs or two ablations are compared on the same cases.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CANVASES_PER_PERSON = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
+class ValidationCase:
     """One canvas at one noise level."""
 
     plan: CanvasPlan
@@ -37,8 +37,8 @@ class Question:
     """Of the noise."""
 
 
-def questions(source: ViewSource, config: TrainGeneratorConfig) -> list[Question]:
-    """Two canvases of each person, each at one timestep of every bucket: nothing dropped, nothing mirrored."""
+def validation_cases(source: ViewSource, config: TrainGeneratorConfig) -> list[ValidationCase]:
+    """Two canvases of each person, each at one timestep of every bucket: nothing dropped, nothing flipped."""
     rng = np.random.default_rng([config.seed, 3])
     plain = config.model_copy(
         update={
@@ -49,16 +49,16 @@ def questions(source: ViewSource, config: TrainGeneratorConfig) -> list[Question
             "drop_everything": 0.0,
         }
     )
-    asked = []
+    cases = []
     for images in source.by_pid.values():
         for _ in range(CANVASES_PER_PERSON):
             plan = plan_canvas(images, plain, rng)
             places, seeds = rng.random(BUCKETS), rng.integers(1 << 62, size=BUCKETS)
-            asked += [
-                Question(plan=plan, bucket=bucket, place=float(places[bucket]), seed=int(seeds[bucket]))
+            cases += [
+                ValidationCase(plan=plan, bucket=bucket, place=float(places[bucket]), seed=int(seeds[bucket]))
                 for bucket in range(BUCKETS)
             ]
-    return asked
+    return cases
 
 
 @torch.no_grad()
@@ -66,21 +66,21 @@ def validation_losses(
     model: IMAGPose,
     scheduler: DDIMScheduler,
     source: ViewSource,
-    asked: Sequence[Question],
+    cases: Sequence[ValidationCase],
     accelerator: Accelerator,
     batch_size: int,
 ) -> dict[str, float]:
     """Mean squared error on masked views: 'loss', the mean of the buckets, and 'loss_t000' and so on for each.
 
-    Unweighted: comparable between recipes that predict the same thing. The processes share the questions.
+    Unweighted: comparable between recipes that predict the same thing. The processes share the cases.
     """
     sums = torch.zeros(2, BUCKETS, dtype=torch.float64)
-    mine = asked[accelerator.process_index :: accelerator.num_processes]
+    mine = cases[accelerator.process_index :: accelerator.num_processes]
     for start in range(0, len(mine), batch_size):
         part = mine[start : start + batch_size]
         errors, weights = _errors(model, scheduler, source, part, accelerator)
-        for question, error, weight in zip(part, errors.tolist(), weights.tolist(), strict=True):
-            sums[:, question.bucket] += torch.tensor([error, weight], dtype=torch.float64)
+        for case, error, weight in zip(part, errors.tolist(), weights.tolist(), strict=True):
+            sums[:, case.bucket] += torch.tensor([error, weight], dtype=torch.float64)
     if accelerator.num_processes > 1:
         sums = accelerator.reduce(sums.to(accelerator.device), "sum").cpu()
     means = (sums[0] / sums[1].clamp_min(1e-9)).tolist()
@@ -93,14 +93,14 @@ def _errors(
     model: IMAGPose,
     scheduler: DDIMScheduler,
     source: ViewSource,
-    part: Sequence[Question],
+    part: Sequence[ValidationCase],
     accelerator: Accelerator,
 ) -> tuple[Tensor, Tensor]:
-    """Summed error and summed weight of each question's masked views, (B,) each."""
-    batch = make_batch(source, [question.plan for question in part], visible_weight=0.0).to(accelerator.device)
+    """Summed error and summed weight of each case's masked views, (B,) each."""
+    batch = make_batch(source, [case.plan for case in part], visible_weight=0.0).to(accelerator.device)
     steps = scheduler.config.num_train_timesteps
     timesteps = torch.tensor([int((q.bucket + q.place) / BUCKETS * steps) for q in part]).clamp(max=steps - 1)
-    draws = [torch.Generator().manual_seed(question.seed) for question in part]
+    draws = [torch.Generator().manual_seed(case.seed) for case in part]
     noise = torch.stack([torch.randn(batch.latents.shape[1:], generator=draw) for draw in draws])
     device = accelerator.device
     with accelerator.autocast():

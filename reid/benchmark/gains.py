@@ -146,7 +146,7 @@ def _sums_by_person(
 def _over_people(
     estimate: GainEstimate, draws: Sequence[np.ndarray], counts: np.ndarray, config: BenchmarkConfig
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Bootstrap over test people; Student's interval where they are few."""
+    """Bootstrap over test identities; Student's interval where they are few."""
     if len(counts) < FEW_PEOPLE:
         return estimate.student_interval(config.confidence)
     mean = np.mean([seeds.mean(axis=0) for seeds in draws], axis=0)

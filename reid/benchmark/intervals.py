@@ -1,11 +1,12 @@
-"""How sure a gain is: one interval over new draws and new test people together.
+"""How sure a gain is: one interval over new draws and new test identities together.
 
 Another laboratory draws other images, trains anew and tests on other people. The gain's variance under all of that is a
-two-way random-effects one: runs (draws of the subset, seeds nested in them) crossed with test people. The variance over
-people and the variance over runs both contain the chance that is a single run's with a single person (the *interplay*),
-so it is counted once. Degrees of freedom are Welch and Satterthwaite's.
+two-way random-effects one: runs (draws of the subset, seeds nested in them) crossed with test identities. The variance
+over people and the variance over runs both contain the chance that is a single run's with a single person (the
+*interplay*), so it is counted once. Degrees of freedom are Welch and Satterthwaite's.
 
-Shapes: P test people; K columns that are estimated side by side (metrics; in benchmarks/interval_coverage.py trials).
+Shapes: P test identities; K columns that are estimated side by side (metrics; in benchmarks/interval_coverage.py
+trials).
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import numpy as np
 from scipy import stats
 
 FEW_PEOPLE = 20
-"""Below so many test people the percentile bootstrap is too narrow (84 % at eight); Student's interval stands in."""
+"""Below so many test identities the percentile bootstrap is too narrow (84 % at eight); Student's interval stands
+in."""
 FEWEST_PEOPLE = 5
 """Below so many there is no interval at all: often all of them change alike by chance, and it would have no width."""
 Ends = tuple[np.ndarray, np.ndarray]
@@ -33,7 +35,7 @@ class Variances:
     """The parts of a mean gain's variance, each (K,) or a number, and what they were estimated from."""
 
     people: np.ndarray
-    """Over test people, interplay included."""
+    """Over test identities, interplay included."""
     runs: np.ndarray
     """Over the units of runs, interplay included; 0 where there is one run."""
     interplay: np.ndarray
@@ -116,7 +118,7 @@ class GainEstimate:
         return self.value - half, self.value + half
 
     def runs_interval(self, confidence: float) -> Ends:
-        """Student's interval over draws (or seeds) alone, for these test people; NaN from one run."""
+        """Student's interval over draws (or seeds) alone, for these test identities; NaN from one run."""
         if len(self.by_unit) < 2:
             return np.full(self.value.shape, np.nan), np.full(self.value.shape, np.nan)
         half = student_quantile(confidence, len(self.by_unit) - 1) * np.sqrt(self.variances.runs)
@@ -135,7 +137,7 @@ class GainEstimate:
         return self.value - half, self.value + half
 
     def parts(self) -> dict[str, np.ndarray]:
-        """The total variance by origin: draws, seeds, people, interplay; what cannot be told apart is NaN.
+        """The total variance by origin: draws, seeds, people, interplay; what cannot be separated is NaN.
 
         With several draws of one seed each, 'draws' holds the training's luck too.
         """
@@ -152,7 +154,7 @@ class GainEstimate:
 
 
 def estimate_gain(draws: Sequence[np.ndarray], counts: np.ndarray) -> GainEstimate:
-    """The mean gain of paired runs, with the variances over draws, seeds and test people.
+    """The mean gain of paired runs, with the variances over draws, seeds and test identities.
 
     A run's gain is the mean over all queries, so people count by their queries. The variance over people is the
     jackknife's, which holds for such ratios from few people on; where all people have equally many queries it is their
@@ -208,8 +210,8 @@ def _interplay(residuals: np.ndarray, people: int, freedom: int) -> np.ndarray:
     """Mean square of (runs, P, K) residuals about both people and runs, over P: the variance of one run's mean."""
     if people < 2:
         return np.full(residuals.shape[-1], np.nan)
-    centred = residuals - residuals.mean(axis=1, keepdims=True)
-    return np.einsum("rpk,rpk->k", centred, centred) / ((people - 1) * freedom) / people
+    centered = residuals - residuals.mean(axis=1, keepdims=True)
+    return np.einsum("rpk,rpk->k", centered, centered) / ((people - 1) * freedom) / people
 
 
 def _seeds_part(by_run: Sequence[np.ndarray], pseudo: Sequence[np.ndarray], variances: Variances) -> np.ndarray:
@@ -227,12 +229,12 @@ def _seeds_part(by_run: Sequence[np.ndarray], pseudo: Sequence[np.ndarray], vari
 def simultaneous_level(estimates: Sequence[tuple[GainEstimate, int]], confidence: float, seed: int = 0) -> float:
     """The coverage that each of several intervals needs so that all hold at once with `confidence` (max-t).
 
-    Student's quantile at that level is the critical value of the largest of the standardised errors, each at its own
+    Student's quantile at that level is the critical value of the largest of the standardized errors, each at its own
     degrees of freedom. Gains on one test set go up and down together with its people; that correlation is estimated.
     The draws' is not (two or three draws cannot tell it) and counts as none, which widens the intervals.
 
     Args:
-        estimates: each gain with the column of it that is meant; all of the same test people.
+        estimates: each gain with the column of it that is meant; all of the same test identities.
     """
     if len(estimates) < 2:
         return confidence

@@ -1,4 +1,4 @@
-"""``python -m reid plan-runs``: how many draws, seeds or test people would make a gain's interval narrow enough.
+"""``python -m reid plan-runs``: how many draws, seeds or test identities would make a gain's interval narrow enough.
 
 Read from the variances that an earlier run's table recorded. They are estimates from few draws themselves, so a plan is
 an order of magnitude and not a promise.
@@ -31,7 +31,7 @@ NEEDED = ("variance_draws", "variance_seeds", "variance_people", "variance_inter
 
 @dataclass(frozen=True, kw_only=True)
 class Design:
-    """How much is run: draws of the subset, seeds on each, test people."""
+    """How much is run: draws of the subset, seeds on each, test identities."""
 
     draws: int
     seeds: float
@@ -42,7 +42,7 @@ class Design:
 class Components:
     """Variance of one draw, one training, one person, and of one training's luck with one person (squared shares).
 
-    NaN: it cannot be told from the runs at hand.
+    NaN: it cannot be estimated from the runs at hand.
     """
 
     draw: float
@@ -116,7 +116,7 @@ class Plan:
     baseline: str
     half: float
     visible: float
-    """The gain that such a study finds as often as asked."""
+    """The gain that such a study finds as often as requested."""
     shares: dict[str, float]
     """Of the variance: draws, seeds, people, interplay; in [0, 1], NaN where unknown."""
     freedom: float
@@ -226,17 +226,17 @@ def plan_text(plans: list[Plan], config: PlanRunsConfig) -> str:
 def legend(plans: list[Plan], config: PlanRunsConfig) -> list[str]:
     """How to read the plan."""
     name = {"map": "mAP", "rank1": "Rank-1"}[config.metric]
-    told = [
+    entries = [
         f"Gains in {name}, points. Percentages: where the variance comes from (interplay: one training's luck with one "
         "person; both more runs and more people shrink it).",
-        "To halve the interval: so many draws, or seeds a draw, or test people, everything else unchanged; "
+        "To halve the interval: so many draws, or seeds a draw, or test identities, everything else unchanged; "
         "'-': not by these alone, or not known from these runs.",
         f"Draws for {config.gain:g}: how many find a true gain of {signed_points(config.gain / 100)} points in "
         f"{100 * config.power:g} % of such studies.",
     ]
     if any(plan.unit != "draw" for plan in plans):
-        told.append("With one draw nothing is known of other images; run at least two draws to plan them.")
-    return told
+        entries.append("With one draw nothing is known of other images; run at least two draws to plan them.")
+    return entries
 
 
 def spoken_share(share: float) -> str:

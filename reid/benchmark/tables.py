@@ -118,8 +118,8 @@ def notes(results: pd.DataFrame) -> list[str]:
         )
     before = results[results.steps_before > 0].groupby("arm").steps_before.max()
     if len(before):
-        told = ", ".join(f"`{arm}` up to {steps:,}" for arm, steps in before.items())
-        found.append(f"Steps include those of the run that an arm goes on from: {told}.")
+        entries = ", ".join(f"`{arm}` up to {steps:,}" for arm, steps in before.items())
+        found.append(f"Steps include those of the run that an arm is initialized from: {entries}.")
     if "reranked_map" in results and results.reranked_map.notna().any():
         found.append("With k-reciprocal re-ranking (not comparable with the table above):\n\n" + _reranked(results))
     return found
@@ -216,25 +216,25 @@ def gain_table(gained: pd.DataFrame, baseline: str) -> str:
 def gain_note(config: BenchmarkConfig, gained: pd.DataFrame) -> str:
     """How to read the gains."""
     units, people = (set(gained[name]) if len(gained) else set() for name in ("unit", "people"))
-    told = [
+    entries = [
         f"Points, {100 * config.confidence:.0f} %. Interval: over new draws of the images, new trainings and new test "
         "people together (variances over draws and over people, their interplay counted once; Welch-Satterthwaite "
         "degrees of freedom, df).",
     ]
     if units - {"draw"}:
-        told.append("With one draw it speaks of these images only; what other images would give is not known.")
+        entries.append("With one draw it speaks of these images only; what other images would give is not known.")
     if people and min(people) < FEW_PEOPLE:
-        told.append(
-            f"Only {min(people)} test people: fewer than {FEWEST_PEOPLE}, so no interval."
+        entries.append(
+            f"Only {min(people)} test identities: fewer than {FEWEST_PEOPLE}, so no interval."
             if min(people) < FEWEST_PEOPLE
-            else f"Only {min(people)} test people: intervals over them are Student's, not a bootstrap's."
+            else f"Only {min(people)} test identities: intervals over them are Student's, not a bootstrap's."
         )
-    return " ".join(told) + (
+    return " ".join(entries) + (
         f" Band: holds for all {int(gained.family.max()) if len(gained) else 0} declared comparisons of a metric at "
         "once (max-t); none for a comparison that was not declared. Over people alone: paired bootstrap, "
-        f"{config.resamples} resamples of the test people, for these trained networks. Over runs alone: Student's over "
-        "draws, or over seeds where there is one draw, for these people. Smallest visible gain: half the interval; a "
-        "smaller true gain could not have been told from none."
+        f"{config.resamples} resamples of the test identities, for these trained networks. Over runs alone: Student's "
+        "over draws, or over seeds where there is one draw, for these people. Smallest visible gain: half the "
+        "interval; a smaller true gain could not have been distinguished from zero."
     )
 
 

@@ -11,8 +11,8 @@ class RerankConfig(Config):
     """k-reciprocal re-ranking (Zhong et al. 2017); its defaults are the paper's for Market-1501."""
 
     k1: int = Field(20, ge=1)
-    """Neighbours among which reciprocal ones are sought."""
+    """Neighbors among which reciprocal ones are sought."""
     k2: int = Field(6, ge=1)
-    """Neighbours over which descriptions are averaged; 1: none but the image itself."""
+    """Neighbors over which descriptions are averaged; 1: none but the image itself."""
     weight: Probability = 0.3
     """Share of the original distance (lambda); the rest is the Jaccard distance."""

@@ -61,9 +61,9 @@ class BenchmarkSettings(Config):
 
 
 class PlanRunsConfig(Config):
-    """Where a study's next hours are best spent, told from the table of an earlier one.
+    """Where a study's next hours are best spent, estimated from the table of an earlier one.
 
-    The table's variances say how much narrower intervals would become with more draws, seeds or test people.
+    The table's variances say how much narrower intervals would become with more draws, seeds or test identities.
     """
 
     benchmark: Path
@@ -90,9 +90,9 @@ class BenchmarkConfig(BenchmarkSettings, StageConfig):
 
 
 class ReportConfig(StageConfig):
-    """One self-contained HTML page (and a Markdown one) about a whole regeneration.
+    """One self-contained HTML report (and a Markdown one) about a whole regeneration.
 
-    Everything but the benchmark is optional; the page says what it was not given.
+    Everything but the benchmark is optional; the report says what it was not given.
     """
 
     stage: ClassVar[str] = "report"
@@ -113,9 +113,9 @@ class ReportConfig(StageConfig):
     stages: list[Artifact] = []
     """Any further artifacts whose seconds belong in the table of costs."""
     model_cards: list[SourceFile] = []
-    """Markdown cards of the models that training started from: the page quotes what they have seen."""
+    """Markdown cards of the models that training started from: the report quotes what they have seen."""
     title: str = "Does pose-guided synthesis help re-identification?"
-    """Heading of the page."""
+    """Heading of the report."""
     preset: str = ""
     """Name of the preset that ran."""
     resolved: dict[str, Any] = {}

@@ -7,6 +7,7 @@ code runs (michuanhaohao/reid-strong-baseline, ``configs/softmax_triplet_with_ce
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -47,11 +48,13 @@ class NetworkConfig(Config):
     """Whether resnet18 to resnet152 have the ReLU before their first pooling. BoT's code has it commented out
     (`modeling/backbones/resnet.py`). Every other network keeps its own, as BoT's IBN and SE networks do."""
     bnneck: bool = True
-    """Triplet and centre loss before, identity loss and test feature after a batch normalisation. BoT trick 5."""
+    """Triplet and center loss before, identity loss and test feature after a batch normalization. BoT trick 5."""
 
 
 class AugmentationConfig(Config):
-    """What happens to a training image, in BoT's order: flip, pad and crop, normalise, erase."""
+    """What happens to a training image, in BoT's order: flip, pad and crop, normalize, erase."""
+
+    renamed: ClassVar[Mapping[str, str]] = {"colour_jitter": "color_jitter"}
 
     flip: Probability = 0.5
     """Chance of a left-right flip (`INPUT.PROB`)."""
@@ -64,8 +67,8 @@ class AugmentationConfig(Config):
     erasing_aspect: float = Field(0.3, gt=0, le=1)
     """Least height/width ratio of the erased box; drawn uniformly up to its inverse, as BoT does (not log-uniform)."""
     erasing_fill: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    """Value written, in *normalised* units: BoT's code fills `PIXEL_MEAN` after Normalize (its issue #121)."""
-    colour_jitter: float = Field(0.0, ge=0, le=1)
+    """Value written, in *normalized* units: BoT's code fills `PIXEL_MEAN` after Normalize (its issue #121)."""
+    color_jitter: float = Field(0.0, ge=0, le=1)
     """Strength of brightness and contrast jitter; 0 in BoT, a cheap-augmentation control here."""
 
 
@@ -94,20 +97,25 @@ class BatchConfig(Config):
 
 
 class LossConfig(Config):
-    """Identity loss + triplet loss + centre loss."""
+    """Identity loss + triplet loss + center loss."""
+
+    renamed: ClassVar[Mapping[str, str]] = {
+        "centre_weight": "center_weight",
+        "centre_learning_rate": "center_learning_rate",
+    }
 
     label_smoothing: Probability = 0.1
     """Of the cross-entropy (`layers/triplet_loss.py:CrossEntropyLabelSmooth`). BoT trick 3."""
     triplet_weight: float = Field(1.0, ge=0)
     """Weight of the batch-hard triplet loss; 0 turns it off."""
     triplet_margin: float = Field(0.3, gt=0)
-    """Hard margin on Euclidean distances of un-normalised features before the neck (`SOLVER.MARGIN`)."""
-    centre_weight: float = Field(5e-4, ge=0)
-    """Weight of the centre loss (`SOLVER.CENTER_LOSS_WEIGHT`); 0 turns it off. BoT trick 6."""
-    centre_learning_rate: float = Field(0.5, gt=0)
-    """SGD rate of the centres (`SOLVER.CENTER_LR`); their gradient is freed from `centre_weight`."""
+    """Hard margin on Euclidean distances of un-normalized features before the neck (`SOLVER.MARGIN`)."""
+    center_weight: float = Field(5e-4, ge=0)
+    """Weight of the center loss (`SOLVER.CENTER_LOSS_WEIGHT`); 0 turns it off. BoT trick 6."""
+    center_learning_rate: float = Field(0.5, gt=0)
+    """SGD rate of the centers (`SOLVER.CENTER_LR`); their gradient is freed from `center_weight`."""
     synthetic_weight: float = Field(1.0, ge=0)
-    """Weight of a synthetic image in the identity and centre losses; a real one counts 1."""
+    """Weight of a synthetic image in the identity and center losses; a real one counts 1."""
     synthetic_label_smoothing: Probability | None = None
     """Label smoothing of synthetic images; as real ones if not given."""
     synthetic_triplet: bool = True
@@ -120,7 +128,7 @@ class ScheduleConfig(Config):
     epochs: int = Field(120, ge=1)
     """Length of the schedule (`SOLVER.MAX_EPOCHS`). An epoch is one pass of the sampler over the real images."""
     steps: int | None = Field(None, ge=1)
-    """Optimisation steps in all, over which the epochs of the schedule are stretched, so that every subset gets equally
+    """Optimization steps in all, over which the epochs of the schedule are stretched, so that every subset gets equally
     many; if not given, the native number (fewer images, fewer steps: 5,880 at 20 %, 21,960 at 100 % of Market-1501).
     Synthetic images never change the number: an epoch is counted as if all K images of an identity were real."""
     times: float = Field(1.0, gt=0)
@@ -156,7 +164,7 @@ class TrainReidSettings(Config):
     batch: BatchConfig = BatchConfig()
     """P x K."""
     loss: LossConfig = LossConfig()
-    """Identity, triplet and centre loss."""
+    """Identity, triplet and center loss."""
     schedule: ScheduleConfig = ScheduleConfig()
     """Length and learning rate."""
     precision: Precision = "fp32"
@@ -166,7 +174,7 @@ class TrainReidSettings(Config):
     max_rank: int = Field(10, ge=1)
     """Gallery images per query in `ranked.parquet`."""
     checkpoint_seconds: Annotated[float, Role.RUNTIME] = Field(60.0, gt=0)
-    """How often a checkpoint is written that an interrupted run goes on from."""
+    """How often a checkpoint is written, from which an interrupted run resumes."""
     compile: Annotated[bool, Role.RUNTIME] = False
     """torch.compile the network; pays on a GPU and long runs only."""
     channels_last: Annotated[bool, Role.RUNTIME] = True
@@ -175,6 +183,8 @@ class TrainReidSettings(Config):
 
 class TrainReidConfig(TrainReidSettings, StageConfig):
     """One re-ID run: train on a subset (with or without synthetic images), test on query and gallery."""
+
+    renamed: ClassVar[Mapping[str, str]] = {"start_from": "init_from"}
 
     stage: ClassVar[str] = "train-reid"
     package: ClassVar[str] = "reid"
@@ -200,9 +210,9 @@ class TrainReidConfig(TrainReidSettings, StageConfig):
     arm: str = Field("real", pattern=r"^[\w+.-]+$")
     """Name of the run's arm in the table, for example one of `ARMS`."""
     seed: int = Field(0, ge=0)
-    """Network initialisation, sampling and augmentation."""
-    start_from: Artifact | None = None
-    """A finished run whose network this one goes on from (arms real-then-synthetic and real-pretrained)."""
+    """Network initialization, sampling and augmentation."""
+    init_from: Artifact | None = None
+    """A finished run whose network this one is initialized from (arms real-then-synthetic and real-pretrained)."""
     processes: int = Field(1, ge=1)
     """Processes (GPUs) that a batch is spread over, under torchrun (`reid/training/distributed.py`)."""
     device: Device = "auto"
@@ -241,9 +251,9 @@ def tiny_recipe(steps: int = 200, *, height: int = 64, width: int = 32) -> dict[
 
 
 def cheap_augmentation(config: AugmentationConfig) -> AugmentationConfig:
-    """What costs nothing: colour jitter, random erasing at BoT's rate and crops from twice the padding."""
+    """What costs nothing: color jitter, random erasing at BoT's rate and crops from twice the padding."""
     return config.model_copy(
-        update={"colour_jitter": 0.3, "erasing": max(config.erasing, 0.5), "padding": 2 * config.padding}
+        update={"color_jitter": 0.3, "erasing": max(config.erasing, 0.5), "padding": 2 * config.padding}
     )
 
 

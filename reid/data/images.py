@@ -64,7 +64,7 @@ def iterate_samples(tar: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
 
     Raises:
         DatasetLayoutError: a sample lacks one of the two.
-        ArtifactError: the tar is damaged, or was not written by this project.
+        ArtifactError: the tar is corrupt, or was not written by this project.
     """
     for key, members in read_samples(tar):
         if not {"jpg", "json"} <= members.keys():
@@ -96,7 +96,7 @@ def read_images(
         workers: threads that decode.
 
     Raises:
-        DatasetLayoutError: no shard or file of the split, a wanted key is missing, or an image is damaged.
+        DatasetLayoutError: no shard or file of the split, a wanted key is missing, or an image is corrupt.
     """
     wanted = None if keys is None else set(keys)
     tars = sorted(Path(folder).glob(f"{split}-[0-9]*.tar"))
@@ -137,7 +137,7 @@ def select(images: ImageSet, positions: np.ndarray) -> ImageSet:
     )
 
 
-def normalise(pixels_u8: Tensor) -> Tensor:
+def normalize(pixels_u8: Tensor) -> Tensor:
     """(B, 3, H, W) uint8 -> float32 with ImageNet's mean 0 and deviation 1 per channel."""
     mean = torch.tensor(IMAGENET_MEAN, device=pixels_u8.device).view(1, 3, 1, 1)
     std = torch.tensor(IMAGENET_STD, device=pixels_u8.device).view(1, 3, 1, 1)
@@ -145,19 +145,19 @@ def normalise(pixels_u8: Tensor) -> Tensor:
 
 
 def augment(pixels_u8: Tensor, config: AugmentationConfig, generator: torch.Generator) -> Tensor:
-    """Flip, pad and crop, normalise, erase: each image of a batch by its own draw.
+    """Flip, pad and crop, normalize, erase: each image of a batch by its own draw.
 
     Args:
         pixels_u8: (B, 3, H, W) uint8.
         generator: on the CPU, so that a GPU draws the same boxes.
 
     Returns:
-        (B, 3, H, W) float32, normalised.
+        (B, 3, H, W) float32, normalized.
     """
     pixels_u8 = flip_and_crop(pixels_u8, config, generator)
-    if config.colour_jitter:
-        pixels_u8 = jitter_colours(pixels_u8, config.colour_jitter, generator)
-    return erase(normalise(pixels_u8), config, generator)
+    if config.color_jitter:
+        pixels_u8 = jitter_colors(pixels_u8, config.color_jitter, generator)
+    return erase(normalize(pixels_u8), config, generator)
 
 
 def flip_and_crop(pixels_u8: Tensor, config: AugmentationConfig, generator: torch.Generator) -> Tensor:
@@ -176,7 +176,7 @@ def flip_and_crop(pixels_u8: Tensor, config: AugmentationConfig, generator: torc
     return cropped.permute(0, 3, 1, 2)
 
 
-def jitter_colours(pixels_u8: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+def jitter_colors(pixels_u8: Tensor, strength: float, generator: torch.Generator) -> Tensor:
     """Brightness and contrast of each image times 1 +- `strength`."""
     factors = 1 + strength * (2 * torch.rand(2, len(pixels_u8), 1, 1, 1, generator=generator) - 1)
     brightness, contrast = factors.to(pixels_u8.device)
@@ -189,7 +189,7 @@ def erase(images: Tensor, config: AugmentationConfig, generator: torch.Generator
     """Random erasing (Zhong et al. 2020) as BoT runs it: area and aspect uniform, box strictly inside the image.
 
     Args:
-        images: (B, 3, H, W), normalised; not changed.
+        images: (B, 3, H, W), normalized; not changed.
     """
     batch, _, height, width = images.shape
     chosen = torch.rand(batch, generator=generator) < config.erasing

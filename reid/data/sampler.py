@@ -79,7 +79,7 @@ class IdentitySampler:
         ]
 
     def _spread(self, images: np.ndarray) -> np.ndarray:
-        """An identity's shuffled images, reordered so that neighbours come from different cameras where they can."""
+        """An identity's shuffled images, reordered so that neighbors come from different cameras where they can."""
         if self.camids is None:
             return images
         camids, turns = self.camids[images], np.empty(len(images), dtype=np.int64)

@@ -201,9 +201,9 @@ def join_training_sets(real: ImageSet, synthetic: Sequence[ImageSet]) -> Trainin
         pids=np.concatenate([part.pids for part in parts]),
         camids=np.concatenate([part.camids for part in parts]),
     )
-    strangers = sorted(set(joined.pids.tolist()) - set(pids.tolist()))
-    if strangers:
-        raise InputError(f"synthetic images show pid {strangers[0]}, who has no real image in this subset (leak?)")
+    unknown_pids = sorted(set(joined.pids.tolist()) - set(pids.tolist()))
+    if unknown_pids:
+        raise InputError(f"synthetic images show pid {unknown_pids[0]}, who has no real image in this subset (leak?)")
     return TrainingSet(
         images=joined,
         labels=np.searchsorted(pids, joined.pids),

@@ -63,7 +63,7 @@ def load_network(run: Path) -> tuple[ReidNetwork, NetworkConfig]:
 
     Raises:
         ArtifactError: `run` is no re-ID run.
-        WeightsError: its weights are damaged.
+        WeightsError: its weights are corrupt.
     """
     settings = manifest_of(run, TrainReidConfig.stage)["config"].get("network")
     path = Path(run) / "model.safetensors"

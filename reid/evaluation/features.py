@@ -16,7 +16,7 @@ from torch import Tensor
 from datasets.runtime.atomic import write_text_atomically
 from datasets.runtime.progress import Progress
 from reid.config import RerankConfig
-from reid.data.images import ImageSet, normalise
+from reid.data.images import ImageSet, normalize
 from reid.evaluation.ranking import (
     JUNK,
     Labels,
@@ -24,7 +24,7 @@ from reid.evaluation.ranking import (
     Ranking,
     distance_rows,
     nearest,
-    normalised,
+    normalized,
     rank_distances,
     rank_features,
 )
@@ -43,7 +43,7 @@ def extract_features(
     parts = []
     with torch.inference_mode():
         for start in range(0, len(pixels_u8), batch_size):
-            images = normalise(pixels_u8[start : start + batch_size].to(device))
+            images = normalize(pixels_u8[start : start + batch_size].to(device))
             parts.append(network.embed(images).float().cpu().numpy())
             progress.update(len(images))
     return np.concatenate(parts) if parts else np.empty((0, network.width), dtype=np.float32)
@@ -106,7 +106,7 @@ def evaluate_features(
 
 
 def _evaluate_reranked(query: Features, gallery: Features, directory: Path, config: RerankConfig) -> dict[str, float]:
-    kept = gallery.labels.pids != JUNK  # junk must not be anybody's neighbour
+    kept = gallery.labels.pids != JUNK  # junk must not be anybody's neighbor
     labels = Labels(pids=gallery.labels.pids[kept], camids=gallery.labels.camids[kept])
     ranking = rank_distances(rerank_features(query.values, gallery.values[kept], config), query.labels, labels)
     write_per_query(directory / "per_query_reranked.parquet", query, ranking)
@@ -133,7 +133,7 @@ def ranked_lists(query: Features, gallery: Features, count: int) -> pd.DataFrame
     kept = np.flatnonzero(gallery.labels.pids != JUNK)
     labels = Labels(pids=gallery.labels.pids[kept], camids=gallery.labels.camids[kept])
     index = MatchIndex(labels)
-    distances = distance_rows(normalised(query.values), normalised(gallery.values[kept]))
+    distances = distance_rows(normalized(query.values), normalized(gallery.values[kept]))
     pids, camids = query.labels.pids.tolist(), query.labels.camids.tolist()
     rows: list[tuple[object, ...]] = []
     for i, row in enumerate(distances):

@@ -26,7 +26,7 @@ from reid.data.images import read_images
 from reid.data.training_set import read_synthetic_table
 from reid.evaluation.evaluate import load_network
 from reid.evaluation.features import extract_features
-from reid.evaluation.ranking import normalised
+from reid.evaluation.ranking import normalized
 
 logger = logging.getLogger(__name__)
 
@@ -60,14 +60,14 @@ def make_identity_check(config: CheckIdentityConfig, directory: Path) -> dict[st
     real = read_images(config.shards, "train", size, keys=keys, workers=config.workers)
     usable = set(read_synthetic_table(config.synthetic).key)
     network = network.to(device)
-    real_features = normalised(extract_features(network, real.pixels, device, label="features of real images"))
+    real_features = normalized(extract_features(network, real.pixels, device, label="features of real images"))
     pids, means = person_means(real_features, real.pids)
     table = pd.DataFrame(columns=["key", "pid", "camid", "id_score", "nearest_pid"])
     if usable:
         made = read_images(config.synthetic, "synthetic", size, keys=usable, workers=config.workers)
-        if strangers := sorted(set(made.pids.tolist()) - set(pids.tolist())):
-            raise InputError(f"{config.synthetic} shows pid {strangers[0]}, who has no real image in this subset")
-        features = normalised(extract_features(network, made.pixels, device, label="features of synthetic images"))
+        if unknown_pids := sorted(set(made.pids.tolist()) - set(pids.tolist())):
+            raise InputError(f"{config.synthetic} shows pid {unknown_pids[0]}, who has no real image in this subset")
+        features = normalized(extract_features(network, made.pixels, device, label="features of synthetic images"))
         table = score(features, made.pids, pids, means).assign(key=made.keys, camid=made.camids)
     table = judge(table, config).assign(scorer_sha256=file_sha256(config.run / "model.safetensors"))
     rows = pa.Table.from_pandas(table, schema=SCHEMA, preserve_index=False)
@@ -76,7 +76,7 @@ def make_identity_check(config: CheckIdentityConfig, directory: Path) -> dict[st
         images=("kept", "size"), kept=("kept", "sum"), mean_score=("id_score", "mean"), least_score=("id_score", "min")
     )
     people.astype({"kept": int}).reset_index().to_parquet(directory / "identities.parquet", index=False)
-    return summarise(table, others_scores(real_features, real.pids))
+    return summarize(table, others_scores(real_features, real.pids))
 
 
 def refuse_partial_judge(config: CheckIdentityConfig) -> None:
@@ -88,20 +88,22 @@ def refuse_partial_judge(config: CheckIdentityConfig) -> None:
     judge_config = manifest_of(config.run, TrainReidConfig.stage)["config"]
     if judge_config["synthetic"]:
         raise InputError(f"{config.run} was trained on synthetic images; it cannot judge. Give a run of arm 'real'")
-    if judge_config["start_from"] is not None:
-        raise InputError(f"{config.run} goes on from another run, which may have seen more; give a run of arm 'real'")
-    found, asked = (judge_config["fraction"], judge_config["draw"]), (config.fraction, config.draw)
-    if found != asked:
+    if judge_config["init_from"] is not None:
+        raise InputError(
+            f"{config.run} is initialized from another run, which may have seen more; give a run of arm 'real'"
+        )
+    found, requested = (judge_config["fraction"], judge_config["draw"]), (config.fraction, config.draw)
+    if found != requested:
         raise InputError(
             f"{config.run} was trained on fraction {found[0]}, draw {found[1]}; the check asks for fraction "
-            f"{asked[0]}, draw {asked[1]}: a judge must know the same subset"
+            f"{requested[0]}, draw {requested[1]}: a judge must know the same subset"
         )
 
 
 def person_means(features: np.ndarray, pids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The pids (C,) and the normalized mean of each identity's normalized features (C, D)."""
     people = np.unique(pids[pids > 0])
-    return people, normalised(np.stack([features[pids == pid].mean(axis=0) for pid in people]))
+    return people, normalized(np.stack([features[pids == pid].mean(axis=0) for pid in people]))
 
 
 def score(features: np.ndarray, pids: np.ndarray, people: np.ndarray, means: np.ndarray) -> pd.DataFrame:
@@ -144,7 +146,7 @@ def judge(table: pd.DataFrame, config: CheckIdentityConfig) -> pd.DataFrame:
     return table.assign(kept=reasons == "", reject_reason=reasons)
 
 
-def summarise(table: pd.DataFrame, real_scores: np.ndarray) -> dict[str, Any]:
+def summarize(table: pd.DataFrame, real_scores: np.ndarray) -> dict[str, Any]:
     """Counts for the manifest."""
     scores = table.id_score.to_numpy(dtype=np.float64)
     cameras = table.groupby("camid").kept.agg(["size", "sum"])

@@ -95,7 +95,7 @@ class Ranking:
         }
 
 
-def normalised(features: np.ndarray, kept: np.ndarray | None = None) -> np.ndarray:
+def normalized(features: np.ndarray, kept: np.ndarray | None = None) -> np.ndarray:
     """A copy of the features at length 1, (N, D) float32; a zero feature stays zero.
 
     Args:
@@ -140,7 +140,7 @@ def rank_features(
     kept = gallery.pids != JUNK
     if len(kept) != len(gallery_features):
         raise FeatureError(f"{len(gallery_features)} gallery features but {len(gallery)} gallery labels")
-    gallery_features, query_features = normalised(gallery_features, kept), normalised(query_features)
+    gallery_features, query_features = normalized(gallery_features, kept), normalized(query_features)
     gallery = Labels(pids=gallery.pids[kept], camids=gallery.camids[kept])
     if query_features.shape[1] != gallery_features.shape[1]:
         raise FeatureError(
@@ -165,7 +165,7 @@ def rank_distances(distances: np.ndarray, query: Labels, gallery: Labels) -> Ran
 
 
 def distance_rows(query: np.ndarray, gallery: np.ndarray, chunk_bytes: int = CHUNK_BYTES) -> Iterator[np.ndarray]:
-    """Rows of the distance matrix, minus the cosine, made in chunks; a row is only valid until the next is asked for.
+    """Rows of the distance matrix, minus the cosine, made in chunks; a row is only valid until the next is requested.
 
     Minus the cosine and not 1 - cosine, whose rounding would turn unequal distances into ties.
     """

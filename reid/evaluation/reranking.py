@@ -1,6 +1,6 @@
 """k-reciprocal re-ranking (Zhong et al. 2017, https://arxiv.org/abs/1701.08398), sparse and in chunks.
 
-Each image is described by its k-reciprocal neighbours, weighted by exp(-distance) and averaged over its `k2` nearest;
+Each image is described by its k-reciprocal neighbors, weighted by exp(-distance) and averaged over its `k2` nearest;
 the re-ranked distance is (1 - weight) x the Jaccard distance of two descriptions + weight x the original one, which is
 the squared Euclidean one of unit features over its row's maximum, as in the authors' Python code. (torchreid's
 function squares what it is given: it equals this one when fed plain Euclidean distances.)
@@ -21,7 +21,7 @@ from scipy import sparse
 
 from datasets.runtime.progress import Progress
 from reid.config import RerankConfig
-from reid.evaluation.ranking import FeatureError, normalised
+from reid.evaluation.ranking import FeatureError, normalized
 
 logger = logging.getLogger(__name__)
 
@@ -77,16 +77,16 @@ def rerank_features(query_features: np.ndarray, gallery_features: np.ndarray, co
     """
     if query_features.shape[1:] != gallery_features.shape[1:]:
         raise FeatureError(f"features of shapes {query_features.shape} and {gallery_features.shape} do not compare")
-    features = normalised(np.concatenate([query_features, gallery_features]))
+    features = normalized(np.concatenate([query_features, gallery_features]))
     return rerank(FeaturePairs(features), len(query_features), config)
 
 
 def rerank(distances: AllPairs, queries: int, config: RerankConfig) -> np.ndarray:
     """Re-ranked distances (Q, G) float32 from the distances of all pairs, the `queries` queries first."""
-    neighbours, greatest, result = _nearest(distances, queries, min(config.k1, distances.count - 1))
-    described = _describe(distances, neighbours, greatest)
+    neighbors, greatest, result = _nearest(distances, queries, min(config.k1, distances.count - 1))
+    described = _describe(distances, neighbors, greatest)
     if config.k2 > 1:
-        described = _average(described, neighbours[:, : config.k2])
+        described = _average(described, neighbors[:, : config.k2])
     _mix_in_jaccard(result, described[:queries], described[queries:], config.weight)
     return result
 
@@ -97,7 +97,7 @@ def _nearest(distances: AllPairs, queries: int, k: int) -> tuple[np.ndarray, np.
     Equal distances count in the order of the images.
     """
     count = distances.count
-    neighbours = np.empty((count, k + 1), dtype=np.int32)
+    neighbors = np.empty((count, k + 1), dtype=np.int32)
     greatest = np.empty(count, dtype=np.float32)
     scaled = np.empty((queries, count - queries), dtype=np.float32)
     step = max(1, CHUNK_BYTES // (4 * count))
@@ -108,39 +108,39 @@ def _nearest(distances: AllPairs, queries: int, k: int) -> tuple[np.ndarray, np.
         limits = np.partition(rows, k, axis=1)[:, k]
         for i, (row, limit) in enumerate(zip(rows, limits, strict=True), start=start):
             near = np.flatnonzero(row <= limit)
-            neighbours[i] = near[np.argsort(row[near], kind="stable")[: k + 1]]
+            neighbors[i] = near[np.argsort(row[near], kind="stable")[: k + 1]]
         part = rows[: max(0, queries - start), queries:]
         np.divide(part, greatest[start : start + len(part), None], out=scaled[start : start + len(part)])
         progress.update(len(rows))
-    return neighbours, greatest, scaled
+    return neighbors, greatest, scaled
 
 
-def _reciprocal(neighbours: np.ndarray) -> np.ndarray:
-    """(N, k + 1) bool: whether each image is itself among the nearest of the neighbour it names."""
-    found = np.empty(neighbours.shape, dtype=bool)
-    for start in range(0, len(neighbours), ROWS_AT_A_TIME):
-        part = neighbours[start : start + ROWS_AT_A_TIME]
+def _reciprocal(neighbors: np.ndarray) -> np.ndarray:
+    """(N, k + 1) bool: whether each image is itself among the nearest of the neighbor it names."""
+    found = np.empty(neighbors.shape, dtype=bool)
+    for start in range(0, len(neighbors), ROWS_AT_A_TIME):
+        part = neighbors[start : start + ROWS_AT_A_TIME]
         image = np.arange(start, start + len(part))[:, None, None]
-        found[start : start + len(part)] = (neighbours[part] == image).any(axis=2)
+        found[start : start + len(part)] = (neighbors[part] == image).any(axis=2)
     return found
 
 
-def _describe(distances: AllPairs, neighbours: np.ndarray, greatest: np.ndarray) -> sparse.csr_matrix:
-    """(N, N) weights of each image's expanded k-reciprocal neighbours; the rows sum to 1."""
-    half = neighbours[:, : int(np.around((neighbours.shape[1] - 1) / 2)) + 1]
-    reciprocal, half_reciprocal = _reciprocal(neighbours), _reciprocal(half)
+def _describe(distances: AllPairs, neighbors: np.ndarray, greatest: np.ndarray) -> sparse.csr_matrix:
+    """(N, N) weights of each image's expanded k-reciprocal neighbors; the rows sum to 1."""
+    half = neighbors[:, : int(np.around((neighbors.shape[1] - 1) / 2)) + 1]
+    reciprocal, half_reciprocal = _reciprocal(neighbors), _reciprocal(half)
     rows, columns = [], []
-    for start in range(0, len(neighbours), ROWS_AT_A_TIME):
+    for start in range(0, len(neighbors), ROWS_AT_A_TIME):
         part = slice(start, start + ROWS_AT_A_TIME)
-        near, chosen = neighbours[part], reciprocal[part]
-        further, kept = half[near], half_reciprocal[near]  # (n, k + 1, half + 1): the neighbours' own reciprocal ones
+        near, chosen = neighbors[part], reciprocal[part]
+        further, kept = half[near], half_reciprocal[near]  # (n, k + 1, half + 1): the neighbors' own reciprocal ones
         own = np.where(chosen, near, -1)
         shared = ((further[..., None] == own[:, None, None, :]).any(axis=3) & kept).sum(axis=2)
         expanded = chosen & (shared > 2 / 3 * kept.sum(axis=2))
         for mask, images in ((chosen, near), (kept & expanded[..., None], further)):
             rows.append(start + np.nonzero(mask)[0])
             columns.append(images[mask])
-    size = (len(neighbours), len(neighbours))
+    size = (len(neighbors), len(neighbors))
     rows, columns = np.concatenate(rows), np.concatenate(columns)
     pattern = sparse.csr_matrix((np.ones(len(rows), dtype=np.float32), (rows, columns)), shape=size)
     rows = np.repeat(np.arange(size[0]), np.diff(pattern.indptr))

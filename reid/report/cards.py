@@ -1,7 +1,7 @@
 """Model cards on the report: the little Markdown that they use, as safe HTML.
 
 Headings, paragraphs, lists, pipe tables, fenced code, `code` and **bold**; everything is escaped first, and anything
-else stays as it was written. Links are shown as text: the page asks no network.
+else stays as it was written. Links are shown as text: the report loads nothing from the network.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ MINUS = "\N{MINUS SIGN}"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class ReidRun:
     """One re-ID run's folder and which run it is."""
 
     directory: Path
@@ -47,7 +47,7 @@ class Run:
 
 @dataclass
 class Arms:
-    """Colours of the arms that a page shows."""
+    """Colors of the arms that a report shows."""
 
     names: list[str] = field(default_factory=list)
 
@@ -62,11 +62,11 @@ class Arms:
         return PALETTE - 2 + (unknown.index(name) % 2 if name in unknown else 0)
 
     def legend(self) -> list[dict[str, Any]]:
-        """Name and colour of each, for the page."""
+        """Name and color of each, for the report."""
         return [{"name": name, "color": self.color(name)} for name in self.names]
 
 
-def read_runs(directories: Iterable[Path]) -> list[Run]:
+def read_runs(directories: Iterable[Path]) -> list[ReidRun]:
     """The runs, sorted by protocol, fraction, arm, draw and seed."""
     runs = []
     for directory in directories:
@@ -75,7 +75,7 @@ def read_runs(directories: Iterable[Path]) -> list[Run]:
             raise ArtifactError(f"{directory} is no re-ID run (its config names no arm); give folders of 'reid train'")
         config = manifest["config"]
         names = ("protocol", "fraction", "draw", "seed", "arm")
-        runs.append(Run(directory=Path(directory), manifest=manifest, **{name: config[name] for name in names}))
+        runs.append(ReidRun(directory=Path(directory), manifest=manifest, **{name: config[name] for name in names}))
     return sorted(runs, key=lambda run: (run.protocol, run.fraction, arm_rank(run.arm), run.draw, run.seed))
 
 
@@ -99,7 +99,7 @@ RESULT_COLUMNS = (
 
 
 def read_results(directory: Path) -> pd.DataFrame:
-    """The benchmark's rows, one a run, sorted; the columns that a page cannot do without are checked."""
+    """The benchmark's rows, one per run, sorted; the columns that a report cannot do without are checked."""
     manifest_of(directory, "benchmark")
     results = pd.read_parquet(Path(directory) / "results.parquet")
     absent = [name for name in RESULT_COLUMNS if name not in results]
@@ -116,7 +116,7 @@ def read_statistics(directory: Path) -> pd.DataFrame:
     return pd.read_parquet(Path(directory) / "statistics.parquet")
 
 
-def per_query(run: Run) -> pd.DataFrame:
+def per_query(run: ReidRun) -> pd.DataFrame:
     """A run's matched queries: ``query, pid, matches, first_rank, ap``; empty if the run has no such file."""
     columns = ["query", "pid", "matches", "first_rank", "ap"]
     path = run.directory / "per_query.parquet"
@@ -127,7 +127,7 @@ def per_query(run: Run) -> pd.DataFrame:
 
 
 def read_log(directory: Path, names: Sequence[str] = ("logs/train.jsonl", "log.jsonl")) -> pd.DataFrame:
-    """Steps and losses of a training; empty if there is no log. Damaged lines (a killed run's last) are left out."""
+    """Steps and losses of a training; empty if there is no log. Corrupt lines (a killed run's last) are left out."""
     rows = []
     for name in names:
         path = Path(directory) / name

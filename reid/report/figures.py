@@ -1,7 +1,7 @@
-"""The report's charts: small inline SVGs that take their colours from the page.
+"""The report's charts: small inline SVGs that take their colors from the report.
 
-Each chart is drawn at the width of a phone, so a page sets them side by side and their text is never scaled away.
-matplotlib writes placeholder colours; they are replaced by the page's CSS variables, so one drawing serves light mode,
+Each chart is drawn at the width of a phone, so a report sets them side by side and their text is never scaled away.
+matplotlib writes placeholder colors; they are replaced by the report's CSS variables, so one drawing serves light mode,
 dark mode and print. The same numbers always give the same bytes: no date, no random ids.
 """
 
@@ -22,7 +22,7 @@ from matplotlib.ticker import MaxNLocator
 
 INK, MUTED, LINE, GOOD, BAD = "#000001", "#000002", "#000003", "#000004", "#000005"
 SERIES = tuple(f"#0000{i:02x}" for i in range(0x10, 0x18))
-"""Placeholder colours of up to eight series; the page's ``--series-0`` ... ``--series-7``."""
+"""Placeholder colors of up to eight series; the report's ``--series-0`` ... ``--series-7``."""
 VARIABLES = {INK: "--ink", MUTED: "--muted", LINE: "--line", GOOD: "--good", BAD: "--bad"}
 VARIABLES |= {color: f"--series-{i}" for i, color in enumerate(SERIES)}
 MARKERS = "osD^vPX*"
@@ -81,7 +81,7 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """A named series of points; `color` is its place in the page's palette."""
+    """A named series of points; `color` is its place in the report's palette."""
 
     name: str
     points: Sequence[Point]
@@ -167,7 +167,7 @@ def cmc_chart(
     """Cumulative matching curves: share of queries (percent) with a right answer among the first k.
 
     Args:
-        curves: arm -> (values for k = 1, 2, ... in [0, 1], colour).
+        curves: arm -> (values for k = 1, 2, ... in [0, 1], color).
         span: least and greatest percentage of the axis.
     """
     with rc_context(STYLE | {"svg.hashsalt": name}):
@@ -190,7 +190,7 @@ def loss_chart(
     """Training losses: the smoothed curve over the raw one.
 
     Args:
-        curves: label -> (steps, losses, colour).
+        curves: label -> (steps, losses, color).
     """
     with rc_context(STYLE | {"svg.hashsalt": name}):
         figure, axes = _panel(SMALL_PANEL if small else PANEL)
@@ -205,9 +205,9 @@ def loss_chart(
             )
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(5))
-        axes.set_xlabel("optimisation step")
+        axes.set_xlabel("optimization step")
         axes.margins(x=0.02, y=0.08)
-        return _chart(figure, name, title, f"{title} over the optimisation steps: {', '.join(curves)}")
+        return _chart(figure, name, title, f"{title} over the optimization steps: {', '.join(curves)}")
 
 
 def _thinned(
@@ -271,7 +271,7 @@ def _chart(figure: Figure, name: str, title: str, label: str, caption: str = "")
 
 
 def _svg(figure: Figure, name: str, label: str) -> str:
-    """The drawing as an inline SVG element: no header, no metadata, ids of its own, colours by CSS variable."""
+    """The drawing as an inline SVG element: no header, no metadata, ids of its own, colors by CSS variable."""
     buffer = io.StringIO()
     figure.savefig(
         buffer,
@@ -284,7 +284,7 @@ def _svg(figure: Figure, name: str, label: str) -> str:
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"<style type=\"text/css\">.*?</style>", "", svg, flags=re.DOTALL)  # would hold for the whole page
+    svg = re.sub(r"<style type=\"text/css\">.*?</style>", "", svg, flags=re.DOTALL)  # would hold for the whole report
     prefix = re.sub(r"[^a-z0-9]+", "-", name.lower())
     svg = re.sub(r'(\bid="|xlink:href="#|url\(#)', rf"\g<1>{prefix}-", svg)
     svg = re.sub(r"#0000[0-9a-f]{2}\b", lambda match: f"var({VARIABLES[match[0]]})", svg)

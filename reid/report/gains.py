@@ -1,6 +1,6 @@
 """Which gain the report is about: the arm with synthetic images against a fair one, and against each control.
 
-The fair opponent is `real-long`, which takes as many optimisation steps; where it was not run it is the benchmark's
+The fair opponent is `real-long`, which takes as many optimization steps; where it was not run it is the benchmark's
 baseline. Figures and intervals are those of the benchmark's ``gains.parquet``; nothing is estimated here.
 """
 
@@ -37,13 +37,13 @@ class Gain:
     before: float = float("nan")
     after: float = float("nan")
     interval: Interval | None = None
-    """Over new draws and new test people together; of these images only where there is one draw."""
+    """Over new draws and new test identities together; of these images only where there is one draw."""
     band: Interval | None = None
     """The same at the level at which the intervals of all declared comparisons hold together."""
     people: Interval | None = None
-    """Over test people alone: for these trained networks."""
+    """Over test identities alone: for these trained networks."""
     runs: Interval | None = None
-    """Over draws alone, or over the seeds of the one draw: for these test people."""
+    """Over draws alone, or over the seeds of the one draw: for these test identities."""
     unit: str = "none"
     """What runs are counted by: 'draw', 'seed' (of the one draw) or 'none' (one run)."""
     units: int = 1
@@ -81,9 +81,9 @@ class Gain:
 
 
 SCOPES = {
-    "draw": "new draws and new test people",
-    "seed": "new trainings and new test people, for these images",
-    "none": "new test people, for these images and trained networks",
+    "draw": "new draws and new test identities",
+    "seed": "new trainings and new test identities, for these images",
+    "none": "new test identities, for these images and trained networks",
 }
 
 
@@ -165,7 +165,7 @@ def dots(values: pd.Series) -> list[float]:
 
 @dataclass
 class Comparison:
-    """The arm that the page is about, and the arms that it is held against."""
+    """The arm that the report is about, and the arms that it is held against."""
 
     results: pd.DataFrame
     gains: list[Gain]
@@ -202,12 +202,12 @@ class Comparison:
         ]
 
     def steps(self, arm: str) -> dict[int, tuple[int, int]]:
-        """Fraction -> optimisation steps of an arm's own run, and of the run that it goes on from."""
+        """Fraction -> optimization steps of an arm's own run, and of the run that it is initialized from."""
         rows = self.results[(self.results["arm"] == arm) & (self.results["protocol"] == self.protocol)]
         before = rows["steps_before"] if "steps_before" in rows else pd.Series(0, rows.index)
-        told = pd.DataFrame({"all": rows["steps"], "before": before}).groupby(rows["fraction"]).mean().round()
+        entries = pd.DataFrame({"all": rows["steps"], "before": before}).groupby(rows["fraction"]).mean().round()
         return {
-            int(fraction): (int(row["all"] - row["before"]), int(row["before"])) for fraction, row in told.iterrows()
+            int(fraction): (int(row["all"] - row["before"]), int(row["before"])) for fraction, row in entries.iterrows()
         }
 
 
@@ -237,19 +237,19 @@ def gain_cards(comparison: Comparison, confidence: float) -> list[dict[str, Any]
 
 
 def sign(gain: Gain) -> str:
-    """Colour of a gain: 'up' or 'down' only where its interval excludes zero."""
+    """Color of a gain: 'up' or 'down' only where its interval excludes zero."""
     return "" if not gain.certain else "up" if gain.value > 0 else "down"
 
 
 def intervals(gain: Gain, confidence: float) -> list[dict[str, str]]:
     """All intervals in words, the one that decides first."""
     level = f"{100 * confidence:g} % over"
-    told = [(f"{level} {gain.scope}", gain.interval)]
+    entries = [(f"{level} {gain.scope}", gain.interval)]
     if gain.declared and gain.family > 1:
-        told.append((f"all {gain.family} comparisons together", gain.band))
+        entries.append((f"all {gain.family} comparisons together", gain.band))
     if gain.unit != "none":
-        told += [(f"{level} the {gain.runs_name} alone", gain.runs), (f"{level} test people alone", gain.people)]
-    return [{"name": name, "value": spoken_interval(found)} for name, found in told if found is not None]
+        entries += [(f"{level} the {gain.runs_name} alone", gain.runs), (f"{level} test identities alone", gain.people)]
+    return [{"name": name, "value": spoken_interval(found)} for name, found in entries if found is not None]
 
 
 def gain_rows(comparison: Comparison) -> list[list[dict[str, str]]]:

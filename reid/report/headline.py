@@ -19,7 +19,7 @@ SPACE = "\N{NO-BREAK SPACE}"
 
 
 def headline(comparison: Comparison, confidence: float, *, rendered: bool = False) -> dict[str, Any]:
-    """The first sentence of the page, the answer to the next objection, and cautions.
+    """The first sentence of the report, the answer to the next objection, and cautions.
 
     Args:
         rendered: whether the data set is a rendered one.
@@ -60,9 +60,9 @@ def _opponent(comparison: Comparison) -> str:
     if all(mine == other for mine, other in common):
         counts = sorted({mine for mine, _ in common})
         many = f": {counts[0]:,}" if len(counts) == 1 else ""
-        return f"{what} for equally many optimisation steps (arm “{reference}”{many})"
+        return f"{what} for equally many optimization steps (arm “{reference}”{many})"
     mine, other = common[0]
-    return f"{what} for {other:,} optimisation steps instead of {mine:,} (arm “{reference}”; steps are not equal)"
+    return f"{what} for {other:,} optimization steps instead of {mine:,} (arm “{reference}”; steps are not equal)"
 
 
 def certainty(maps: Sequence[Gain], confidence: float) -> str:
@@ -73,18 +73,18 @@ def certainty(maps: Sequence[Gain], confidence: float) -> str:
     )
     if all(gain.interval is None for gain in maps):
         return f"{limit}{no_interval(maps)}"
-    told = (
+    entries = (
         f"{limit}The {100 * confidence:g}{SPACE}% interval over {maps[0].scope} "
         f"{_excluded(maps, [gain.certain for gain in maps])}."
     )
-    return told + _together(maps)
+    return entries + _together(maps)
 
 
 def no_interval(maps: Sequence[Gain]) -> str:
     """Why no interval is given."""
     people = min(gain.test_people for gain in maps)
     if people < FEWEST_PEOPLE:
-        return f"There is no interval: {people} test people are too few for one."
+        return f"There is no interval: {people} test identities are too few for one."
     return "There is no interval: nothing varied between people and runs."
 
 
@@ -107,9 +107,9 @@ def _excluded(maps: Sequence[Gain], certain: Sequence[bool]) -> str:
     )
     if not up and not down:
         return f"does not exclude zero{'' if len(maps) == 1 else ' anywhere'}: no gain and no loss is shown"
-    told = [f"{name} at {enumeration(found)}" for name, found in (("a gain", up), ("a loss", down)) if found]
+    entries = [f"{name} at {enumeration(found)}" for name, found in (("a gain", up), ("a loss", down)) if found]
     rest = "" if len(up) + len(down) == len(maps) else "; elsewhere it includes zero"
-    return f"excludes zero for {enumeration(told)}{rest}"
+    return f"excludes zero for {enumeration(entries)}{rest}"
 
 
 def other_people(comparison: Comparison, confidence: float) -> str:
@@ -141,35 +141,37 @@ def remarks(comparison: Comparison, *, rendered: bool = False) -> list[str]:
     """Cautions that the figures call for: few draws or seeds, unequal steps, people seen before, rendered people."""
     results, arm, reference = comparison.results, comparison.arm or "", comparison.reference
     pair = results[results["arm"].isin([arm, reference])]
-    told = [*_spread(pair), *_few_people(comparison.headline)]
+    entries = [*_spread(pair), *_few_people(comparison.headline)]
     if rendered:
-        told.append(
-            "The people are rendered, not photographed. Whether the change carries over to photographs, this page "
+        entries.append(
+            "The people are rendered, not photographed. Whether the change carries over to photographs, this report "
             "cannot tell."
         )
     if arm_of(arm).generated and REAL_PRETRAINED.name not in set(results["arm"]):
-        told.append(
+        entries.append(
             "Not controlled for: other people that the generator’s base may have seen. Arm "
             f"“{REAL_PRETRAINED.name}” would tell whether their pictures alone bring as much; it was not run."
         )
     elif arm_of(arm).generated and not comparison.against(REAL_PRETRAINED.name):
-        told.append(
+        entries.append(
             f"Arm “{REAL_PRETRAINED.name}” was run, but the benchmark counts no gain over it "
             "(name it in the benchmark’s ‘controls’)."
         )
     if reference != REAL_LONG.name and REAL_LONG.name in set(results["arm"]):
-        told.append(f"Arm “{REAL_LONG.name}” was not run at every fraction, so the comparison is with “{reference}”.")
+        entries.append(
+            f"Arm “{REAL_LONG.name}” was not run at every fraction, so the comparison is with “{reference}”."
+        )
     if _unequal(comparison):
-        told.append(
+        entries.append(
             f"Training lengths differ: “{arm}” takes more or fewer steps than “{reference}” (column Steps), so a "
             "part of the difference may be the length of the training."
         )
     if set(pair.loc[pair["arm"] == arm, "protocol"]) == {"paper"}:
-        told.append(
+        entries.append(
             "Protocol of the papers: the generator was trained on the full training split, also where the "
             "re-identification network may see only a part of it."
         )
-    return told
+    return entries
 
 
 def _spread(pair: pd.DataFrame) -> list[str]:
@@ -185,8 +187,9 @@ def _spread(pair: pd.DataFrame) -> list[str]:
         ]
     if draws == 2:
         return [
-            "Two draws of the subset: how much draws differ is told by one difference, so the interval holds a little "
-            "less often than it says (91 % of simulated studies where the draws decide), and it is often very wide."
+            "Two draws of the subset: how much draws differ is estimated from one difference, so the interval holds a "
+            "little less often than it says (91 % of simulated studies where the draws decide), and it is often very "
+            "wide."
         ]
     if draws < 5:
         return [f"{draws} draws of the subset: enough to see a spread, few for a narrow interval."]
@@ -198,10 +201,10 @@ def _few_people(gains: Sequence[Gain]) -> list[str]:
     if people >= FEW_PEOPLE:
         return []
     if people < FEWEST_PEOPLE:
-        return [f"Only {people} test people: too few for any interval (at least {FEWEST_PEOPLE} are needed)."]
+        return [f"Only {people} test identities: too few for any interval (at least {FEWEST_PEOPLE} are needed)."]
     return [
-        f"Only {people} test people: the gain is known of these few. The intervals are Student’s with few degrees of "
-        "freedom, because a bootstrap of so few people is too narrow."
+        f"Only {people} test identities: the gain is known of these few. The intervals are Student’s with few degrees "
+        "of freedom, because a bootstrap of so few people is too narrow."
     ]
 
 

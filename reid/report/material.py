@@ -11,7 +11,7 @@ import pandas as pd
 
 from datasets.runtime.manifests import is_complete, manifest_of
 from reid.config import ReportConfig
-from reid.report.data import Arms, Run, read_results, read_runs, with_ancestors
+from reid.report.data import Arms, ReidRun, read_results, read_runs, with_ancestors
 from reid.report.gains import Comparison, main_arm, read_gains
 from reid.report.pictures.embed import SourceImages
 from reid.report.pictures.sets import GeneratedSet
@@ -19,24 +19,24 @@ from reid.report.pictures.sets import GeneratedSet
 
 @dataclass
 class Material:
-    """Everything the page is made from, read once."""
+    """Everything the report is made from, read once."""
 
     config: ReportConfig
 
     @cached_property
     def results(self) -> pd.DataFrame:
-        """One row a run."""
+        """One row per run."""
         return read_results(self.config.benchmark)
 
     @cached_property
-    def runs(self) -> list[Run]:
+    def runs(self) -> list[ReidRun]:
         """The re-ID runs."""
         return read_runs(self.config.runs)
 
     @cached_property
-    def runs_by_fraction(self) -> dict[int, list[Run]]:
+    def runs_by_fraction(self) -> dict[int, list[ReidRun]]:
         """The runs of the headline's protocol."""
-        groups: dict[int, list[Run]] = {}
+        groups: dict[int, list[ReidRun]] = {}
         for run in self.runs:
             if run.protocol == self.protocol:
                 groups.setdefault(run.fraction, []).append(run)
@@ -64,7 +64,7 @@ class Material:
 
     @cached_property
     def arms(self) -> Arms:
-        """Names and colours."""
+        """Names and colors."""
         return Arms(list(self.results["arm"].unique()))
 
     @cached_property

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from reid.report.data import Run, per_query, points
+from reid.report.data import ReidRun, per_query, points
 from reid.report.figures import Chart, identity_chart
 from reid.report.material import Material
 from reid.report.pictures.embed import SourceImages
@@ -36,7 +36,7 @@ def people_section(material: Material) -> dict[str, Any]:
     }
 
 
-def identity_gains(before: Sequence[Run], after: Sequence[Run]) -> pd.Series:
+def identity_gains(before: Sequence[ReidRun], after: Sequence[ReidRun]) -> pd.Series:
     """Change of each test identity's mean AP, in points, over the draws and seeds that two arms share."""
     common = {(run.draw, run.seed) for run in before} & {(run.draw, run.seed) for run in after}
     tables = [[per_query(run) for run in runs if (run.draw, run.seed) in common] for runs in (before, after)]
@@ -47,7 +47,7 @@ def identity_gains(before: Sequence[Run], after: Sequence[Run]) -> pd.Series:
     return (100 * (means[1] - means[0])).dropna()
 
 
-def winners_and_losers(gains: pd.Series, run: Run, images: SourceImages, most: int = SHOWN) -> dict[str, Any]:
+def winners_and_losers(gains: pd.Series, run: ReidRun, images: SourceImages, most: int = SHOWN) -> dict[str, Any]:
     """Pictures and gains of those whom synthesis helps most, and of those whom it harms most.
 
     Args:

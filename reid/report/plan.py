@@ -28,7 +28,7 @@ def plan_section(material: Material) -> dict[str, Any]:
 
 
 def _design(plan: Plan) -> str:
-    return f"{plan.design.draws} draws × {plan.design.seeds:g} seeds and {plan.design.people:,} test people"
+    return f"{plan.design.draws} draws × {plan.design.seeds:g} seeds and {plan.design.people:,} test identities"
 
 
 def _row(plan: Plan) -> dict[str, Any]:

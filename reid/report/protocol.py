@@ -27,7 +27,7 @@ PROTOCOLS: Mapping[str, Rule] = {
     "paper": (
         "Paper.",
         "The generator was trained on the full training split, as in PIDM, PCDMs and IMAGPose; runs of this protocol "
-        "are labelled and never mixed with leak-free ones.",
+        "are labeled and never mixed with leak-free ones.",
     ),
 }
 FIGURES: Rule = (
@@ -43,7 +43,7 @@ def protocol(comparison: Comparison, benchmark: dict[str, Any], synthesis: Seque
     """The benchmark's rules, in words: term and explanation.
 
     Args:
-        comparison: what the page compares.
+        comparison: what the report compares.
         benchmark: the benchmark's config.
         synthesis: configs of the generated sets.
     """
@@ -79,9 +79,9 @@ def _intervals(comparison: Comparison, level: str, resamples: object) -> str:
         f"A gain is counted in percentage points over “{comparison.reference}” (or the arm named) of the same "
         f"fraction, draw and seed; seeds of a draw are averaged first. Its {level} interval takes the place of another "
         "laboratory, which draws other images of these training people, trains anew and tests on other people: the "
-        "variances over draws and over test people are added, with their interplay counted once (two-way random "
+        "variances over draws and over test identities are added, with their interplay counted once (two-way random "
         "effects; jackknife over people; Welch-Satterthwaite degrees of freedom). The intervals over draws alone "
-        f"(Student’s) and over test people alone (bootstrap of people with all of their queries, {resamples} "
+        f"(Student’s) and over test identities alone (bootstrap of people with all of their queries, {resamples} "
         "resamples) hold for these people, or for these trained networks."
     )
 
@@ -93,10 +93,10 @@ def _declared(comparison: Comparison, benchmark: dict[str, Any]) -> str:
     if not named:
         return f"None was declared before the run, so all {family} gains of the table count."
     counted = f"{family} comparison{'' if family == 1 else 's'}"
-    told = f"Declared before the run: {enumeration(list(dict.fromkeys(named)))}, {counted} in all."
+    entries = f"Declared before the run: {enumeration(list(dict.fromkeys(named)))}, {counted} in all."
     run = {(gain.arm, gain.baseline) for gain in comparison.gains}
     absent = [f"{item['arm']} over {item['over']}" for item in declared if (item["arm"], item["over"]) not in run]
-    return f"{told} Not run, and not counted: {enumeration(absent)}." if absent else told
+    return f"{entries} Not run, and not counted: {enumeration(absent)}." if absent else entries
 
 
 def _synthesis(results: pd.DataFrame, synthesis: Sequence[dict[str, Any]]) -> str:
@@ -108,7 +108,7 @@ def _synthesis(results: pd.DataFrame, synthesis: Sequence[dict[str, Any]]) -> st
             "camera first; the table says how many. "
         )
     if poses == {"random"}:
-        text += "The asked poses are those of other images of the subset, at random. "
+        text += "The target poses are those of other images of the subset, at random. "
     text += "Pictures that are flat, saturated or a copy of their source are flagged, counted above and not trained on"
     if checked := [name for name in results["arm"].unique() if arm_of(name).checked]:
         return f"{text}; arm “{checked[0]}” also leaves out those that the identity check refuses."
@@ -119,7 +119,7 @@ def _equal_steps(comparison: Comparison) -> str:
     text = "An epoch counts as if all images of a batch were real, so synthetic images never lengthen a training. "
     arms = set(comparison.results["arm"])
     if comparison.reference == REAL_LONG.name:
-        text += f"“{REAL_LONG.name}” sees only real images and takes as many optimisation steps as “{comparison.arm}”. "
+        text += f"“{REAL_LONG.name}” sees only real images and takes as many optimization steps as “{comparison.arm}”. "
     if {REAL.name, REAL_LONG.name} <= arms:
         text += f"“{REAL.name}” takes fewer, so a gain over it is partly more training. "
     if REAL_PRETRAINED.name in arms:

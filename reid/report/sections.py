@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reid.report.data import Run, per_query, read_log
+from reid.report.data import ReidRun, per_query, read_log
 from reid.report.figures import Chart, cmc_chart, loss_chart
 from reid.report.material import Material
 
@@ -39,7 +39,7 @@ def _cmc_charts(curves: dict[int, dict[str, tuple[np.ndarray, int]]]) -> list[Ch
     ]
 
 
-def cmc_curve(run: Run, longest: int = MOST_RANK) -> np.ndarray | None:
+def cmc_curve(run: ReidRun, longest: int = MOST_RANK) -> np.ndarray | None:
     """Share of the matched queries with a right answer among the first 1 ... `longest`."""
     first = per_query(run)["first_rank"].to_numpy()
     return (first[None, :] <= np.arange(1, longest + 1)[:, None]).mean(1) if len(first) else None

@@ -27,12 +27,12 @@ def result_lead(results: pd.DataFrame) -> str:
 
 
 def arm_list(arms: Arms, comparison: Comparison) -> list[dict[str, Any]]:
-    """Name, colour, meaning and optimisation steps of each arm."""
-    told = []
+    """Name, color, meaning and optimization steps of each arm."""
+    entries = []
     for item in arms.legend():
         steps = comparison.steps(item["name"])
-        told.append(item | {"text": arm_of(item["name"]).text} | _steps(steps))
-    return told
+        entries.append(item | {"text": arm_of(item["name"]).text} | _steps(steps))
+    return entries
 
 
 def _steps(steps: dict[int, tuple[int, int]]) -> dict[str, str]:
@@ -40,7 +40,7 @@ def _steps(steps: dict[int, tuple[int, int]]) -> dict[str, str]:
     if not own:
         return {"steps": ""}
     text = f"{own[0]:,}" if len(own) == 1 else f"{own[0]:,} to {own[-1]:,}"
-    after = f" after {before[-1]:,} of the run that it goes on from" if before else ""
+    after = f" after {before[-1]:,} of the run that it is initialized from" if before else ""
     return {"steps": f"{text} steps{after}"}
 
 
@@ -62,21 +62,23 @@ WORDS = (
 def result_caption(statistics: pd.DataFrame, confidence: float) -> str:
     """What to look at in the charts."""
     units, level = set(statistics["unit"]), f"{100 * confidence:g} % intervals"
-    text = "Dots and squares are means; a gain is coloured only where its interval excludes zero. "
+    text = "Dots and squares are means; a gain is colored only where its interval excludes zero. "
     if "draw" in units:
         text += (
-            f"Pale bars on the left: {level} over the draws of the subset, for these test people; small dots: the "
-            "single draws. On the right: over new draws and new test people together, the thin line for all "
+            f"Pale bars on the left: {level} over the draws of the subset, for these test identities; small dots: the "
+            "single draws. On the right: over new draws and new test identities together, the thin line for all "
             "comparisons at once. Arms share draws and people, so overlapping bars on the left can go with a certain "
             "gain on the right."
         )
     elif "seed" in units:
         text += (
             f"Pale bars on the left: {level} over the seeds of one draw; small dots: the single seeds. On the right: "
-            "over new trainings and new test people, for these images."
+            "over new trainings and new test identities, for these images."
         )
     else:
-        text += f"Pale bars on the right: {level} over new test people, for these images and these trained networks."
+        text += (
+            f"Pale bars on the right: {level} over new test identities, for these images and these trained networks."
+        )
     return text
 
 
@@ -91,7 +93,7 @@ def identity_caption(comparison: Comparison) -> str:
 
 
 def papers(results: pd.DataFrame) -> dict[str, Any]:
-    """The papers' table as the page shows it, and what differs here."""
+    """The papers' table as the report shows it, and what differs here."""
     row = results.iloc[0]
     differences = []
     if (row["queries"], row["gallery"]) != MARKET_TEST:
@@ -116,11 +118,11 @@ MARKET_TEST = (3368, 15913)
 def set_up(results: pd.DataFrame) -> str:
     """The network and where it starts from, in words."""
     networks = results[["backbone", "weights", "height", "width"]].drop_duplicates()
-    told = [
+    entries = [
         f"{row.backbone} at {row.height} × {row.width} pixels, {STARTS.get(str(row.weights), str(row.weights))}"
         for row in networks.itertuples()
     ]
-    text = f"Network: {'; '.join(told)}."
+    text = f"Network: {'; '.join(entries)}."
     if "from scratch" in set(results["weights"]):
         text += " So absolute figures cannot be compared with published ones; differences between arms are what counts."
     return text
@@ -138,7 +140,7 @@ def gain_caption(confidence: float, unit: str) -> str:
     return (
         f"mAP in percent, gains in points, {100 * confidence:g} % intervals: over {SCOPES[unit]}. All at once: the "
         "band that holds for all comparisons together. Stands: whether the gain or loss excludes zero alone, or both "
-        "alone and in the band. Over test people alone: for these trained networks."
+        "alone and in the band. Over test identities alone: for these trained networks."
     )
 
 
@@ -146,13 +148,13 @@ def plan_caption(designs: Sequence[str], unit: str, gain: float, power: float) -
     """How to read the table of where the uncertainty comes from."""
     text = (
         f"From {' / '.join(designs)}. ± is half the interval, in points of mAP: a smaller true gain could not have "
-        "been told from none. Percentages say where its variance comes from: another draw of the "
-        "images, another seed of the training, other test people, and the interplay (one training’s luck with one "
+        "been distinguished from zero. Percentages say where its variance comes from: another draw of the "
+        "images, another seed of the training, other test identities, and the interplay (one training’s luck with one "
         "person, which more of either shrinks); df are its degrees of freedom. To halve it: so many draws, seeds a "
-        "draw or test people, the rest unchanged; — means not by these alone, or not known. The last column: how many "
-        f"draws find a true gain of {gain:g} point in {100 * power:g} % of such studies. The variances are themselves "
-        "estimates from few runs, so take the numbers for their size. python -m reid plan-runs tells the same of any "
-        "earlier table."
+        "draw or test identities, the rest unchanged; — means not by these alone, or not known. The last column: how "
+        f"many draws find a true gain of {gain:g} point in {100 * power:g} % of such studies. The variances are "
+        "themselves estimates from few runs, so take the numbers for their size. python -m reid plan-runs tells the "
+        "same of any earlier table."
     )
     if unit != "draw":
         text += " With one draw nothing is known of other images: run at least two to plan them."
@@ -167,5 +169,5 @@ def table_caption(results: pd.DataFrame, comparison: Comparison, confidence: flo
     over = next((gain.scope for gain in comparison.headline), SCOPES["none"])
     return text + (
         f" In brackets: {100 * confidence:g} % interval over {over}. Real, Synthetic: images in the training set. "
-        "Steps: optimisation steps, with those of a run that an arm goes on from."
+        "Steps: optimization steps, with those of a run that an arm is initialized from."
     )

@@ -2,8 +2,8 @@
 
 Started by ``torchrun --nproc-per-node N -m reid train --processes N ...``. Each process runs the backbone on its share
 of the images; the features are gathered, and every process computes neck, classifier and all losses on the *whole*
-batch. So the hardest positive and negative of a triplet, the neck's statistics and the centres are as in one process.
-The backbone's own batch normalisation is synchronised on GPUs; on CPUs torch cannot, and each normalises its share.
+batch. So the hardest positive and negative of a triplet, the neck's statistics and the centers are as in one process.
+The backbone's own batch normalization is synchronized on GPUs; on CPUs torch cannot, and each normalizes its share.
 
 Legend: B images in the batch, S in a process's share, D feature width.
 """
@@ -58,7 +58,7 @@ class Processes:
             distributed.barrier()
 
     def prepare(self, backbone: nn.Module) -> nn.Module:
-        """The backbone with batch normalisation over all processes, where torch can."""
+        """The backbone with batch normalization over all processes, where torch can."""
         if self.count == 1 or self.device.type == "cpu":
             return backbone
         return nn.SyncBatchNorm.convert_sync_batchnorm(backbone)

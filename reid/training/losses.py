@@ -1,4 +1,4 @@
-"""The losses of BoT (Luo et al. 2019): identity, batch-hard triplet, centre.
+"""The losses of BoT (Luo et al. 2019): identity, batch-hard triplet, center.
 
 Legend: B images, C identities, D feature width.
 """
@@ -47,7 +47,7 @@ def batch_hard_triplet_loss(features: Tensor, labels: Tensor, margin: float) -> 
     """Hinge on (farthest of the same person) - (nearest of another) + margin, averaged over anchors (Hermans 2017).
 
     Args:
-        features: (B, D), un-normalised, before the neck.
+        features: (B, D), un-normalized, before the neck.
         labels: (B,); at least two different ones.
     """
     distances = euclidean_distances(features.float())
@@ -57,14 +57,14 @@ def batch_hard_triplet_loss(features: Tensor, labels: Tensor, margin: float) -> 
     return functional.relu(hardest_positive - hardest_negative + margin).mean()
 
 
-class CentreLoss(nn.Module):
-    """Mean squared distance of a feature to the learnt centre of its person (Wen et al. 2016), as in BoT."""
+class CenterLoss(nn.Module):
+    """Mean squared distance of a feature to the learned center of its person (Wen et al. 2016), as in BoT."""
 
     def __init__(self, classes: int, width: int) -> None:
         super().__init__()
-        self.centres = nn.Parameter(torch.randn(classes, width))
+        self.centers = nn.Parameter(torch.randn(classes, width))
 
     def forward(self, features: Tensor, labels: Tensor, is_synthetic: Tensor, synthetic_weight: float) -> Tensor:
         """Loss of (B, D) features with (B,) labels."""
-        losses = (features.float() - self.centres[labels]).pow(2).sum(dim=1)
+        losses = (features.float() - self.centers[labels]).pow(2).sum(dim=1)
         return weighted_mean(losses, is_synthetic, synthetic_weight)

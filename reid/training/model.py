@@ -1,4 +1,4 @@
-"""BoT's network: any backbone, pooled; a batch-normalisation neck; a linear classifier.
+"""BoT's network: any backbone, pooled; a batch-normalization neck; a linear classifier.
 
 Legend: B images, H, W pixels, D feature width, C identities.
 """
@@ -34,7 +34,7 @@ class ReidNetwork(nn.Module):
         backbone: module from (B, 3, H, W) to (B, D).
         width: D.
         classes: C.
-        bnneck: whether test features and logits come after a batch normalisation without shift (BoT trick 5).
+        bnneck: whether test features and logits come after a batch normalization without shift (BoT trick 5).
     """
 
     def __init__(self, backbone: nn.Module, width: int, classes: int, *, bnneck: bool) -> None:
@@ -49,7 +49,7 @@ class ReidNetwork(nn.Module):
         nn.init.normal_(self.classifier.weight, std=0.001)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """(feature before the neck (B, D), logits (B, C)) of normalised images (B, 3, H, W)."""
+        """(feature before the neck (B, D), logits (B, C)) of normalized images (B, 3, H, W)."""
         features = self.backbone(images)
         return features, self.classifier(self.neck(features))
 
@@ -66,7 +66,7 @@ def seeded_backbone(config: NetworkConfig, seed: int) -> nn.Module:
     """The backbone; what is random in it depends on `seed` alone, and not on the number of identities.
 
     Raises:
-        WeightsError: if the weights asked for cannot be had.
+        WeightsError: if the requested weights cannot be had.
         InputError: unknown backbone.
     """
     with torch.random.fork_rng(devices=[]):
@@ -123,7 +123,7 @@ def load_backbone_weights(backbone: nn.Module, path: Path) -> None:
     """Load a safetensors file into a backbone; only a classifier's tensors may be left over.
 
     Raises:
-        WeightsError: if the file is missing, damaged or of another architecture.
+        WeightsError: if the file is missing, corrupt or of another architecture.
     """
     try:
         tensors = load_file(path)

@@ -12,7 +12,7 @@ class TorchreidBackbone(nn.Module):
 
     def __init__(self, name: str) -> None:
         super().__init__()
-        from torchreid.reid.models import build_model  # 3 s of imports (gdown, tensorboard), so only when asked for
+        from torchreid.reid.models import build_model  # 3 s of imports (gdown, tensorboard), so only on request
 
         try:
             self.network = build_model(name, num_classes=1, loss="triplet", pretrained=False)

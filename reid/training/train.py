@@ -1,7 +1,7 @@
 """Train BoT on a subset, with or without synthetic images, and test it: one run of the benchmark.
 
 A run depends on its config and its images alone: every step draws from a generator of its own, made from the seed and
-the step, so an interrupted run that goes on from its checkpoint ends with the same weights.
+the step, so an interrupted run that resumes from its checkpoint ends with the same weights.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from reid.data.sampler import IdentitySampler, native_steps
 from reid.data.training_set import TrainingSet, has_provenance, read_synthetic_table, read_training_set
 from reid.evaluation.features import evaluate, write_metrics
 from reid.training.distributed import Processes
-from reid.training.losses import CentreLoss, batch_hard_triplet_loss, identity_loss
+from reid.training.losses import CenterLoss, batch_hard_triplet_loss, identity_loss
 from reid.training.model import ReidNetwork, assemble_network, seeded_backbone
 from reid.training.schedule import rate_factor, stretched_epoch
 
@@ -58,8 +58,8 @@ def make_run(config: TrainReidConfig, directory: Path) -> dict[str, Any]:
     if not (query.pids > 0).any():
         raise InputError(f"{config.test_shards} has no query image of a person; nothing could be tested")
     network = assemble_network(backbone, config.network, len(training_set.pids), config.seed)
-    if config.start_from is not None:
-        start_from_run(network, config.start_from)
+    if config.init_from is not None:
+        init_from_run(network, config.init_from)
     trainer = Trainer(config, network, training_set, processes)
     started = time.monotonic()
     trainer.run(directory)
@@ -72,7 +72,7 @@ def make_run(config: TrainReidConfig, directory: Path) -> dict[str, Any]:
     return metrics | {"training_seconds": round(training_seconds, 2), "device": str(device)}
 
 
-def start_from_run(network: ReidNetwork, run: Path) -> None:
+def init_from_run(network: ReidNetwork, run: Path) -> None:
     """Take over another run's network; its classifier too if that has as many identities.
 
     Raises:
@@ -80,7 +80,7 @@ def start_from_run(network: ReidNetwork, run: Path) -> None:
     """
     manifest_of(run, TrainReidConfig.stage)
     if not (run / MODEL).is_file():
-        raise ArtifactError(f"start_from {run} holds no {MODEL}; delete the run and make it again")
+        raise ArtifactError(f"init_from {run} holds no {MODEL}; delete the run and make it again")
     with safe_open(run / MODEL, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     if tensors["classifier.weight"].shape != network.classifier.weight.shape:
@@ -88,9 +88,9 @@ def start_from_run(network: ReidNetwork, run: Path) -> None:
     try:
         missing, unexpected = network.load_state_dict(tensors, strict=False)
     except RuntimeError as error:
-        raise WeightsError(f"start_from {run} has another network: {str(error).splitlines()[-1].strip()}") from None
+        raise WeightsError(f"init_from {run} has another network: {str(error).splitlines()[-1].strip()}") from None
     if unexpected or set(missing) - {"classifier.weight"}:
-        raise WeightsError(f"start_from {run} has another network: {[*missing, *unexpected][0]}")
+        raise WeightsError(f"init_from {run} has another network: {[*missing, *unexpected][0]}")
 
 
 def save_network(network: ReidNetwork, path: Path) -> None:
@@ -143,11 +143,11 @@ class Trainer:
         self.sampler = IdentitySampler(labels, is_synthetic, config.batch, config.seed, camids)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            self.centre_loss = CentreLoss(len(training_set.pids), network.width).to(device)
+            self.center_loss = CenterLoss(len(training_set.pids), network.width).to(device)
         trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
         rate, decay = config.schedule.learning_rate, config.schedule.weight_decay
         self.optimizer = torch.optim.Adam(trained, lr=rate, weight_decay=decay)  # coupled L2, as BoT's Adam
-        self.centre_optimizer = torch.optim.SGD(self.centre_loss.parameters(), lr=config.loss.centre_learning_rate)
+        self.center_optimizer = torch.optim.SGD(self.center_loss.parameters(), lr=config.loss.center_learning_rate)
         self.backbone = torch.compile(network.backbone) if config.compile else network.backbone
         epochs = config.schedule.epochs if config.schedule.steps is None else 1
         self.native = native_steps(labels, is_synthetic, config.batch, config.seed, epochs)
@@ -158,7 +158,7 @@ class Trainer:
         """What the table says about a run beside its figures."""
         config, batch = self.config, self.config.batch
         synthetic = self.training_set.synthetic_count
-        before = 0 if config.start_from is None else json.loads((config.start_from / METRICS).read_text())["steps"]
+        before = 0 if config.init_from is None else json.loads((config.init_from / METRICS).read_text())["steps"]
         return {
             **{name: getattr(config, name) for name in ("protocol", "fraction", "draw", "seed", "arm")},
             "images": self.training_set.real_count,
@@ -184,7 +184,7 @@ class Trainer:
         return "" if not tables else "stated" if all(map(has_provenance, tables)) else "unknown"
 
     def _weights_in_words(self) -> str:
-        if self.config.start_from is not None:
+        if self.config.init_from is not None:
             return "another run"
         weights = self.config.network.weights
         return {"none": "from scratch", "hub": "ImageNet (timm)"}.get(str(weights), f"file {Path(weights).name}")
@@ -255,15 +255,15 @@ class Trainer:
             logits = self.network.classifier(self.network.neck(features))
         loss, parts = self._loss(features.float(), logits.float(), labels, is_synthetic)
         self.optimizer.zero_grad(set_to_none=True)
-        self.centre_optimizer.zero_grad(set_to_none=True)
+        self.center_optimizer.zero_grad(set_to_none=True)
         loss.backward()
         own = list(self.network.backbone.parameters())
-        self.processes.add_gradients(own, [*self.network.head_parameters(), *self.centre_loss.parameters()])
+        self.processes.add_gradients(own, [*self.network.head_parameters(), *self.center_loss.parameters()])
         self.optimizer.step()
-        gradient = self.centre_loss.centres.grad
-        if self.config.loss.centre_weight and gradient is not None:
-            gradient.div_(self.config.loss.centre_weight)  # BoT: the centres learn at full rate
-            self.centre_optimizer.step()
+        gradient = self.center_loss.centers.grad
+        if self.config.loss.center_weight and gradient is not None:
+            gradient.div_(self.config.loss.center_weight)  # BoT: the centers learn at full rate
+            self.center_optimizer.step()
         return {"loss": loss.detach(), **parts}
 
     def _loss(
@@ -277,16 +277,16 @@ class Trainer:
             triplet = batch_hard_triplet_loss(features[chosen], labels[chosen], config.triplet_margin)
             loss = loss + config.triplet_weight * triplet
             parts["triplet_loss"] = triplet.detach()
-        if config.centre_weight:
-            centre = self.centre_loss(features, labels, is_synthetic, config.synthetic_weight)
-            loss = loss + config.centre_weight * centre
-            parts["centre_loss"] = centre.detach()
+        if config.center_weight:
+            center = self.center_loss(features, labels, is_synthetic, config.synthetic_weight)
+            loss = loss + config.center_weight * center
+            parts["center_loss"] = center.detach()
         parts["accuracy"] = (logits.argmax(dim=1) == labels).float().mean()
         return loss, parts
 
     def _parts(self) -> dict[str, Part]:
-        """What a training state holds; the centres' SGD has no moments."""
-        return {"network": self.network, "centres": self.centre_loss, "optimizer": self.optimizer}
+        """What a training state holds; the centers' SGD has no moments."""
+        return {"network": self.network, "centers": self.center_loss, "optimizer": self.optimizer}
 
     def load(self, directory: Path) -> None:
         """Resume from the newest training state, if there is one; rows of the log after it are dropped."""

@@ -4,10 +4,10 @@ The rules are OpenPose's (Cao et al., https://arxiv.org/abs/1812.08008, sections
 its Python descendants, which made Market-1501's published keypoints): smooth, take local maxima, score each pair of
 joints by the field along the line between them, match greedily limb by limb, grow people along the limbs, drop those
 with few or weak joints. What differs: everything runs over all images, joints and limbs at once, a peak is refined
-below the cell, and two equal neighbouring cells are one peak, not two.
+below the cell, and two equal neighboring cells are one peak, not two.
 
 B images, K joints (18), L limbs (19), h, w cells of the map, N peaks of a batch. Coordinates are cells: the first
-cell's centre is 0.
+cell's center is 0.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Peaks:
 
 @dataclass(frozen=True)
 class Connections:
-    """Limbs that were found: (M,) arrays, sorted by image, limb, then falling score."""
+    """Limbs that were found: (M,) arrays, sorted by image, limb, then descending score."""
 
     limb: np.ndarray
     start: np.ndarray
@@ -113,7 +113,7 @@ def decode_people(
 
 @functools.lru_cache(maxsize=64)
 def smoothing_matrix(length: int, sigma: float) -> torch.Tensor:
-    """(length, length) float32: a Gaussian filter with mirrored borders (SciPy's) as a matrix product."""
+    """(length, length) float32: a Gaussian filter with reflected borders (SciPy's) as a matrix product."""
     return torch.from_numpy(gaussian_filter1d(np.eye(length), sigma, axis=0).astype(np.float32))
 
 
@@ -126,9 +126,9 @@ def smooth(maps: torch.Tensor, sigma: float) -> torch.Tensor:
 
 
 def find_peaks(heatmaps: torch.Tensor, smoothed: torch.Tensor, threshold: float) -> Peaks:
-    """Local maxima (four neighbours) of the smoothed heatmaps above the threshold; (B, 18, h, w), any device."""
+    """Local maxima (four neighbors) of the smoothed heatmaps above the threshold; (B, 18, h, w), any device."""
     height, width = heatmaps.shape[2:]
-    # Of equal neighbours the first is the peak; beyond the border there is nothing.
+    # Of equal neighbors the first is the peak; beyond the border there is nothing.
     top = smoothed > threshold
     top[..., 1:] &= smoothed[..., 1:] > smoothed[..., :-1]
     top[..., :-1] &= smoothed[..., :-1] >= smoothed[..., 1:]
@@ -139,11 +139,11 @@ def find_peaks(heatmaps: torch.Tensor, smoothed: torch.Tensor, threshold: float)
     flat = smoothed.reshape(-1)
     here = flat[place]
 
-    def neighbour(step: int, exists: torch.Tensor) -> torch.Tensor:
+    def neighbor(step: int, exists: torch.Tensor) -> torch.Tensor:
         return torch.where(exists, flat[(place + step).clamp(0, len(flat) - 1)], 0)
 
-    offset_x = _vertex(neighbour(-1, x > 0), here, neighbour(1, x < width - 1))
-    offset_y = _vertex(neighbour(-width, y > 0), here, neighbour(width, y < height - 1))
+    offset_x = _vertex(neighbor(-1, x > 0), here, neighbor(1, x < width - 1))
+    offset_y = _vertex(neighbor(-width, y > 0), here, neighbor(width, y < height - 1))
     plane = place // (height * width)
     score = heatmaps[plane // JOINT_COUNT, plane % JOINT_COUNT, y, x]
     refined = torch.stack([x + offset_x, y + offset_y], -1)
@@ -152,7 +152,7 @@ def find_peaks(heatmaps: torch.Tensor, smoothed: torch.Tensor, threshold: float)
 
 
 def _vertex(before: torch.Tensor, here: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
-    """Where between two neighbours a Gaussian through three values has its top: -0.5 ... 0.5; 0 at a border."""
+    """Where between two neighbors a Gaussian through three values has its top: -0.5 ... 0.5; 0 at a border."""
     floor = 1e-3 * here
     low, middle, high = before.maximum(floor).log(), here.log(), after.maximum(floor).log()
     offset = (high - low) / (2 * (2 * middle - low - high)).clamp(min=1e-9)

@@ -131,7 +131,7 @@ def network_input(images: Sequence[np.ndarray], scale: float) -> tuple[Size, tor
         scale: height as a share of 368 rows.
 
     Returns:
-        (height, width) of the images proper, and float32 BGR (B, 3, height, width) in [-0.5, 0.5) with grey below and
+        (height, width) of the images proper, and float32 BGR (B, 3, height, width) in [-0.5, 0.5) with gray below and
         right of them up to multiples of 8.
     """
     height, width = images[0].shape[:2]

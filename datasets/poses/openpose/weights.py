@@ -54,7 +54,7 @@ def load_network(weights: Path | None = None, sha256: str | None = None) -> tupl
         sha256: what the file must hash to, if it is not the published one.
 
     Raises:
-        WeightsError: the file is missing, another one, damaged, holds more than tensors, or is of another network.
+        WeightsError: the file is missing, another one, corrupt, holds more than tensors, or is of another network.
     """
     file = weights if weights is not None else download_weights()
     found = check_weights(file, sha256)
@@ -123,7 +123,7 @@ def read_state(file: Path) -> dict[str, torch.Tensor]:
     """The tensors of a ``.safetensors`` or ``.pth`` file by name; nothing in it is executed.
 
     Raises:
-        WeightsError: damaged, or more than tensors inside.
+        WeightsError: corrupt, or more than tensors inside.
     """
     try:
         if file.suffix == ".safetensors":
@@ -131,11 +131,11 @@ def read_state(file: Path) -> dict[str, torch.Tensor]:
         state = torch.load(file, map_location="cpu", weights_only=True)  # noqa: TID251 - tensors only
     except UnpicklingError:
         raise WeightsError(
-            f"{file} cannot be loaded as plain tensors: it is damaged, or holds pickled code, which is never run; "
+            f"{file} cannot be loaded as plain tensors: it is corrupt, or holds pickled code, which is never run; "
             "give the published file, or one with tensors only"
         ) from None
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError, AssertionError) as error:
-        raise WeightsError(f"{file} is damaged ({_first_line(error)}); download it again") from None
+        raise WeightsError(f"{file} is corrupt ({_first_line(error)}); download it again") from None
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise WeightsError(f"{file} holds no table of tensors; give weights saved as a state_dict")
     return state

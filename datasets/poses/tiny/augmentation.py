@@ -1,4 +1,4 @@
-"""Augmentations of a training crop and its skeleton: position, flip, colour, sharpness, occluders."""
+"""Augmentations of a training crop and its skeleton: position, flip, color, sharpness, occluders."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MAX_STRETCH = 1.12
 MAX_SHIFT = 0.10  # of the side
 OCCLUDED = 0.25
 BLURRED = 0.2
-GREY = 0.1
+GRAY = 0.1
 
 
 def augment(
@@ -34,20 +34,20 @@ def augment(
         image, keypoints = image[:, ::-1], flip_keypoints(keypoints, width)
     matrix = _random_placement(height, width, rng)
     border = cv2.BORDER_REPLICATE if rng.random() < 0.7 else cv2.BORDER_CONSTANT
-    colour = rng.integers(0, 256, 3).tolist()
+    color = rng.integers(0, 256, 3).tolist()
     image = cv2.warpAffine(
         np.ascontiguousarray(image),
         matrix,
         (width, height),
         flags=cv2.INTER_LINEAR,
         borderMode=border,
-        borderValue=colour,
+        borderValue=color,
     )
     keypoints = keypoints.copy()
     keypoints[:, :2] = keypoints[:, :2] @ matrix[:, :2].T + matrix[:, 2]
     if rng.random() < OCCLUDED:
         _put_in_front(image, other, rng)
-    return _recolour(_blur(image, rng), rng), keypoints
+    return _recolor(_blur(image, rng), rng), keypoints
 
 
 def _random_placement(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
@@ -63,7 +63,7 @@ def _random_placement(height: int, width: int, rng: np.random.Generator) -> np.n
 
 
 def _put_in_front(image: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> None:
-    """Cover a rectangle with a piece of another crop or one colour, in place."""
+    """Cover a rectangle with a piece of another crop or one color, in place."""
     height, width = image.shape[:2]
     tall, wide = int(height * rng.uniform(0.08, 0.4)), int(width * rng.uniform(0.15, 0.6))
     top, left = rng.integers(0, height - tall + 1), rng.integers(0, width - wide + 1)
@@ -85,9 +85,9 @@ def _blur(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
-def _recolour(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Contrast, brightness and tint through one table per channel; sometimes grey."""
-    if rng.random() < GREY:
+def _recolor(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Contrast, brightness and tint through one table per channel; sometimes gray."""
+    if rng.random() < GRAY:
         image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     gain = np.exp(rng.normal(0, 0.2) + rng.normal(0, 0.06, 3))
     offset = rng.normal(0, 18) + rng.normal(0, 5, 3)

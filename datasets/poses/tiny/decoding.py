@@ -4,7 +4,7 @@ Each joint has up to three candidates, the highest peaks of its heat map. Of all
 for each joint, the one with the highest total score is taken: heights of the peaks plus agreement of the fields along
 the limbs between chosen joints. The limbs form a tree, so dynamic programming finds the optimum exactly
 (https://doi.org/10.1023/B:VISI.0000042934.15159.49). A joint is placed at the peak of a parabola through its
-neighbouring cells; its score is the height of the peak. `B` batch, `h, w` cells, `K` candidates.
+neighboring cells; its score is the height of the peak. `B` batch, `h, w` cells, `K` candidates.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ def decode_person(heat: Tensor, fields: Tensor) -> np.ndarray:
 
 
 def find_peaks(heat: Tensor) -> tuple[Tensor, Tensor]:
-    """The highest cells that no neighbour exceeds.
+    """The highest cells that no neighbor exceeds.
 
     Returns:
-        (B, 18, K, 2) whole x, y, and (B, 18, K) heights, falling; 0 where a map has fewer peaks.
+        (B, 18, K, 2) whole x, y, and (B, 18, K) heights, descending; 0 where a map has fewer peaks.
     """
     columns = heat.shape[-1]
     is_peak = heat == F.max_pool2d(heat, 3, 1, 1)

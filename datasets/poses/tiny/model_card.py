@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from datasets.poses.tiny.network import NetworkConfig
+from datasets.poses.tiny.network import PoseNetworkConfig
 
 CARD = """# openpose-tiny: skeletons of person crops
 
@@ -29,7 +29,7 @@ only. Do not use it to identify anyone.
 """
 
 
-def model_card(facts: Mapping[str, Any], config: NetworkConfig) -> str:
+def model_card(facts: Mapping[str, Any], config: PoseNetworkConfig) -> str:
     """The card as Markdown.
 
     Args:

@@ -1,7 +1,7 @@
 """A small convolutional network of OpenPose's kind: heat maps and part affinity fields of one person crop.
 
 A U-Net of 3x3 convolutions: the coarsest level (stride 16) sees the whole person, which is needed to tell left from
-right, and the maps have stride 4. Batch normalisation is for training only; a saved network has it folded into the
+right, and the maps have stride 4. Batch normalization is for training only; a saved network has it folded into the
 convolutions. `B` batch, `H, W` pixels of the network's input, `h, w = H / 4, W / 4` cells.
 """
 
@@ -30,7 +30,7 @@ CONFIG_FILE = "config.json"
 COARSEST_STRIDE = 16
 
 
-class NetworkConfig(Config):
+class PoseNetworkConfig(Config):
     """Shape of a network; saved beside its weights."""
 
     height: int = Field(128, ge=32, multiple_of=COARSEST_STRIDE)
@@ -66,7 +66,7 @@ class ResidualBlock(nn.Module):
 class TinyPoseNetwork(nn.Module):
     """Maps of a crop: (B, 3, H, W) in [0, 1] -> logits of the heat maps (B, 18, h, w), fields (B, 38, h, w)."""
 
-    def __init__(self, config: NetworkConfig) -> None:
+    def __init__(self, config: PoseNetworkConfig) -> None:
         super().__init__()
         self.config = config
         half, fine, middle, coarse = config.channels
@@ -101,8 +101,8 @@ class TinyPoseNetwork(nn.Module):
         return self.config.height // STRIDE, self.config.width // STRIDE
 
 
-def fold_normalisation(network: TinyPoseNetwork) -> TinyPoseNetwork:
-    """A copy for inference with every batch normalisation folded into its convolution; equal up to rounding."""
+def fold_normalization(network: TinyPoseNetwork) -> TinyPoseNetwork:
+    """A copy for inference with every batch normalization folded into its convolution; equal up to rounding."""
     folded = TinyPoseNetwork(network.config)
     folded.load_state_dict(network.state_dict())
     folded.eval().requires_grad_(False)
@@ -120,12 +120,12 @@ def _fold(module: nn.Module) -> None:
 
 
 def save_network(network: TinyPoseNetwork, folder: Path, facts: Mapping[str, Any]) -> None:
-    """Write a folder with float16 weights, normalisation folded in, and ``config.json``.
+    """Write a folder with float16 weights, normalization folded in, and ``config.json``.
 
     Args:
         facts: facts about the training for config.json, as JSON values.
     """
-    tensors = {name: value.half().contiguous() for name, value in fold_normalisation(network).state_dict().items()}
+    tensors = {name: value.half().contiguous() for name, value in fold_normalization(network).state_dict().items()}
     save_file(tensors, folder / WEIGHTS_FILE)
     content = {"network": network.config.model_dump(mode="json"), "training": dict(facts)}
     (folder / CONFIG_FILE).write_text(json.dumps(content, indent=1) + "\n")
@@ -150,7 +150,7 @@ def load_network(weights: Path) -> TinyPoseNetwork:
         if not file.is_file():
             raise WeightsError(f"{file} is not a file; give the {WEIGHTS_FILE} in a folder that train-pose made")
     try:
-        config = NetworkConfig.model_validate(json.loads(beside.read_text())["network"])
+        config = PoseNetworkConfig.model_validate(json.loads(beside.read_text())["network"])
         tensors = load_file(weights)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         reason = str(error).splitlines()[0]

@@ -23,7 +23,7 @@ HELD_OUT_PERCENT = 4
 
 
 @dataclass(frozen=True)
-class People:
+class PoseCrops:
     """Crops of one set in memory."""
 
     pixels: np.ndarray
@@ -36,12 +36,12 @@ class People:
     def __len__(self) -> int:
         return len(self.pids)
 
-    def at(self, rows: np.ndarray) -> People:
+    def at(self, rows: np.ndarray) -> PoseCrops:
         """The crops in these rows."""
-        return People(self.pixels[rows], self.keypoints[rows], self.pids[rows])
+        return PoseCrops(self.pixels[rows], self.keypoints[rows], self.pids[rows])
 
 
-def load_people(index: Path, poses: Path, height: int, width: int) -> People:
+def load_pose_crops(index: Path, poses: Path, height: int, width: int) -> PoseCrops:
     """The training split's crops that have a skeleton, stretched to (height, width) where they differ.
 
     Raises:
@@ -62,7 +62,7 @@ def load_people(index: Path, poses: Path, height: int, width: int) -> People:
             size = (image.height, image.width)
             keypoints[row] = scale_keypoints(skeletons[image.key], size, (height, width))
             progress.update()
-    return People(pixels, keypoints, images["pid"].to_numpy())
+    return PoseCrops(pixels, keypoints, images["pid"].to_numpy())
 
 
 def read_pixels(source: ImageSource, path: str, height: int, width: int) -> np.ndarray:
@@ -79,7 +79,7 @@ def read_pixels(source: ImageSource, path: str, height: int, width: int) -> np.n
     return pixels
 
 
-def split_by_identity(people: People, seed: int) -> tuple[People, People]:
+def split_by_identity(people: PoseCrops, seed: int) -> tuple[PoseCrops, PoseCrops]:
     """Crops to train on and crops of held-out identities.
 
     Raises:

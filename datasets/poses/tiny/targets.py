@@ -3,7 +3,7 @@
 Heat maps are Gaussians around the joints; a part affinity field is the unit vector from a limb's first to its second
 joint on the cells along the limb, zero elsewhere (https://arxiv.org/abs/1611.08050, section 2.3). Order of limbs and
 channels as in OpenPose's COCO model: channels 2i and 2i + 1 are x and y of limb i.
-`B` batch, `h, w` cells of STRIDE pixels; a cell's centre is at pixel ``STRIDE * (cell + 0.5) - 0.5``.
+`B` batch, `h, w` cells of STRIDE pixels; a cell's center is at pixel ``STRIDE * (cell + 0.5) - 0.5``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FIELD_COUNT = 2 * len(FIELD_LIMBS)
 SIGMA_CELLS = 0.8
 """Width of a joint's Gaussian: 3.2 px, 2.5 % of a crop's height."""
 LIMB_HALF_WIDTH_CELLS = 0.75
-"""Cells whose centres are that near to a limb belong to it."""
+"""Cells whose centers are that near to a limb belong to it."""
 
 
 def to_cells(pixels: np.ndarray) -> np.ndarray:

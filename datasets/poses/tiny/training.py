@@ -24,8 +24,8 @@ from datasets.poses.tiny.augmentation import augment, forget_outside
 from datasets.poses.tiny.decoding import decode_person
 from datasets.poses.tiny.estimator import MIN_SCORES, maps_of
 from datasets.poses.tiny.model_card import model_card
-from datasets.poses.tiny.network import NetworkConfig, TinyPoseNetwork, fold_normalisation, read_facts, save_network
-from datasets.poses.tiny.people import People, load_people, split_by_identity
+from datasets.poses.tiny.network import PoseNetworkConfig, TinyPoseNetwork, fold_normalization, read_facts, save_network
+from datasets.poses.tiny.people import PoseCrops, load_pose_crops, split_by_identity
 from datasets.poses.tiny.quality import pose_quality
 from datasets.poses.tiny.targets import field_targets, field_weights, heat_targets, to_cells, to_pixels
 from datasets.runtime import devices
@@ -44,13 +44,15 @@ EVALUATED_IMAGES = 1024
 def make_pose_network(config: TrainPoseConfig, directory: Path) -> dict[str, Any]:
     """Train and save a network; returns the held-out figures of each set."""
     device = devices.pick(config.device)
-    sets = [load_people(*pair, config.height, config.width) for pair in zip(config.images, config.poses, strict=True)]
+    sets = [
+        load_pose_crops(*pair, config.height, config.width) for pair in zip(config.images, config.poses, strict=True)
+    ]
     parts = [split_by_identity(people, config.seed) for people in sets]
     train, held_out = [part[0] for part in parts], [part[1] for part in parts]
     network = new_network(config).to(device).to(memory_format=torch.channels_last)
-    averaged = copy.deepcopy(network).eval().requires_grad_(False)
+    ema = copy.deepcopy(network).eval().requires_grad_(False)
     optimizer = torch.optim.AdamW(network.parameters(), config.learning_rate, weight_decay=1e-4, fused=True)
-    parts = {"network": network, "ema": averaged, "optimizer": optimizer}
+    parts = {"network": network, "ema": ema, "optimizer": optimizer}
     run = TrainingRun(directory, "train-pose", config.steps, parts)
     while run.step < config.steps:
         rate = learning_rate(run.step, config)
@@ -62,12 +64,12 @@ def make_pose_network(config: TrainPoseConfig, directory: Path) -> dict[str, Any
         losses["loss"].backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
-        update_average(averaged, network, min(config.average_decay, (1 + run.step) / (10 + run.step)))
+        update_ema(ema, network, min(config.ema_decay, (1 + run.step) / (10 + run.step)))
         run.finished_step(losses, rate, log_every=50, checkpoint_every=config.checkpoint_every)
-        if run.step % config.measure_every == 0 or run.step == config.steps:
-            quality = measure(averaged, held_out, config, device)
+        if run.step % config.validation_every == 0 or run.step == config.steps:
+            quality = measure(ema, held_out, config, device)
             run.write({"step": run.step, "held_out": quality})
-            _save(averaged, train, quality, run.step, config, directory)
+            _save(ema, train, quality, run.step, config, directory)
     facts = read_facts(directory)
     return {
         **facts,
@@ -78,7 +80,7 @@ def make_pose_network(config: TrainPoseConfig, directory: Path) -> dict[str, Any
 
 def _save(
     network: TinyPoseNetwork,
-    train: Sequence[People],
+    train: Sequence[PoseCrops],
     quality: list[dict[str, float]],
     step: int,
     config: TrainPoseConfig,
@@ -90,7 +92,7 @@ def _save(
         "batch_size": config.batch_size,
         "images": [len(people) for people in train],
         "sets": [_origin(index, poses) for index, poses in zip(config.images, config.poses, strict=True)],
-        "shares": shares_of(config),
+        "shares": sampling_probabilities(config),
         "seed": config.seed,
         "held_out": quality,
     }
@@ -109,7 +111,7 @@ def new_network(config: TrainPoseConfig) -> TinyPoseNetwork:
     """A network with random weights, drawn by the config's seed alone."""
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        return TinyPoseNetwork(NetworkConfig(height=config.height, width=config.width))
+        return TinyPoseNetwork(PoseNetworkConfig(height=config.height, width=config.width))
 
 
 def learning_rate(step: int, config: TrainPoseConfig) -> float:
@@ -117,38 +119,40 @@ def learning_rate(step: int, config: TrainPoseConfig) -> float:
     warmup = max(1, min(200, config.steps // 10))
     if step < warmup:
         return linear_warmup(config.learning_rate, step, warmup)
-    falling = max(1, config.steps * config.falling_percent // 100)
-    return linear_decay(config.learning_rate, (config.steps - step) / falling, floor=0.01)
+    decay_steps = max(1, config.steps * config.decay_percent // 100)
+    return linear_decay(config.learning_rate, (config.steps - step) / decay_steps, floor=0.01)
 
 
 @torch.no_grad()
-def update_average(averaged: nn.Module, network: nn.Module, decay: float) -> None:
-    """Move the running mean of weights and of normalization statistics towards the network's.
+def update_ema(ema: nn.Module, network: nn.Module, decay: float) -> None:
+    """Move the exponential moving average (EMA) of weights and of normalization statistics towards the network's.
 
     diffusers' `EMAModel` averages parameters alone, while batch normalization's statistics must follow too.
     """
     theirs = network.state_dict()
-    for name, value in averaged.state_dict().items():
+    for name, value in ema.state_dict().items():
         if value.is_floating_point():
             value.lerp_(theirs[name], 1 - decay)
         else:
             value.copy_(theirs[name])
 
 
-def shares_of(config: TrainPoseConfig) -> list[float]:
+def sampling_probabilities(config: TrainPoseConfig) -> list[float]:
     """How often each set is drawn; sums to 1."""
-    shares = np.array(config.shares or [1.0] * len(config.images), np.float64)
+    shares = np.array(config.sampling_weights or [1.0] * len(config.images), np.float64)
     return (shares / shares.sum()).tolist()
 
 
-def draw_batch(sets: Sequence[People], config: TrainPoseConfig, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def draw_batch(
+    sets: Sequence[PoseCrops], config: TrainPoseConfig, step: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A step's augmented crops (B, H, W, 3) uint8, keypoints (B, 18, 3) and weights of their joints (B, 18).
 
     A joint that was moved out of the picture is certainly absent; one that is missing from the file may be visible, so
     its heat map gets a smaller weight.
     """
     rng = np.random.default_rng([config.seed, 2, step])
-    which = rng.choice(len(sets), config.batch_size, p=shares_of(config))
+    which = rng.choice(len(sets), config.batch_size, p=sampling_probabilities(config))
     trust = config.missing_weight or [1.0] * len(sets)
     pixels, keypoints, weights = [], [], []
     for number in which:
@@ -167,7 +171,7 @@ def batch_losses(
     config: TrainPoseConfig,
     device: torch.device,
 ) -> dict[str, Tensor]:
-    """Cross entropy of the heat maps and squared error of the fields; 'loss' is what is minimised."""
+    """Cross entropy of the heat maps and squared error of the fields; 'loss' is what is minimized."""
     pixels, keypoints, joint_weights = batch
     rows, columns = network.map_size
     cells = torch.from_numpy(to_cells(keypoints[..., :2]).astype(np.float32))
@@ -188,10 +192,10 @@ def batch_losses(
 
 
 def measure(
-    network: TinyPoseNetwork, held_out: Sequence[People], config: TrainPoseConfig, device: torch.device
+    network: TinyPoseNetwork, held_out: Sequence[PoseCrops], config: TrainPoseConfig, device: torch.device
 ) -> list[dict[str, float]]:
     """The held-out figures of each set, in order."""
-    folded = fold_normalisation(network).to(device).to(memory_format=torch.channels_last)
+    folded = fold_normalization(network).to(device).to(memory_format=torch.channels_last)
     results = []
     for number, people in enumerate(held_out):
         rng = np.random.default_rng([config.seed, 3])

@@ -37,7 +37,7 @@ def read_array_pickle(path: Path) -> dict[str, np.ndarray]:
     """The arrays of a nested table by their path in it, ``outer/inner/name``.
 
     Raises:
-        WeightsError: the file is damaged, or asks for anything but numeric arrays.
+        WeightsError: the file is corrupt, or asks for anything but numeric arrays.
     """
     try:
         with path.open("rb") as file:
@@ -45,7 +45,7 @@ def read_array_pickle(path: Path) -> dict[str, np.ndarray]:
     except UnpicklingError as error:
         raise WeightsError(f"{path} is no table of arrays ({error}); nothing in it was run") from None
     except (EOFError, ValueError, TypeError, KeyError, AttributeError, IndexError, MemoryError, OSError) as error:
-        raise WeightsError(f"{path} is damaged ({type(error).__name__}); get it again") from None
+        raise WeightsError(f"{path} is corrupt ({type(error).__name__}); get it again") from None
     arrays: dict[str, np.ndarray] = {}
     _collect(path, table, "", arrays)
     return arrays

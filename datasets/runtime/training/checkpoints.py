@@ -1,7 +1,7 @@
-"""Training states on disk: everything that a run needs to go on as if it had never stopped.
+"""Training states on disk: everything that a run needs to continue as if it had never stopped.
 
 A state is one safetensors file, ``state-00001200.safetensors``, that appears whole or not at all. What goes into it is
-given by name: modules (weights and buffers), optimizers (moments), averaged weights, in any number. Learning rates
+given by name: modules (weights and buffers), optimizers (moments), EMA weights, in any number. Learning rates
 and random numbers are functions of the step's number in every training of this project, so no scheduler and no
 generator is saved.
 """
@@ -50,7 +50,7 @@ class Checkpoints:
 
         Args:
             folder: where the states lie, for example an unfinished artifact's `SCRATCH`; made when it is needed.
-            keep: how many of the newest states to keep; more than one is a reserve against damage.
+            keep: how many of the newest states to keep; more than one is a reserve against corruption.
         """
         self.folder, self.keep = folder, keep
 

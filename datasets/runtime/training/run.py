@@ -69,7 +69,7 @@ class TrainingRun:
         """Count a step; log and save when it is time.
 
         Args:
-            losses: by name, scalars; 'loss' is what was minimised.
+            losses: by name, scalars; 'loss' is what was minimized.
             rate: the step's learning rate.
             log_every: steps between lines of the log.
             checkpoint_every: steps between states.

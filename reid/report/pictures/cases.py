@@ -16,7 +16,7 @@ import pandas as pd
 from PIL import Image
 
 from datasets.poses.skeleton import JOINT_COUNT, draw_skeleton
-from reid.report.data import Run
+from reid.report.data import ReidRun
 from reid.report.pictures.embed import Picture, SourceImages, embed, embed_bytes, tar_members
 
 CASES = 6
@@ -31,7 +31,7 @@ VERDICTS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One generated picture with its source and the asked skeleton."""
+    """One generated image with its source and the target skeleton."""
 
     source: Picture
     pose: Picture
@@ -45,7 +45,7 @@ def read_set(directory: Path) -> pd.DataFrame:
     return table.reindex(columns=["key", "pid", "source_keys", "pose_score", "status"])
 
 
-def identity_checks(runs: Iterable[Run]) -> dict[Path, list[pd.DataFrame]]:
+def identity_checks(runs: Iterable[ReidRun]) -> dict[Path, list[pd.DataFrame]]:
     """Generated set -> what each identity check of it said, from the runs that trained on what was kept."""
     found: dict[Path, dict[Path, pd.DataFrame]] = {}
     for run in runs:
@@ -69,7 +69,7 @@ def extremes(table: pd.DataFrame, most: int = CASES) -> tuple[pd.DataFrame, pd.D
 
 
 def score_notes(table: pd.DataFrame) -> dict[str, str]:
-    """Key -> the share of asked joints that were found where they were asked for."""
+    """Key -> the share of target joints that were found where they were requested."""
     return {key: f"{100 * score:.0f} %" for key, score in zip(table["key"], table["pose_score"], strict=True)}
 
 
@@ -117,11 +117,11 @@ def _case(key: str, note: str, files: dict[str, bytes], sources: Any, images: So
     made = embed_bytes(files.get("jpg", b""), key)
     first = str(sources[0]) if isinstance(sources, (list, np.ndarray)) and len(sources) else ""
     source = images.picture(first) if images is not None and first else Picture(label=first, note="source not at hand")
-    return Case(source=source, pose=_asked(files.get("json", b""), made), made=made, note=note)
+    return Case(source=source, pose=_target_pose(files.get("json", b""), made), made=made, note=note)
 
 
-def _asked(data: bytes, made: Picture) -> Picture:
-    """The asked skeleton on black, from the sample's own record."""
+def _target_pose(data: bytes, made: Picture) -> Picture:
+    """The target skeleton on black, from the sample's own record."""
     try:
         record = json.loads(data)
         keypoints = np.array(record["keypoints"], float).reshape(JOINT_COUNT, 3)
@@ -129,4 +129,4 @@ def _asked(data: bytes, made: Picture) -> Picture:
         drawing = draw_skeleton(keypoints, made.height, made.width, source_size=size)
     except (ValueError, KeyError, TypeError):
         return Picture(width=made.width, height=made.height, note="no record of the pose")
-    return embed(Image.fromarray(drawing), "asked pose", photo=False)
+    return embed(Image.fromarray(drawing), "target pose", photo=False)

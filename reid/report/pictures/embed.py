@@ -1,6 +1,6 @@
-"""The report's pictures: person images as data URIs, so that the page is one file and asks no network.
+"""The report's pictures: person images as data URIs, so that the report is one file and loads nothing from the network.
 
-Every image is decoded and encoded again by Pillow; bytes and names of a data set never reach the page as they are.
+Every image is decoded and encoded again by Pillow; bytes and names of a data set never reach the report as they are.
 An image that cannot be had becomes an empty frame with the reason, never a gap.
 """
 
@@ -35,7 +35,7 @@ OVERLAY_HEIGHT = 256
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """An image of the page: `uri` is empty where it could not be had, and `note` then says why."""
+    """An image of the report: `uri` is empty where it could not be had, and `note` then says why."""
 
     uri: str = ""
     width: int = 64
@@ -49,7 +49,7 @@ class Picture:
 def embed(
     image: Image.Image, label: str = "", *, most_height: int = PHOTO_HEIGHT, photo: bool = True, mark: str = ""
 ) -> Picture:
-    """A picture of the page: JPEG for photos, PNG for drawings; larger ones are scaled down."""
+    """A picture of the report: JPEG for photos, PNG for drawings; larger ones are scaled down."""
     image = image.convert("RGB")
     if image.height > most_height:
         image = image.resize(
@@ -85,7 +85,7 @@ def embed_bytes(data: bytes, label: str = "", **options: Any) -> Picture:
 
 
 def tar_members(path: Path, keys: Container[str]) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Samples of some keys in a shard, extension -> bytes; a damaged tar ends early. No torch is needed."""
+    """Samples of some keys in a shard, extension -> bytes; a corrupt tar ends early. No torch is needed."""
     try:
         yield from read_chosen(path, keys)
     except ArtifactError as error:
@@ -118,10 +118,10 @@ class SourceImages:
             with Image.open(io.BytesIO(data)) as image:
                 return image.convert("RGB")
         except (OSError, ValueError, Image.DecompressionBombError) as error:
-            raise UnreadableFileError("damaged", str(error)) from None
+            raise UnreadableFileError("corrupt", str(error)) from None
 
     def picture(self, key: str, label: str = "", *, mark: str = "") -> Picture:
-        """The image on the page, or an empty frame that says why not."""
+        """The image in the report, or an empty frame that says why not."""
         try:
             return embed(self.open(key), label or key, mark=mark)
         except UnreadableFileError as error:
@@ -172,7 +172,7 @@ def ranked_pictures(images: SourceImages, keys: Iterable[str], right: Iterable[b
 
 
 def read_json(path: Path) -> Any | None:
-    """A JSON file's value; None if it is absent or damaged."""
+    """A JSON file's value; None if it is absent or corrupt."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""The report's section on the generator: skeletons, rows of generated pictures, single cases, counts."""
+"""The report's section on the generator: skeletons, rows of generated images, single cases, counts."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def case_groups(
 
 
 def set_counts(item: GeneratedSet, checks: Sequence[pd.DataFrame]) -> dict[str, Any]:
-    """How many images a set has, how many were flagged and why, and which share an identity check kept."""
+    """How many images per set has, how many were flagged and why, and which share an identity check kept."""
     status, scores = item.table["status"], item.table["pose_score"].dropna()
     reasons = status[status != "ok"].value_counts().sort_index()
     made, flagged = len(status), int(reasons.sum())
@@ -92,7 +92,7 @@ def set_counts(item: GeneratedSet, checks: Sequence[pd.DataFrame]) -> dict[str, 
 
 
 def showcase_rows(directory: Path, most: int = ROWS_PER_SET) -> list[dict[str, Any]]:
-    """Rows of source(s), asked poses and generated pictures from a set's ``showcase.json``."""
+    """Rows of source(s), target poses and generated images from a set's ``showcase.json``."""
     value = read_json(Path(directory) / "showcase.json")
     rows = value.get("rows", []) if isinstance(value, dict) else value if isinstance(value, list) else []
     return [_showcase_row(Path(directory), row) for row in rows[:most] if isinstance(row, dict)]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from reid.report.data import Run, per_query, points
+from reid.report.data import ReidRun, per_query, points
 from reid.report.material import Material
 from reid.report.pictures.embed import SourceImages, ranked_pictures
 
@@ -38,7 +38,7 @@ def retrieval_section(material: Material) -> dict[str, Any]:
     }
 
 
-def _run_pair(runs: Sequence[Run], baseline: str, arm: str | None) -> tuple[Run, Run] | None:
+def _run_pair(runs: Sequence[ReidRun], baseline: str, arm: str | None) -> tuple[ReidRun, ReidRun] | None:
     """The first draw and seed for which both arms have ranked lists."""
     if arm is None:
         return None
@@ -50,7 +50,7 @@ def _run_pair(runs: Sequence[Run], baseline: str, arm: str | None) -> tuple[Run,
     return None
 
 
-def retrievals(before: Run, after: Run, images: SourceImages, material: Material) -> list[dict[str, Any]]:
+def retrievals(before: ReidRun, after: ReidRun, images: SourceImages, material: Material) -> list[dict[str, Any]]:
     """A few queries with both ranked lists: from the top, the middle and the bottom of the changes."""
     tables = [per_query(run).set_index("query") for run in (before, after)]
     ranked = [
@@ -70,7 +70,7 @@ def retrievals(before: Run, after: Run, images: SourceImages, material: Material
 
 
 def chosen_queries(change: pd.DataFrame) -> list[tuple[str, str]]:
-    """Which queries to show, from ``query, pid, change`` sorted by falling change.
+    """Which queries to show, from ``query, pid, change`` sorted by descending change.
 
     The one that gains most, the next best of another person, the one in the middle, the one that loses most.
     """
@@ -91,7 +91,7 @@ def chosen_queries(change: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def _ranked_line(
-    run: Run, table: pd.DataFrame, ranked: pd.DataFrame, query: str, images: SourceImages, material: Material
+    run: ReidRun, table: pd.DataFrame, ranked: pd.DataFrame, query: str, images: SourceImages, material: Material
 ) -> dict[str, Any]:
     rows = ranked[ranked["query"] == query].head(10)
     return {

@@ -50,7 +50,7 @@ class GeneratedSet:
 
 
 def first_draws(sets: Sequence[GeneratedSet]) -> list[GeneratedSet]:
-    """The first set of each fraction: a page with the pictures of every draw would be read by nobody."""
+    """The first set of each fraction: a report with the pictures of every draw would be read by nobody."""
     found: dict[int, GeneratedSet] = {}
     for item in sets:
         found.setdefault(item.fraction, item)

@@ -1,7 +1,7 @@
-"""``python -m reid report``: one self-contained HTML page, and its numbers as Markdown, about a whole regeneration.
+"""``python -m reid report``: one self-contained HTML report, and its numbers as Markdown, about a whole regeneration.
 
 Reads finished artifacts, needs no torch and no network, and gives the same bytes for the same inputs: no clock, no
-random ids. What it was not handed is said in the page at the place where it would stand.
+random ids. What it was not handed is said in the report at the place where it would stand.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from reid.report.tables import arms_table, result_charts
 logger = logging.getLogger(__name__)
 
 MOST_BYTES = 5_000_000
-"""A page that is larger is said to be; it is still written."""
+"""A report that is larger is said to be; it is still written."""
 
 SECTIONS = (
     ("result", "Result"),
@@ -53,26 +53,26 @@ def make_report(config: ReportConfig, directory: Path) -> dict[str, Any]:
     """Write ``report.html``, ``report.md`` and ``results.csv``.
 
     Returns:
-        headline sentence, size of the page in bytes, what was missing.
+        headline sentence, size of the report in bytes, what was missing.
 
     Raises:
         ArtifactError: an artifact is of another stage, or the benchmark has no rows.
     """
     material = Material(config)
-    page = page_context(material)
-    html = _templates(escape=True).get_template("report.html.j2").render(page)
+    report = report_context(material)
+    html = _templates(escape=True).get_template("report.html.j2").render(report)
     (directory / "report.html").write_text(html, encoding="utf-8")
-    markdown = _templates(escape=False).get_template("report.md.j2").render(page)
+    markdown = _templates(escape=False).get_template("report.md.j2").render(report)
     (directory / "report.md").write_text(markdown, encoding="utf-8")
     material.results.to_csv(directory / "results.csv", index=False, lineterminator="\n")
     size = len(html.encode())
     if size > MOST_BYTES:
         logger.warning("report.html has %.1f MB; hand in fewer sets or runs for a smaller one", size / 1e6)
-    sentence = page["headline"]["sentence"].replace("\N{NO-BREAK SPACE}", " ")
-    return {"headline": sentence, "html_bytes": size, "missing": page["absent"]}
+    sentence = report["headline"]["sentence"].replace("\N{NO-BREAK SPACE}", " ")
+    return {"headline": sentence, "html_bytes": size, "missing": report["absent"]}
 
 
-def page_context(material: Material) -> dict[str, Any]:
+def report_context(material: Material) -> dict[str, Any]:
     """All that the templates show."""
     config, results, confidence = material.config, material.results, material.confidence
     statistics, comparison = read_statistics(config.benchmark), material.comparison
@@ -127,30 +127,30 @@ PARTS: tuple[Callable[[Material], dict[str, Any]], ...] = (
 )
 """What makes the sections' material."""
 OPTIONAL = ("runs", "generators", "synthetic", "images", "poses", "model_cards", "resolved", "commands")
-"""Fields without which something is missing from the page."""
+"""Fields without which something is missing from the report."""
 
 
 def facts(material: Material) -> list[dict[str, str]]:
-    """A few figures about data and runs, for the head of the page."""
-    told = []
+    """A few figures about data and runs, for the head of the report."""
+    entries = []
     if material.config.images is not None:
-        told.append(("Data", data_set(material)))
+        entries.append(("Data", data_set(material)))
         images = pd.read_parquet(
             Path(material.config.images) / "images.parquet", columns=["split", "pid", "camid", "status"]
         )
         images = images[images["status"] == "ok"]
         train = images[(images["split"] == "train") & (images["pid"] > 0)]
-        told.append(("Training split", f"{len(train):,} images, {train['pid'].nunique():,} people"))
+        entries.append(("Training split", f"{len(train):,} images, {train['pid'].nunique():,} people"))
         query, gallery = (
             int((images["split"].eq(split) & images["pid"].ge(0)).sum()) for split in ("query", "gallery")
         )
-        told.append(("Test", f"{query:,} queries, {gallery:,} gallery images"))
-        told.append(("Cameras", str(images.loc[images["camid"] > 0, "camid"].nunique())))
+        entries.append(("Test", f"{query:,} queries, {gallery:,} gallery images"))
+        entries.append(("Cameras", str(images.loc[images["camid"] > 0, "camid"].nunique())))
     results = material.results
-    told.append(("Protocol", ", ".join(sorted(results["protocol"].unique()))))
-    told.append(("Draws × seeds", f"{results['draw'].nunique()} × {results['seed'].nunique()}"))
-    told.append(("Runs", str(len(results))))
-    return [{"name": name, "value": value} for name, value in told]
+    entries.append(("Protocol", ", ".join(sorted(results["protocol"].unique()))))
+    entries.append(("Draws × seeds", f"{results['draw'].nunique()} × {results['seed'].nunique()}"))
+    entries.append(("Runs", str(len(results))))
+    return [{"name": name, "value": value} for name, value in entries]
 
 
 def data_set(material: Material) -> str:
