@@ -88,6 +88,8 @@ def refuse_partial_judge(config: CheckIdentityConfig) -> None:
     judge_config = manifest_of(config.run, TrainReidConfig.stage)["config"]
     if judge_config["synthetic"]:
         raise InputError(f"{config.run} was trained on synthetic images; it cannot judge. Give a run of arm 'real'")
+    if "init_from" not in judge_config:
+        raise InputError(f"{config.run} was trained by an earlier version of this project; train it again")
     if judge_config["init_from"] is not None:
         raise InputError(
             f"{config.run} is initialized from another run, which may have seen more; give a run of arm 'real'"
