@@ -120,6 +120,7 @@ def test_a_vaes_ssim_is_scikit_images(shards: Path) -> None:
 def test_a_vae_goes_on_from_a_saved_one_with_its_architecture(shards: Path, tmp_path: Path) -> None:
     first = build(vae_config(shards, steps=20, learning_rate=4e-3), make_vae, store=tmp_path)
     second = build(vae_config(shards, init_from=first, channels=(4, 4, 4), steps=4), make_vae, store=tmp_path)
+    assert str(tmp_path) not in (second / "config.json").read_text(), "a machine's path in a model that is passed on"
     assert list(load_vae(second).config.block_out_channels) == [8, 8, 8]
     summaries = [json.loads((folder / "manifest.json").read_text())["summary"] for folder in (first, second)]
     assert summaries[1]["start"]["psnr"] == summaries[0]["psnr"]

@@ -136,6 +136,7 @@ def make_vae(config: TrainVaeConfig, directory: Path) -> dict[str, Any]:
         vae.register_to_config(scaling_factor=measure_scaling_factor(vae, train, device, config.seed))
     quality = measure_vae(vae, held_out, device, judge)
     run.write({"step": run.step, "held_out": quality, "scaling_factor": vae.config.scaling_factor})
+    vae.register_to_config(_name_or_path="")  # else diffusers saves where `init_from` lies on this machine
     vae.save_pretrained(directory, safe_serialization=True)
     save_reconstructions(vae, held_out, directory / "reconstructions.png", device)
     logger.info("held-out PSNR %.2f dB, SSIM %.4f", quality["psnr"], quality["ssim"])
