@@ -1,5 +1,6 @@
 """The order of training: every image once an epoch, the same batch on any number of processes, made ahead in order."""
 
+import multiprocessing
 import os
 from collections import Counter
 
@@ -99,6 +100,16 @@ def test_a_workers_error_arrives_as_it_was_told():
     stream = stream_steps(fail, range(2), workers=1)
     step, process = next(stream)
     assert step == 0 and process != os.getpid()
+
+
+def test_a_worker_is_out_of_reach_of_the_groups_signals_but_not_of_the_loaders():
+    stream = stream_steps(lambda step: (step, os.getpid()), range(9), workers=1)
+    _, process = next(stream)
+    assert os.getpgid(process) != os.getpgid(0)  # SIGTERM to the group is answered by the training alone
+    (worker,) = (child for child in multiprocessing.active_children() if child.pid == process)
+    worker.terminate()  # as the loader does with a worker that did not end in time
+    worker.join(20)
+    assert not worker.is_alive()
 
 
 def test_a_subset_meets_nobody_else(tmp_path, images):

@@ -12,7 +12,7 @@ from datasets.poses.skeleton import draw_skeleton, flip_keypoints
 from imagpose.canvas.training import EMPTY, CanvasPlan, canvas_counts, make_batch, plan_batch, plan_canvas
 from imagpose.canvas.view_grid import unpack_views
 from imagpose.config import TrainGeneratorConfig
-from imagpose.training.validation import questions
+from imagpose.training.validation import validation_cases
 
 CONFIG = TrainGeneratorConfig(encoded=Path("nowhere"), drop_everything=0)
 
@@ -108,7 +108,7 @@ def test_some_canvases_show_the_poses_alone_as_the_unconditional_half_of_guidanc
 
 def test_validation_drops_no_condition_whatever_the_training_does() -> None:
     config = CONFIG.model_copy(update={"drop_everything": 1.0, "drop_both": 1.0, "flip": 1.0})
-    plans = [question.plan for question in questions(RandomImages(), config)]
+    plans = [case.plan for case in validation_cases(RandomImages(), config)]
     assert all(plan.keep_image and plan.keep_texture for plan in plans if plan.reference != EMPTY)
     assert any(shown(plan) for plan in plans) and not any(plan.flipped for plan in plans)
 

@@ -19,7 +19,7 @@ What is paid for it: a batch's images lie anywhere in the files. On a disk that 
 from __future__ import annotations
 
 import functools
-import signal
+import os
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
@@ -103,7 +103,10 @@ def stream_steps(make: Callable[[int], Batch], steps: range, workers: int, *, pi
 
 
 def _start_worker(number: int) -> None:
-    """A worker ends with the training and not before: a stop request to the group is the training's to answer."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """A worker ends with the training and not before: a stop request to the group is the training's to answer.
+
+    So it leaves the group. It must not ignore SIGTERM instead: that is how the loader ends a worker that did not end in
+    time by itself, and without it the training's exit would wait for that worker forever.
+    """
+    os.setpgid(0, 0)
     end_with_parent()
