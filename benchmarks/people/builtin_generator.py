@@ -54,7 +54,7 @@ from imagpose.sampling.pipeline import IMAGPosePipeline, load_pipeline
 from imagpose.sampling.pose_check import find_skeletons, pose_score
 
 BUILT_IN = Path(__file__).resolve().parents[2] / "imagpose" / "builtin"
-POSE_GOAL, IDENTITY_GOAL = 0.9, 0.8
+POSE_GOAL, IDENTITY_GOAL = 0.92, 0.85
 TURNS = {"same side (below 60 degrees)": (0, 60), "across": (60, 120), "other side (above 120)": (120, 181)}
 """Degrees between the person's directions in source and target."""
 
