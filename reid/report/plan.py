@@ -28,7 +28,9 @@ def plan_section(material: Material) -> dict[str, Any]:
 
 
 def _design(plan: Plan) -> str:
-    return f"{plan.design.draws} draws × {plan.design.seeds:g} seeds and {plan.design.people:,} test identities"
+    draws, seeds = plan.design.draws, plan.design.seeds
+    runs = f"{draws} draw{'' if draws == 1 else 's'} × {seeds:g} seed{'' if seeds == 1 else 's'}"
+    return f"{runs} and {plan.design.people:,} test identities"
 
 
 def _row(plan: Plan) -> dict[str, Any]:
