@@ -25,6 +25,7 @@ from datasets.miniature.figures import (
 )
 from datasets.miniature.plan import plan_market
 from datasets.miniature.scenes import OCCLUDERS
+from datasets.poses import skeleton
 
 MARKET_NAME = re.compile(r"(-1|\d{4})_c([1-6])s([1-6])_(\d{6})_(\d{2})\.jpg")
 CATALOG_PATH = re.compile(r"img/(MEN|WOMEN)/(\w+)/id_(\d{8})/(\d\d)_(1_front|2_side|3_back|4_full|7_additional)\.jpg")
@@ -130,6 +131,10 @@ def joint(rendered, name: str) -> np.ndarray:
 def is_missing(rendered, name: str) -> bool:
     x, y, score = joint(rendered, name)
     return bool(np.isnan(x) and np.isnan(y) and score == 0)
+
+
+def test_the_renderer_numbers_the_joints_as_the_skeletons_do() -> None:
+    assert JOINTS == skeleton.JOINTS  # the renderer knows no other room, so it has a list of its own
 
 
 def test_same_seed_gives_same_bytes_for_any_number_of_workers(market, tmp_path):
