@@ -9,6 +9,7 @@ BENCHMARKS = {
     "openpose": "benchmarks.openpose",
     "preset_costs": "benchmarks.preset_costs",
     "ranking": "benchmarks.ranking",
+    "reid_training": "benchmarks.reid_training",
     "reranking": "benchmarks.reranking",
     "resume": "benchmarks.resume",
     "sampling": "benchmarks.sampling",

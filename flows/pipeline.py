@@ -21,7 +21,7 @@ from datasets.sources.config import IndexConfig, SelectSubsetsConfig
 from flows.config import RegenerateConfig, complete
 from flows.overrides import regenerate_command
 from flows.process.commands import PROJECT
-from flows.reid_arms import ReidInputs, Unit, train_arms
+from flows.reid_arms import WHOLE_SET, ReidInputs, Unit, train_arms
 from flows.stages import MakeArtifacts
 from flows.warm_start import starting_point
 from imagpose.config import (
@@ -35,8 +35,6 @@ from reid.arms import ARMS
 from reid.config import BenchmarkConfig, ReportConfig
 
 logger = logging.getLogger(__name__)
-
-EVERYTHING = 100
 
 
 @dataclass(frozen=True)
@@ -200,6 +198,11 @@ class Regeneration:
         first = self.config.pretrain
         if first is None or not (first.trains_models() or any(ARMS[arm].needs_others for arm in self.config.arms)):
             return None
+        if first.people is not None:
+            others = first.people
+            assert others.root is not None  # flows.preflight
+            poses = [path.absolute() for path in others.poses]
+            return self.prepare_images(Population(others.root.absolute(), others.layout, poses, others.coordinates))
         if first.population is not None:
             return self.prepare_images(self.render(first.population))
         if self.config.identities is None:
@@ -216,7 +219,7 @@ class Regeneration:
         """The generator of each subset; under the papers' protocol one that has seen the full training split."""
         config = self.config
         needed = self._train_on("synthetic") or self._train_on("reconstructions")
-        units = [unit for unit in self.units() if unit[0] < EVERYTHING] if needed else []
+        units = [unit for unit in self.units() if unit[0] < WHOLE_SET] if needed else []
         common = {"encoded": encoded, "init_from": models.generator, "device": config.device}
         if config.protocol == "paper":
             parts = [{}] if units else []

@@ -11,6 +11,7 @@ from datasets.runtime.errors import DatasetLayoutError, InputError
 from datasets.shards.image_encoders import NAMED_ENCODERS
 from datasets.sources.layouts import LAYOUTS
 from flows.config import RegenerateConfig
+from reid.training.pretrained import PACKAGE, weights_package
 
 SD_DOWNLOAD = "hf download stable-diffusion-v1-5/stable-diffusion-v1-5 --local-dir {folder}"
 """Command that gets Stable Diffusion's weights."""
@@ -28,7 +29,9 @@ def check(config: RegenerateConfig) -> None:
     """
     problems = [
         *data_problems(config),
+        *other_people_problems(config),
         *weight_problems(config),
+        *reid_weight_problems(config),
         *pose_weight_problems(config),
         *folder_problems(config),
     ]
@@ -76,13 +79,41 @@ def source_problem(config: RegenerateConfig, root: Path) -> str | None:
     return slice_problem(config, root, len(people))
 
 
+def other_people_problems(config: RegenerateConfig) -> list[str]:
+    """What is wrong with the other data set that pretraining sees."""
+    others = config.pretrain and config.pretrain.people
+    if not others:
+        return []
+    if others.root is None:
+        return [
+            f"preset '{config.preset}' pretrains on other people: give --pretrain.people.root TABLE (photographs of "
+            "people who are not in --root; docs/benchmark.md), or --pretrain null with arms that need none"
+        ]
+    problems = [f"pretrain.people.poses: {path} is not a file" for path in others.poses if not path.is_file()]
+    if not others.poses and config.extract_poses is None:
+        problems.append("pretrain.people.poses is missing: give their keypoint files, or --extract-poses.backend")
+    layout = LAYOUTS[others.layout]
+    try:
+        with layout.open_source(others.root) as source:
+            rows = [row for row in layout.list_images(source).rows if not row["status"] and row["split"] == "train"]
+    except DatasetLayoutError as error:
+        return [*problems, f"pretrain.people.root {error}"]
+    people = {row["pid"] for row in rows if row["role"] == "person"}
+    if len(people) < FEWEST_OTHERS:
+        problems.append(
+            f"pretrain.people.root {others.root} has {len(people)} people in split train; it takes {FEWEST_OTHERS}"
+        )
+    return problems
+
+
 def slice_problem(config: RegenerateConfig, root: Path, people: int) -> str | None:
     """Why a slice cannot be cut from so many training identities, or leaves too few to pretrain on, or None."""
     if config.identities is None:
         return None
     if config.identities > people:
         return f"--identities {config.identities} is more than the {people} training identities of {root}"
-    pretrained_outside = config.pretrain is not None and config.pretrain.population is None
+    first = config.pretrain
+    pretrained_outside = first is not None and first.population is None and first.people is None
     if pretrained_outside and people - config.identities < FEWEST_OTHERS:
         return (
             f"--identities {config.identities} of {people} leaves fewer than {FEWEST_OTHERS} people to pretrain "
@@ -127,6 +158,19 @@ def weight_problems(config: RegenerateConfig) -> list[str]:
         elif not (folder / marker).is_file() or not any(folder.rglob("*.safetensors")):
             absent[name] = folder
     return problems + _missing(config, absent)
+
+
+def reid_weight_problems(config: RegenerateConfig) -> list[str]:
+    """What is wrong with the weights that the re-ID networks start from."""
+    network = config.reid.network
+    try:
+        if network.weights == PACKAGE:
+            weights_package(network.backbone).find()
+    except InputError as error:
+        return [str(error)]
+    if isinstance(network.weights, Path) and not network.weights.is_file():
+        return [f"--reid.network.weights {network.weights} is not a file"]
+    return []
 
 
 def pose_weight_problems(config: RegenerateConfig) -> list[str]:

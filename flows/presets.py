@@ -17,7 +17,7 @@ from datasets.poses.config import ExtractPosesSettings
 from datasets.runtime.registry import Registry
 from datasets.shards.config import EncodeSettings, WriteShardsSettings
 from flows.process.commands import PROJECT
-from flows.settings import PretrainConfig, RegenerateSettings
+from flows.settings import OtherPeopleSettings, PretrainConfig, RegenerateSettings
 from imagpose.config import (
     SD_MODEL,
     ModelConfig,
@@ -27,7 +27,7 @@ from imagpose.config import (
     TrainVaeSettings,
     recommended,
 )
-from reid.config import BenchmarkSettings, DeclaredComparison, TrainReidSettings, tiny_recipe
+from reid.config import BenchmarkSettings, DeclaredComparison, TrainReidSettings, lite_recipe, tiny_recipe
 
 BUILT_IN = PROJECT / "imagpose" / "builtin"
 """The tiny models that come with the project: VAE, image encoder and generator, of rendered people only."""
@@ -167,6 +167,49 @@ def market_small() -> RegenerateSettings:
     )
 
 
+def market_lite() -> RegenerateSettings:
+    """The complete Market-1501 with a baseline that the field can place, on two CPU cores over several sittings.
+
+    The built-in models are trained on on other people's photographs (``--pretrain.people.root``, for example CUHK03 and
+    CUHK01 as a table), then on the subset. The re-ID network starts from ImageNet weights that a package carries.
+    """
+    return demo().model_copy(
+        update={
+            "miniature": None,
+            "fractions": [20, 40, 60, 80, 100],
+            "arms": [
+                "real",
+                "real-long",
+                "cheap-augmentation",
+                "real+synthetic",
+                "real-pretrained",
+                "pretrained+synthetic",
+            ],
+            "arms_of_whole_set": ["real"],
+            "pretrain": PretrainConfig(
+                people=OtherPeopleSettings(),
+                vae=TrainVaeSettings(
+                    steps=600, learning_rate=1e-3, max_images=4000, freeze_encoder=True, chroma_weight=1.0
+                ),
+                generator=_tiny_training(steps=4000, validation_identities=40),
+                reid_steps=2000,
+            ),
+            "shards": WriteShardsSettings(images_per_shard=1000),
+            "train": _tiny_training(steps=600),
+            "reid": TrainReidSettings(**lite_recipe()),
+            "benchmark": BenchmarkSettings(
+                baseline="real-long", controls=["cheap-augmentation", "real-pretrained"], comparisons=STUDY_QUESTIONS
+            ),
+        }
+    )
+
+
+def market_lite_256() -> RegenerateSettings:
+    """`market-lite` with re-ID networks at BoT's 256x128, for a GPU."""
+    reid = TrainReidSettings(**lite_recipe(height=256, width=128), precision="auto")
+    return market_lite().model_copy(update={"reid": reid})
+
+
 def market() -> RegenerateSettings:
     """Market-1501 at 128x64 with Stable Diffusion 1.5 and DINOv2-B: the paper's Market rows; 1 to 8 GPUs.
 
@@ -236,6 +279,12 @@ PRESETS = Registry(
     Preset(
         "market-small", "Market-1501 or a slice of it with the built-in models; two CPU cores or one GPU", market_small
     ),
+    Preset(
+        "market-lite",
+        "complete Market-1501, re-ID from ImageNet weights at 128x64, generator on other people; two CPU cores",
+        market_lite,
+    ),
+    Preset("market-lite-256", "the same with re-ID networks at 256x128; one GPU", market_lite_256),
     Preset("market", "Market-1501 at 128x64 with Stable Diffusion 1.5 and DINOv2; 1 to 8 GPUs", market),
     Preset("deepfashion-256", "DeepFashion at 256x176 with the same models; 1 to 8 GPUs", deepfashion_256),
     Preset("deepfashion-512", "DeepFashion at 512x352 with the same models; 2 to 8 GPUs", deepfashion_512),

@@ -18,6 +18,8 @@ from flows.stages import MakeArtifacts
 from reid.arms import PRETRAINING, arm_of
 from reid.config import CheckIdentityConfig, TrainReidConfig, TrainReidSettings
 
+WHOLE_SET = 100
+"""Fraction of the whole training split, in percent."""
 Unit = tuple[int, int]
 """A subset: (fraction in percent, draw)."""
 
@@ -101,7 +103,10 @@ class _RunMaker:
     inputs: ReidInputs
 
     def possible(self, unit: Unit, arm: str) -> bool:
-        """Whether the arm has something to train on: nothing is synthesized for the full training split."""
+        """Whether the arm is wanted here and has something to train on: nothing is synthesized for the whole set."""
+        chosen = self.config.arms_of_whole_set
+        if unit[0] == WHOLE_SET and chosen is not None and arm not in chosen:
+            return False
         made = {"synthetic": self.inputs.synthetic, "reconstructions": self.inputs.reconstructions}
         needed = made.get(arm_of(arm).trains_on)
         return needed is None or unit in needed

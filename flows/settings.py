@@ -26,14 +26,30 @@ from reid.config import BenchmarkSettings, CheckIdentitySettings, TrainReidSetti
 ArmName = Annotated[str, Field(pattern=r"^[\w+.-]+$")]
 
 
+class OtherPeopleSettings(Config):
+    """A data set of other people, whose training split is seen by what is pretrained."""
+
+    root: Annotated[Path | None, Role.RUNTIME] = None
+    """The unpacked data set, its zip, or (layout 'table') a CSV/Parquet with path,pid,camid,split. Must be given."""
+    layout: Annotated[str, LAYOUTS] = "table"
+    """How folders and names of `root` tell identity, camera and split."""
+    poses: Annotated[list[Path], Role.RUNTIME] = []
+    """Published keypoint files of these images; none given: `extract_poses` of the regeneration finds the skeletons."""
+    coordinates: Coordinates = "image"
+    """What the coordinates in `poses` are pixels of."""
+
+
 class PretrainConfig(Config):
     """What is trained first on *other* people, so that nothing of it can leak into the benchmark.
 
-    The people are those outside the slice (``identities``), or a rendered population where the data are rendered.
+    The people are those of another data set (`people`), a rendered population, or those outside the slice
+    (``identities`` of the regeneration).
     """
 
+    people: OtherPeopleSettings | None = None
+    """Another data set's people."""
     population: MiniatureSettings | None = None
-    """Render these people; not given: the data set's identities outside the slice."""
+    """Render these people. Neither these nor `people` given: the data set's identities outside the slice."""
     vae: TrainVaeSettings | None = None
     """Train the VAE, from `vae` of the regeneration where that is given; not at all if this is not given."""
     image_encoder: TrainImageEncoderSettings | None = None
@@ -46,6 +62,12 @@ class PretrainConfig(Config):
     reid_rate: float = Field(0.1, gt=0, le=1)
     """Learning rate of the arms that continue from it, as a share of the recipe's, which is meant for a network from
     scratch: at the full rate they forget those people (docs/benchmark.md)."""
+
+    @model_validator(mode="after")
+    def _one_kind_of_people(self) -> Self:
+        if self.people is not None and self.population is not None:
+            raise ValueError("pretrain.people and pretrain.population: give one of the two")
+        return self
 
     def trains_models(self) -> bool:
         """Whether a model of the generator is trained, and not only a re-ID network."""
@@ -76,6 +98,9 @@ class RegenerateSettings(Config):
     """Seeds of the re-ID runs on each subset."""
     arms: list[Annotated[str, ARMS]] = Field(["real", "real+synthetic"], min_length=1)
     """What the re-ID networks are trained on (docs/benchmark.md explains each)."""
+    arms_of_whole_set: list[Annotated[str, ARMS]] | None = None
+    """Which of the arms are run on fraction 100; not given: all that need no synthetic images, which nothing makes for
+    the full training split."""
     long: float | None = Field(None, ge=1)
     """How many times the steps of arm 'real' all other arms take in all, so that they are compared at equal steps. Not
     given: 2 where 'real-long' or 'real-then-synthetic' is among the arms, else 1 (equal to 'real')."""
@@ -128,6 +153,8 @@ class RegenerateSettings(Config):
     """'auto' (GPU when there is one), 'cpu', 'cuda', 'cuda:1'."""
     gpus: Annotated[int, Role.RUNTIME] = Field(1, ge=1)
     """GPUs of this machine that generator training is spread over, by torchrun."""
+    runs_per_gpu: Annotated[int, Role.RUNTIME] = Field(1, ge=1)
+    """Trainings, syntheses and re-ID runs that share one GPU: a small network does not fill it by itself."""
     nodes: Annotated[int, Role.RUNTIME] = Field(1, ge=1)
     """Machines that generator training is spread over, `gpus` on each; each runs the command that the log shows."""
     rendezvous: Annotated[str, Role.RUNTIME] = Field("", pattern=r"^$|^[\w.-]+:\d+$")
@@ -194,11 +221,12 @@ class RegenerateSettings(Config):
                 raise ValueError(f"long 1 makes arm '{arm}' as long as 'real'; give a larger one")
 
     def _check_other_people(self) -> None:
-        known = self.pretrain is not None and (self.pretrain.population is not None or self.identities is not None)
+        first = self.pretrain
+        known = first is not None and (first.people or first.population or self.identities)
         if (asking := [arm for arm in self.arms if ARMS[arm].needs_others]) and not known:
             raise ValueError(
-                f"arm '{asking[0]}' needs the people whom the generator's base has seen: give a slice "
-                "(identities) or a population (pretrain.population) to pretrain on"
+                f"arm '{asking[0]}' needs the people whom the generator's base has seen: give another data set "
+                "(pretrain.people), a population (pretrain.population) or a slice (identities) to pretrain on"
             )
 
     def steps_ratio(self) -> float:

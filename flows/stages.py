@@ -34,7 +34,7 @@ MakeArtifacts = Callable[[Sequence[StageConfig]], list[Path]]
 TORCHRUN_STAGES = frozenset({("imagpose", "train")})
 """Stages whose command spreads over GPUs."""
 SIDE_BY_SIDE_STAGES = frozenset({("imagpose", "train"), ("imagpose", "synthesize"), ("reid", "train")})
-"""Stages whose artifacts are made by several processes at once where there is no GPU.
+"""Stages whose artifacts are made by several processes at once: on a CPU, or sharing a GPU (`Resources.runs_per_gpu`).
 
 Small networks gain little from a second thread: on two cores one process took 17 canvases per second with two threads
 and 12 with one, so two processes of one thread make 24 (docs/model.md)."""
@@ -63,6 +63,8 @@ class Resources:
     """GPUs that training is spread over."""
     workers: int = 1
     """Processes that work side by side on a CPU."""
+    runs_per_gpu: int = 1
+    """Processes that work side by side on one GPU."""
     nodes: int = 1
     """Machines that training is spread over, `gpus` on each."""
     rendezvous: str = ""
@@ -77,7 +79,7 @@ class Resources:
     @classmethod
     def of(cls, config: RegenerateConfig) -> Resources:
         """Those of a regeneration."""
-        names = ("gpus", "workers", "nodes", "rendezvous", "ray", "grace_seconds")
+        names = ("gpus", "workers", "runs_per_gpu", "nodes", "rendezvous", "ray", "grace_seconds")
         return cls(**{name: getattr(config, name) for name in names})
 
 
@@ -105,8 +107,8 @@ def run_stages(
 ) -> StageResult:
     """The finished artifacts of `configs`, all of one stage; what is missing is made by child processes.
 
-    One process makes them all, so that libraries and models are loaded once; on a CPU several processes share them
-    where that is faster (`SIDE_BY_SIDE_STAGES`).
+    One process makes them all, so that libraries and models are loaded once; several share them where that is faster
+    (`SIDE_BY_SIDE_STAGES`).
 
     Args:
         configs: settings of one stage's artifacts.
@@ -148,7 +150,7 @@ def _run(
 ) -> None:
     files = [write_config(config, store) for config in configs]
     by_torchrun = _command(configs[0]) in TORCHRUN_STAGES and resources.gpus * resources.nodes > 1
-    count = min(resources.workers, len(configs)) if runs_side_by_side(configs[0]) and not by_torchrun else 1
+    count = 1 if by_torchrun else min(processes_side_by_side(configs[0], resources), len(configs))
     count = len(configs) if on_cluster else count
     commands = []
     for share in (files[start::count] for start in range(count)):
@@ -190,11 +192,13 @@ def describe_made(folder: Path) -> dict[str, Any]:
     return {"seconds": manifest["seconds"], **counts}
 
 
-def runs_side_by_side(config: StageConfig) -> bool:
-    """Whether a stage's artifacts are made by several processes: small networks on a CPU."""
+def processes_side_by_side(config: StageConfig, resources: Resources) -> int:
+    """How many processes may make a stage's artifacts at once, on this machine's cores or on one GPU."""
+    if _command(config) not in SIDE_BY_SIDE_STAGES:
+        return 1
     device = getattr(config, "device", None)
     on_cpu = device == "cpu" or (device == "auto" and not Path("/dev/nvidiactl").exists())  # torch stays unimported
-    return on_cpu and _command(config) in SIDE_BY_SIDE_STAGES
+    return resources.workers if on_cpu else resources.runs_per_gpu
 
 
 def stage_name(config: StageConfig) -> str:

@@ -3,6 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from datasets.runtime.errors import InputError
@@ -20,6 +22,15 @@ def index(tmp_path_factory):
     files["bounding_box_train/0002_c1s1_000000_01.jpg"] = b""  # unusable
     files["bounding_box_train/0000_c1s1_000000_07.jpg"] = jpeg(999)  # nobody
     return make(IndexConfig(root=write_files(folder / "set", files), workers=1, max_error_percent=5), folder / "store")
+
+
+def names(count):
+    return np.array([f"{i:05d}" for i in range(count)])
+
+
+def members(keys, pids, fraction, seed=0):
+    size = subset_size(len(keys), len(set(pids)), fraction)
+    return set(keys[draw_order(keys, pids, seed, 0)[:size]])
 
 
 def subsets(index, tmp_path, **settings):
@@ -44,22 +55,54 @@ def test_subsets_are_nested_and_hold_every_identity(index, tmp_path):
 def test_draws_differ_and_a_seed_gives_the_same_subset_again(index, tmp_path):
     directory = subsets(index, tmp_path, draws=2, seed=3)
     assert read_subset(directory, 40, 0) != read_subset(directory, 40, 1)
-    assert read_subset(subsets(index, tmp_path, draws=1, seed=4), 40, 0) == read_subset(directory, 40, 1)
+    assert read_subset(subsets(index, tmp_path, draws=1, seed=4), 40, 0) != read_subset(directory, 40, 1)
     assert read_subset(subsets(index, tmp_path, fractions=[40], seed=3), 40) == read_subset(directory, 40)
 
 
 def test_a_tiny_fraction_still_has_one_image_of_each_identity():
     assert subset_size(100, 30, 20) == 30 and subset_size(100, 3, 20) == 20
     pids = np.repeat(np.arange(30), [1] * 15 + [8] * 15)
-    order = draw_order(pids, 0)
+    order = draw_order(names(len(pids)), pids, 0, 0)
     assert sorted(pids[order[:30]]) == list(range(30)) and sorted(order) == list(range(len(pids)))
 
 
 def test_beyond_the_first_images_the_choice_is_uniform():
     pids = np.repeat([0, 1], [2, 8])
-    chosen = np.stack([np.bincount(draw_order(pids, seed)[:5], minlength=10) for seed in range(4000)])
+    chosen = np.stack([np.bincount(draw_order(names(10), pids, 0, draw)[:5], minlength=10) for draw in range(4000)])
     second_of_the_rare = chosen[:, :2].sum(1) - 1
     assert abs(second_of_the_rare.mean() - 3 / 8) < 0.03  # 3 places among the 8 images that are not first
+    assert np.abs(chosen[:, :2].mean(0) - (0.5 + 3 / 16)).max() < 0.03  # nobody's images are preferred
+    assert np.abs(chosen[:, 2:].mean(0) - (1 / 8 + 7 / 8 * 3 / 8)).max() < 0.03
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    counts=st.lists(st.integers(2, 12), min_size=3, max_size=25),
+    changes=st.integers(1, 5),
+    fraction=st.sampled_from([20, 40, 60, 80]),
+    seed=st.integers(0, 1000),
+    data=st.data(),
+)
+def test_a_few_images_more_or_less_change_as_few_members_of_a_subset(counts, changes, fraction, seed, data):
+    pids = np.repeat(np.arange(len(counts)), counts)
+    keys = names(len(pids))
+    gone = data.draw(st.sets(st.integers(0, len(pids) - 1), min_size=1, max_size=changes))
+    left = np.setdiff1d(np.arange(len(pids)), list(gone))
+    before, after = (members(keys[rows], pids[rows], fraction, seed) for rows in (np.arange(len(pids)), left))
+    # Besides the image itself: the one that takes its place, the one that now is its identity's first, and the size.
+    assert len(before ^ after) <= 5 * len(gone)
+
+
+def test_at_market1501s_size_one_image_more_changes_a_member_or_two():
+    counts = np.random.default_rng(0).integers(6, 30, 751)
+    pids = np.repeat(np.arange(751), counts)
+    keys = names(len(pids))
+    whole = members(keys, pids, 20)
+    for lost in (1, 50):
+        rows = np.sort(np.random.default_rng(lost).permutation(len(pids))[lost:])
+        assert (
+            len(whole - members(keys[rows], pids[rows], 20)) <= 2 * lost
+        )  # where a draw by position kept 44 and 21 % of them
 
 
 def test_the_summary_counts_what_a_subset_lacks(index, tmp_path):

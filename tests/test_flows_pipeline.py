@@ -161,7 +161,7 @@ def test_several_artifacts_are_made_by_one_command_and_complete_ones_are_left_al
     assert started[0][:4] == [sys.executable, "-m", "datasets", "miniature"]
 
 
-def test_small_networks_are_trained_side_by_side_on_a_cpu_and_in_one_process_on_a_gpu(tmp_path, monkeypatch):
+def test_small_networks_are_trained_side_by_side_on_a_cpu_and_on_one_gpu_as_many_as_requested(tmp_path, monkeypatch):
     calls = []
 
     def fake_commands(commands, on_line, guard):
@@ -175,12 +175,13 @@ def test_small_networks_are_trained_side_by_side_on_a_cpu_and_in_one_process_on_
     finish(encoded, MiniatureConfig())
     monkeypatch.setattr(stages, "run_commands", fake_commands)
     monkeypatch.setattr(stages.os, "cpu_count", lambda: 4)
-    for device in ("cpu", "cuda"):
+    for device, shared in (("cpu", 1), ("cuda", 1), ("cuda", 3)):
+        resources = Resources(workers=2, runs_per_gpu=shared)
         configs = [
             TrainGeneratorConfig(encoded=encoded, seed=len(calls) * 9 + seed, device=device) for seed in range(3)
         ]
-        assert len(run_stages(configs, tmp_path / "store", resources=Resources(workers=2)).made) == 3
-    assert calls == [(2, {"OMP_NUM_THREADS": "2"}), (1, {})]
+        assert len(run_stages(configs, tmp_path / "store", resources=resources).made) == 3
+    assert calls == [(2, {"OMP_NUM_THREADS": "2"}), (1, {}), (3, {"OMP_NUM_THREADS": "1"})]
 
 
 def test_a_failing_command_stops_the_stage_with_its_own_words(tmp_path):

@@ -166,3 +166,12 @@ def test_a_declared_comparison_of_an_unknown_arm_is_refused_before_anything_is_m
     benchmark = {"comparisons": comparisons, "controls": ["real-lnog"]}
     with pytest.raises(ValueError, match=r"benchmark.comparisons: 'real-lnog' is no arm; known: real, real-long"):
         config_of(benchmark=benchmark)
+
+
+def test_the_whole_set_runs_only_the_arms_that_are_named_for_it(inputs, tmp_path):
+    arms = {"arms": ["real", "real-long"], "fractions": [20, 100], "store": tmp_path}
+    for chosen, expected in ((None, {"real", "real-long"}), (["real"], {"real"})):
+        notes = Notes(tmp_path / "store")
+        config = RegenerateConfig(preset="demo", arms_of_whole_set=chosen, **arms)
+        train_arms(config, inputs, UNITS, notes)
+        assert {run.arm for run in notes.of(TrainReidConfig) if run.fraction == 100} == expected

@@ -25,8 +25,11 @@ class IndexConfig(StageConfig):
     """Take a slice: this many training identities and as many test identities, drawn by `seed`; all if not given."""
     outside_slice: bool = False
     """Take the training identities that the slice leaves out (what a slice's generator may be pretrained on)."""
+    validation_identities: int | None = Field(None, ge=2)
+    """Hold out so many of the training identities, drawn by `seed`: they become query (an image of each at each camera)
+    and gallery (the rest), and the data set's own test images are left out. For choosing settings without them."""
     seed: int = Field(0, ge=0)
-    """Which identities a slice takes."""
+    """Which identities a slice takes, and which are held out."""
     max_error_percent: float = Field(1.0, ge=0, le=100)
     """Fail when more than this share of the files cannot be used."""
     workers: Annotated[int, Role.RUNTIME] = Field(2, ge=1)
@@ -53,6 +56,7 @@ class SelectSubsetsConfig(SelectSubsetsSettings, StageConfig):
     """Which training images each fraction of each draw may use: nested, at least one image of each identity."""
 
     stage: ClassVar[str] = "select-subsets"
+    stage_version: ClassVar[int] = 2
     package: ClassVar[str] = "datasets"
 
     images: Artifact

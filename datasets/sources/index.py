@@ -26,6 +26,7 @@ from datasets.runtime.progress import Progress
 from datasets.runtime.verify import verify
 from datasets.sources.config import IndexConfig
 from datasets.sources.files import ImageSource, Row, UnreadableFileError
+from datasets.sources.holdout import hold_identities_out
 from datasets.sources.image_check import ImageCheck, check_image
 from datasets.sources.layouts import LAYOUTS, Layout, layout_of
 
@@ -72,6 +73,8 @@ def make_index(config: IndexConfig, directory: Path) -> dict[str, object]:
             "%s: %d names lead outside the archive and are never read: %s", config.root, len(unsafe), unsafe[:3]
         )
     rows = [row for row, wanted in zip(listing.rows, _in_slice(listing.rows, config), strict=True) if wanted]
+    if config.validation_identities is not None:
+        rows = hold_identities_out(rows, config.validation_identities, config.seed)
     known = earlier_checks(directory, config)
     decoded = _check_files(rows, config, prefix, known)
     _set_duplicates_apart(rows)
@@ -86,7 +89,7 @@ def make_index(config: IndexConfig, directory: Path) -> dict[str, object]:
         "prefix": prefix,
         "files_decoded": decoded,
     }
-    if layout.published_counts and config.identities is None:
+    if layout.published_counts and config.identities is None and config.validation_identities is None:
         summary["deviations"] = _deviations(images, layout.published_counts)
     _log_counts(summary, layout.title)
     return summary

@@ -3,10 +3,14 @@
 The papers' rule (PIDM section 4.5, IMAGPose section 4.3) is "at random, with at least one image per identity". Here a
 draw is one order of the images: first one random image of each identity, then the others at random; a fraction is a
 prefix of it. So the 20 % subset of a draw lies inside its 40 % one, and every size is exact.
+
+An image's place in the order comes from a hash of seed, draw and its key alone. So a data set that gains or loses k
+images changes about k members of each subset, and what was made from the others stays valid.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from pathlib import Path
 
@@ -39,7 +43,7 @@ def make_subsets(config: SelectSubsetsConfig, directory: Path) -> dict[str, obje
     keys, pids, camids = (train[column].to_numpy() for column in ("key", "pid", "camid"))
     parts, counts = [], []
     for draw in range(config.draws):
-        order = draw_order(pids, config.seed + draw)
+        order = draw_order(keys, pids, config.seed, draw)
         for fraction in config.fractions:
             chosen = np.sort(order[: subset_size(len(keys), len(set(pids)), fraction)])
             parts.append(pd.DataFrame({"draw": draw, "fraction": fraction, "key": keys[chosen]}))
@@ -49,21 +53,28 @@ def make_subsets(config: SelectSubsetsConfig, directory: Path) -> dict[str, obje
     return {"training images": len(keys), "identities": len(set(pids)), "subsets": counts}
 
 
-def draw_order(pids: np.ndarray, seed: int) -> np.ndarray:
+def draw_order(keys: np.ndarray, pids: np.ndarray, seed: int, draw: int) -> np.ndarray:
     """A random order of the images in which every identity appears once before any appears again.
 
     Args:
-        pids: (N,) identities, in an order that does not depend on the file system.
+        keys: (N,) the images' names, each once.
+        pids: (N,) identities.
+        seed: of all draws.
+        draw: which of them.
 
     Returns:
         (N,) positions.
     """
-    rng = np.random.default_rng(seed)
-    order = rng.permutation(len(pids))
+    order = np.argsort(_places(keys, f"first {seed} {draw}"))
     _, first = np.unique(pids[order], return_index=True)
     others = np.delete(order, first)
     # Drawn anew: in the first order the other images of an identity with few come late, so it would stay at one image.
-    return np.concatenate([order[np.sort(first)], rng.permutation(others)])
+    return np.concatenate([order[np.sort(first)], others[np.argsort(_places(keys[others], f"others {seed} {draw}"))]])
+
+
+def _places(keys: np.ndarray, stream: str) -> np.ndarray:
+    """Where each key stands in a random order: (N,) bytes, uniform, that depend on the key and the stream alone."""
+    return np.array([hashlib.sha256(f"{stream} {key}".encode()).digest() for key in keys], dtype="S32")
 
 
 def subset_size(images: int, identities: int, fraction: int) -> int:

@@ -15,6 +15,7 @@ from reid.config.training import (
     TrainReidConfig,
     TrainReidSettings,
     cheap_augmentation,
+    lite_recipe,
     run_name,
     tiny_recipe,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "TrainReidConfig",
     "TrainReidSettings",
     "cheap_augmentation",
+    "lite_recipe",
     "run_name",
     "tiny_recipe",
 ]

@@ -35,11 +35,16 @@ class NetworkConfig(Config):
     """Any timm model by name, or 'torchreid:NAME' (for example 'torchreid:osnet_x0_25'), or LIBRARY:NAME of a library
     from outside (`reid.training.backbones`). BoT: ResNet-50 from torchvision's first ImageNet weights, tag 'tv_in1k';
     without a tag timm takes its own ('resnet50': 'a1_in1k')."""
-    weights: Literal["none", "hub"] | SourceFile = "hub"
-    """ImageNet weights of the backbone: 'hub' (timm's, downloaded or cached), a safetensors file, or 'none' (from
-    scratch). BoT: ImageNet. Weights that cannot be had are an error, never replaced by random ones."""
-    last_stride: Literal[1, 2] = 1
+    weights: Literal["none", "hub", "package"] | SourceFile = "hub"
+    """ImageNet weights of the backbone: 'hub' (timm's, downloaded or cached), 'package' (an installed Python package's:
+    `reid.training.pretrained`), a file (safetensors, or a PyTorch state dict), or 'none' (from scratch). BoT: ImageNet.
+    Weights that cannot be had are an error, never replaced by random ones. Images are normalized as they want it."""
+    last_stride: int = Field(1, ge=1, le=2)
     """Stride of the last stage; 1 doubles the last feature map. BoT trick 4 (`MODEL.LAST_STRIDE`)."""
+    frozen_stages: int = Field(0, ge=0)
+    """How many of the backbone's first stages (timm's ``feature_info``, the stem included) keep their weights and
+    statistics. What pretrained first layers see is the same for all images of people, and most of a step's time is
+    spent there; 0 in BoT."""
     height: int = Field(256, ge=16)
     """Input height in pixels (`INPUT.SIZE_TRAIN`)."""
     width: int = Field(128, ge=8)
@@ -137,6 +142,10 @@ class ScheduleConfig(Config):
     """Adam rate after warm-up (`SOLVER.BASE_LR`)."""
     weight_decay: float = Field(5e-4, ge=0)
     """Adam's coupled L2 term, on all weights (`SOLVER.WEIGHT_DECAY`)."""
+    backbone_rate: float = Field(1.0, gt=0)
+    """What the backbone's rate is of the head's (neck and classifier); 1 in BoT."""
+    frozen_epochs: int = Field(0, ge=0)
+    """First epochs in which only neck and classifier learn; 0 in BoT, 10 in its follow-up FastReID."""
     warmup_epochs: int = Field(10, ge=0)
     """Linear warm-up (`SOLVER.WARMUP_ITERS`, which counts epochs). BoT trick 1."""
     warmup_factor: float = Field(0.01, gt=0, le=1)
@@ -167,18 +176,20 @@ class TrainReidSettings(Config):
     """Identity, triplet and center loss."""
     schedule: ScheduleConfig = ScheduleConfig()
     """Length and learning rate."""
-    precision: Precision = "fp32"
-    """Of the network's forward and backward pass: 'fp32', or 'bf16' through autocast, for GPUs."""
+    precision: Precision | Literal["auto"] = "fp32"
+    """Of the network's forward and backward pass: 'fp32'; 'bf16' through autocast; 'auto': bf16 where it is faster: on
+    GPUs that have it and, for networks without depthwise convolutions, on CPUs with AMX."""
     rerank: RerankConfig | None = None
     """Also test with k-reciprocal re-ranking; its figures stand beside the headline's and never replace them."""
     max_rank: int = Field(10, ge=1)
     """Gallery images per query in `ranked.parquet`."""
     checkpoint_seconds: Annotated[float, Role.RUNTIME] = Field(60.0, gt=0)
     """How often a checkpoint is written, from which an interrupted run resumes."""
-    compile: Annotated[bool, Role.RUNTIME] = False
-    """torch.compile the network; pays on a GPU and long runs only."""
+    compile: Annotated[bool | None, Role.RUNTIME] = None
+    """torch.compile the network. Not given: on a CPU with a C++ compiler for networks with depthwise convolutions that
+    are trained for 500 steps or more, where it halves the time of a step."""
     channels_last: Annotated[bool, Role.RUNTIME] = True
-    """Lay images and weights out channels-last on a GPU, where convolutions of bfloat16 are faster that way."""
+    """Lay images and weights out channels-last, where convolutions are faster (or as fast) on CPUs and GPUs."""
 
 
 class TrainReidConfig(TrainReidSettings, StageConfig):
@@ -247,6 +258,22 @@ def tiny_recipe(steps: int = 200, *, height: int = 64, width: int = 32) -> dict[
         "augmentation": AugmentationConfig(padding=max(2, height // 26), erasing=0.0),
         "batch": BatchConfig(identities=12, images=4),
         "schedule": ScheduleConfig(steps=steps, learning_rate=6e-3, decay="cosine"),
+    }
+
+
+def lite_recipe(*, height: int = 128, width: int = 64) -> dict[str, Any]:
+    """Fields of `TrainReidSettings` for an ImageNet-pretrained network that two CPU cores can train on Market-1501.
+
+    EfficientNet-Lite0 (3.4 M parameters) from an installed package, BoT's losses without the center loss, a cosine.
+    What was tried on held-out training identities to choose it stands in docs/benchmark.md.
+    """
+    return {
+        "network": NetworkConfig(
+            backbone="tf_efficientnet_lite0", weights="package", height=height, width=width, frozen_stages=3
+        ),
+        "augmentation": AugmentationConfig(padding=max(2, height // 26)),
+        "loss": LossConfig(center_weight=0.0),
+        "schedule": ScheduleConfig(epochs=24, warmup_epochs=2, learning_rate=7e-4, decay="cosine"),
     }
 
 

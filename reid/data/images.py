@@ -29,11 +29,10 @@ from datasets.shards.tars import read_samples
 from reid.config import AugmentationConfig
 from reid.data.folders import iterate_folder
 from reid.evaluation.ranking import Labels
+from reid.training.pretrained import IMAGENET, Normalization
 
 logger = logging.getLogger(__name__)
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 ERASING_ATTEMPTS = 16
 """Boxes tried per image; BoT tries 100, but one in about four is too large, so 16 never fail in practice."""
 
@@ -137,14 +136,18 @@ def select(images: ImageSet, positions: np.ndarray) -> ImageSet:
     )
 
 
-def normalize(pixels_u8: Tensor) -> Tensor:
-    """(B, 3, H, W) uint8 -> float32 with ImageNet's mean 0 and deviation 1 per channel."""
-    mean = torch.tensor(IMAGENET_MEAN, device=pixels_u8.device).view(1, 3, 1, 1)
-    std = torch.tensor(IMAGENET_STD, device=pixels_u8.device).view(1, 3, 1, 1)
+def normalize(pixels_u8: Tensor, normalization: Normalization = IMAGENET) -> Tensor:
+    """(B, 3, H, W) uint8 -> float32, (x / 255 - mean) / std per channel."""
+    mean, std = (torch.tensor(values, device=pixels_u8.device).view(1, 3, 1, 1) for values in normalization)
     return (pixels_u8.float() / 255 - mean) / std
 
 
-def augment(pixels_u8: Tensor, config: AugmentationConfig, generator: torch.Generator) -> Tensor:
+def augment(
+    pixels_u8: Tensor,
+    config: AugmentationConfig,
+    generator: torch.Generator,
+    normalization: Normalization = IMAGENET,
+) -> Tensor:
     """Flip, pad and crop, normalize, erase: each image of a batch by its own draw.
 
     Args:
@@ -157,7 +160,7 @@ def augment(pixels_u8: Tensor, config: AugmentationConfig, generator: torch.Gene
     pixels_u8 = flip_and_crop(pixels_u8, config, generator)
     if config.color_jitter:
         pixels_u8 = jitter_colors(pixels_u8, config.color_jitter, generator)
-    return erase(normalize(pixels_u8), config, generator)
+    return erase(normalize(pixels_u8, normalization), config, generator)
 
 
 def flip_and_crop(pixels_u8: Tensor, config: AugmentationConfig, generator: torch.Generator) -> Tensor:

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 
 from datasets.runtime import devices
 from datasets.runtime.errors import ArtifactError, InputError, WeightsError
@@ -18,7 +17,7 @@ from reid.config import EvaluateReidConfig, NetworkConfig, TrainReidConfig
 from reid.data.images import read_images
 from reid.evaluation.features import Features, evaluate, evaluate_features, write_metrics
 from reid.evaluation.ranking import Labels
-from reid.training.model import ReidNetwork, assemble_network, seeded_backbone
+from reid.training.model import ReidNetwork, assemble_network, read_normalization, seeded_backbone
 
 
 def make_evaluation(config: EvaluateReidConfig, directory: Path) -> dict[str, Any]:
@@ -72,9 +71,12 @@ def load_network(run: Path) -> tuple[ReidNetwork, NetworkConfig]:
     before_the_setting = {"stem_relu": True}  # what every run had while there was no such setting
     config = NetworkConfig.model_validate(before_the_setting | settings | {"weights": "none"})
     try:
-        tensors = load_file(path)
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            normalization = read_normalization(file.metadata())
         network = assemble_network(seeded_backbone(config, 0), config, len(tensors["classifier.weight"]), 0)
         network.load_state_dict(tensors)
+        network.normalization = normalization
     except (SafetensorError, KeyError, RuntimeError) as error:
         raise WeightsError(f"{path} cannot be loaded ({error}); delete the run and make it again") from None
     return network, config

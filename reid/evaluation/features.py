@@ -38,13 +38,14 @@ def extract_features(
     network: ReidNetwork, pixels_u8: Tensor, device: torch.device, *, batch_size: int = 128, label: str = "features"
 ) -> np.ndarray:
     """Test features (N, D) float32 of (N, 3, H, W) uint8 images; no flip, no augmentation."""
-    network.eval()
+    network.eval().to(memory_format=torch.channels_last)
     progress = Progress(logger, label, len(pixels_u8), "images")
     parts = []
     with torch.inference_mode():
         for start in range(0, len(pixels_u8), batch_size):
-            images = normalize(pixels_u8[start : start + batch_size].to(device))
-            parts.append(network.embed(images).float().cpu().numpy())
+            images = normalize(pixels_u8[start : start + batch_size].to(device), network.normalization)
+            features = network.embed(images.contiguous(memory_format=torch.channels_last))
+            parts.append(features.float().cpu().numpy())
             progress.update(len(images))
     return np.concatenate(parts) if parts else np.empty((0, network.width), dtype=np.float32)
 

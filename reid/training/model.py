@@ -5,24 +5,27 @@ Legend: B images, H, W pixels, D feature width, C identities.
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from datasets.runtime.errors import InputError, WeightsError
 from datasets.runtime.registry import load_name
 from reid.config import NetworkConfig
+from reid.training.backbone_weights import load_backbone_weights, load_package_weights
 from reid.training.backbones import LIBRARIES
+from reid.training.pretrained import IMAGENET, PACKAGE, Normalization, weights_package
+from reid.training.stages import first_stages, set_last_stride_to_one
 
 logger = logging.getLogger(__name__)
 
-HEAD_NAMES = ("fc", "classifier", "head")
+NORMALIZATION = "normalization"
+"""Key in the header of a saved network's file."""
 BOT_RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 """The networks of BoT's own ``modeling/backbones/resnet.py``."""
 
@@ -35,12 +38,16 @@ class ReidNetwork(nn.Module):
         width: D.
         classes: C.
         bnneck: whether test features and logits come after a batch normalization without shift (BoT trick 5).
+        normalization: how images become the backbone's input.
     """
 
-    def __init__(self, backbone: nn.Module, width: int, classes: int, *, bnneck: bool) -> None:
+    def __init__(
+        self, backbone: nn.Module, width: int, classes: int, *, bnneck: bool, normalization: Normalization = IMAGENET
+    ) -> None:
         super().__init__()
-        self.width, self.classes = width, classes
+        self.width, self.classes, self.normalization = width, classes, normalization
         self.backbone = backbone
+        self.frozen: list[nn.Module] = []
         self.neck: nn.Module = nn.Identity()
         if bnneck:
             self.neck = nn.BatchNorm1d(width)
@@ -52,6 +59,19 @@ class ReidNetwork(nn.Module):
         """(feature before the neck (B, D), logits (B, C)) of normalized images (B, 3, H, W)."""
         features = self.backbone(images)
         return features, self.classifier(self.neck(features))
+
+    def freeze(self, modules: list[nn.Module]) -> None:
+        """Keep weights and statistics of these parts of the backbone as they are."""
+        self.frozen = modules
+        for module in modules:
+            module.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> ReidNetwork:
+        """As of any module; what is frozen keeps its statistics."""
+        super().train(mode)
+        for module in self.frozen:
+            module.eval()
+        return self
 
     def head_parameters(self) -> list[nn.Parameter]:
         """What neck and classifier learn."""
@@ -78,12 +98,42 @@ def assemble_network(backbone: nn.Module, config: NetworkConfig, classes: int, s
     """Neck and classifier on a backbone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return ReidNetwork(backbone, _feature_width(backbone, config), classes, bnneck=config.bnneck)
+        network = ReidNetwork(
+            backbone,
+            _feature_width(backbone, config),
+            classes,
+            bnneck=config.bnneck,
+            normalization=normalization_of(config, backbone),
+        )
+    network.freeze(first_stages(backbone, config.frozen_stages))
+    return network
+
+
+def normalization_of(config: NetworkConfig, backbone: nn.Module) -> Normalization:
+    """What the backbone's weights were trained with: the package's, else timm's ``default_cfg``; ImageNet's for others.
+
+    Networks from nothing and torchreid's have ImageNet's.
+    """
+    if config.weights == PACKAGE:
+        return weights_package(config.backbone).normalization
+    declared: Any = getattr(backbone, "default_cfg", None)
+    if config.weights == "none" or not declared:
+        return IMAGENET
+    return Normalization(mean=tuple(declared["mean"]), std=tuple(declared["std"]))
+
+
+def read_normalization(metadata: dict[str, str] | None) -> Normalization:
+    """From the header of a saved network; files of earlier versions have none, and were all trained with ImageNet's."""
+    if not metadata or NORMALIZATION not in metadata:
+        return IMAGENET
+    fields = json.loads(metadata[NORMALIZATION])
+    return Normalization(mean=tuple(fields["mean"]), std=tuple(fields["std"]))
 
 
 def build_backbone(config: NetworkConfig) -> nn.Module:
     """The backbone with its weights, first activation and last stride."""
     name = config.backbone
+    package = weights_package(name) if config.weights == PACKAGE else None
     library, colon, rest = name.partition(":")
     backbone: nn.Module
     if colon:
@@ -97,10 +147,12 @@ def build_backbone(config: NetworkConfig) -> nn.Module:
         backbone = _timm_backbone(name, from_hub=config.weights == "hub", size=(config.height, config.width))
     if isinstance(config.weights, Path):
         load_backbone_weights(backbone, config.weights)
+    elif package is not None:
+        load_package_weights(backbone, package)
     if not config.stem_relu and name.partition(".")[0] in BOT_RESNETS:
         backbone.act1 = nn.Identity()
-    if config.last_stride == 1 and not set_last_stride_to_one(backbone):
-        logger.info("network.last_stride: %s has no strided last stage, so it stays as it is", name)
+    if config.last_stride == 1 and not set_last_stride_to_one(backbone, (config.height, config.width)):
+        logger.info("network.last_stride: %s has no last stride of 2 that could be 1, so it stays as it is", name)
     return backbone
 
 
@@ -117,50 +169,6 @@ def _timm_backbone(name: str, *, from_hub: bool, size: tuple[int, int]) -> nn.Mo
             f"ImageNet weights of '{name}' cannot be had from the hub ({type(error).__name__}); give "
             "--network.weights FILE.safetensors, or --network.weights none to train from scratch"
         ) from error
-
-
-def load_backbone_weights(backbone: nn.Module, path: Path) -> None:
-    """Load a safetensors file into a backbone; only a classifier's tensors may be left over.
-
-    Raises:
-        WeightsError: if the file is missing, corrupt or of another architecture.
-    """
-    try:
-        tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise WeightsError(f"network.weights {path} cannot be read as safetensors ({error})") from None
-    try:
-        missing, unexpected = backbone.load_state_dict(tensors, strict=False)
-    except RuntimeError as error:
-        raise WeightsError(f"network.weights {path} does not fit the backbone: {str(error).splitlines()[-1]}") from None
-    unexpected = [name for name in unexpected if name.split(".")[0] not in HEAD_NAMES]
-    if missing or unexpected:
-        raise WeightsError(
-            f"network.weights {path} is of another architecture: {len(missing)} tensors missing "
-            f"({', '.join(missing[:2])}), {len(unexpected)} unknown ({', '.join(unexpected[:2])})"
-        )
-
-
-def set_last_stride_to_one(backbone: nn.Module) -> bool:
-    """Stride 1 in the last stage, without dilation (BoT trick 4; timm's ``output_stride`` would dilate).
-
-    Returns:
-        whether there was a stride to change.
-    """
-    stages: Any = getattr(backbone, "feature_info", None)
-    if not stages:
-        return False
-    stage = backbone.get_submodule(stages[-1]["module"])
-    changed = False
-    for parent in list(stage.modules()):
-        for name, module in parent.named_children():
-            if isinstance(module, nn.Conv2d) and module.stride == (2, 2):
-                module.stride = (1, 1)
-                changed = True
-            elif isinstance(module, nn.AvgPool2d) and module.stride in (2, (2, 2)):
-                setattr(parent, name, nn.Identity())  # the shortcut's pooling in ResNet-D
-                changed = True
-    return changed
 
 
 def _feature_width(backbone: nn.Module, config: NetworkConfig) -> int:

@@ -27,14 +27,16 @@ from datasets.runtime.errors import ArtifactError, DivergedError, InputError, We
 from datasets.runtime.manifests import SCRATCH, manifest_of
 from datasets.runtime.progress import Progress
 from datasets.runtime.training.checkpoints import Checkpoints, Part
-from reid.config import TrainReidConfig, run_name
+from reid.config import ScheduleConfig, TrainReidConfig, run_name
 from reid.data.images import augment, read_images
 from reid.data.sampler import IdentitySampler, native_steps
 from reid.data.training_set import TrainingSet, has_provenance, read_synthetic_table, read_training_set
 from reid.evaluation.features import evaluate, write_metrics
 from reid.training.distributed import Processes
+from reid.training.execution import memory_format, precision_of, runnable
 from reid.training.losses import CenterLoss, batch_hard_triplet_loss, identity_loss
-from reid.training.model import ReidNetwork, assemble_network, seeded_backbone
+from reid.training.model import NORMALIZATION, ReidNetwork, assemble_network, read_normalization, seeded_backbone
+from reid.training.pretrained import PACKAGE
 from reid.training.schedule import rate_factor, stretched_epoch
 
 logger = logging.getLogger(__name__)
@@ -83,6 +85,11 @@ def init_from_run(network: ReidNetwork, run: Path) -> None:
         raise ArtifactError(f"init_from {run} holds no {MODEL}; delete the run and make it again")
     with safe_open(run / MODEL, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        if (found := read_normalization(file.metadata())) != network.normalization:
+            raise WeightsError(
+                f"init_from {run} normalizes images by {found}, this run by {network.normalization}; "
+                "give both the same network.weights"
+            )
     if tensors["classifier.weight"].shape != network.classifier.weight.shape:
         del tensors["classifier.weight"]
     try:
@@ -94,8 +101,9 @@ def init_from_run(network: ReidNetwork, run: Path) -> None:
 
 
 def save_network(network: ReidNetwork, path: Path) -> None:
-    """Weights as safetensors, contiguous, on the CPU."""
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}, path)
+    """Weights as safetensors, contiguous, on the CPU; the file's header says how images are normalized."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    save_file(tensors, path, metadata={NORMALIZATION: json.dumps(network.normalization._asdict())})
 
 
 @dataclass
@@ -118,6 +126,18 @@ class RunningMeans:
         return means
 
 
+def build_optimizer(network: ReidNetwork, schedule: ScheduleConfig) -> torch.optim.Adam:
+    """Adam with coupled L2, as BoT's; two groups, the backbone's parameters first, because their rates may differ."""
+    groups = [network.backbone.parameters(), network.head_parameters()]
+    trained = [[parameter for parameter in group if parameter.requires_grad] for group in groups]
+    return torch.optim.Adam(
+        [{"params": group} for group in trained],
+        lr=schedule.learning_rate,
+        weight_decay=schedule.weight_decay,
+        fused=True,  # one pass over the weights: a seventh of the time on a CPU
+    )
+
+
 class Trainer:
     """The training loop and all its state.
 
@@ -133,7 +153,8 @@ class Trainer:
     ) -> None:
         device = processes.device
         network.backbone = processes.prepare(network.backbone)
-        self.layout = torch.channels_last if config.channels_last and device.type == "cuda" else torch.contiguous_format
+        self.layout = memory_format(config)
+        self.precision = precision_of(config, network.backbone, device)
         self.config, self.training_set, self.device, self.processes = config, training_set, device, processes
         self.network = network.to(device).to(memory_format=self.layout)
         self.pixels = training_set.images.pixels.to(device)
@@ -144,14 +165,12 @@ class Trainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.center_loss = CenterLoss(len(training_set.pids), network.width).to(device)
-        trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        rate, decay = config.schedule.learning_rate, config.schedule.weight_decay
-        self.optimizer = torch.optim.Adam(trained, lr=rate, weight_decay=decay)  # coupled L2, as BoT's Adam
+        self.optimizer = build_optimizer(network, config.schedule)
         self.center_optimizer = torch.optim.SGD(self.center_loss.parameters(), lr=config.loss.center_learning_rate)
-        self.backbone = torch.compile(network.backbone) if config.compile else network.backbone
         epochs = config.schedule.epochs if config.schedule.steps is None else 1
         self.native = native_steps(labels, is_synthetic, config.batch, config.seed, epochs)
         self.steps = max(1, round(config.schedule.times * (config.schedule.steps or sum(self.native))))
+        self.backbone = runnable(config, network.backbone, device, self.steps)
         self.step = 0
 
     def facts(self) -> dict[str, Any]:
@@ -174,6 +193,9 @@ class Trainer:
             "backbone": config.network.backbone,
             "weights": self._weights_in_words(),
             "parameters": sum(p.numel() for p in self.network.backbone.parameters()),
+            "precision": self.precision,
+            "pixel_mean": list(self.network.normalization.mean),
+            "pixel_std": list(self.network.normalization.std),
             "height": config.network.height,
             "width": config.network.width,
         }
@@ -187,7 +209,8 @@ class Trainer:
         if self.config.init_from is not None:
             return "another run"
         weights = self.config.network.weights
-        return {"none": "from scratch", "hub": "ImageNet (timm)"}.get(str(weights), f"file {Path(weights).name}")
+        named = {"none": "from scratch", "hub": "ImageNet (timm)", PACKAGE: "ImageNet (package)"}
+        return named.get(str(weights), f"file {Path(weights).name}")
 
     def run(self, directory: Path) -> None:
         """Train to the last step, from the checkpoint in `directory` if there is one."""
@@ -239,18 +262,21 @@ class Trainer:
 
     def _set_rate(self, epoch: int) -> float:
         rate = self.config.schedule.learning_rate * rate_factor(self.config.schedule, epoch)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        backbone, head = self.optimizer.param_groups
+        backbone["lr"] = (
+            0.0 if epoch <= self.config.schedule.frozen_epochs else rate * self.config.schedule.backbone_rate
+        )
+        head["lr"] = rate
         return rate
 
     def train_step(self, positions: np.ndarray) -> dict[str, Tensor]:
         """One step on the images at `positions`; returns the loss and its parts."""
         generator = torch.Generator().manual_seed(self.config.seed * 2**32 + self.step)
         index = torch.from_numpy(positions).to(self.device)
-        images = augment(self.pixels[index], self.config.augmentation, generator)
+        images = augment(self.pixels[index], self.config.augmentation, generator, self.network.normalization)
         share = images[self.processes.share(len(images))].contiguous(memory_format=self.layout)
         labels, is_synthetic = self.labels[index], self.is_synthetic[index]
-        with devices.autocast(self.device, self.config.precision):
+        with devices.autocast(self.device, self.precision):
             features = self.processes.gather(self.backbone(share), len(images))
             logits = self.network.classifier(self.network.neck(features))
         loss, parts = self._loss(features.float(), logits.float(), labels, is_synthetic)
