@@ -18,7 +18,7 @@ from torch.nn.functional import interpolate
 from torchmetrics.image.fid import FrechetInceptionDistance, NoTrainInceptionV3
 from torchvision.models import inception_v3
 
-from datasets.poses.openpose.weights import read_state
+from datasets.runtime.arrays.tensor_files import read_state
 from datasets.runtime.errors import WeightsError
 
 FEATURES = 2048

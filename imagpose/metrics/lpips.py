@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from datasets.poses.openpose.weights import read_state
 from datasets.runtime.arrays.pickles import read_array_pickle
+from datasets.runtime.arrays.tensor_files import read_state
 from datasets.runtime.errors import WeightsError
 
 Backbone = Literal["alexnet", "vgg16"]

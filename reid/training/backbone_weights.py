@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from datasets.runtime.arrays.tensor_files import read_state
 from datasets.runtime.errors import WeightsError
 from reid.training.pretrained import WeightsPackage
 
 HEAD_NAMES = ("fc", "_fc", "classifier", "head")
-PICKLE_SUFFIXES = (".pth", ".pt", ".bin")
-WRAPPERS = ("state_dict", "model", "model_state_dict", "net")
-"""Keys under which training scripts save a state dict beside other things."""
 PARALLEL_PREFIX = "module."
 """What `torch.nn.DataParallel` puts before every name."""
 
@@ -33,7 +25,7 @@ def load_backbone_weights(backbone: nn.Module, path: Path) -> None:
     Raises:
         WeightsError: if the file is missing, corrupt or of another architecture.
     """
-    tensors = _without_prefix(read_tensors(path))
+    tensors = _without_prefix(read_state(path, unwrap=True))
     try:
         missing, unexpected = backbone.load_state_dict(tensors, strict=False)
     except RuntimeError as error:
@@ -55,7 +47,7 @@ def load_package_weights(backbone: nn.Module, package: WeightsPackage) -> None:
     """
     path = package.find()
     own = backbone.state_dict()
-    found = {name: tensor for name, tensor in read_tensors(path).items() if name.split(".")[0] not in HEAD_NAMES}
+    found = {name: tensor for name, tensor in read_state(path).items() if name.split(".")[0] not in HEAD_NAMES}
     shapes = [tuple(tensor.shape) for tensor in found.values()]
     expected = [tuple(tensor.shape) for tensor in own.values()]
     if shapes != expected:
@@ -64,35 +56,6 @@ def load_package_weights(backbone: nn.Module, package: WeightsPackage) -> None:
             f"{len(expected)}; is timm of another version?"
         )
     backbone.load_state_dict(dict(zip(own, found.values(), strict=True)))
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a weights file, by name; of a pickle nothing but tensors and plain containers is admitted.
-
-    Raises:
-        WeightsError: it cannot be read, or holds no tensors.
-    """
-    try:
-        if path.suffix not in PICKLE_SUFFIXES:
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251 - tensors alone
-    except SafetensorError as error:
-        raise WeightsError(
-            f"network.weights {path} cannot be read as safetensors ({error}); a PyTorch state dict must end in .pth"
-        ) from None
-    except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
-        reason = str(error).split("\n", 1)[0][:200]
-        raise WeightsError(f"network.weights {path} cannot be read as a state dict of tensors ({reason})") from None
-    return _state_dict_in(content, path)
-
-
-def _state_dict_in(content: Any, path: Path) -> dict[str, Tensor]:
-    """The state dict that a loaded pickle is, or holds under one of `WRAPPERS`."""
-    candidates = [content, *(content[key] for key in WRAPPERS if isinstance(content, Mapping) and key in content)]
-    for candidate in candidates:
-        if isinstance(candidate, Mapping) and candidate and all(isinstance(v, Tensor) for v in candidate.values()):
-            return dict(candidate)
-    raise WeightsError(f"network.weights {path} holds no state dict (names with tensors), also not under {WRAPPERS}")
 
 
 def _without_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -9,12 +9,10 @@ from __future__ import annotations
 import functools
 import importlib.util
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
+from datasets.runtime.arrays.tensor_files import read_state
 from datasets.runtime.errors import WeightsError
 from datasets.runtime.hashing import file_sha256
 
@@ -119,28 +117,6 @@ def _refuse_what_is_no_file(file: Path) -> None:
         raise WeightsError(f"{file} is a Git LFS pointer, not the weights; run 'git lfs pull' where it comes from")
 
 
-def read_state(file: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a ``.safetensors`` or ``.pth`` file by name; nothing in it is executed.
-
-    Raises:
-        WeightsError: corrupt, or more than tensors inside.
-    """
-    try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        state = torch.load(file, map_location="cpu", weights_only=True)  # noqa: TID251 - tensors only
-    except UnpicklingError:
-        raise WeightsError(
-            f"{file} cannot be loaded as plain tensors: it is corrupt, or holds pickled code, which is never run; "
-            "give the published file, or one with tensors only"
-        ) from None
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError, AssertionError) as error:
-        raise WeightsError(f"{file} is corrupt ({_first_line(error)}); download it again") from None
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise WeightsError(f"{file} holds no table of tensors; give weights saved as a state_dict")
-    return state
-
-
 def _fitted(file: Path, state: dict[str, torch.Tensor], network: torch.nn.Module) -> dict[str, torch.Tensor]:
     """The file's tensors under the network's names; the file names layers without the block they stand in."""
     fitted, differences = {}, []
@@ -163,7 +139,3 @@ def _fitted(file: Path, state: dict[str, torch.Tensor], network: torch.nn.Module
             f"{file} is not of OpenPose's COCO-18 body network: {differences[0]}{more}; give {WEIGHTS_FILE}"
         )
     return fitted
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
