@@ -30,7 +30,7 @@ from imagpose.evaluation import evaluate, meter
 from imagpose.evaluation.evaluate import make_evaluation
 from imagpose.evaluation.pair_canvases import canvases_of, draw_pairs
 from imagpose.metrics.frechet import frechet_distance, inception_features, torchvision_features
-from imagpose.metrics.lpips import Lpips
+from imagpose.metrics.lpips import Lpips, alexnet_features
 from imagpose.metrics.similarity import psnr
 from imagpose.metrics.weights import WEIGHTS, find_weights
 from tests.test_imagpose_pipeline import HEIGHT, WIDTH, pose, tiny_image_encoder, tiny_pipeline
@@ -168,7 +168,7 @@ def test_weights_are_named_where_they_are_missing_and_refused_where_they_are_oth
     alexnet_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reason = find_weights("alexnet", None, from_hub=False, known_only=True)
-    assert "lpips: no weights given; get https://download.pytorch.org/models/alexnet" in reason
+    assert "lpips and frechet_alexnet: no weights given; get https://download.pytorch.org/models/alexnet" in reason
     with pytest.raises(WeightsError, match=r"is not the published file's \(7be5be79"):
         find_weights("alexnet", alexnet_file, from_hub=False, known_only=True)
     assert find_weights("alexnet", alexnet_file, from_hub=False, known_only=False) == alexnet_file
@@ -289,7 +289,9 @@ def test_all_scenarios_and_bounds_are_measured_on_the_same_pairs(
     assert all(targets == by_row["copy"] for targets in by_row.values())
     page = (directory / "results.md").read_text()
     assert "| T1 | 5 |" in page
-    assert list(results["unknown_weights"]) == ["lpips", "fid"]
+    assert list(results["unknown_weights"]) == ["lpips", "frechet_alexnet", "fid"]
+    assert all(row["frechet_alexnet"] >= 0 for row in rows.values())
+    assert "is no FID and compares with no paper's figure" in page
     assert "| LPIPS (unknown weights) |" in page and "| FID (unknown weights) |" in page
     sha256 = file_sha256(alexnet_file)[:8]
     assert f"Unknown weights: lpips: alexnet.safetensors, SHA-256 {sha256}..., is not the published file (7be5" in page
@@ -338,3 +340,20 @@ def test_what_cannot_be_evaluated_is_refused_before_any_picture(shards: Path, ge
         make_evaluation(config_of(only_train, generator), tmp_path)
     with pytest.raises(ValueError, match="height and width go together"):
         config_of(shards, generator, height=64)
+
+
+def test_alexnets_distance_is_zero_for_equal_sets_and_is_left_out_where_nothing_can_be_compared(
+    alexnet_file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    features = alexnet_features(alexnet_file, torch.device("cpu"))
+    pictures = torch.randint(0, 256, (8, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    found = features(pictures).numpy()
+    assert found.shape == (8, 256)
+    assert frechet_distance(found, found) == pytest.approx(0, abs=1e-3)
+    distance = frechet_distance(found, features(255 - pictures).numpy())
+    assert distance is not None and distance > 0.001
+    some = meter.Meter.__new__(meter.Meter)
+    some.features, some.absent = {"alexnet": features}, []
+    some.drop_distance_of_alexnet("no training images")
+    assert some.features == {} and some.absent == ["frechet_alexnet: no training images"]
+    assert "column left out: frechet_alexnet" in caplog.text

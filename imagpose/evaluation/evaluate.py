@@ -59,6 +59,8 @@ def make_evaluation(config: EvaluateGeneratorConfig, directory: Path) -> dict[st
     if meter.perceptual and min(compared) < SMALLEST_FOR_LPIPS:
         raise InputError(f"LPIPS needs sides of at least {SMALLEST_FOR_LPIPS} pixels, got {compared}; compare larger")
     images = HeldOutImages(config.shards, view, compared)
+    if config.fid_reference == "train" and not images.training_shards():
+        meter.drop_distance_of_alexnet("the shards hold no training images; add them, or pass --fid-reference targets")
     if meter.features and config.fid_reference == "train" and not images.training_shards():
         raise InputError(f"{config.shards} holds no training images for FID; add them, or pass --fid-reference targets")
     pairs = draw_pairs(given if given is not None else images.all_pairs(), config.limit, config.seed)

