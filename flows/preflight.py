@@ -10,6 +10,7 @@ from pathlib import Path
 from datasets.runtime.errors import DatasetLayoutError, InputError
 from datasets.shards.image_encoders import NAMED_ENCODERS
 from datasets.sources.layouts import LAYOUTS
+from datasets.sources.listing import list_source
 from flows.config import RegenerateConfig
 from reid.training.pretrained import PACKAGE, weights_package
 
@@ -68,8 +69,7 @@ def source_problem(config: RegenerateConfig, root: Path) -> str | None:
     """Why a data set is not of its layout, lacks a split or cannot be sliced that way, or None; looks at names only."""
     layout = LAYOUTS[config.layout]
     try:
-        with layout.open_source(root) as source:
-            rows = [row for row in layout.list_images(source).rows if not row["status"]]
+        rows = [row for row in list_source(layout, root).listing.rows if not row["status"]]
     except DatasetLayoutError as error:
         return f"--root {error}"
     absent = [split for split in ("train", "query", "gallery") if split not in {row["split"] for row in rows}]

@@ -25,7 +25,7 @@ from datasets.poses.views import open_picture
 from datasets.runtime.errors import DatasetLayoutError
 from datasets.runtime.manifests import is_complete, manifest_of
 from datasets.runtime.progress import Progress
-from datasets.shards.tars import read_samples
+from datasets.shards.tars import IMAGE_KINDS, image_of, read_samples
 from reid.config import AugmentationConfig
 from reid.data.folders import iterate_folder
 from reid.evaluation.ranking import Labels
@@ -66,9 +66,9 @@ def iterate_samples(tar: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
         ArtifactError: the tar is corrupt, or was not written by this project.
     """
     for key, members in read_samples(tar):
-        if not {"jpg", "json"} <= members.keys():
-            raise DatasetLayoutError(f"{tar}: sample {key} lacks its .jpg or its .json; write the shards again")
-        yield json.loads(members["json"]) | {"key": key}, members["jpg"]
+        if "json" not in members or members.keys().isdisjoint(IMAGE_KINDS):
+            raise DatasetLayoutError(f"{tar}: sample {key} lacks its image or its .json; write the shards again")
+        yield json.loads(members["json"]) | {"key": key}, image_of(members)
 
 
 def decode(facts: dict[str, Any], data: bytes, height: int, width: int) -> np.ndarray:
