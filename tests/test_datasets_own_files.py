@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from datasets.__main__ import COMMANDS
 from datasets.poses.config import ExportPosesConfig, ImportPosesConfig
@@ -19,6 +21,7 @@ from datasets.sources.config import IndexConfig
 from datasets.sources.index import read_index
 from datasets.sources.layouts import LAYOUTS
 from datasets.sources.listing import list_source
+from datasets.sources.table import listed_files
 from tests.small_sets import jpeg, make, market_files, market_root, pose_lines, write_files
 
 DUKE = {
@@ -70,9 +73,10 @@ def msmt_root(folder: Path, *, version: int = 1) -> Path:
 def test_one_rule_says_in_every_layout_which_suffixes_are_images(tmp_path):
     files = market_files()
     old = [name for name in files if name.startswith("bounding_box_train/0")]
-    for name, suffix in zip(old, (".JPG", ".jpeg", ".JPEG", ".png", ".PNG"), strict=False):
+    for number, suffix in enumerate((".JPG", ".jpeg", ".JPEG", ".png", ".PNG")):
+        name = old[number]
         files[name.removesuffix(".jpg") + suffix] = jpeg(
-            500 + len(files), kind="PNG" if "png" in suffix.lower() else "JPEG"
+            500 + number, kind="PNG" if "png" in suffix.lower() else "JPEG"
         )
         del files[name]
     images = read_index(index(write_files(tmp_path / "set", files)))
@@ -194,7 +198,7 @@ def test_what_msmt17s_lists_and_folders_do_not_share_is_told(tmp_path):
     assert images.loc["test/0000/0000_000_01_0303morning_0008_0.jpg", "status"] == "unreadable"
     assert images.loc["test/0000/other.jpg", "status"] == "unlisted"
     (root / "list_val.txt").write_text("0000/a.jpg zero\n")
-    with pytest.raises(DatasetLayoutError, match="list_val.txt, line 1: '0000/a.jpg zero' is not an image's path and"):
+    with pytest.raises(DatasetLayoutError, match=r"list_val.txt, line 1: '0000/a.jpg zero' is not an image's path and"):
         index(root, layout="msmt17", max_error_percent=50)
     (root / "list_val.txt").unlink()
     with pytest.raises(DatasetLayoutError, match=r"list_val.txt cannot be read \(No such file"):
@@ -263,3 +267,46 @@ def test_the_same_name_with_both_separators_is_one_name(tmp_path):
         file.writestr("query\\1002_c1s1_000000_00.jpg", jpeg(999))
     with pytest.raises(InputError, match="duplicate: 2"):
         index(tmp_path / "m.zip")
+
+
+# Any bytes.
+
+FIELDS = [
+    "a.jpg",
+    "day\\b.jpg",
+    "../c",
+    "/d",
+    "1",
+    "0",
+    "-1",
+    "7" * 30,
+    "x",
+    "",
+    '"',
+    "\0",
+    "\x1b",
+    "é",
+    "train",
+    "query",
+]
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    content=st.one_of(
+        st.binary(max_size=200),
+        st.lists(st.lists(st.sampled_from(FIELDS)).map(",".join), max_size=5).map(
+            lambda lines: "\n".join(["path,pid,camid,split", *lines]).encode()
+        ),
+    )
+)
+def test_no_bytes_make_the_reader_of_tables_raise_anything_but_its_own_error(tmp_path, content):
+    file = tmp_path / "table.csv"
+    file.write_bytes(content)
+    try:
+        listed = list_source(LAYOUTS["table"], file)
+        listed_files(file)
+    except DatasetLayoutError as error:
+        assert "\n" not in str(error) and str(file) in str(error)
+    else:
+        assert all(row["status"] in ("", "bad-name", "duplicate") for row in listed.listing.rows)

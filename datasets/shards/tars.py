@@ -1,8 +1,9 @@
 """Tar files of samples: written so that equal content gives equal bytes, read without the cost of `tarfile`.
 
-A sample is a run of members with one key: ``KEY.jpg`` (or ``.png``), ``KEY.json``. Only what this project writes is read:
-regular files under USTAR headers (POSIX.1-1988). Everything else (links, folders, GNU or PAX extensions, a wrong checksum, a
-missing end) is refused with the file's name and the byte where it stands, so no corrupt tar is half read in silence.
+A sample is a run of members with one key: ``KEY.jpg`` (or ``.png``), ``KEY.json``. Only what this project writes is
+read: regular files under USTAR headers (POSIX.1-1988). Everything else (links, folders, GNU or PAX extensions, a wrong
+checksum, a missing end) is refused with the file's name and the byte where it stands, so no corrupt tar is half read in
+silence.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Image shards: WebDataset tars that are byte-identical for equal input.
 
 A sample is ``key.jpg`` or ``key.png`` (the source's bytes, never re-encoded) and ``key.json``. Samples are sorted by
-identity and key; an identity never spans two shards, so a reader of any shard sees whole persons. A shard appears under its name only
-when it is whole; an interrupted run resumes with the next one, and a shard that an earlier artifact beside this one
-already holds is copied from there.
+identity and key; an identity never spans two shards, so a reader of any shard sees whole persons. A shard appears under
+its name only when it is whole; an interrupted run resumes with the next one, and a shard that an earlier artifact
+beside this one already holds is copied from there.
 
 Where a shard ends is decided by the identities themselves (`shard_ends`), not by counting from the first: images that
 are added, changed or removed in the middle leave the shards around them as they were.
@@ -251,10 +251,9 @@ CARD = """# Image shards ({name} layout)
 
 {shards} WebDataset tars, sorted by identity; no identity spans two tars. A sample is `KEY.jpg` or, of a PNG,
 `KEY.png` (the source's own bytes) and `KEY.json`: key, pid (-1 junk, 0 distractor), camid, split, role, width, height
-and `keypoints`, 18 x [x, y, score]
-in pixels of the image, OpenPose/COCO-18 order, `[null, null, 0.0]` for a missing joint; `crop`, if there, is the part
-[left, top, right, bottom] of the image that is the picture (DeepFashion's square originals have margins). `index.json`
-lists the tars with counts and SHA-256, `manifest.json` what they were made from.
+and `keypoints`, 18 x [x, y, score] in pixels of the image, OpenPose/COCO-18 order, `[null, null, 0.0]` for a missing
+joint; `crop`, if there, is the part [left, top, right, bottom] of the image that is the picture (DeepFashion's square
+originals have margins). `index.json` lists the tars with counts and SHA-256, `manifest.json` what they were made from.
 
 ```python
 import webdataset
