@@ -5,13 +5,17 @@ Raises `datasets.runtime.errors.InputError`, which the command prints in one lin
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from datasets.runtime.errors import DatasetLayoutError, InputError
 from datasets.shards.image_encoders import NAMED_ENCODERS
+from datasets.shards.saved_models import DIFFUSERS, TRANSFORMERS, has_weights, weights_problem
 from datasets.sources.layouts import LAYOUTS
 from datasets.sources.listing import list_source
 from flows.config import RegenerateConfig
+from imagpose.config.published_unets import init_from_problem
 from reid.training.pretrained import PACKAGE, weights_package
 
 SD_DOWNLOAD = "hf download stable-diffusion-v1-5/stable-diffusion-v1-5 --local-dir {folder}"
@@ -20,6 +24,14 @@ OPENPOSE_DOWNLOAD = "hf download lllyasviel/Annotators body_pose_model.pth --loc
 """Command that gets OpenPose's weights."""
 FEWEST_OTHERS = 4
 """People whom the trainings of the frozen models need: some to learn from, some to be measured on."""
+
+
+MODEL_PROBLEMS: dict[str, Callable[[Path], str | None]] = {
+    "vae": partial(weights_problem, stem=DIFFUSERS),
+    "image_encoder": partial(weights_problem, stem=TRANSFORMERS),
+    "generator": init_from_problem,
+}
+"""Setting -> why the folder that it names cannot be opened, or None."""
 
 
 def check(config: RegenerateConfig) -> None:
@@ -155,8 +167,10 @@ def weight_problems(config: RegenerateConfig) -> list[str]:
         if folder is None:
             if name != "generator" and getattr(config.pretrain, name, None) is None:
                 problems.append(f"no {name}: give {_flag(name)} FOLDER, or settings in pretrain.{name}")
-        elif not (folder / marker).is_file() or not any(folder.rglob("*.safetensors")):
+        elif not (folder / marker).is_file() or not has_weights(folder):
             absent[name] = folder
+        elif (problem := MODEL_PROBLEMS[name](folder)) is not None:
+            problems.append(f"{_flag(name)} {folder} {problem}")
     return problems + _missing(config, absent)
 
 
