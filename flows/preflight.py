@@ -5,10 +5,12 @@ Raises `datasets.runtime.errors.InputError`, which the command prints in one lin
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from datasets.runtime.artifacts import try_lock
 from datasets.runtime.errors import DatasetLayoutError, InputError
 from datasets.shards.image_encoders import NAMED_ENCODERS
 from datasets.shards.saved_models import DIFFUSERS, TRANSFORMERS, has_weights, weights_problem
@@ -150,13 +152,21 @@ def csv_problem(path: Path) -> str | None:
 
 def folder_problems(config: RegenerateConfig) -> list[str]:
     """Which of the folders that are written to cannot be."""
-    problems = []
-    for flag, folder in (("--store", config.store), ("--output", config.output_folder())):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            problems.append(f"{flag} {folder} cannot be made ({error.strerror}); name a folder that can be written to")
-    return problems
+    folders = (("--store", config.store), ("--output", config.output_folder()))
+    return [problem for flag, folder in folders if (problem := folder_problem(flag, folder)) is not None]
+
+
+def folder_problem(flag: str, folder: Path) -> str | None:
+    """Why a run cannot write and lock files in a folder, which is made; None if it can."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            try_lock(file.fileno(), folder / "lock")
+    except InputError as error:
+        return f"{flag} {error}"
+    except OSError as error:
+        return f"{flag} {folder} cannot be written to ({error.strerror}); name a folder that can be"
+    return None
 
 
 def weight_problems(config: RegenerateConfig) -> list[str]:

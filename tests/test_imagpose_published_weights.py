@@ -34,10 +34,11 @@ BUILTIN = Path(__file__).resolve().parent.parent / "imagpose" / "builtin"
 def small_vae() -> AutoencoderKL:
     torch.manual_seed(0)
     return AutoencoderKL(
-        block_out_channels=(4, 4),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(4, 4, 4),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
         norm_num_groups=2,
+        latent_channels=4,
     )
 
 
