@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +10,20 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
+from datasets.poses.config import ImportPosesConfig
+from datasets.poses.csv_files import HEADER
 from datasets.runtime.errors import DatasetLayoutError
+from datasets.shards.config import WriteShardsConfig
+from datasets.shards.tars import read_samples
+from datasets.sources.config import IndexConfig
 from datasets.sources.files import IMAGE_SUFFIXES
 from reid.data.folders import iterate_folder, read_table
 from reid.data.images import read_images
 from reid.data.training_set import read_synthetic_table
 from reid.evaluation.ranking import rank_features
-from tests.small_sets import jpeg, write_files
+from tests.small_sets import jpeg, make, write_files
 
 SIZE = (32, 16)
 
@@ -118,6 +125,30 @@ def test_a_label_that_is_no_whole_number_is_refused_and_not_rounded(tmp_path, pi
     (tmp_path / "images.csv").write_text(f"path,pid,camid\na.jpg,{pid},1\n")
     with pytest.raises(DatasetLayoutError, match=r"images.csv is no table with path, pid, camid"):
         read_table(tmp_path / "images.csv")
+
+
+def test_png_images_go_through_index_and_shards_byte_for_byte(tmp_path):
+    files = {
+        f"bounding_box_train/{pid:04d}_c{c}_{pid}{c}.png": jpeg(10 * pid + c, kind="PNG")
+        for pid in (1, 2)
+        for c in (1, 2)
+    }
+    files |= {"query/0003_c1_1.png": jpeg(50, kind="PNG"), "bounding_box_test/0003_c2_2.jpg": jpeg(51)}
+    store = tmp_path / "store"
+    index = make(IndexConfig(root=write_files(tmp_path / "set", files), layout="cuhk03-np", workers=1), store)
+    keys = [Path(name).stem for name in files]
+    (tmp_path / "poses.csv").write_text("\n".join([HEADER, *(f"{key}.jpg: {[9] * 18}: {[9] * 18}" for key in keys)]))
+    poses = make(ImportPosesConfig(images=index, csv=[tmp_path / "poses.csv"]), store)
+    shards = make(WriteShardsConfig(images=index, poses=poses, splits=["train", "query", "gallery"]), store)
+    kinds = {
+        split: {kind for _, m in read_samples(shards / f"{split}-00000.tar") for kind in m}
+        for split in ("train", "gallery")
+    }
+    assert kinds == {"train": {"png", "json"}, "gallery": {"jpg", "json"}}
+    images = read_images(shards, "train", (64, 32))
+    for key, pixels in zip(images.keys, images.pixels, strict=True):
+        content = files[f"bounding_box_train/{key}.png"]
+        assert (np.asarray(Image.open(io.BytesIO(content))).transpose(2, 0, 1) == pixels.numpy()).all()
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -29,7 +28,7 @@ from datasets.sources.files import ImageSource, Row, UnreadableFileError
 from datasets.sources.holdout import hold_identities_out
 from datasets.sources.image_check import ImageCheck, check_image
 from datasets.sources.layouts import LAYOUTS, Layout, layout_of
-from datasets.sources.listing import list_source
+from datasets.sources.listing import advice, list_source, reasons
 
 logger = logging.getLogger(__name__)
 
@@ -300,21 +299,23 @@ def _refuse_too_many_errors(images: pd.DataFrame, unsafe: int, config: IndexConf
     total = len(images) + unsafe
     if not total or len(bad) == len(images):
         first = f"; first: {bad.iloc[0]['path']}: {bad.iloc[0]['error']}" if not bad.empty else ""
-        raise DatasetLayoutError(f"{config.root} holds no usable image ({_reasons(bad)}{first})")
+        raise DatasetLayoutError(f"{config.root} holds no usable image ({reasons(bad['status'])}{first})")
     percent = 100 * (len(bad) + unsafe) / total
     if not bad.empty:
-        logger.warning("%d of %d files cannot be used: %s", len(bad), len(images), _reasons(bad))
+        logger.warning("%d of %d files cannot be used: %s", len(bad), len(images), reasons(bad["status"]))
     if percent > config.max_error_percent:
         first = bad.iloc[0] if not bad.empty else None
         example = f"; first: {first['path']}: {first['error']}" if first is not None else ""
         raise InputError(
-            f"{len(bad) + unsafe} of {total} files of {config.root} cannot be used ({_reasons(bad)}), more than "
-            f"max_error_percent {config.max_error_percent:g}{example}; fix them or raise the limit"
+            f"{len(bad) + unsafe} of {total} files of {config.root} cannot be used ({reasons(bad['status'])}), more "
+            f"than max_error_percent {config.max_error_percent:g}{example}; {_way_out(bad, total, config)}"
         )
 
 
-def _reasons(bad: pd.DataFrame) -> str:
-    return ", ".join(f"{status}: {count}" for status, count in sorted(Counter(bad["status"]).items())) or "none listed"
+def _way_out(bad: pd.DataFrame, total: int, config: IndexConfig) -> str:
+    if 2 * (bad["status"] == "bad-name").sum() > total:
+        return advice(config.root, LAYOUTS[config.layout])
+    return "fix them or raise the limit"
 
 
 def summarize(images: pd.DataFrame) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Shared by the index and by whatever checks a data set before any work: what is r
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from datasets.sources.layouts import LAYOUTS, TABLE, Layout
 
 TABLE_ADVICE = (
     "any other data set needs a table, a CSV with path,pid,camid,split and paths relative to it: "
-    "--layout table --root FILE.csv"
+    "--layout table --root FILE.csv (docs/extending.md has an example)"
 )
 PEOPLE_ONLY = ("train", "query")
 """Splits in which everybody is somebody."""
@@ -45,16 +46,21 @@ def list_source(layout: Layout, root: Path) -> ListedSource:
     except DatasetLayoutError as error:
         raise DatasetLayoutError(f"{error}; {advice(root, layout)}" if Path(root).exists() else str(error)) from None
     rows = listed.listing.rows
-    bad = [row for row in rows if row["status"] == "bad-name"]
-    if 2 * len(bad) > len(rows):
+    if all(row["status"] for row in rows):
+        first = f"; first: {rows[0]['path']}: {rows[0]['error']}" if rows else ""
+        why = reasons(row["status"] for row in rows)
         raise DatasetLayoutError(
-            f"{len(bad)} of {len(rows)} files of {root} cannot be of layout '{layout.name}' (bad-name: {len(bad)}; "
-            f"first: {bad[0]['path']}: {bad[0]['error']}); {advice(root, layout)}"
+            f"{root} holds no usable image of layout '{layout.name}' ({why}{first}); {advice(root, layout)}"
         )
     labels = ((row["split"], row["pid"], row["path"]) for row in rows if row["role"] != "unknown")
     if (problem := nobody_problem(labels)) is not None:
         raise DatasetLayoutError(f"{root}: {problem}")
     return listed
+
+
+def reasons(statuses: Iterable[str]) -> str:
+    """How many files have which status, of those that cannot be used."""
+    return ", ".join(f"{status}: {count}" for status, count in sorted(Counter(statuses).items())) or "none listed"
 
 
 def nobody_problem(labels: Iterable[tuple[str, int, str]]) -> str | None:

@@ -40,8 +40,11 @@ INDEX_ADVICE = (
 
 
 def find_table(folder: Path) -> Path | None:
-    """The table of a folder, if it has one."""
-    return next((Path(folder) / name for name in TABLES if (Path(folder) / name).is_file()), None)
+    """The table of a folder, if it has one; of several the first of `TABLES`."""
+    found = [Path(folder) / name for name in TABLES if (Path(folder) / name).is_file()]
+    if len(found) > 1:
+        logger.warning("%s: of several tables %s is read, not %s", folder, found[0].name, found[1].name)
+    return found[0] if found else None
 
 
 def read_table(path: Path) -> pd.DataFrame:
