@@ -236,6 +236,12 @@ def test_a_root_of_another_layout_is_answered_with_what_it_looks_like_and_with_t
     assert error.count("\n") == 1
 
 
+def test_a_root_of_mostly_other_names_is_answered_with_the_table_too(tmp_path):
+    files = pictures([f"bounding_box_train/{i}.jpg" for i in range(99)]) | market_files()
+    with pytest.raises(InputError, match=r"bad-name: 99\), more than max_error_percent 1;.*--layout table"):
+        index(write_files(tmp_path / "set", files))
+
+
 # Separators.
 
 

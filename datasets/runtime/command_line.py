@@ -305,7 +305,7 @@ def _origin_in(annotation: Any) -> object:
 
 def _paths_as_json(value: str, origin: object) -> str:
     """Several paths as JSON; what is JSON already, or nothing, unchanged."""
-    if not value or isinstance(_json(value), list | dict) or value == "null":
+    if not value or isinstance(_json(value), (list, dict)) or value == "null":
         return value
     if origin is dict:
         if "=" not in value.partition(",")[0]:

@@ -62,27 +62,26 @@ def list_images(source: ImageSource) -> Listing:
     Raises:
         DatasetLayoutError: a folder or list is missing, or a list is none.
     """
+    folders = {which: _folder(source, which) for which in FOLDERS}
     rows, listed = [], set()
     for name, split in LISTS.items():
-        folder = _folder(source, "train" if split == "train" else "test")
+        folder = folders["train" if split == "train" else "test"]
         for path, label in _lines(source, name):
-            entry = SourceEntry(f"{folder}/{path}")
-            listed.add(entry.path)
-            rows.append(image_record(entry, split, _parsed(path, label, split), PROBLEM))
-    ignored, notes = [], {"split_by": sorted(LISTS), "listed_but_missing": 0}
-    present = set()
-    for which in FOLDERS:
-        for entry in source.entries(folder := _folder(source, which)):
-            present.add(entry.path)
+            listed.add(f"{folder}/{path}")
+            rows.append(image_record(SourceEntry(f"{folder}/{path}"), split, _parsed(path, label, split), PROBLEM))
+    others, ignored = [], []
+    for which, folder in folders.items():
+        for entry in source.entries(folder):
             if entry.refused is None and is_ignored(entry.path):
                 ignored.append(printable(entry.path))
-            elif entry.path not in listed:
-                row = image_record(
-                    entry, which if which == "train" else "gallery", None, f"no list names it ({folder})"
-                )
-                rows.append(row | {"status": row["status"] if entry.refused else "unlisted"})
-    notes["listed_but_missing"] = len(listed - present)
-    return Listing(rows, ignored, notes)
+            elif entry.path not in listed or entry.refused is not None:
+                others.append(_unlisted(entry, "train" if which == "train" else "gallery"))
+    return Listing(rows + others, ignored, {"split_by": sorted(LISTS)})
+
+
+def _unlisted(entry: SourceEntry, split: str) -> Row:
+    status, reason = entry.refused or ("unlisted", f"is in none of {', '.join(LISTS)}")
+    return image_record(SourceEntry(entry.path, (status, reason)), split, None, "")
 
 
 def _folder(source: ImageSource, which: str) -> str:
