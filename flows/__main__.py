@@ -22,9 +22,10 @@ from datasets.runtime.errors import InputError
 from datasets.runtime.keys import artifact_key
 from datasets.shards.config import EncodeConfig, WriteShardsConfig
 from flows.config import RegenerateConfig
-from flows.preflight import check
+from flows.preflight import check, folder_problem
 from flows.presets import PRESETS
 from flows.process.commands import CommandError
+from flows.server.loopback import bypass_proxies_for_loopback
 from imagpose.config import SynthesizeConfig, TrainGeneratorConfig
 
 SINGLE_STAGES: dict[str, type[StageConfig]] = {
@@ -92,6 +93,8 @@ def prepare(command: str, arguments: Sequence[str]) -> Callable[[], int]:
     )
     config = config_class(**{field: getattr(given, field) for field in config_class.model_fields})
     artifact_key(config)  # refuses inputs that are not there
+    if (problem := folder_problem("--store", given.store)) is not None:
+        raise InputError(problem)
     return partial(run_single_stage, command, config, given.store)
 
 
@@ -124,6 +127,9 @@ def print_result(program: str, run: Callable[[], str]) -> int:
     """Run a flow and print what it returns as the last lines; returns the exit code."""
     try:
         result = run()
+    except InputError as error:
+        print(f"{program}: {one_line(error)}", file=sys.stderr)
+        return BAD_INPUT
     except CommandError as error:
         print(f"\n{program}: {error}", file=sys.stderr)
         return BAD_INPUT if error.exit_code == BAD_INPUT else 1
@@ -149,6 +155,7 @@ def prepare_prefect(store: Path) -> None:
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+    bypass_proxies_for_loopback()
     Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)  # Prefect makes the last folder only
 
 

@@ -5,12 +5,19 @@ Raises `datasets.runtime.errors.InputError`, which the command prints in one lin
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+from datasets.runtime.artifacts import try_lock
 from datasets.runtime.errors import DatasetLayoutError, InputError
 from datasets.shards.image_encoders import NAMED_ENCODERS
+from datasets.shards.saved_models import DIFFUSERS, TRANSFORMERS, has_weights, weights_problem
 from datasets.sources.layouts import LAYOUTS
+from datasets.sources.listing import list_source
 from flows.config import RegenerateConfig
+from imagpose.config.published_unets import init_from_problem
 from reid.training.pretrained import PACKAGE, weights_package
 
 SD_DOWNLOAD = "hf download stable-diffusion-v1-5/stable-diffusion-v1-5 --local-dir {folder}"
@@ -19,6 +26,14 @@ OPENPOSE_DOWNLOAD = "hf download lllyasviel/Annotators body_pose_model.pth --loc
 """Command that gets OpenPose's weights."""
 FEWEST_OTHERS = 4
 """People whom the trainings of the frozen models need: some to learn from, some to be measured on."""
+
+
+MODEL_PROBLEMS: dict[str, Callable[[Path], str | None]] = {
+    "vae": partial(weights_problem, stem=DIFFUSERS),
+    "image_encoder": partial(weights_problem, stem=TRANSFORMERS),
+    "generator": init_from_problem,
+}
+"""Setting -> why the folder that it names cannot be opened, or None."""
 
 
 def check(config: RegenerateConfig) -> None:
@@ -68,8 +83,7 @@ def source_problem(config: RegenerateConfig, root: Path) -> str | None:
     """Why a data set is not of its layout, lacks a split or cannot be sliced that way, or None; looks at names only."""
     layout = LAYOUTS[config.layout]
     try:
-        with layout.open_source(root) as source:
-            rows = [row for row in layout.list_images(source).rows if not row["status"]]
+        rows = [row for row in list_source(layout, root).listing.rows if not row["status"]]
     except DatasetLayoutError as error:
         return f"--root {error}"
     absent = [split for split in ("train", "query", "gallery") if split not in {row["split"] for row in rows}]
@@ -138,13 +152,21 @@ def csv_problem(path: Path) -> str | None:
 
 def folder_problems(config: RegenerateConfig) -> list[str]:
     """Which of the folders that are written to cannot be."""
-    problems = []
-    for flag, folder in (("--store", config.store), ("--output", config.output_folder())):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            problems.append(f"{flag} {folder} cannot be made ({error.strerror}); name a folder that can be written to")
-    return problems
+    folders = (("--store", config.store), ("--output", config.output_folder()))
+    return [problem for flag, folder in folders if (problem := folder_problem(flag, folder)) is not None]
+
+
+def folder_problem(flag: str, folder: Path) -> str | None:
+    """Why a run cannot write and lock files in a folder, which is made; None if it can."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            try_lock(file.fileno(), folder / "lock")
+    except InputError as error:
+        return f"{flag} {error}"
+    except OSError as error:
+        return f"{flag} {folder} cannot be written to ({error.strerror}); name a folder that can be"
+    return None
 
 
 def weight_problems(config: RegenerateConfig) -> list[str]:
@@ -155,8 +177,10 @@ def weight_problems(config: RegenerateConfig) -> list[str]:
         if folder is None:
             if name != "generator" and getattr(config.pretrain, name, None) is None:
                 problems.append(f"no {name}: give {_flag(name)} FOLDER, or settings in pretrain.{name}")
-        elif not (folder / marker).is_file() or not any(folder.rglob("*.safetensors")):
+        elif not (folder / marker).is_file() or not has_weights(folder):
             absent[name] = folder
+        elif (problem := MODEL_PROBLEMS[name](folder)) is not None:
+            problems.append(f"{_flag(name)} {folder} {problem}")
     return problems + _missing(config, absent)
 
 

@@ -25,12 +25,14 @@ from prefect.tasks import exponential_backoff
 
 from datasets.runtime.command_line import BUSY, IO_ERROR, PASSING_ERRORS
 from datasets.runtime.config import StageConfig
+from datasets.runtime.errors import InputError
 from datasets.runtime.hashing import json_sha256
 from flows.config import RegenerateConfig
 from flows.pipeline import Regeneration
 from flows.preflight import check
 from flows.process.commands import CommandError
 from flows.process.locks import only_run
+from flows.server.loopback import bypass_proxies_for_loopback
 from flows.server.output import StageOutput
 from flows.server.publish import publish
 from flows.server.site import command_environment, with_data_of_the_site
@@ -132,6 +134,7 @@ def embedded(store: Path) -> Generator[None]:
 
     No heartbeats: nobody watches this run for its death, and joining their thread costs a second.
     """
+    bypass_proxies_for_loopback()  # also for those who do not come through __main__
     for name in ("prefect", "prefect.flow_runs", "prefect.task_runs"):
         for handler in logging.getLogger(name).handlers:
             handler.addFilter(_without_our_traceback)
@@ -144,10 +147,10 @@ def embedded(store: Path) -> Generator[None]:
 
 
 def _without_our_traceback(record: logging.LogRecord) -> bool:
-    """Drop the traceback of a failed command from a record, which is kept: the command has said what is wrong.
+    """Drop the traceback of a failed command or bad input from a record, which is kept: it has said what is wrong.
 
     The record itself is changed, as Python 3.11 ignores a filter that returns another one.
     """
-    if record.exc_info and isinstance(record.exc_info[1], CommandError):
+    if record.exc_info and isinstance(record.exc_info[1], (CommandError, InputError)):
         record.exc_info = record.exc_text = None
     return True

@@ -63,7 +63,7 @@ def test_names_tell_identity_camera_sequence_frame_and_role():
         "Thumbs.db",
         "0002_c1s1_000451.jpg",
         "0002_c0s1_000451_03.jpg",
-        "0002_c1s1_000451_03.png",
+        "0002_c1s1_000451_03.gif",
         "٢٢٢٢_c1s1_1_1.jpg",
     ):
         assert parse_name(name) is None
@@ -132,7 +132,7 @@ def test_each_broken_file_is_set_apart_with_its_reason(tmp_path):
     files[names[1]] = files[names[1]][:-200]
     files[names[2]] = b"<html>404</html>"
     files[names[3]] = jpeg(1, mode="L")
-    files[names[4]] = jpeg(2, kind="PNG")
+    files[names[4]] = jpeg(2, kind="GIF")
     files[names[5]] = files[names[6]]
     files["bounding_box_train/photo.jpg"] = jpeg(3)
     root = write_files(tmp_path / "set", files)

@@ -84,7 +84,11 @@ def test_a_layout_and_a_pose_backend_from_outside_work_from_the_index_to_the_sha
 @pytest.mark.parametrize(
     ("config", "fields", "known"),
     [
-        (IndexConfig, {"root": ".", "layout": "imagenet"}, "'market1501', 'deepfashion', 'table'"),
+        (
+            IndexConfig,
+            {"root": ".", "layout": "imagenet"},
+            "'market1501', 'deepfashion', 'dukemtmc', 'occluded-duke', .*, 'table'",
+        ),
         (ExtractPosesConfig, {"images": ".", "backend": "yolo"}, "'openpose-tiny', 'openpose'"),
         (MiniatureConfig, {"layout": "table"}, "'market1501', 'deepfashion'"),
     ],

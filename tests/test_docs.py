@@ -194,7 +194,8 @@ NOT_IN_THE_REPOSITORY = {
     "train_stage1.py",
     "train_stage2.py",
     "train_end2end.py",  # of the official code
-    "list_eval_partition.txt",  # of a data set
+    "list_eval_partition.txt",
+    "list_val.txt",  # of data sets
     "tests/datasets/",
     "utils.py",  # named as what must not be there
     "flip.py",  # the reader's own, as are the next two

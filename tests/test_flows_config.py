@@ -14,6 +14,7 @@ from datasets.runtime.command_line import parse_config
 from datasets.runtime.config import Role
 from datasets.runtime.registry import EXTENSIONS
 from datasets.shards.config import WriteShardsConfig, WriteShardsSettings
+from datasets.sources.market1501 import FOLDERS
 from flows.__main__ import main
 from flows.config import RegenerateConfig, complete
 from flows.overrides import regenerate_command
@@ -21,6 +22,7 @@ from flows.pipeline import Models, Population, Regeneration, model_cards
 from flows.preflight import data_problems, other_people_problems, reid_weight_problems, weight_problems
 from flows.presets import PRESETS
 from imagpose.config import TrainGeneratorConfig, TrainGeneratorSettings
+from tests.small_sets import write_files
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -149,6 +151,20 @@ def test_a_root_of_another_layout_is_refused(tmp_path, capsys):
     assert main(["regenerate", "--preset", "market-small", "--root", str(tmp_path), "--poses", str(csv)]) == 2
     error = capsys.readouterr().err
     assert "bounding_box_train" in error and error.count("\n") == 1
+
+
+def test_labels_from_zero_and_the_layout_that_a_root_looks_like_are_told_before_any_work(tmp_path, capsys):
+    write_files(tmp_path, {f"{folder}/0001_c1_f0000001.jpg": b"" for folder in FOLDERS})
+    table = tmp_path / "images.csv"
+    table.write_text("path,pid,camid,split\na.jpg,0,1,train\nb.jpg,1,1,query\nc.jpg,1,2,gallery\n")
+    arguments = ["regenerate", "--preset", "demo", "--store", str(tmp_path / "store"), "--root"]
+    for more, said in (
+        ([str(tmp_path)], "it looks like --layout dukemtmc or occluded-duke"),
+        ([str(table), "--layout", "table"], "1 training or query images have pid 0 (first: a.jpg)"),
+    ):
+        assert main([*arguments, *more]) == 2
+        error = capsys.readouterr().err
+        assert said in error and error.count("\n") == 1
 
 
 def test_a_missing_pose_file_is_refused(tmp_path, capsys):

@@ -22,7 +22,7 @@ from datasets.poses.table import read_poses
 from datasets.runtime.atomic import write_text_atomically
 from datasets.runtime.errors import InputError, printable
 from datasets.runtime.manifests import manifest_of
-from datasets.sources.files import image_key
+from datasets.sources.files import image_key, is_image_name
 from datasets.sources.index import read_index
 from datasets.sources.layouts import DEEPFASHION, MARKET1501, layout_of
 
@@ -31,7 +31,6 @@ logger = logging.getLogger(__name__)
 Pair = tuple[str, str]
 """Keys of source and target."""
 HEADER = ["from", "to"]
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 SPLITS = {"train": ["train"], "test": ["query", "gallery"]}
 
 TORSO = (2, 5, 8, 11)
@@ -92,7 +91,7 @@ def read_pairs(file: Path) -> list[Pair]:
     pairs = []
     for number, row in enumerate(rows[1:], start=2):
         names = [name.strip() for name in row]
-        if len(names) != 2 or not all(name.lower().endswith(IMAGE_SUFFIXES) for name in names):
+        if len(names) != 2 or not all(map(is_image_name, names)):
             shown = printable(",".join(row)[:120])
             raise InputError(f"{file}, line {number}: expected two image names, got '{shown}' (cut off?)")
         pairs.append((image_key(names[0]), image_key(names[1])))

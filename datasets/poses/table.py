@@ -22,7 +22,7 @@ from datasets.poses.skeleton import JOINT_COUNT, missing_keypoints, present_join
 from datasets.poses.views import frame_of, from_deepfashion, is_of_another_frame
 from datasets.runtime.errors import InputError
 from datasets.runtime.manifests import manifest_of
-from datasets.sources.index import read_index
+from datasets.sources.index import QUERY_IN_GALLERY, read_index
 from datasets.sources.layouts import Layout, layout_of
 
 logger = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ def make_imported_poses(config: ImportPosesConfig, directory: Path) -> dict[str,
     sizes = (int(images["width"].median()), int(images["height"].median())) if len(images) else (0, 0)
     frames = {file: _frame(file, rows, config, layout, sizes) for file, rows in files.items()}
     placed = {key: (row, frames[file]) for file, rows in files.items() for key, row in rows.items()}
-    found = [_fit(*placed.get(image.key, NO_ROW), image.width, image.height) for image in images.itertuples()]
+    found = [_fit(*_row_of(placed, image.key), image.width, image.height) for image in images.itertuples()]
     statuses = Counter(row.status for row in found)
     if statuses["missing"] == len(images):
         raise InputError(f"{config.csv[0]} has no row for any of the {len(images)} images; is it of another data set?")
@@ -74,6 +74,11 @@ def make_imported_poses(config: ImportPosesConfig, directory: Path) -> dict[str,
         "rows_of_other_images": sum(key not in known for key in placed),
         "bad_rows": dict(sorted(bad.items())[:20]),
     }
+
+
+def _row_of(placed: dict[str, tuple[PoseRow, str]], key: str) -> tuple[PoseRow | None, str]:
+    """An image's row and its frame; a query that lies in the gallery too has the row of its name."""
+    return placed.get(key) or placed.get(key.removesuffix(QUERY_IN_GALLERY), NO_ROW)
 
 
 def _read_files(files: list[Path]) -> dict[Path, dict[str, PoseRow]]:
@@ -194,6 +199,7 @@ def run_export(config: ExportPosesConfig) -> int:
     images = read_index(config.images).set_index("key")
     names = images["path"].str.rpartition("/")[2]
     poses = read_poses(config.poses)
+    poses = poses[~poses["key"].str.removesuffix(QUERY_IN_GALLERY).duplicated()]  # a query in the gallery is one image
     looked_at = poses[poses["status"].isin(["ok", "no-person"])]
     unknown = set(looked_at["key"]) - set(names.index)
     if unknown:

@@ -26,6 +26,8 @@ from datasets.runtime.manifests import SCRATCH, is_complete, manifest_of, write_
 logger = logging.getLogger(__name__)
 
 SECONDS_TO_JOIN = 300.0
+WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
+"""What flock says on file systems that have none."""
 
 
 def build(
@@ -91,13 +93,33 @@ def _only_writer(directory: Path) -> Generator[None]:
     lock_path = directory.with_name(f".{directory.name}.lock")
     directory.parent.mkdir(parents=True, exist_ok=True)
     with lock_path.open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ArtifactBusyError(
-                f"another process is making {directory} right now; wait for it, or stop it first"
-            ) from None
+        if not try_lock(lock.fileno(), lock_path):
+            raise ArtifactBusyError(f"another process is making {directory} right now; wait for it, or stop it first")
         yield
+
+
+def try_lock(file: int, path: Path) -> bool:
+    """Lock an open file for this process and those that inherit it; False where another process has it.
+
+    Args:
+        file: descriptor.
+        path: its path, for the error.
+
+    Raises:
+        InputError: its file system has no locks, without which two runs would write to one artifact.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in WITHOUT_LOCKS:
+            raise
+        raise InputError(
+            f"the file system of {path.parent} has no locks ({error.strerror}), which keep two runs apart; take a "
+            "folder on a local disk, or mount this one with locks"
+        ) from None
+    return True
 
 
 @contextmanager

@@ -31,7 +31,7 @@ from datasets.runtime.errors import ArtifactBusyError, InputError, printable
 from datasets.runtime.keys import artifact_directory
 from datasets.runtime.manifests import is_complete
 from datasets.runtime.registry import load_name, registry_of
-from datasets.runtime.renames import RENAMED, refuse_old_flags
+from datasets.runtime.renames import RENAMED, models_in, refuse_old_flags
 
 BAD_INPUT = 2
 TERMINATED = 128 + signal.SIGTERM
@@ -205,7 +205,8 @@ def read_config(config_class: type[BaseModel], file: Path) -> Any:
 def parse_config(config_class: type[BaseModel], arguments: Sequence[str], program: str) -> Any:
     """A config from command-line flags: ``--field value``, ``--outer.inner value``, lists as ``1,2`` or JSON.
 
-    A flag may be spelled with hyphens or, like its field, with underscores.
+    A flag may be spelled with hyphens or, like its field, with underscores. In a list of paths a comma belongs to the
+    path where such a file or folder is there (`with_whole_paths`).
     """
     from pydantic_settings import BaseSettings, SettingsConfigDict
     from pydantic_settings.exceptions import SettingsError
@@ -229,7 +230,8 @@ def parse_config(config_class: type[BaseModel], arguments: Sequence[str], progra
     settings_class = types.new_class("Arguments", (config_class, BaseSettings), {}, lambda ns: ns.update(namespace))
     refuse_old_flags(config_class, arguments)
     try:
-        source = _flags_source()(settings_class, cli_parse_args=[_as_flag(argument) for argument in arguments])
+        flags = with_whole_paths(config_class, [_as_flag(argument) for argument in arguments])
+        source = _flags_source()(settings_class, cli_parse_args=flags)
         given = source()
     except SettingsError as error:
         raise InputError(f"{one_line(error).removeprefix('error parsing CLI: ')} (--help lists the fields)") from None
@@ -262,6 +264,80 @@ def _as_flag(argument: str) -> str:
     """``--outer.some_field=a_b`` as ``--outer.some-field=a_b``; what is not a flag unchanged."""
     name, equals, value = argument.partition("=")
     return name.replace("_", "-") + equals + value if name.startswith("--") else argument
+
+
+def with_whole_paths(config_class: type[BaseModel], flags: Sequence[str]) -> list[str]:
+    """The flags, with values of lists of paths as JSON, so that a file whose name has a comma is one path.
+
+    The same of ``NAME=PATH`` pairs: what follows a comma and has no ``=`` belongs to the path before.
+    """
+    found: list[str] = []
+    origin: object = None  # of the field whose value is the next argument
+    for flag in flags:
+        if origin is not None:
+            found.append(_paths_as_json(flag, origin))
+            origin = None
+            continue
+        name, equals, value = flag.partition("=")
+        origin = _paths_origin(config_class, name[2:].replace("-", "_").split(".")) if name.startswith("--") else None
+        if origin is not None and equals:
+            flag, origin = f"{name}={_paths_as_json(value, origin)}", None
+        found.append(flag)
+    return found
+
+
+def _paths_origin(model: type[BaseModel], names: Sequence[str]) -> object:
+    """list, tuple or dict if a field, by its names from the outermost model on, holds several paths; else None."""
+    models = [model]
+    for name in names[:-1]:
+        fields = (owner.model_fields[name] for owner in models if name in owner.model_fields)
+        models = [inner for field in fields for inner in models_in(field.annotation)]
+    fields = (owner.model_fields[names[-1]] for owner in models if names[-1] in owner.model_fields)
+    return next((found for field in fields if (found := _origin_in(field.annotation)) is not None), None)
+
+
+def _origin_in(annotation: Any) -> object:
+    origin, arguments = getattr(annotation, "__origin__", None), getattr(annotation, "__args__", ())
+    if origin in (list, tuple, dict):
+        return origin if any(Path in (item, getattr(item, "__origin__", None)) for item in arguments) else None
+    return next((found for item in arguments if (found := _origin_in(item)) is not None), None)  # X | None
+
+
+def _paths_as_json(value: str, origin: object) -> str:
+    """Several paths as JSON; what is JSON already, or nothing, unchanged."""
+    if not value or isinstance(_json(value), (list, dict)) or value == "null":
+        return value
+    if origin is dict:
+        if "=" not in value.partition(",")[0]:
+            return value  # for the parser's own error
+        return json.dumps(dict(pair.split("=", 1) for pair in re.split(r",(?=[^,=]*=)", value)))
+    # A name that is JSON, as 12 or true, would be read as that.
+    return json.dumps([path if _json(path) is None else f"./{path}" for path in _split_at_commas(value)])
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+
+
+def _split_at_commas(value: str) -> list[str]:
+    """The paths of ``a,b``: cut at every comma, but not inside the longest part that is there."""
+    pieces = value.split(",")
+    if all(map(_is_there, pieces)):
+        return pieces
+    paths: list[str] = []
+    while pieces:
+        lengths = range(len(pieces), 1, -1)
+        taken = next((n for n in lengths if _is_there(",".join(pieces[:n]))), 1)
+        paths.append(",".join(pieces[:taken]))
+        del pieces[:taken]
+    return paths
+
+
+def _is_there(path: str) -> bool:
+    return os.path.exists(path)  # noqa: PTH110 - Path.exists raises where a name is too long
 
 
 def _first_empty(given: Mapping[str, Any], prefix: str = "") -> str | None:

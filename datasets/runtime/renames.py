@@ -62,13 +62,13 @@ def _present_flag(model: type[BaseModel], flag: str) -> str | None:
         if new is not None:
             return "--" + negated + ".".join([*parts[:place], new, *parts[place + 1 :]]).replace("_", "-")
         fields = (owner.model_fields[part] for owner in models if part in owner.model_fields)
-        models = [inner for field in fields for inner in _models_in(field.annotation)]
+        models = [inner for field in fields for inner in models_in(field.annotation)]
     return None
 
 
-def _models_in(annotation: object) -> Iterator[type[BaseModel]]:
+def models_in(annotation: object) -> Iterator[type[BaseModel]]:
     """The models of a field's type: itself, or those inside ``X | None``, ``list[X]`` and the like."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for argument in getattr(annotation, "__args__", ()):
-        yield from _models_in(argument)
+        yield from models_in(argument)

@@ -34,7 +34,7 @@ from datasets.shards.config import EncodeConfig
 from datasets.shards.encoded import keypoints_from_json, keypoints_to_json
 from datasets.shards.frozen_models import FeatureEncoder
 from datasets.shards.reuse import INDEX_FILE, copy_checked, earlier_artifacts
-from datasets.shards.tars import read_samples, write_tar
+from datasets.shards.tars import image_of, read_samples, write_tar
 from datasets.shards.write import read_shard_index
 
 logger = logging.getLogger(__name__)
@@ -146,7 +146,7 @@ def _members(
 def _decode(shard: Path, key: str, members: dict[str, bytes]) -> tuple[Image.Image, dict[str, Any]]:
     try:
         facts = json.loads(members["json"])
-        return open_picture(members["jpg"], facts), facts
+        return open_picture(image_of(members), facts), facts
     except (KeyError, OSError, ValueError) as error:
         raise ArtifactError(f"{shard}: sample '{key}' cannot be read ({error}); write the shards again") from error
 

@@ -13,6 +13,7 @@ from datasets.runtime import devices
 from datasets.runtime.errors import InputError, WeightsError
 from datasets.shards.config import EncodeConfig
 from datasets.shards.image_encoders import ENCODER_KINDS, kind_of
+from datasets.shards.saved_models import DIFFUSERS, TRANSFORMERS, refuse_unreadable
 
 CPU_CHUNK = 16
 """Pictures that go through a model at once on a CPU: twice as fast as 64, which fall out of the cache."""
@@ -26,6 +27,7 @@ def load_vae(folder: Path) -> Any:
     """
     from diffusers import AutoencoderKL
 
+    refuse_unreadable(folder, DIFFUSERS)
     try:
         vae = AutoencoderKL.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, torch_dtype=torch.float32
@@ -44,6 +46,7 @@ def load_image_encoder(folder: Path) -> Any:
     import transformers
 
     kind = kind_of(folder)
+    refuse_unreadable(folder, TRANSFORMERS)
     try:
         encoder, report = getattr(transformers, kind.name).from_pretrained(
             folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True

@@ -60,7 +60,10 @@ def kind_of(folder: Path) -> EncoderKind:
     Raises:
         WeightsError: the folder holds a model of no known kind.
     """
-    model_type = json.loads((folder / "config.json").read_text()).get("model_type")
+    try:
+        model_type = json.loads((folder / "config.json").read_text()).get("model_type")
+    except (OSError, ValueError, AttributeError):
+        raise WeightsError(f"{folder} holds no saved model (no config.json that can be read)") from None
     for kind in ENCODER_KINDS.values():
         if model_type in kind.model_types:
             return kind

@@ -1,15 +1,16 @@
 """Tar files of samples: written so that equal content gives equal bytes, read without the cost of `tarfile`.
 
-A sample is a run of members with one key: ``KEY.jpg``, ``KEY.json``. Only what this project writes is read: regular
-files under USTAR headers (POSIX.1-1988). Everything else (links, folders, GNU or PAX extensions, a wrong checksum, a
-missing end) is refused with the file's name and the byte where it stands, so no corrupt tar is half read in silence.
+A sample is a run of members with one key: ``KEY.jpg`` (or ``.png``), ``KEY.json``. Only what this project writes is
+read: regular files under USTAR headers (POSIX.1-1988). Everything else (links, folders, GNU or PAX extensions, a wrong
+checksum, a missing end) is refused with the file's name and the byte where it stands, so no corrupt tar is half read in
+silence.
 """
 
 from __future__ import annotations
 
 import os
 import tarfile
-from collections.abc import Collection, Container, Iterator
+from collections.abc import Collection, Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -23,6 +24,10 @@ REGULAR = (b"0", b"\0")
 END = bytes(BLOCK)
 LONGEST_NAME = tarfile.LENGTH_NAME
 """Bytes of a member's name, its kind included."""
+
+IMAGE_KINDS = ("jpg", "png")
+"""Kinds of the member that is a sample's image: the source's own bytes, whichever of the two formats they are in."""
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 class CorruptTarError(ArtifactError):
@@ -50,6 +55,23 @@ def write_tar(path: Path, members: Iterator[tuple[str, bytes]]) -> None:
         file.write(bytes(-file.tell() % tarfile.RECORDSIZE))
         file.flush()
         os.fsync(file.fileno())
+
+
+def image_kind(content: bytes) -> str:
+    """The kind of the member that holds an image file's bytes."""
+    return "png" if content.startswith(PNG_SIGNATURE) else "jpg"
+
+
+def image_of(members: Mapping[str, bytes]) -> bytes:
+    """A sample's image, as its file's bytes.
+
+    Raises:
+        KeyError: the sample has none.
+    """
+    for kind in IMAGE_KINDS:
+        if kind in members:
+            return members[kind]
+    raise KeyError(f"no {' or '.join(IMAGE_KINDS)}")
 
 
 def read_samples(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:

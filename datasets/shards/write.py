@@ -1,9 +1,9 @@
 """Image shards: WebDataset tars that are byte-identical for equal input.
 
-A sample is ``key.jpg`` (the source's bytes, never re-encoded) and ``key.json``. Samples are sorted by identity and key;
-an identity never spans two shards, so a reader of any shard sees whole persons. A shard appears under its name only
-when it is whole; an interrupted run resumes with the next one, and a shard that an earlier artifact beside this one
-already holds is copied from there.
+A sample is ``key.jpg`` or ``key.png`` (the source's bytes, never re-encoded) and ``key.json``. Samples are sorted by
+identity and key; an identity never spans two shards, so a reader of any shard sees whole persons. A shard appears under
+its name only when it is whole; an interrupted run resumes with the next one, and a shard that an earlier artifact
+beside this one already holds is copied from there.
 
 Where a shard ends is decided by the identities themselves (`shard_ends`), not by counting from the first: images that
 are added, changed or removed in the middle leave the shards around them as they were.
@@ -33,7 +33,7 @@ from datasets.runtime.manifests import manifest_of
 from datasets.runtime.progress import Progress
 from datasets.shards.config import WriteShardsConfig
 from datasets.shards.reuse import INDEX_FILE, copy_checked, earlier_artifacts, read_index_file
-from datasets.shards.tars import LONGEST_NAME, write_tar
+from datasets.shards.tars import LONGEST_NAME, image_kind, write_tar
 from datasets.sources.files import ImageSource, UnreadableFileError
 from datasets.sources.index import open_images, read_index
 from datasets.sources.layouts import Layout, layout_of
@@ -195,7 +195,7 @@ def _members(plan: ShardPlan, source: ImageSource) -> Iterator[tuple[str, bytes]
             raise InputError(f"{row.path} of {source.root} cannot be read any more ({error}); {AGAIN}") from None
         if hashlib.sha256(content).hexdigest() != row.sha256:
             raise InputError(f"{row.path} of {source.root} changed since it was indexed; {AGAIN}")
-        yield f"{row.key}.jpg", content
+        yield f"{row.key}.{image_kind(content)}", content
         yield f"{row.key}.json", row.json.encode()
 
 
@@ -249,15 +249,16 @@ CARD = """# Image shards ({name} layout)
 |---|---|
 {rows}
 
-{shards} WebDataset tars, sorted by identity; no identity spans two tars. A sample is `KEY.jpg` (the source's own bytes)
-and `KEY.json`: key, pid (-1 junk, 0 distractor), camid, split, role, width, height and `keypoints`, 18 x [x, y, score]
-in pixels of the image, OpenPose/COCO-18 order, `[null, null, 0.0]` for a missing joint; `crop`, if there, is the part
-[left, top, right, bottom] of the image that is the picture (DeepFashion's square originals have margins). `index.json`
-lists the tars with counts and SHA-256, `manifest.json` what they were made from.
+{shards} WebDataset tars, sorted by identity; no identity spans two tars. A sample is `KEY.jpg` or, of a PNG,
+`KEY.png` (the source's own bytes) and `KEY.json`: key, pid (-1 junk, 0 distractor), camid, split, role, width, height
+and `keypoints`, 18 x [x, y, score] in pixels of the image, OpenPose/COCO-18 order, `[null, null, 0.0]` for a missing
+joint; `crop`, if there, is the part [left, top, right, bottom] of the image that is the picture (DeepFashion's square
+originals have margins). `index.json` lists the tars with counts and SHA-256, `manifest.json` what they were made from.
 
 ```python
 import webdataset
-samples = webdataset.WebDataset("train-00000.tar", shardshuffle=False).decode("pil").to_tuple("__key__", "jpg", "json")
+samples = webdataset.WebDataset("train-00000.tar", shardshuffle=False).decode("pil")
+samples = samples.to_tuple("__key__", "jpg;png", "json")
 ```
 
 The images belong to their data set's owners and keep its terms: Market-1501 and DeepFashion are for non-commercial

@@ -15,6 +15,7 @@ class IndexConfig(StageConfig):
     """The list of a data set's images, each checked, with identity, camera and split."""
 
     stage: ClassVar[str] = "index"
+    stage_version: ClassVar[int] = 2
     package: ClassVar[str] = "datasets"
 
     root: SourceTree

@@ -26,6 +26,7 @@ from typing import Any
 
 from datasets.runtime.errors import DatasetLayoutError, printable
 from datasets.sources.files import (
+    SUFFIX_PATTERN,
     Box,
     ImageSource,
     Listing,
@@ -34,6 +35,7 @@ from datasets.sources.files import (
     UnreadableFileError,
     image_record,
     is_ignored,
+    is_image_name,
 )
 
 MARKER = ""
@@ -51,10 +53,12 @@ SQUARE, MARGIN, PROPER_WIDTH = 256, 40, 176
 """The low-resolution originals: side, left (and right) margin, and width of the picture proper."""
 
 _ORIGINAL = re.compile(
-    r"(?:.*/)?(?P<gender>MEN|WOMEN)/(?P<category>\w+)/id_(?P<pid>\d{8})/(?P<outfit>\d\d)_(?P<shot>\d)_(?P<side>\w+)(?:\.jpg)+"
+    r"(?:.*/)?(?P<gender>MEN|WOMEN)/(?P<category>\w+)/id_(?P<pid>\d{8})/(?P<outfit>\d\d)_(?P<shot>\d)_(?P<side>\w+)"
+    + SUFFIX_PATTERN
 )
 _FLAT = re.compile(
-    r"(?:.*/)?fashion(?P<gender>MEN|WOMEN)(?P<category>\w+?)id(?P<pid>\d{8})(?P<outfit>\d\d)_(?P<shot>\d)(?P<side>[a-z]+)(?:\.jpg)+"
+    r"(?:.*/)?fashion(?P<gender>MEN|WOMEN)(?P<category>\w+?)id(?P<pid>\d{8})(?P<outfit>\d\d)_(?P<shot>\d)(?P<side>[a-z]+)"
+    + SUFFIX_PATTERN
 )
 
 
@@ -108,7 +112,7 @@ def list_images(source: ImageSource) -> Listing:
     rows, ignored = [], [printable(entry.path) for entry in passed_over]
     splits, notes = read_splits(source, [entry.path for entry in entries])
     for entry in entries:
-        if (entry.refused is None and is_ignored(entry.path)) or not entry.path.lower().endswith(".jpg"):
+        if entry.refused is None and (is_ignored(entry.path) or not is_image_name(entry.path)):
             ignored.append(printable(entry.path))
             continue
         parsed = parse_path(entry.path)

@@ -61,6 +61,7 @@ class ImageSource:
         """
         self.root, self.prefix = Path(root), prefix
         self.archive: zipfile.ZipFile | None = None
+        self._members: list[tuple[str, zipfile.ZipInfo]] = []
         if self.root.is_dir():
             return
         if self.root.exists() and not self.root.is_file():  # a pipe or a device would never end
@@ -71,6 +72,8 @@ class ImageSource:
             raise DatasetLayoutError(f"{root} does not exist; give the unpacked data set or its zip") from None
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
             raise DatasetLayoutError(f"{root} is neither a folder nor a readable zip archive ({error})") from None
+        self._members = [(slashed(member.filename), member) for member in self.archive.infolist()]
+        self._by_name = dict(self._members)
 
     def __enter__(self) -> Self:
         return self
@@ -80,28 +83,44 @@ class ImageSource:
             self.archive.close()
 
     def find_prefix(self, marker: str) -> str | None:
-        """The folder, at most two levels down, that holds a folder called `marker`; '' is the root itself."""
-        if self.archive is None:
-            candidates = [""] if (self.root / marker).is_dir() else []
-            candidates += sorted(f"{path.parent.relative_to(self.root)}/" for path in self.root.glob(f"*/{marker}/"))
-            return candidates[0] if candidates else None
+        """The folder, at most two levels down, that holds `marker`, a folder or file; '' is the root itself.
+
+        Raises:
+            DatasetLayoutError: several folders hold one; which is meant must be said.
+        """
+        found = self._folders_with(marker) if self.archive is None else self._archive_folders_with(marker)
+        if not found:
+            return None
+        nearest = min(prefix.count("/") for prefix in found)
+        candidates = sorted(prefix for prefix in found if prefix.count("/") == nearest)
+        if len(candidates) > 1:
+            names = ", ".join(printable(prefix.rstrip("/")) for prefix in candidates)
+            raise DatasetLayoutError(f"{self.root} holds several data sets with '{marker}': {names}; give one of them")
+        return candidates[0]
+
+    def _folders_with(self, marker: str) -> set[str]:
+        if (self.root / marker).exists():
+            return {""}
+        return {f"{path.parent.relative_to(self.root)}/" for path in self.root.glob(f"*/{marker}")}
+
+    def _archive_folders_with(self, marker: str) -> set[str]:
         found = set()
-        for name in self.archive.namelist():
+        for name, _ in self._members:
             parts = name.split("/")
-            if marker in parts[:-1] and ".." not in parts and parts.index(marker) <= 2:
+            if marker in parts and ".." not in parts and parts.index(marker) <= 2:
                 found.add("".join(part + "/" for part in parts[: parts.index(marker)]))
-        return min(found, key=lambda prefix: (prefix.count("/"), prefix), default=None)
+        return found
 
     def has_folder(self, folder: str) -> bool:
         """Whether `folder` (relative to the prefix) exists, be it empty."""
         if self.archive is None:
             return (self.root / self.prefix / folder).is_dir()
-        return any(name.startswith(f"{self.prefix}{folder}/") for name in self.archive.namelist())
+        return any(name.startswith(f"{self.prefix}{folder}/") for name, _ in self._members)
 
     def entries(self, folder: str = "") -> list[SourceEntry]:
         """All files below `folder` (relative to the prefix, '' for everything), sorted by path."""
         archive = self.archive
-        found = self._folder_entries(folder) if archive is None else self._archive_entries(archive, folder)
+        found = self._folder_entries(folder) if archive is None else self._archive_entries(folder)
         return sorted(found, key=lambda entry: entry.path)
 
     def _folder_entries(self, folder: str) -> list[SourceEntry]:
@@ -122,19 +141,19 @@ class ImageSource:
                 found.append(SourceEntry(name if inside == "." else f"{inside}/{name}", refused))
         return found
 
-    def _archive_entries(self, archive: zipfile.ZipFile, folder: str) -> list[SourceEntry]:
+    def _archive_entries(self, folder: str) -> list[SourceEntry]:
         start = f"{self.prefix}{folder}/" if folder else self.prefix
         found = []
-        occurrences = Counter(archive.namelist())
-        for member in archive.infolist():
-            if member.is_dir() or not member.filename.startswith(start):
+        occurrences = Counter(name for name, _ in self._members)
+        for name, member in self._members:
+            if name.endswith("/") or not name.startswith(start):
                 continue
-            path, refused = member.filename.removeprefix(self.prefix), None
+            path, refused = name.removeprefix(self.prefix), None
             if not is_safe_path(path):
                 refused = "unsafe-path", "its name leads outside the archive"
             elif stat.S_ISLNK(member.external_attr >> 16):
                 refused = "link", "is a link; only plain files are read from an archive"
-            elif occurrences[member.filename] > 1:
+            elif occurrences[name] > 1:
                 refused = "duplicate", "the archive holds several files of this name"
             elif member.flag_bits & ENCRYPTED:
                 refused = "encrypted", "is encrypted; unpack the archive with its password and give the folder"
@@ -147,7 +166,7 @@ class ImageSource:
         """Names of archive members that lead outside it (absolute, or with ``..``); never read."""
         if self.archive is None:
             return []
-        return sorted(printable(name) for name in self.archive.namelist() if not is_safe_path(name))
+        return sorted(printable(name) for name, _ in self._members if not is_safe_path(name))
 
     def read(self, path: str) -> bytes:
         """A file's bytes, by its path below the prefix.
@@ -173,7 +192,7 @@ class ImageSource:
         return Path(full).read_bytes()
 
     def _read_archive(self, archive: zipfile.ZipFile, path: str) -> bytes:
-        member = archive.getinfo(self.prefix + path)
+        member = self._by_name[self.prefix + path]
         if member.file_size > MAX_FILE_BYTES:
             raise UnreadableFileError("too-large", f"unpacks to {member.file_size} bytes, more than {MAX_FILE_BYTES}")
         with archive.open(member) as file:
@@ -181,6 +200,11 @@ class ImageSource:
         if len(content) > MAX_FILE_BYTES:
             raise UnreadableFileError("too-large", f"unpacks to more than {MAX_FILE_BYTES} bytes")
         return content
+
+
+def slashed(name: str) -> str:
+    """A path of an archive or table with ``/`` between its folders; some Windows programs write backslashes."""
+    return name.replace("\\", "/")
 
 
 def is_safe_path(name: str) -> bool:
@@ -205,6 +229,11 @@ class Listing:
     """What else a reader of the index's summary should know."""
 
 
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+"""What image files' names end in, in any case; the one rule for indexes, tables, plain folders and pose files."""
+SUFFIX_PATTERN = r"(?i:\.jpe?g|\.png){1,2}"
+"""The same in a layout's pattern; some of Market-1501's names end in ``.jpg.jpg``."""
+
 IGNORED_NAMES = frozenset({"thumbs.db", "desktop.ini", ".ds_store"})
 """Left behind by desktops; listed nowhere, counted in the index's summary."""
 
@@ -220,10 +249,15 @@ def is_ignored(path: str) -> bool:
     )
 
 
+def is_image_name(name: str) -> bool:
+    """Whether a file's name says that it is an image."""
+    return name.lower().endswith(IMAGE_SUFFIXES)
+
+
 def image_key(name: str) -> str:
-    """A file name without its ``.jpg`` (or ``.jpg.jpg``)."""
-    while name.lower().endswith(".jpg"):
-        name = name[:-4]
+    """A file name without its suffix ``.jpg`` (or ``.jpg.jpg``, ``.jpeg``, ``.png``)."""
+    while is_image_name(name):
+        name = name.rpartition(".")[0]
     return name
 
 

@@ -1,4 +1,4 @@
-"""Checks one image file from its bytes: is it a whole, sane RGB JPEG?
+"""Checks one image file from its bytes: is it a whole, sane RGB JPEG or PNG?
 
 Each file ends with a status: ``ok``, or one word for what is wrong and a sentence that says it. Nothing here raises for
 bad content.
@@ -15,6 +15,8 @@ from PIL import ExifTags, Image
 
 MAX_PIXELS = 64_000_000
 """Larger images are taken for decompression bombs; DeepFashion's largest have under one million pixels."""
+FORMATS = ("JPEG", "MPO", "PNG")
+"""MPO: a JPEG with further pictures behind it, as some phones write."""
 TURNED = range(2, 9)
 """EXIF orientations other than upright (1)."""
 
@@ -52,8 +54,8 @@ def check_image(content: bytes) -> ImageCheck:
 def _check_opened(image: Image.Image) -> tuple[str, str]:
     if image.width * image.height > MAX_PIXELS:
         return "bomb", f"claims {image.width}x{image.height} pixels"
-    if image.format not in ("JPEG", "MPO"):  # MPO: a JPEG with further pictures behind it, as some phones write
-        return "not-jpeg", f"is {image.format}, expected JPEG; convert it"
+    if image.format not in FORMATS:
+        return "not-jpeg", f"is {image.format}, expected JPEG or PNG; convert it"
     if image.mode != "RGB":
         return "not-rgb", f"has mode {image.mode}, expected RGB; convert it"
     try:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -29,6 +28,7 @@ from datasets.sources.files import ImageSource, Row, UnreadableFileError
 from datasets.sources.holdout import hold_identities_out
 from datasets.sources.image_check import ImageCheck, check_image
 from datasets.sources.layouts import LAYOUTS, Layout, layout_of
+from datasets.sources.listing import advice, list_source, reasons
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +51,8 @@ SCHEMA = pa.schema(
     ]
 )
 CHUNK = 256
+QUERY_IN_GALLERY = "#query"
+"""End of the key of a query that lies in the gallery under the same name; the rest is the gallery image's key."""
 ORDER = ("train", "query", "gallery")
 OF_THE_BYTES = ("ok", "unreadable", "truncated", "not-jpeg", "not-rgb", "rotated", "bomb", "duplicate")
 """Statuses of files that were read and decoded as far as it went."""
@@ -64,10 +66,10 @@ def make_index(config: IndexConfig, directory: Path) -> dict[str, object]:
         InputError: more files than `max_error_percent` cannot be used, or the slice is larger than the set.
     """
     layout = LAYOUTS[config.layout]
-    with layout.open_source(config.root) as source:
-        listing = layout.list_images(source)
-        unsafe = source.unsafe_names()
-        prefix = source.prefix
+    listed = list_source(layout, config.root)
+    listing, unsafe, prefix = listed.listing, listed.unsafe_names, listed.prefix
+    if listing.ignored:
+        logger.info("%s: %d files are no images of the set: %s", config.root, len(listing.ignored), listing.ignored[:3])
     if unsafe:
         logger.warning(
             "%s: %d names lead outside the archive and are never read: %s", config.root, len(unsafe), unsafe[:3]
@@ -85,6 +87,7 @@ def make_index(config: IndexConfig, directory: Path) -> dict[str, object]:
         **summarize(images),
         **listing.notes,
         "ignored": listing.ignored[:20],
+        "ignored_files": len(listing.ignored),
         "unsafe_names": unsafe[:20],
         "prefix": prefix,
         "files_decoded": decoded,
@@ -257,20 +260,38 @@ def _check_path(path: str) -> ImageCheck:
 
 
 def _set_duplicates_apart(rows: list[Row]) -> None:
-    """Keep the first of equal keys and of equal bytes (by path); a repeated key is replaced, to stay unique."""
-    keys: dict[str, str] = {}
-    contents: dict[str, str] = {}
-    for position, row in enumerate(sorted(rows, key=lambda row: (row["status"] != "ok", row["path"]))):
-        first = keys.get(row["key"])
-        keys.setdefault(row["key"], row["path"])
-        if first is not None:
-            row["key"] = f"{row['path']}#{position}"
-            if row["status"] == "ok":
-                row["status"], row["error"] = "duplicate", f"has the same name as {first}"
+    """Keep the first of equal keys and of equal bytes (by path); a repeated key is replaced, to stay unique.
+
+    A query may lie in the gallery too: the evaluation leaves it out, as an image of the same person at the same camera.
+    Both are kept, and the query's key tells them apart.
+    """
+    keys: dict[str, Row] = {}
+    contents: dict[object, Row] = {}
+    for position, row in enumerate(sorted(rows, key=lambda row: (row["status"] != "ok", row["path"], row["split"]))):
+        first = keys.setdefault(row["key"], row)
+        if first is not row:
+            twin = f"{row['key']}{QUERY_IN_GALLERY}"
+            if _is_query_in_gallery(first, row) and twin not in keys:
+                row["key"] = twin
+            else:
+                row["key"] = f"{row['path']}#{position}"
+                if row["status"] == "ok":
+                    row["status"], row["error"] = "duplicate", f"has the same name as {first['path']}"
+            keys[row["key"]] = row
         if row["status"] == "ok":
-            first = contents.setdefault(row["sha256"], row["path"])
-            if first != row["path"]:
-                row["status"], row["error"] = "duplicate", f"has the same bytes as {first}"
+            first = contents.setdefault(row["sha256"], row)
+            again = contents.setdefault((row["sha256"], row["split"]), row)
+            if first is not row and not (_is_query_in_gallery(first, row) and again is row):
+                row["status"], row["error"] = "duplicate", f"has the same bytes as {first['path']}"
+
+
+def _is_query_in_gallery(one: Row, other: Row) -> bool:
+    """Whether two files are one image that is a query and in the gallery, with the same person and camera."""
+    return (
+        {one["split"], other["split"]} == {"query", "gallery"}
+        and one["status"] == other["status"] == "ok"
+        and all(one[name] == other[name] for name in ("sha256", "pid", "camid"))
+    )
 
 
 def _refuse_too_many_errors(images: pd.DataFrame, unsafe: int, config: IndexConfig) -> None:
@@ -278,21 +299,23 @@ def _refuse_too_many_errors(images: pd.DataFrame, unsafe: int, config: IndexConf
     total = len(images) + unsafe
     if not total or len(bad) == len(images):
         first = f"; first: {bad.iloc[0]['path']}: {bad.iloc[0]['error']}" if not bad.empty else ""
-        raise DatasetLayoutError(f"{config.root} holds no usable image ({_reasons(bad)}{first})")
+        raise DatasetLayoutError(f"{config.root} holds no usable image ({reasons(bad['status'])}{first})")
     percent = 100 * (len(bad) + unsafe) / total
     if not bad.empty:
-        logger.warning("%d of %d files cannot be used: %s", len(bad), len(images), _reasons(bad))
+        logger.warning("%d of %d files cannot be used: %s", len(bad), len(images), reasons(bad["status"]))
     if percent > config.max_error_percent:
         first = bad.iloc[0] if not bad.empty else None
         example = f"; first: {first['path']}: {first['error']}" if first is not None else ""
         raise InputError(
-            f"{len(bad) + unsafe} of {total} files of {config.root} cannot be used ({_reasons(bad)}), more than "
-            f"max_error_percent {config.max_error_percent:g}{example}; fix them or raise the limit"
+            f"{len(bad) + unsafe} of {total} files of {config.root} cannot be used ({reasons(bad['status'])}), more "
+            f"than max_error_percent {config.max_error_percent:g}{example}; {_way_out(bad, total, config)}"
         )
 
 
-def _reasons(bad: pd.DataFrame) -> str:
-    return ", ".join(f"{status}: {count}" for status, count in sorted(Counter(bad["status"]).items())) or "none listed"
+def _way_out(bad: pd.DataFrame, total: int, config: IndexConfig) -> str:
+    if 2 * (bad["status"] == "bad-name").sum() > total:
+        return advice(config.root, LAYOUTS[config.layout])
+    return "fix them or raise the limit"
 
 
 def summarize(images: pd.DataFrame) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from datasets.runtime.errors import DatasetLayoutError
 from datasets.runtime.registry import Registry
-from datasets.sources import deepfashion, market1501, table
+from datasets.sources import cuhk03, deepfashion, dukemtmc, market1501, msmt17, table
 from datasets.sources.files import Box, ImageSource, Listing
 
 
@@ -47,7 +47,7 @@ class Layout:
     list_images: Callable[[ImageSource], Listing]
     """All files of the set as index rows (`datasets.sources.files.image_record`), not yet checked."""
     marker: str = ""
-    """A folder by which the data set's own top folder is found, at most two levels down; '' if the root is it."""
+    """A folder or file by which the set's own top folder is found, at most two levels down; '' if the root is it."""
     open_root: Callable[[Path], ImageSource] = ImageSource
     """Opens a root (folder, archive, table) for reading."""
     picture_box: Callable[[int, int], Box | None] = _whole_image
@@ -72,7 +72,7 @@ class Layout:
         source = self.open_root(root)
         prefix = source.find_prefix(self.marker) if self.marker else ""
         if prefix is None:
-            raise DatasetLayoutError(f"{root} has no folder '{self.marker}'; {self.expected}")
+            raise DatasetLayoutError(f"{root} has no '{self.marker}'; {self.expected}")
         source.prefix = prefix
         return source
 
@@ -84,6 +84,38 @@ MARKET1501 = Layout(
     marker=market1501.MARKER,
     list_images=market1501.list_images,
     published_counts=market1501.PUBLISHED_COUNTS,
+)
+DUKEMTMC = Layout(
+    name="dukemtmc",
+    title="DukeMTMC-reID",
+    expected=dukemtmc.EXPECTED,
+    marker=market1501.MARKER,
+    list_images=dukemtmc.list_images,
+    published_counts=dukemtmc.PUBLISHED_COUNTS,
+)
+OCCLUDED_DUKE = Layout(
+    name="occluded-duke",
+    title="Occluded-Duke",
+    expected=dukemtmc.EXPECTED,
+    marker=market1501.MARKER,
+    list_images=dukemtmc.list_images,
+    published_counts=dukemtmc.OCCLUDED_COUNTS,
+)
+CUHK03_NP = Layout(
+    name="cuhk03-np",
+    title="CUHK03-NP",
+    expected=cuhk03.EXPECTED,
+    marker=market1501.MARKER,
+    list_images=cuhk03.list_images,
+    published_counts=cuhk03.PUBLISHED_COUNTS,
+)
+MSMT17 = Layout(
+    name="msmt17",
+    title="MSMT17",
+    expected=msmt17.EXPECTED,
+    marker=msmt17.MARKER,
+    list_images=msmt17.list_images,
+    published_counts=msmt17.PUBLISHED_COUNTS,
 )
 DEEPFASHION = Layout(
     name="deepfashion",
@@ -105,7 +137,9 @@ TABLE = Layout(
     split_hint="the table's column 'split' must name train, query and gallery images",
 )
 
-LAYOUTS: Registry[Layout] = Registry("layout", MARKET1501, DEEPFASHION, TABLE)
+LAYOUTS: Registry[Layout] = Registry(
+    "layout", MARKET1501, DEEPFASHION, DUKEMTMC, OCCLUDED_DUKE, CUHK03_NP, MSMT17, TABLE
+)
 
 
 def layout_of(manifest: Mapping[str, Any]) -> Layout:

@@ -8,9 +8,10 @@ every folder holds a ``Thumbs.db``; ``gt_bbox`` and ``gt_query`` are not needed.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from datasets.runtime.errors import DatasetLayoutError, printable
-from datasets.sources.files import ImageSource, Listing, Row, image_record, is_ignored
+from datasets.sources.files import SUFFIX_PATTERN, ImageSource, Listing, Row, image_record, is_ignored
 
 FOLDERS = {"bounding_box_train": "train", "query": "query", "bounding_box_test": "gallery"}
 """Folder -> split."""
@@ -33,7 +34,7 @@ PUBLISHED_COUNTS = {
 """Of the readme and the official lists."""
 
 _NAME = re.compile(
-    r"(?P<pid>-1|\d{4,10})_c(?P<camid>\d{1,10})s(?P<sequence>\d{1,10})_(?P<frame>\d{1,10})_\d{1,10}(?i:\.jpg){1,2}"
+    r"(?P<pid>-1|\d{4,10})_c(?P<camid>\d{1,10})s(?P<sequence>\d{1,10})_(?P<frame>\d{1,10})_\d{1,10}" + SUFFIX_PATTERN
 )
 MAX_NUMBER = 2**31 - 1
 PROBLEM = "the name is not of the form 0002_c1s1_000451_03.jpg"
@@ -41,10 +42,16 @@ PROBLEM = "the name is not of the form 0002_c1s1_000451_03.jpg"
 
 def parse_name(name: str) -> Row | None:
     """Identity, camera, sequence, frame and role from a file's name; None if it is not one of Market-1501's."""
-    match = _NAME.fullmatch(name) if name.isascii() else None
+    return row_of_numbers(_NAME, name)
+
+
+def row_of_numbers(pattern: re.Pattern[str], name: str) -> Row | None:
+    """Identity, camera, sequence, frame (0 where the pattern has none) and role; None where the name does not fit."""
+    match = pattern.fullmatch(name) if name.isascii() else None
     if match is None:
         return None
-    numbers = {field: int(match[field]) for field in ("pid", "camid", "sequence", "frame")}
+    found = match.groupdict()
+    numbers = {field: int(found.get(field, 0)) for field in ("pid", "camid", "sequence", "frame")}
     if max(numbers.values()) > MAX_NUMBER or numbers["camid"] < 1:
         return None
     role = {-1: "junk", 0: "distractor"}.get(numbers["pid"], "person")
@@ -57,16 +64,31 @@ def list_images(source: ImageSource) -> Listing:
     Raises:
         DatasetLayoutError: if a folder is missing.
     """
+    return list_folders(source, parse_name, PROBLEM, EXPECTED)
+
+
+def list_folders(source: ImageSource, parse: Callable[[str], Row | None], problem: str, expected: str) -> Listing:
+    """As `list_images`, for any data set in these three folders.
+
+    Args:
+        source: the data set.
+        parse: pid, camid, sequence, frame and role from a file's name; None if it is not a proper one.
+        problem: what is wrong with a name that is not, in a sentence.
+        expected: what the data set looks like: the end of the error where a folder is missing.
+
+    Raises:
+        DatasetLayoutError: if a folder is missing.
+    """
     rows, ignored = [], []
     for folder, split in FOLDERS.items():
         entries = source.entries(folder)
         if not entries and (split == "train" or not source.has_folder(folder)):  # a set without tests trains only
-            raise DatasetLayoutError(f"{source.root} has no files in '{folder}'; {EXPECTED}")
+            raise DatasetLayoutError(f"{source.root} has no files in '{folder}'; {expected}")
         for entry in entries:
             if entry.refused is None and is_ignored(entry.path):
                 ignored.append(printable(entry.path))
                 continue
             name = entry.path.rpartition("/")[2]
-            parsed = parse_name(name) if entry.path == f"{folder}/{name}" else None
-            rows.append(image_record(entry, split, parsed, PROBLEM))
+            parsed = parse(name) if entry.path == f"{folder}/{name}" else None
+            rows.append(image_record(entry, split, parsed, problem))
     return Listing(rows, ignored)

@@ -1,6 +1,7 @@
 """Any other data set, through a table: a CSV or Parquet file with the columns ``path, pid, camid, split``.
 
-Paths are relative to the table's own folder. A role follows from the pid as in Market-1501 (-1 junk, 0 distractor).
+Paths are relative to the table's own folder; a backslash in them is read as a slash. A role follows from the pid as in
+Market-1501 (-1 junk, 0 distractor).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from datasets.runtime.errors import DatasetLayoutError
 from datasets.runtime.hashing import json_sha256
-from datasets.sources.files import ImageSource, Listing, Row, SourceEntry, image_record, is_safe_path
+from datasets.sources.files import ImageSource, Listing, Row, SourceEntry, image_record, is_safe_path, slashed
 
 COLUMNS = ("path", "pid", "camid", "split")
 SPLITS = ("train", "query", "gallery")
@@ -56,19 +57,14 @@ def read_table(file: Path) -> list[dict[str, str]]:
             f"{file} lacks or repeats {', '.join(missing)}; it needs {','.join(COLUMNS)}, separated by commas"
         )
     places = [names.index(column) for column in COLUMNS]
-    return [
-        dict(
-            zip(
-                COLUMNS,
-                ([row[place] for place in places] if len(row) == len(names) else [*row[:1], *_RAGGED]),
-                strict=True,
-            )
-        )
-        for row in rows
-    ]
+    return [_fields(row, places if len(row) == len(names) else None) for row in rows]
 
 
-_RAGGED = ("", "", "")
+def _fields(row: list[str], places: list[int] | None) -> dict[str, str]:
+    """A row's fields by column; of one that has another length than the header only what should be the path."""
+    values = [row[0], "", "", ""] if places is None else [row[place] for place in places]
+    path, *others = values
+    return dict(zip(COLUMNS, [slashed(path), *others], strict=True))
 
 
 def _read_csv(file: Path) -> tuple[list[str], list[list[str]]]:
@@ -114,13 +110,13 @@ def list_images(source: ImageSource) -> Listing:
     if not isinstance(source, TableSource):
         raise TypeError(f"{source.root} was not opened as a table")
     rows = []
-    seen: set[str] = set()
+    seen: set[tuple[str, str]] = set()
     for fields in read_table(source.table):
         parsed, problem = parse_row(fields)
         path = fields["path"]
         split = fields["split"] if fields["split"] in SPLITS else "train"
-        refused = ("duplicate", "an earlier row has the same path") if path in seen else None
-        seen.add(path)
+        refused = ("duplicate", "an earlier row has the same path") if (path, split) in seen else None
+        seen.add((path, split))
         if parsed is not None:
             parsed["key"] = path.rpartition(".")[0].replace("/", "_").replace(".", "_") or path
         rows.append(image_record(SourceEntry(path, refused), split, parsed, problem))

@@ -13,13 +13,20 @@ import fcntl
 import json
 import os
 import socket
+import stat
 import tempfile
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
+from typing import TextIO
+
+from datasets.runtime.artifacts import try_lock
+from datasets.runtime.errors import InputError
 
 POLL_SECONDS = 1.0
 SECONDS_BETWEEN_LINES = 60.0
+CREATION_TRIES, SECONDS_TO_SET_A_MODE = 20, 0.05
+"""How often, and how long, a file that another user is just creating is waited for."""
 
 
 @contextlib.contextmanager
@@ -32,15 +39,23 @@ def only_run(lock: Path, name: str, log: Callable[[str], None], still_wanted: Ca
         log: called with a line now and then while waiting.
         still_wanted: called often while waiting; raises to give up.
     """
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("a+") as file:
-        _wait_for(
-            [file.fileno()], 1, lambda: f"waiting for {_holder(lock)}, which makes the same set", log, still_wanted
-        )
+    with _opened(lock) as file:
+        waiting = {file.fileno(): lock}
+        _wait_for(waiting, 1, lambda: f"waiting for {_holder(lock)}, which makes the same set", log, still_wanted)
         file.truncate(0)
         file.write(json.dumps({"run": name, "host": socket.gethostname(), "pid": os.getpid()}))
         file.flush()
         yield
+
+
+def _opened(lock: Path) -> TextIO:
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        return lock.open("a+")
+    except OSError as error:
+        raise InputError(
+            f"{lock} cannot be opened ({error.strerror}): name a store of your own, or ask its owner for write access"
+        ) from None
 
 
 def _holder(lock: Path) -> str:
@@ -81,28 +96,70 @@ def hold_gpus(
         yield {}, []
         return
     with contextlib.ExitStack() as stack:
-        # One folder for all users of the machine; anybody may open the file, nothing is written to it.
-        names = [Path(tempfile.gettempdir(), f"imagpose-gpu-{gpu}.lock") for gpu in gpus]
-        files = [os.open(name, os.O_RDONLY | os.O_CREAT, 0o666) for name in names]
-        for file in files:
+        files: dict[int, Path] = {}
+        for gpu in gpus:
+            path = Path(tempfile.gettempdir(), f"imagpose-gpu-{gpu}.lock")
+            files[file := open_for_all_users(path)] = path
             stack.callback(os.close, file)
         wanted = min(count, len(gpus))
         held = _wait_for(
             files, wanted, lambda: f"waiting for {wanted} of the GPUs {', '.join(gpus)}", log, still_wanted
         )
-        chosen = ",".join(gpus[files.index(file)] for file in held)
+        chosen = ",".join(gpus[list(files).index(file)] for file in held)
         # 'cuda:1' counts among the visible ones, so these must stay as they are.
         yield {} if device.startswith("cuda:") else {"CUDA_VISIBLE_DEVICES": chosen}, held
 
 
+def open_for_all_users(path: Path) -> int:
+    """Open, or create, a lock's file that all users of the machine share; nothing is ever written to it.
+
+    An existing file is opened without O_CREAT: in a folder such as /tmp Linux refuses that for another user's file
+    (fs.protected_regular). No link is followed and no pipe waited for, as anybody may put one there.
+
+    Returns:
+        A file descriptor.
+
+    Raises:
+        InputError: what lies there cannot be used as a lock.
+    """
+    reason = "another user's file"
+    for _ in range(CREATION_TRIES):
+        try:
+            file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except FileNotFoundError:
+            with contextlib.suppress(FileExistsError):  # somebody was faster
+                file = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
+                os.fchmod(file, 0o644)  # whatever the umask: others must be able to open it
+                return file
+        except PermissionError as error:  # perhaps just created, and its mode not yet set
+            reason = str(error.strerror)
+            time.sleep(SECONDS_TO_SET_A_MODE)
+        except OSError as error:
+            reason = str(error.strerror)
+            break
+        else:
+            if stat.S_ISREG(os.fstat(file).st_mode):
+                return file
+            os.close(file)
+            reason = "no plain file"
+            break
+    raise InputError(
+        f"{path}, the lock that shares GPUs out among the users of this machine, cannot be opened ({reason}); have it "
+        "removed, or set TMPDIR to a folder of your own"
+    )
+
+
 def _wait_for(
-    files: Sequence[int],
+    files: Mapping[int, Path],
     count: int,
     what: Callable[[], str],
     log: Callable[[str], None],
     still_wanted: Callable[[], None],
 ) -> list[int]:
-    """Lock `count` of the files, all or none, so that two runs that want several never wait for each other."""
+    """Lock `count` of the files (descriptor -> path), all or none.
+
+    So two runs that want several never wait for each other.
+    """
     last_line = -SECONDS_BETWEEN_LINES
     while len(held := _lock_some(files, count)) < count:
         for file in held:
@@ -115,11 +172,9 @@ def _wait_for(
     return held
 
 
-def _lock_some(files: Sequence[int], count: int) -> list[int]:
+def _lock_some(files: Mapping[int, Path], count: int) -> list[int]:
     held: list[int] = []
-    for file in files:
-        if len(held) < count:
-            with contextlib.suppress(BlockingIOError):
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                held.append(file)
+    for file, path in files.items():
+        if len(held) < count and try_lock(file, path):
+            held.append(file)
     return held

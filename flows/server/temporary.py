@@ -11,16 +11,24 @@ import os
 import subprocess
 import sys
 from collections.abc import Generator
+from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
+import httpx
+from prefect.client.orchestration import get_client
 from prefect.events.worker import EventsWorker
 from prefect.logging import get_logger
 from prefect.logging.handlers import APILogWorker
-from prefect.settings import PREFECT_API_URL
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
+from datasets.runtime.errors import InputError
 from flows.process.commands import tether
 
 logger = get_logger("regenerate")
+
+SECONDS_TO_ANSWER = 10.0
+"""Time for a server that somebody else runs to answer at all."""
 
 
 @contextlib.contextmanager
@@ -31,9 +39,10 @@ def temporary_server(log: Path) -> Generator[None]:
         log: what the server writes is appended to it; its folder is made.
 
     Raises:
-        RuntimeError: the server did not start in time.
+        InputError: the server that PREFECT_API_URL names does not answer, or the temporary one did not start in time.
     """
-    if PREFECT_API_URL.value() is not None:
+    if (address := PREFECT_API_URL.value()) is not None:
+        _check_answers(address)
         yield
         return
     from prefect.server.api.server import SubprocessASGIServer
@@ -42,7 +51,7 @@ def temporary_server(log: Path) -> Generator[None]:
     server = SubprocessASGIServer()
     try:
         with _output_to(log):
-            server.start()
+            _start(server, log)
         if (process := server.server_process) is not None:
             subprocess.Popen([*tether(5.0), "--end", str(process.pid)], start_new_session=True)
         yield
@@ -50,6 +59,32 @@ def temporary_server(log: Path) -> Generator[None]:
         for worker in (APILogWorker, EventsWorker):  # send pending logs and events while the server still runs
             worker.drain_all(timeout=10)
         server.stop()
+
+
+def _check_answers(address: str) -> None:
+    """Ask the server for its health, once.
+
+    Raises:
+        InputError: nobody answers, or not Prefect.
+    """
+    way_out = "start it, correct PREFECT_API_URL, or unset it for a temporary server"
+    with (
+        temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}),
+        get_client(sync_client=True, httpx_settings={"timeout": SECONDS_TO_ANSWER}) as client,
+    ):
+        error = client.api_healthcheck()
+    if isinstance(error, httpx.HTTPStatusError) and error.response.status_code == HTTPStatus.NOT_FOUND:
+        raise InputError(f"{address} answers, but not as Prefect's API (does its address end in /api?); {way_out}")
+    if isinstance(error, (httpx.TransportError, httpx.InvalidURL)):
+        raise InputError(f"no Prefect server answers at {address} ({error}); {way_out}")
+
+
+def _start(server: Any, log: Path) -> None:
+    try:
+        server.start()
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"Prefect's temporary server did not start ({reason}); its log says why: {log}") from error
 
 
 @contextlib.contextmanager

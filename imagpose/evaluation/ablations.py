@@ -23,9 +23,9 @@ from imagpose.config import (
     EvaluateGeneratorConfig,
     TrainGeneratorConfig,
 )
+from imagpose.config.published_unets import is_stable_diffusion
 from imagpose.evaluation.evaluate import make_evaluation
 from imagpose.evaluation.table import BOUNDS
-from imagpose.training.generators import is_stable_diffusion
 from imagpose.training.train import make_generator
 
 logger = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from datasets.poses.views import keypoints_in_view, open_picture
 from datasets.runtime.errors import InputError
 from datasets.runtime.manifests import manifest_of
 from datasets.shards.encoded import keypoints_from_json
-from datasets.shards.tars import read_samples
+from datasets.shards.tars import image_of, read_samples
 from imagpose.canvas.layout import Size
 
 TEST_SPLITS = ("query", "gallery")
@@ -90,11 +90,11 @@ class HeldOutImages:
 
     def in_view(self, key: str) -> Image.Image:
         """The picture as the generator sees it."""
-        return fitted(open_picture(self._files[key]["jpg"], self.facts[key]), self.view)
+        return fitted(open_picture(image_of(self._files[key]), self.facts[key]), self.view)
 
     def in_comparison(self, keys: Sequence[str]) -> Tensor:
         """(N, 3, H, W) uint8 at the size of the comparison."""
-        return stacked([fitted(open_picture(self._files[k]["jpg"], self.facts[k]), self.compared) for k in keys])
+        return stacked([fitted(open_picture(image_of(self._files[k]), self.facts[k]), self.compared) for k in keys])
 
     def pid(self, key: str) -> int:
         """Whom an image shows."""
@@ -106,7 +106,7 @@ class HeldOutImages:
         for _, members in read_samples(tar):
             facts = json.loads(members["json"])
             if facts["pid"] > 0:
-                pictures.append(fitted(open_picture(members["jpg"], facts), self.compared))
+                pictures.append(fitted(open_picture(image_of(members), facts), self.compared))
             if len(pictures) == at_once:
                 yield stacked(pictures)
                 pictures = []

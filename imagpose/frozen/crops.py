@@ -15,7 +15,7 @@ from torch import Tensor
 from datasets.poses.views import open_picture
 from datasets.runtime.errors import ArtifactError, InputError
 from datasets.runtime.manifests import manifest_of
-from datasets.shards.tars import read_samples
+from datasets.shards.tars import image_of, read_samples
 
 HELD_OUT_PERCENT = 4
 """Share of the identities that no step trains on; the printed figures are measured on them."""
@@ -51,7 +51,7 @@ def load_crops(shards: Path, height: int, width: int) -> Crops:
             facts = json.loads(members["json"])
             if facts["pid"] <= 0:
                 continue
-            pixels.append(_decode(path, key, facts, members["jpg"], height, width))
+            pixels.append(_decode(path, key, facts, image_of(members), height, width))
             pids.append(facts["pid"])
             camids.append(facts["camid"])
     if not pids:
@@ -59,9 +59,9 @@ def load_crops(shards: Path, height: int, width: int) -> Crops:
     return Crops(torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous(), np.array(pids), np.array(camids))
 
 
-def _decode(path: Path, key: str, facts: dict[str, Any], jpeg: bytes, height: int, width: int) -> np.ndarray:
+def _decode(path: Path, key: str, facts: dict[str, Any], content: bytes, height: int, width: int) -> np.ndarray:
     try:
-        image = open_picture(jpeg, facts)
+        image = open_picture(content, facts)
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{path}: sample '{key}' cannot be read ({error}); write the shards again") from error
     if image.size != (width, height):

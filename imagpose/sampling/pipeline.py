@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from transformers.utils import logging as transformers_logging
 
 from datasets.runtime.errors import InputError, WeightsError
 from datasets.shards.frozen_models import image_tokens, view_pixels
+from datasets.shards.saved_models import DIFFUSERS, TRANSFORMERS, refuse_unreadable
 from imagpose.canvas.layout import Canvases, CanvasRequest, Source, SourceFeatures, check_request, lay_out
 from imagpose.canvas.view_grid import unpack_views
 from imagpose.config.fields import Unconditional
@@ -286,6 +287,7 @@ def load_pipeline(
     for library in (diffusers_logging, transformers_logging):
         library.disable_progress_bar()  # bars for the parts would tear the log lines apart
     left_out = {} if photographs else {"image_encoder": None}
+    _refuse_unreadable_parts(folder, left_out)
     try:
         pipeline = IMAGPosePipeline.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False, **left_out
@@ -301,3 +303,9 @@ def load_pipeline(
         for part in (pipeline.unet, pipeline.pose_encoder, pipeline.feature_conditioning):
             part.bfloat16()
     return pipeline
+
+
+def _refuse_unreadable_parts(folder: Path, left_out: Collection[str]) -> None:
+    for part in ("unet", "pose_encoder", "feature_conditioning", "vae", "image_encoder"):
+        if part not in left_out and (folder / part).is_dir():
+            refuse_unreadable(folder / part, TRANSFORMERS if part == "image_encoder" else DIFFUSERS)

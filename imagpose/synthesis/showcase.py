@@ -23,7 +23,7 @@ from datasets.poses.views import open_picture
 from datasets.runtime.atomic import write_text_atomically
 from datasets.runtime.manifests import manifest_of
 from datasets.shards.encoded import EncodedImages, keypoints_from_json
-from datasets.shards.tars import read_samples
+from datasets.shards.tars import image_of, read_samples
 from imagpose.canvas.layout import CanvasRequest, canvas_seed
 from imagpose.config import SynthesizeConfig
 from imagpose.pictures.contact_sheet import SheetRow, save_contact_sheet, skeleton_picture
@@ -78,7 +78,7 @@ class RealPictures:
 
     def _fit(self, members: dict[str, bytes]) -> np.ndarray:
         height, width = self.size
-        picture = open_picture(members["jpg"], json.loads(members["json"]))
+        picture = open_picture(image_of(members), json.loads(members["json"]))
         return np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC))
 
     def __getitem__(self, key: str) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,13 +14,13 @@ from safetensors import SafetensorError
 from torch import nn
 
 from datasets.runtime.errors import WeightsError
+from datasets.shards.saved_models import DIFFUSERS, model_files, refuse_unreadable
+from imagpose.config.published_unets import stock_unet_problem
 from imagpose.modeling.denoiser import COMPONENTS, IMAGPose
 from imagpose.modeling.feature_conditioning import FeatureConditioning
 from imagpose.modeling.pose_encoder import PoseEncoder
 from imagpose.modeling.unet import IMAGPoseUNet
 from imagpose.sampling.pipeline import IMAGPosePipeline, load_pipeline
-
-FROZEN_FILES = ("config.json", "preprocessor_config.json")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,9 +63,8 @@ def save_generator(folder: Path, generator: Generator, copied: Mapping[str, Path
     for name, source in (copied or {}).items():
         shutil.rmtree(folder / name)
         (folder / name).mkdir()
-        for file in sorted(Path(source).iterdir()):
-            if file.suffix == ".safetensors" or file.name in FROZEN_FILES:
-                shutil.copyfile(file, folder / name / file.name)
+        for file in model_files(source):
+            shutil.copyfile(file, folder / name / file.name)
 
 
 def load_generator(folder: Path, device: str | torch.device = "cpu") -> Generator:
@@ -88,11 +86,17 @@ def load_generator(folder: Path, device: str | torch.device = "cpu") -> Generato
 
 
 def load_denoiser(folder: Path) -> IMAGPose:
-    """Only the trained parts of a saved generator, on the CPU."""
+    """Only the trained parts of a saved generator, on the CPU.
+
+    Raises:
+        WeightsError: the folder is not a generator, or its weights cannot be used.
+    """
     folder = Path(folder)
     missing = [name for name in COMPONENTS if not (folder / name / "config.json").is_file()]
     if missing:
         raise WeightsError(f"{folder} is not a generator (no {', '.join(missing)}); give one made by 'imagpose train'")
+    for name in COMPONENTS:
+        refuse_unreadable(folder / name, DIFFUSERS)
     return IMAGPose(
         _opened(IMAGPoseUNet, folder / "unet"),
         _opened(PoseEncoder, folder / "pose_encoder"),
@@ -101,16 +105,14 @@ def load_denoiser(folder: Path) -> IMAGPose:
 
 
 def load_unet2d(folder: Path) -> UNet2DConditionModel:
-    """The stock UNet of a Stable Diffusion pipeline's folder, in float32."""
+    """The stock UNet of a Stable Diffusion pipeline's folder, in float32.
+
+    Raises:
+        WeightsError: no weights that can be read, or a UNet that a generator cannot start from.
+    """
+    if (problem := stock_unet_problem(folder)) is not None:
+        raise WeightsError(f"{folder} {problem}")
     return _opened(UNet2DConditionModel, Path(folder) / "unet")
-
-
-def is_stable_diffusion(folder: Path) -> bool:
-    """Whether a folder holds a stock diffusers UNet rather than one of ours."""
-    try:
-        return json.loads((Path(folder) / "unet" / "config.json").read_text())["_class_name"] == "UNet2DConditionModel"
-    except (OSError, ValueError, KeyError):
-        return False
 
 
 def _opened(kind: Any, folder: Path) -> Any:

@@ -21,8 +21,9 @@ from datasets.shards.frozen_models import load_image_encoder
 from datasets.sources.subsets import read_subset
 from imagpose.canvas.training import ViewSource
 from imagpose.config import TrainGeneratorConfig
+from imagpose.config.published_unets import is_stable_diffusion
 from imagpose.modeling.denoiser import IMAGPose, denoiser_from_unet2d, new_denoiser
-from imagpose.training.generators import Generator, is_stable_diffusion, load_denoiser, load_unet2d
+from imagpose.training.generators import Generator, load_denoiser, load_unet2d
 
 logger = logging.getLogger(__name__)
 

@@ -31,7 +31,7 @@ from imagpose.canvas.training import ViewSource, canvas_counts
 from imagpose.config import TrainGeneratorConfig
 from imagpose.training.batches import StepBatch, StepReader
 from imagpose.training.ema import DenoiserEma
-from imagpose.training.generators import save_generator
+from imagpose.training.generators import load_generator, save_generator
 from imagpose.training.inputs import FrozenParts, check_view_size, hold_out, initial_denoiser, read_training_images
 from imagpose.training.log import TrainingLog, TrainingProgress, peak_memory_mib
 from imagpose.training.noise import noise_scheduler, timestep_weights
@@ -66,6 +66,7 @@ def make_generator(config: TrainGeneratorConfig, directory: Path) -> dict[str, A
     if accelerator.is_main_process:
         trainer.use_ema()
         save_generator(directory, frozen.generator(trainer.model.cpu(), trainer.scheduler), frozen.folders)
+        load_generator(directory)  # a generator that does not open must not count as finished
     accelerator.wait_for_everyone()
     return {**counts, **summary, "parameters": sum(p.numel() for p in trainer.model.parameters())}
 

@@ -4,14 +4,19 @@ A folder tells whose images it holds in one of two ways:
 
 - a table ``images.csv`` or ``images.parquet`` (or ``synthetic.*`` beside generated images) with the columns
   ``path, pid, camid`` and ``split`` (train, query, gallery or synthetic; training images if there is none). Optional:
-  ``key`` (else the path without suffix), ``status`` (rows other than 'ok' are left out), and, of generated images,
-  ``source_keys`` (a list; in CSV separated by spaces) and ``target_pose_key``, which a leak-free run checks;
+  ``key`` (else the path without suffix), ``status`` (rows other than 'ok' are left out, and counted in the log), and,
+  of generated images, ``source_keys`` (a list; in CSV separated by spaces) and ``target_pose_key``, which a leak-free
+  run checks;
 - Market-1501's file names (``0002_c1s1_000451_03.jpg``), in Market-1501's folders, or, for generated images, in the
   folder itself.
+
+Which files are images follows the rule of the index (`datasets.sources.files`).
 """
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,17 +25,26 @@ import pandas as pd
 
 from datasets.runtime.errors import DatasetLayoutError
 from datasets.sources import market1501
-from datasets.sources.files import is_safe_path
+from datasets.sources.files import ImageSource, image_key, is_ignored, is_safe_path, slashed
+
+logger = logging.getLogger(__name__)
 
 TABLES = ("images.csv", "images.parquet", "synthetic.csv", "synthetic.parquet")
 COLUMNS = ("path", "pid", "camid")
 SPLIT_FOLDERS = {split: folder for folder, split in market1501.FOLDERS.items()}
 SYNTHETIC = "synthetic"
+INDEX_ADVICE = (
+    "images of another layout become shards by 'python -m datasets index --layout NAME', 'extract-poses' and "
+    "'write-shards'"
+)
 
 
 def find_table(folder: Path) -> Path | None:
-    """The table of a folder, if it has one."""
-    return next((Path(folder) / name for name in TABLES if (Path(folder) / name).is_file()), None)
+    """The table of a folder, if it has one; of several the first of `TABLES`."""
+    found = [Path(folder) / name for name in TABLES if (Path(folder) / name).is_file()]
+    if len(found) > 1:
+        logger.warning("%s: of several tables %s is read, not %s", folder, found[0].name, found[1].name)
+    return found[0] if found else None
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -40,23 +54,58 @@ def read_table(path: Path) -> pd.DataFrame:
         DatasetLayoutError: it cannot be read, or lacks a column, or names a file outside the folder.
     """
     try:
-        table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
-        table = table.astype({"pid": int, "camid": int, "path": str})
-    except Exception as error:
+        table = pd.read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
+        table = table.assign(
+            path=table["path"].astype(str).map(slashed), pid=_whole(table, "pid"), camid=_whole(table, "camid")
+        )
+    except Exception as error:  # whatever the two readers raise on bytes that are no table
         raise DatasetLayoutError(
             f"{path} is no table with {', '.join(COLUMNS)}: {' '.join(str(error).split())}"
         ) from None
     if bad := [name for name in table.path if not name or not is_safe_path(name)]:
         raise DatasetLayoutError(f"{path} names {bad[0]}, which does not lie below it")
     if "key" not in table:
-        table = table.assign(key=table.path.str.rpartition(".")[0].str.replace("/", "_"))
+        table = table.assign(key=[(path.rpartition(".")[0] or path).replace("/", "_") for path in table.path])
     if "status" in table:
+        _log_left_out(path, table.status[table.status != "ok"])
         table = table[table.status == "ok"]
     if path.suffix == ".csv" and "source_keys" in table:
         table = table.assign(source_keys=table.source_keys.astype(str).str.split())
-    if table.key.duplicated().any():
-        raise DatasetLayoutError(f"{path} names {table.key[table.key.duplicated()].iloc[0]} twice")
+    if (twice := _named_twice(table)) is not None:
+        raise DatasetLayoutError(f"{path} names {twice} twice")
     return table.sort_values("key", ignore_index=True)
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    """Every field as text: a key such as 0002 or NA stays what it is."""
+    return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+
+
+def _whole(table: pd.DataFrame, column: str) -> pd.Series:
+    """A column as integers.
+
+    Raises:
+        ValueError: a value is no whole number.
+    """
+    numbers = pd.to_numeric(table[column])
+    if len(bad := table[column][numbers.isna() | (numbers % 1 != 0)]):
+        raise ValueError(f"{column} '{bad.iloc[0]}' is no whole number")
+    return numbers.astype("int64")
+
+
+def _log_left_out(path: Path, statuses: pd.Series) -> None:
+    if len(statuses):
+        counts = ", ".join(f"{status}: {count}" for status, count in sorted(Counter(statuses.astype(str)).items()))
+        logger.warning("%s: %d rows are left out for their status (%s)", path, len(statuses), counts)
+
+
+def _named_twice(table: pd.DataFrame) -> str | None:
+    """A key that two rows have, but for a query that lies in the gallery too; None if there is none."""
+    repeated = table[table.key.duplicated(keep=False)]
+    if "split" in table:
+        once = repeated.groupby("key").split.agg(lambda splits: sorted(splits) == ["gallery", "query"])
+        repeated = repeated[~repeated.key.map(once).fillna(value=False).astype(bool)]
+    return None if repeated.empty else str(repeated.key.iloc[0])
 
 
 def iterate_folder(folder: Path, split: str) -> Iterator[tuple[dict[str, Any], bytes]]:
@@ -71,7 +120,7 @@ def iterate_folder(folder: Path, split: str) -> Iterator[tuple[dict[str, Any], b
     if not rows:
         raise DatasetLayoutError(
             f"{folder} holds no {split} images: neither {split}-*.tar, nor a table (images.csv with "
-            f"{','.join(COLUMNS)},split), nor files named as Market-1501's"
+            f"{','.join(COLUMNS)},split), nor files named as Market-1501's; {INDEX_ADVICE}"
         )
     for row in rows:
         try:
@@ -90,10 +139,29 @@ def _rows_of_table(path: Path, split: str) -> list[dict[str, Any]]:
 
 
 def _rows_of_names(folder: Path, split: str) -> list[dict[str, Any]]:
-    below = folder if split == SYNTHETIC else folder / SPLIT_FOLDERS[split]
-    rows = []
-    for path in sorted(below.rglob("*.jpg")):
-        if (parsed := market1501.parse_name(path.name)) is not None:
-            where = {"key": path.name.partition(".")[0], "path": str(path.relative_to(folder))}
-            rows.append({**where, "pid": parsed["pid"], "camid": parsed["camid"]})
-    return rows
+    """Rows of the files whose names are Market-1501's; the others are counted and named in the log.
+
+    Raises:
+        DatasetLayoutError: two files have the same name.
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    passed_over = []
+    with ImageSource(folder) as source:
+        entries = source.entries("" if split == SYNTHETIC else SPLIT_FOLDERS[split])
+    for entry in entries:
+        name = entry.path.rpartition("/")[2]
+        parsed = market1501.parse_name(name) if entry.refused is None else None
+        if parsed is None:
+            passed_over += [] if entry.refused is None and is_ignored(entry.path) else [entry.path]
+            continue
+        row = {"key": image_key(name), "path": entry.path, "pid": parsed["pid"], "camid": parsed["camid"]}
+        if (first := rows.setdefault(row["key"], row)) is not row:
+            raise DatasetLayoutError(f"{folder} holds {row['key']} twice: {first['path']} and {row['path']}")
+    if passed_over:
+        logger.warning(
+            "%s: %d files are passed over, whose names are not Market-1501's: %s",
+            folder,
+            len(passed_over),
+            ", ".join(passed_over[:3]),
+        )
+    return list(rows.values())

@@ -25,7 +25,8 @@ from datasets.poses.views import open_picture
 from datasets.runtime.errors import DatasetLayoutError
 from datasets.runtime.manifests import is_complete, manifest_of
 from datasets.runtime.progress import Progress
-from datasets.shards.tars import read_samples
+from datasets.shards.tars import IMAGE_KINDS, image_of, read_samples
+from datasets.sources.listing import nobody_problem
 from reid.config import AugmentationConfig
 from reid.data.folders import iterate_folder
 from reid.evaluation.ranking import Labels
@@ -66,9 +67,9 @@ def iterate_samples(tar: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
         ArtifactError: the tar is corrupt, or was not written by this project.
     """
     for key, members in read_samples(tar):
-        if not {"jpg", "json"} <= members.keys():
-            raise DatasetLayoutError(f"{tar}: sample {key} lacks its .jpg or its .json; write the shards again")
-        yield json.loads(members["json"]) | {"key": key}, members["jpg"]
+        if "json" not in members or members.keys().isdisjoint(IMAGE_KINDS):
+            raise DatasetLayoutError(f"{tar}: sample {key} lacks its image or its .json; write the shards again")
+        yield json.loads(members["json"]) | {"key": key}, image_of(members)
 
 
 def decode(facts: dict[str, Any], data: bytes, height: int, width: int) -> np.ndarray:
@@ -95,7 +96,8 @@ def read_images(
         workers: threads that decode.
 
     Raises:
-        DatasetLayoutError: no shard or file of the split, a wanted key is missing, or an image is corrupt.
+        DatasetLayoutError: no shard or file of the split, a wanted key is missing, an image is corrupt, or labels name
+            nobody where there must be somebody.
     """
     wanted = None if keys is None else set(keys)
     tars = sorted(Path(folder).glob(f"{split}-[0-9]*.tar"))
@@ -110,6 +112,8 @@ def read_images(
     if wanted is not None and len(chosen) < len(wanted):
         missing = sorted(wanted - {meta["key"] for meta, _ in chosen})
         raise DatasetLayoutError(f"{folder}: {len(missing)} of the wanted {split} images are not there ({missing[0]})")
+    if (problem := nobody_problem((split, meta["pid"], meta["key"]) for meta, _ in chosen)) is not None:
+        raise DatasetLayoutError(f"{folder}: {problem}")
     chosen.sort(key=lambda item: item[0]["key"])
     pixels = torch.empty((len(chosen), 3, *size), dtype=torch.uint8)
     progress = Progress(logger, f"{label} {split}", len(chosen), "images")
