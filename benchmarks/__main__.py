@@ -5,12 +5,12 @@ import sys
 from datasets.runtime import command_line
 
 BENCHMARKS = {
-    "interval_coverage": "benchmarks.interval_coverage",
+    "interval_coverage": "benchmarks.reid.interval_coverage",
     "openpose": "benchmarks.openpose",
     "preset_costs": "benchmarks.preset_costs",
-    "ranking": "benchmarks.ranking",
-    "reid_training": "benchmarks.reid_training",
-    "reranking": "benchmarks.reranking",
+    "ranking": "benchmarks.reid.ranking",
+    "reid_training": "benchmarks.reid.training",
+    "reranking": "benchmarks.reid.reranking",
     "resume": "benchmarks.resume",
     "sampling": "benchmarks.sampling",
     "shards": "benchmarks.shards",

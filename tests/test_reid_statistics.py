@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from benchmarks import interval_coverage
+from benchmarks.reid import interval_coverage
 from datasets.runtime.arrays.bootstrap import cluster_bootstrap
 from datasets.runtime.errors import InputError
 from reid.benchmark.gains import gains

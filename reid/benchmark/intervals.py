@@ -5,7 +5,7 @@ two-way random-effects one: runs (draws of the subset, seeds nested in them) cro
 over people and the variance over runs both contain the chance that is a single run's with a single person (the
 *interplay*), so it is counted once. Degrees of freedom are Welch and Satterthwaite's.
 
-Shapes: P test identities; K columns that are estimated side by side (metrics; in benchmarks/interval_coverage.py
+Shapes: P test identities; K columns that are estimated side by side (metrics; in benchmarks/reid/interval_coverage.py
 trials).
 """
 

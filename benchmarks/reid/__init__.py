@@ -1,0 +1,1 @@
+"""Re-ID: ranking, re-ranking, training and intervals, against public implementations."""
