@@ -54,7 +54,7 @@ CHUNK = 256
 QUERY_IN_GALLERY = "#query"
 """End of the key of a query that lies in the gallery under the same name; the rest is the gallery image's key."""
 ORDER = ("train", "query", "gallery")
-OF_THE_BYTES = ("ok", "unreadable", "truncated", "not-jpeg", "not-rgb", "rotated", "bomb", "duplicate")
+OF_THE_BYTES = ("ok", "unreadable", "truncated", "not-jpeg", "not-rgb", "bomb", "duplicate")
 """Statuses of files that were read and decoded as far as it went."""
 
 
@@ -179,8 +179,10 @@ def earlier_checks(directory: Path, config: IndexConfig) -> dict[str, ImageCheck
     for artifact in sorted(path for path in directory.parent.glob("*") if path != directory and is_complete(path)):
         try:
             manifest = manifest_of(artifact, config.stage)
-            same = (manifest["stage_version"], manifest["config"]["root"], manifest["versions"]["pillow"])
-            if same != (config.stage_version, str(config.root), versions["pillow"]) or verify(artifact):
+            settings = [manifest["config"][name] for name in ("root", "gray_as_rgb")]
+            same = (manifest["stage_version"], manifest["versions"]["pillow"], *settings)
+            wanted = (config.stage_version, versions["pillow"], str(config.root), config.gray_as_rgb)
+            if same != wanted or verify(artifact):
                 continue
             rows = read_index(artifact, usable=False)
         except (ArtifactError, KeyError, TypeError, OSError, pa.ArrowException):
@@ -213,7 +215,7 @@ def _check_files(rows: list[Row], config: IndexConfig, prefix: str, known: dict[
 
 def _checks(paths: list[str], config: IndexConfig, prefix: str, known: dict[str, ImageCheck]) -> Iterator[ImageCheck]:
     chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
-    arguments = (config.root, LAYOUTS[config.layout], prefix, known)
+    arguments = (config.root, LAYOUTS[config.layout], prefix, known, config.gray_as_rgb)
     if config.workers == 1 or len(chunks) < 3:  # a pool would take longer to start than the work
         _open_in_worker(*arguments)
         for chunk in chunks:
@@ -226,14 +228,15 @@ def _checks(paths: list[str], config: IndexConfig, prefix: str, known: dict[str,
 
 _worker_source: ImageSource | None = None
 _worker_known: dict[str, ImageCheck] = {}
+_worker_gray_as_rgb = False
 _worker_arguments: tuple[Any, ...] = ()
 
 
-def _open_in_worker(root: Path, layout: Layout, prefix: str, known: dict[str, ImageCheck]) -> None:
-    global _worker_source, _worker_known
+def _open_in_worker(root: Path, layout: Layout, prefix: str, known: dict[str, ImageCheck], gray_as_rgb: bool) -> None:
+    global _worker_source, _worker_known, _worker_gray_as_rgb
     _worker_source = layout.open_root(root)
     _worker_source.prefix = prefix
-    _worker_known = known
+    _worker_known, _worker_gray_as_rgb = known, gray_as_rgb
 
 
 def _start_worker(*arguments: Any) -> None:
@@ -256,7 +259,8 @@ def _check_path(path: str) -> ImageCheck:
         content = _worker_source.read(path)
     except UnreadableFileError as error:
         return ImageCheck(error.status, str(error))
-    return _worker_known.get(hashlib.sha256(content).hexdigest()) or check_image(content)
+    known = _worker_known.get(hashlib.sha256(content).hexdigest())
+    return known or check_image(content, gray_as_rgb=_worker_gray_as_rgb)
 
 
 def _set_duplicates_apart(rows: list[Row]) -> None:
