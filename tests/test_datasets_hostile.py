@@ -462,7 +462,7 @@ def test_only_bytes_that_no_earlier_index_has_seen_are_decoded_again(tmp_path, m
     os.utime(changed, ns=(old.st_atime_ns, old.st_mtime_ns))
     decoded = []
     real = image_check.check_image
-    monkeypatch.setattr(index_module, "check_image", lambda content, **options: decoded.append(content) or real(content, **options))
+    monkeypatch.setattr(index_module, "check_image", lambda content, **_: decoded.append(content) or real(content))
     second = index(root, max_error_percent=20)
     assert len([content for content in decoded if content]) == 51 == manifest_of(second)["summary"]["files_decoded"]
     monkeypatch.undo()

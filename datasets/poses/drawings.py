@@ -26,6 +26,10 @@ MIN_COLORS = 5
 MIN_JOINTS = 5
 TOLERANCE = 42
 """Distance in the farthest channel within which a pixel has a joint's color; neighboring colors are 85 apart."""
+MAX_SAMPLE = 100_000
+"""Pixels that are looked at to tell a drawing from a photograph."""
+MAX_SIDE = 2048
+"""Pixels; a larger drawing is read at this size."""
 MIN_LIMB_PIXELS = 16
 MIN_DISK = 0.35
 """A spot of a joint's color is a disk if it has this share of the usual disk's pixels; others may lie on it."""
@@ -52,18 +56,17 @@ def is_drawing(picture: np.ndarray) -> bool:
     drawn = brightest > DARK
     if not drawn.any() or drawn.mean() > 1 - MIN_BLACK:
         return False
-    pixels = picture[drawn].astype(np.float32)
-    full = pixels * (255 / brightest[drawn][:, None])  # an edge that fades into black has its limb's hue
+    stride = 1 + int(drawn.sum()) // MAX_SAMPLE
+    pixels = picture[drawn][::stride].astype(np.float32)
+    brightest = pixels.max(-1)
+    full = pixels * (255 / brightest[:, None])  # an edge that fades into black has its limb's hue
     distance = np.stack([np.abs(full - color).max(-1) for color in np.array(COLORS, np.float32)], -1)
     of_palette = distance.min(-1) <= TOLERANCE
-    levels = np.abs(brightest[drawn].astype(int)[:, None] - (255, round(255 * LIMB_BRIGHTNESS))).min(-1)
+    levels = np.abs(brightest[:, None] - (255, round(255 * LIMB_BRIGHTNESS))).min(-1)
     colors = np.bincount(distance[of_palette].argmin(-1), minlength=JOINT_COUNT)
     return bool(
         of_palette.mean() >= MIN_SHARE_OF_PALETTE
-        and (
-            (levels <= TOLERANCE // 2).mean() >= MIN_LEVELS
-            or (pixels.min(-1) <= PURE * pixels.max(-1)).mean() >= MIN_PURE
-        )
+        and ((levels <= TOLERANCE // 2).mean() >= MIN_LEVELS or (pixels.min(-1) <= PURE * brightest).mean() >= MIN_PURE)
         and (colors >= max(2, 0.005 * len(pixels))).sum() >= MIN_COLORS
     )
 
@@ -81,7 +84,20 @@ def read_drawing(picture: np.ndarray) -> np.ndarray:
         UnreadableDrawingError: a joint is there twice (several people, hands), or a limb is drawn whose joint is not
             found (other colors, too small, too blurred).
     """
-    pixels = picture.astype(np.int16)
+    factor = max(1.0, max(picture.shape[:2]) / MAX_SIDE)
+    if factor > 1:
+        size = (round(picture.shape[1] / factor), round(picture.shape[0] / factor))
+        picture = cv2.resize(picture, size, interpolation=cv2.INTER_NEAREST)  # other ways mix colors
+    rows, columns = (np.flatnonzero((picture.max(-1) > DARK).any(1 - axis)) for axis in (0, 1))
+    left, top = int(columns[0]), int(rows[0])
+    pixels = picture[top : rows[-1] + 1, left : columns[-1] + 1].astype(np.int16)  # the black around needs no look
+    keypoints = _joints(pixels)
+    keypoints[:, :2] = (keypoints[:, :2] + (left, top) + 0.5) * factor - 0.5
+    return keypoints
+
+
+def _joints(pixels: np.ndarray) -> np.ndarray:
+    """The skeleton in the drawn part (H, W, 3) int16 of a picture, in its pixels."""
     keypoints = missing_keypoints()
     found = [_spots(pixels, color, TOLERANCE) for color in COLORS]
     usual = float(np.median([spots[0][0] for spots in found if spots] or [0]))

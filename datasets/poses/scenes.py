@@ -8,13 +8,14 @@ in a crop closely around each.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import product
+from itertools import chain, product
 
 import cv2
 import numpy as np
 
 from datasets.poses.estimation import PoseEstimator, joints_box
 from datasets.poses.skeleton import missing_keypoints, present_joints
+from datasets.runtime.errors import InputError
 
 Window = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels; may reach out of the picture."""
@@ -33,7 +34,10 @@ MOST_OVERLAP = 0.3
 MARGIN = 0.12
 """Space around a person's joints in the crop in which it is found again, in heights of the figure."""
 MAX_HEIGHT = 720
-"""A larger picture is searched at this height: the crops are shown to a network of 128 rows."""
+"""Largest person for whom a picture is searched in full resolution: the crops are shown to a network of 128 rows."""
+MAX_WINDOWS = 4000
+"""A picture of 4:3 has 320 crops; one that has more than these is of a shape that no camera makes."""
+CHUNK = 64
 
 
 def find_people(estimator: PoseEstimator, picture: np.ndarray) -> np.ndarray:
@@ -45,14 +49,18 @@ def find_people(estimator: PoseEstimator, picture: np.ndarray) -> np.ndarray:
 
     Returns:
         (P, 18, 3) float32 in the picture's pixels; P is 0 where nobody is found.
+
+    Raises:
+        InputError: the picture is far wider than high, or the other way round.
     """
-    factor = min(1.0, MAX_HEIGHT / picture.shape[0])
-    if factor < 1:
-        size = (max(1, round(picture.shape[1] * factor)), MAX_HEIGHT)
-        small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-    else:
-        small = picture
-    candidates = _skeletons(estimator, small, _windows(*small.shape[:2]))
+    height, width = picture.shape[:2]
+    factor = min(1.0, MAX_HEIGHT / _tallest(height, width))
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA) if factor < 1 else picture
+    windows = _windows(*small.shape[:2])
+    if len(windows) > MAX_WINDOWS:
+        raise InputError(f"a picture of {width}x{height} pixels cannot be searched for people; crop it around one")
+    candidates = _skeletons(estimator, small, windows)
     people = _distinct(candidates)
     closer = _skeletons(estimator, small, [_window_around(person) for person in people])
     found = np.stack(
@@ -63,10 +71,15 @@ def find_people(estimator: PoseEstimator, picture: np.ndarray) -> np.ndarray:
     return found.astype(np.float32)
 
 
+def _tallest(height: int, width: int) -> float:
+    """Height of the largest person that fits into a picture."""
+    return min(float(height), ASPECT * width)
+
+
 def _windows(height: int, width: int) -> list[Window]:
     windows = []
     for share in SHARES:
-        rows = max(2, round(height * share))
+        rows = max(2, round(_tallest(height, width) * share))
         columns = max(1, round(rows / ASPECT))
         margin = min(columns // 4, max(0, width - columns // 2))  # somebody may stand at the picture's edge
         tops = _places(0, height - rows, STRIDE * rows)
@@ -82,10 +95,10 @@ def _places(first: int, last: int, stride: float) -> list[int]:
 
 def _skeletons(estimator: PoseEstimator, picture: np.ndarray, windows: Sequence[Window]) -> list[np.ndarray]:
     """The skeleton that each crop shows, (18, 3) in the picture's pixels; all missing where none is found."""
-    if not windows:
-        return []
+    chunks = [windows[start : start + CHUNK] for start in range(0, len(windows), CHUNK)]
+    found = (estimator.estimate([_crop(picture, window) for window in chunk]) for chunk in chunks)
     skeletons = []
-    for window, people in zip(windows, estimator.estimate([_crop(picture, w) for w in windows]), strict=True):
+    for window, people in zip(windows, chain.from_iterable(found), strict=True):
         keypoints = np.array(people[0] if len(people) else missing_keypoints(), np.float32)
         keypoints[:, :2] += window[:2]
         skeletons.append(keypoints)

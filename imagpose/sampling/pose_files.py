@@ -87,7 +87,10 @@ class PoseFiles:
                 f"{file}: its skeleton is unknown; give a JSON file with 18 x [x, y, score] instead, or a table with a "
                 "row for this image (--keypoints FILE.csv)"
             )
-        people = self.finder(np.asarray(image))
+        try:
+            people = self.finder(np.asarray(image))
+        except InputError as error:
+            raise type(error)(f"{file}: {error}") from None
         people = people[present_joints(people).any(-1)]
         if required and not len(people):
             raise InputError(
