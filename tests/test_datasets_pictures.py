@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
 from datasets.runtime.errors import InputError
@@ -207,6 +209,41 @@ def test_only_regular_files_are_read(tmp_path):
         read_regular(tmp_path / "real.jpg", most_bytes=10)
     with pytest.raises(InputError, match=r"absent\.jpg cannot be read: No such file"):
         read_picture(tmp_path / "absent.jpg")
+
+
+SEEDS = [
+    saved(upright(), "JPEG", exif=exif(6)),
+    saved(upright(), "JPEG", progressive=True),
+    saved(with_transparent("P"), "GIF", transparency=0),
+    saved(with_transparent("RGBA"), "PNG"),
+    saved(gray16(), "TIFF"),
+    MODES["16-bit PGM"][0],
+    saved(upright(), "BMP"),
+    saved(upright(), "WEBP"),
+]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    seed=st.sampled_from(SEEDS),
+    edits=st.lists(st.tuples(st.integers(0, 2**16), st.integers(0, 255)), max_size=8),
+    cut=st.integers(0, 2**12),
+    tail=st.binary(max_size=40),
+)
+@pytest.mark.filterwarnings("ignore")
+def test_any_bytes_are_a_picture_or_a_reason(seed, edits, cut, tail):
+    content = bytearray(seed)
+    for place, value in edits:
+        content[place % len(content)] = value
+    content = bytes(content[: len(content) - cut % 64]) + tail
+    found = check_image(content)
+    assert (found.status == "ok") == (found.error == "") and "\n" not in found.error
+    try:
+        pixels = decode_pixels(content)
+    except PictureError as error:
+        assert str(error) and "\n" not in str(error)
+    else:
+        assert pixels.dtype == np.uint8 and pixels.shape[2] == 3
 
 
 def test_images_are_opened_in_one_place_only():

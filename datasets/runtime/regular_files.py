@@ -26,6 +26,7 @@ class IrregularFileError(InputError, OSError):
 
     def __init__(self, number: int, reason: str, path: Path) -> None:
         OSError.__init__(self, number, reason, str(path))
+        self.reason = reason
 
     def __str__(self) -> str:
         return f"{self.filename} {self.strerror}"

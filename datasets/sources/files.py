@@ -187,7 +187,7 @@ class ImageSource:
             return read_regular(Path(self.root, self.prefix, path), MAX_FILE_BYTES)
         except IrregularFileError as error:
             if error.errno == errno.EFBIG:
-                raise UnreadableFileError("too-large", error.strerror) from None
+                raise UnreadableFileError("too-large", error.reason) from None
             raise UnreadableFileError("not-a-file", "is not a plain file") from None
 
     def _read_archive(self, archive: zipfile.ZipFile, path: str) -> bytes:

@@ -34,6 +34,8 @@ class ImageCheck:
     """Of the upright picture, as `height`."""
     height: int = 0
     sha256: str = ""
+    plain: bool = True
+    """Every reader shows it alike: in color and not turned by EXIF."""
 
 
 def check_image(content: bytes, *, gray_as_rgb: bool = False) -> ImageCheck:
@@ -48,6 +50,7 @@ def check_image(content: bytes, *, gray_as_rgb: bool = False) -> ImageCheck:
     sha256 = hashlib.sha256(content).hexdigest()
     try:
         image = open_header(content)
+        plain = _is_plain(image)
     except PictureError as error:
         return ImageCheck(STATUS_OF.get(error.status, error.status), str(error), sha256=sha256)
     status, reason = _wanted(image, gray_as_rgb)
@@ -57,13 +60,19 @@ def check_image(content: bytes, *, gray_as_rgb: bool = False) -> ImageCheck:
             width, height = upright_rgb(image).size
         except PictureError as error:
             status, reason = STATUS_OF.get(error.status, error.status), str(error)
-    return ImageCheck(status, reason, width, height, sha256)
+    return ImageCheck(status, reason, width, height, sha256, plain)
 
 
-def is_not_plain(content: bytes) -> bool:
-    """Whether other readers show an image in another way: turned by EXIF, or gray."""
-    image = open_header(content)
-    return orientation_of(image) != 1 or image.mode != "RGB"
+def is_plain(content: bytes) -> bool:
+    """`ImageCheck.plain` of a file's bytes, told from its header."""
+    try:
+        return _is_plain(open_header(content))
+    except PictureError:
+        return True
+
+
+def _is_plain(image: Image.Image) -> bool:
+    return image.mode == "RGB" and orientation_of(image) == 1
 
 
 def _wanted(image: Image.Image, gray_as_rgb: bool) -> tuple[str, str]:

@@ -10,6 +10,7 @@ import hashlib
 import logging
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from datasets.runtime.verify import verify
 from datasets.sources.config import IndexConfig
 from datasets.sources.files import ImageSource, Row, UnreadableFileError
 from datasets.sources.holdout import hold_identities_out
-from datasets.sources.image_check import ImageCheck, check_image
+from datasets.sources.image_check import ImageCheck, check_image, is_plain
 from datasets.sources.layouts import LAYOUTS, Layout, layout_of
 from datasets.sources.listing import advice, list_source, reasons
 
@@ -53,6 +54,8 @@ SCHEMA = pa.schema(
 CHUNK = 256
 QUERY_IN_GALLERY = "#query"
 """End of the key of a query that lies in the gallery under the same name; the rest is the gallery image's key."""
+TURNED_OR_GRAY = "turned_or_gray"
+"""Entry of the summary: usable images that other readers show turned, or gray."""
 ORDER = ("train", "query", "gallery")
 OF_THE_BYTES = ("ok", "unreadable", "truncated", "not-jpeg", "not-rgb", "bomb", "duplicate")
 """Statuses of files that were read and decoded as far as it went."""
@@ -91,6 +94,7 @@ def make_index(config: IndexConfig, directory: Path) -> dict[str, object]:
         "unsafe_names": unsafe[:20],
         "prefix": prefix,
         "files_decoded": decoded,
+        TURNED_OR_GRAY: sum(row["status"] == "ok" and not row["plain"] for row in rows),
     }
     if layout.published_counts and config.identities is None and config.validation_identities is None:
         summary["deviations"] = _deviations(images, layout.published_counts)
@@ -205,8 +209,10 @@ def _check_files(rows: list[Row], config: IndexConfig, prefix: str, known: dict[
     for row, check in zip(waiting, _checks(paths, config, prefix, known), strict=True):
         decoded += bool(check.sha256) and check.sha256 not in known
         row.update(status=check.status, error=check.error, width=check.width, height=check.height, sha256=check.sha256)
+        row["plain"] = check.plain
         progress.update()
     for row in rows:
+        row.setdefault("plain", True)
         row.setdefault("width", 0)
         row.setdefault("height", 0)
         row.setdefault("sha256", "")
@@ -260,7 +266,9 @@ def _check_path(path: str) -> ImageCheck:
     except UnreadableFileError as error:
         return ImageCheck(error.status, str(error))
     known = _worker_known.get(hashlib.sha256(content).hexdigest())
-    return known or check_image(content, gray_as_rgb=_worker_gray_as_rgb)
+    if known is None:
+        return check_image(content, gray_as_rgb=_worker_gray_as_rgb)
+    return replace(known, plain=is_plain(content))
 
 
 def _set_duplicates_apart(rows: list[Row]) -> None:
