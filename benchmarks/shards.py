@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import io
 import json
 import os
 import sys
@@ -51,6 +50,7 @@ from datasets.shards.write import make_shards, plan_shards, read_shard_index
 from datasets.sources.config import IndexConfig
 from datasets.sources.files import ImageSource
 from datasets.sources.index import make_index, open_images, read_index
+from datasets.sources.pictures import FORMATS, decode_pixels
 
 SPLITS = ("train", "query", "gallery")
 
@@ -146,8 +146,8 @@ def peer_plan(prepared: Prepared) -> list[tuple[str, str, dict[str, object]]]:
 
 
 def decode(content: bytes) -> np.ndarray:
-    """A JPEG's pixels, (H, W, 3) uint8, by Pillow as everywhere in the pipeline (and in webdataset)."""
-    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+    """A JPEG's pixels, (H, W, 3) uint8, as everywhere in the pipeline (by Pillow, as in webdataset)."""
+    return decode_pixels(content)
 
 
 def read_ours(shards: list[Path]) -> Iterator[Sample]:
@@ -174,7 +174,7 @@ class FileImages(torch.utils.data.Dataset[Sample]):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Sample:
-        with Image.open(self.paths[index]) as image:
+        with Image.open(self.paths[index], formats=FORMATS) as image:  # a peer: as others open files
             return self.keys[index], self.pids[index], np.asarray(image.convert("RGB"))
 
 

@@ -74,7 +74,9 @@ def data_problems(config: RegenerateConfig) -> list[str]:
             "--poses is missing: give the keypoint CSV file of the images in --root, or --extract-poses.backend"
         )
     problems += [
-        f"--poses {path} is not a file; give the published keypoint CSV" for path in config.poses if not path.is_file()
+        f"--poses {path} is not a file, nor a folder with one JSON file an image; give the published keypoint CSV"
+        for path in config.poses
+        if not (path.is_file() or (path.is_dir() and any(path.rglob("*.json"))))
     ]
     return [problem for problem in problems if problem]
 

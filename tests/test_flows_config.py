@@ -254,6 +254,14 @@ def test_a_rendered_layout_and_the_layout_that_is_read_must_agree():
     assert RegenerateConfig(preset="smoke", miniature={"layout": "deepfashion"}, layout="deepfashion").layout
 
 
+def test_a_folder_of_json_is_taken_as_poses_and_an_empty_one_is_not(tmp_path):
+    (tmp_path / "json").mkdir()
+    config = RegenerateConfig(preset="market-small", root=tmp_path, poses=[tmp_path / "json"])
+    assert any("json is not a file, nor a folder with one JSON file" in problem for problem in data_problems(config))
+    (tmp_path / "json" / "0002_c1s1_000451_03_keypoints.json").write_text('{"people": []}')
+    assert not any("--poses" in problem for problem in data_problems(config))
+
+
 def test_a_misspelt_baseline_is_refused():
     with pytest.raises(ValidationError, match="baseline 'rael' is none of the arms real"):
         RegenerateConfig(preset="smoke", benchmark={"baseline": "rael"})

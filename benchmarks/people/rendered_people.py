@@ -7,17 +7,16 @@ common but the person, so that whoever recognizes them recognizes clothes and bo
 from __future__ import annotations
 
 import dataclasses
-import io
 import logging
 
 import numpy as np
-from PIL import Image
 
 from datasets.miniature.appearance import Appearance
 from datasets.miniature.cameras import Camera
 from datasets.miniature.figures import CAMERAS, render_person, sample_appearance, sample_motion, sample_shot
 from datasets.miniature.render import encode_jpeg
 from datasets.runtime.progress import Progress
+from datasets.sources.pictures import decode_pixels
 
 logger = logging.getLogger(__name__)
 
@@ -69,5 +68,5 @@ def _picture(
         shot = dataclasses.replace(shot, occluder=None, companion=False)
     drawn = render_person(who, motion, camera, height=size[0], width=size[1], shot=shot)
     jpeg = encode_jpeg(drawn.image, shot.seed)
-    picture = np.asarray(Image.open(io.BytesIO(jpeg)).convert("RGB"))
+    picture = decode_pixels(jpeg)
     return picture, drawn.keypoints, (drawn.cover * 255).round().astype(np.uint8), motion.yaw

@@ -29,6 +29,8 @@ class PoseBackend:
     """Fields of `ExtractPosesSettings` that the opener takes."""
     weights: Path | None = None
     """Weights that come with the package; without, the opener knows where to look."""
+    crops_only: bool = False
+    """It finds one person at most, in a crop of that person; `datasets.poses.scenes` searches a scene crop by crop."""
     parts_alone: int = 1
     """So many parts of 512 images one process makes in less time than further processes need to start."""
 
@@ -51,6 +53,7 @@ OPENPOSE_TINY = PoseBackend(
     name="openpose-tiny",
     opener="datasets.poses.tiny.estimator:TinyPoseEstimator",
     weights=Path(__file__).parents[1] / "builtin" / "openpose_tiny" / "weights.safetensors",
+    crops_only=True,
     parts_alone=8,
 )
 OPENPOSE = PoseBackend(

@@ -9,22 +9,23 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from datasets.poses.backends import POSE_BACKENDS, with_built_in_weights
-from datasets.runtime.config import Artifact, Config, Device, Precision, Role, SourceFile, StageConfig
+from datasets.runtime.config import Artifact, Config, Device, Precision, Role, SourceFile, SourceTree, StageConfig
 
 Coordinates = Literal["image", "deepfashion", "deepfashion-256", "deepfashion-176"]
 """Frames that a keypoint file's coordinates can be in."""
 
 
 class ImportPosesConfig(StageConfig):
-    """Skeletons from the published OpenPose CSV files (``name:keypoints_y:keypoints_x``)."""
+    """Skeletons from the published OpenPose CSV files (``name:keypoints_y:keypoints_x``), or from JSON files."""
 
     stage: ClassVar[str] = "import-poses"
     package: ClassVar[str] = "datasets"
 
     images: Artifact
     """The image index that the poses belong to."""
-    csv: list[SourceFile] = Field(min_length=1)
-    """One or several CSV files; a later file may not repeat an image of an earlier one."""
+    csv: list[SourceTree] = Field(min_length=1)
+    """CSV files, or folders with one JSON file an image (``NAME.json``, ``NAME_keypoints.json``); a later one may not
+    repeat an image of an earlier one."""
     coordinates: Coordinates = "image"
     """What the coordinates are pixels of: the indexed image, DeepFashion's 256x256 originals ('deepfashion-256'), its
     176x256 crops ('deepfashion-176'), or 'deepfashion': one of the last two, inferred from each file's values."""

@@ -1,13 +1,15 @@
 """The published OpenPose keypoint files: ``name:keypoints_y:keypoints_x``, one image a row, -1 for a missing joint.
 
 PATN's files (https://github.com/tengteng95/Pose-Transfer) and their descendants come with and without spaces and with
-trailing commas; all are read. Coordinates are pixels of the image (Market-1501: 64x128; DeepFashion "resize" files:
-176x256) or of DeepFashion's 256x256 original, whose columns 40 to 215 are the picture proper.
+trailing commas; all are read. Names may end in any image suffix and have folders in front, as PATN's script writes them
+for other data sets (``compute_coordinates.py``). Coordinates are pixels of the image (Market-1501: 64x128; DeepFashion
+"resize" files: 176x256) or of DeepFashion's 256x256 original, whose columns 40 to 215 are the picture proper.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +19,8 @@ import numpy as np
 from datasets.poses.skeleton import JOINT_COUNT, missing_keypoints, present_joints
 from datasets.runtime.atomic import write_text_atomically
 from datasets.runtime.errors import InputError, printable
-from datasets.sources.files import image_key
+from datasets.runtime.regular_files import read_regular
+from datasets.sources.files import image_key, is_image_name
 
 HEADER = "name:keypoints_y:keypoints_x"
 MISSING = -1
@@ -36,18 +39,25 @@ class PoseRow:
     status: str
     error: str
     keypoints: np.ndarray
-    """(18, 3) x, y, score 1 or 0; all missing unless ok."""
+    """(18, 3) x, y, score (of a CSV file 1 or 0); all missing unless ok."""
+    size: tuple[int, int] | None = None
+    """Height and width of the picture whose pixels the coordinates are, where the row itself says it (JSON)."""
+    people: int = 1
+    """How many people with a joint the row's file holds; `keypoints` are those of the largest (JSON)."""
 
 
 def read_pose_csv(file: Path) -> dict[str, PoseRow]:
     """The rows of one file by image key, each with a status; coordinates are the file's own.
+
+    The key is the file name's; where rows of several folders share a file name, it is the path's, with ``_`` for ``/``
+    (as layout 'table' has it).
 
     Raises:
         InputError: the file is not of this format as a whole: unreadable, not UTF-8, another header, a line that names
             no image.
     """
     try:
-        text = Path(file).read_bytes().decode("utf-8-sig")
+        text = read_regular(Path(file)).decode("utf-8-sig")
     except OSError as error:
         raise InputError(f"{file} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
@@ -56,7 +66,7 @@ def read_pose_csv(file: Path) -> dict[str, PoseRow]:
     lines = [line.strip(" \t,") for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
     if lines[0].replace(" ", "") != HEADER:
         raise InputError(f"{file} begins with '{printable(lines[0][:60])}', expected the header '{HEADER}'")
-    rows: dict[str, PoseRow] = {}
+    named: list[tuple[int, str, PoseRow]] = []
     for number, line in enumerate(lines[1:], start=2):
         if not line:
             continue
@@ -64,15 +74,40 @@ def read_pose_csv(file: Path) -> dict[str, PoseRow]:
         if name is None:
             shown = printable(line[:60])
             raise InputError(f"{file}, line {number}: '{shown}' names no image; a row is 'name.jpg: [18 y]: [18 x]'")
-        key = image_key(name)
+        named.append((number, name, row))
+    keys = _keys_of({name for _, name, _ in named})
+    rows: dict[str, PoseRow] = {}
+    for number, name, row in named:
+        key = keys[name]
         rows[key] = _bad("duplicate-row", f"line {number} gives the image a second row") if key in rows else row
     return rows
+
+
+def _keys_of(names: set[str]) -> dict[str, str]:
+    """The key of each image name, see `read_pose_csv`."""
+    short = {name: file_key(name) for name in names}
+    shared = {key for key, count in Counter(short.values()).items() if count > 1}
+    return {name: path_key(name) if key in shared and "/" in _slashed(name) else key for name, key in short.items()}
+
+
+def file_key(path: str) -> str:
+    """The key of an image by its file name alone."""
+    return image_key(_slashed(path).rpartition("/")[2])
+
+
+def path_key(path: str) -> str:
+    """The key of an image by its whole path, as layout 'table' has it."""
+    return image_key(_slashed(path).lstrip("./")).replace("/", "_").replace(".", "_")
+
+
+def _slashed(path: str) -> str:
+    return path.replace("\\", "/")
 
 
 def parse_pose_line(line: str) -> tuple[str | None, PoseRow]:
     """A row's image name (None if it has none) and content."""
     name, *lists = (part.strip() for part in line.split(":", 4))
-    if not name.lower().endswith(".jpg") or "/" in name or "\\" in name:
+    if not is_image_name(name) or ".." in _slashed(name).split("/"):
         return None, _bad("malformed", "no image name")
     if len(line) > LONGEST_LINE:
         return name, _bad("malformed", f"has {len(line)} characters, more than {LONGEST_LINE}")

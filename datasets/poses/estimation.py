@@ -31,6 +31,29 @@ class PoseEstimator(Protocol):
         ...
 
 
+def joints_box(keypoints: np.ndarray) -> np.ndarray:
+    """Left, top, right, bottom of a skeleton's (18, 3) present joints, (4,) float; zeros where there is none."""
+    joints = np.asarray(keypoints, np.float64)[present_joints(keypoints), :2]
+    return np.concatenate([joints.min(0), joints.max(0)]) if len(joints) else np.zeros(4)
+
+
+def largest_person(people: np.ndarray) -> int:
+    """Which of several people is the largest: the longest diagonal of the joints' box.
+
+    Of those with half as many joints as the fullest skeleton or more: a few stray joints can be far apart.
+
+    Args:
+        people: (P, 18, 3), P at least 1, x, y in any one unit.
+
+    Returns:
+        Its number; the first of equal ones.
+    """
+    boxes = np.stack([joints_box(person) for person in people])
+    counts = present_joints(people).sum(-1)
+    diagonals = np.where(2 * counts >= counts.max(), np.hypot(*(boxes[:, 2:] - boxes[:, :2]).T), -1)
+    return int(np.argmax(diagonals))
+
+
 def main_person(people: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """The person that an image of one person is about: surely seen, large, in the middle.
 

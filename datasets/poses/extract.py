@@ -20,7 +20,6 @@ from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -41,6 +40,7 @@ from datasets.runtime.processes import end_with_parent
 from datasets.runtime.progress import Progress
 from datasets.sources.files import ImageSource, UnreadableFileError
 from datasets.sources.index import open_images, read_index
+from datasets.sources.pictures import PictureError, decode_pixels
 
 logger = logging.getLogger(__name__)
 
@@ -233,11 +233,11 @@ def _read(source: ImageSource, path: str, sha256: str) -> np.ndarray:
         raise InputError(f"{path} of {source.root} cannot be read any more ({error}); {AGAIN}") from None
     if hashlib.sha256(content).hexdigest() != sha256:
         raise InputError(f"{path} of {source.root} changed since it was indexed; {AGAIN}")
-    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
-    if image is None:
-        raise InputError(f"{path} of {source.root} cannot be decoded, although it was indexed; {AGAIN}")
-    return image
+    try:
+        return decode_pixels(content)
+    except PictureError as error:
+        reason = f"cannot be decoded, although it was indexed ({error})"
+        raise InputError(f"{path} of {source.root} {reason}; {AGAIN}") from None
 
 
 def _row(people: np.ndarray, size: tuple[int, int]) -> PoseRow:

@@ -9,6 +9,7 @@ Counts of the published keypoints: 263,632 for Market-1501 train, 8,570 for Deep
 from __future__ import annotations
 
 import csv
+import io
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from datasets.poses.table import read_poses
 from datasets.runtime.atomic import write_text_atomically
 from datasets.runtime.errors import InputError, printable
 from datasets.runtime.manifests import manifest_of
+from datasets.runtime.regular_files import read_regular
 from datasets.sources.files import image_key, is_image_name
 from datasets.sources.index import read_index
 from datasets.sources.layouts import DEEPFASHION, MARKET1501, layout_of
@@ -81,8 +83,8 @@ def read_pairs(file: Path) -> list[Pair]:
         InputError: another header, a half line, or no pair.
     """
     try:
-        with file.open(newline="", encoding="utf-8-sig") as opened:
-            rows = list(csv.reader(opened, strict=True))
+        text = read_regular(file).decode("utf-8-sig")
+        rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{file} cannot be read as a list of pairs: {error}") from None
     if not rows or [name.strip() for name in rows[0]] != HEADER:

@@ -22,6 +22,7 @@ from datasets.runtime.errors import InputError
 from datasets.runtime.manifests import manifest_of
 from datasets.sources.files import ImageSource, UnreadableFileError
 from datasets.sources.index import open_images, read_index
+from datasets.sources.pictures import PictureError, decode_pixels
 
 logger = logging.getLogger(__name__)
 
@@ -87,10 +88,10 @@ def read_picture(source: ImageSource, path: str) -> np.ndarray:
         raise InputError(
             f"{path} of {source.root} cannot be read any more ({error}); say with --root where the data set lies now"
         ) from None
-    picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
-    if picture is None:
-        raise InputError(f"{path} of {source.root} is no image any more; index the data set again")
-    return picture
+    try:
+        return decode_pixels(content)
+    except PictureError as error:
+        raise InputError(f"{path} of {source.root} is no image any more ({error}); index the data set again") from None
 
 
 def index_of(poses: Path) -> Path:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from datasets.poses.config import ExportPosesConfig, ImportPosesConfig
-from datasets.poses.csv_files import PoseRow, read_pose_csv, write_pose_csv
-from datasets.poses.skeleton import JOINT_COUNT, missing_keypoints, present_joints
+from datasets.poses.csv_files import PoseRow, file_key, path_key, read_pose_csv, write_pose_csv
+from datasets.poses.json_files import UNIT, read_pose_folder
+from datasets.poses.skeleton import JOINT_COUNT, missing_keypoints, present_joints, scale_keypoints
 from datasets.poses.views import frame_of, from_deepfashion, is_of_another_frame
 from datasets.runtime.errors import InputError
 from datasets.runtime.manifests import manifest_of
@@ -38,6 +40,8 @@ SCHEMA = pa.schema(
         ("error", pa.string()),
     ]
 )
+MAX_STRETCH = 1.05
+"""A JSON file's picture may be this much wider or taller than the image; beyond it, it is of another picture."""
 MAX_OUTSIDE_PERCENT = 5.0
 """More rows than this outside their images mean that the coordinates are of another frame."""
 NO_ROW = (None, "image")
@@ -52,12 +56,16 @@ def make_imported_poses(config: ImportPosesConfig, directory: Path) -> dict[str,
             has coordinates of another frame.
     """
     images = read_index(config.images)
-    files = _read_files(config.csv)
+    files, passed_over = _read_files(config.csv)
     layout = layout_of(manifest_of(config.images, "index"))
     sizes = (int(images["width"].median()), int(images["height"].median())) if len(images) else (0, 0)
     frames = {file: _frame(file, rows, config, layout, sizes) for file, rows in files.items()}
     placed = {key: (row, frames[file]) for file, rows in files.items() for key, row in rows.items()}
-    found = [_fit(*_row_of(placed, image.key), image.width, image.height) for image in images.itertuples()]
+    keys = _keys_of_rows(images, placed.keys())
+    found = [
+        _fit(*placed.get(key, NO_ROW), image.width, image.height)
+        for key, image in zip(keys, images.itertuples(), strict=True)
+    ]
     statuses = Counter(row.status for row in found)
     if statuses["missing"] == len(images):
         raise InputError(f"{config.csv[0]} has no row for any of the {len(images)} images; is it of another data set?")
@@ -65,7 +73,7 @@ def make_imported_poses(config: ImportPosesConfig, directory: Path) -> dict[str,
     write_poses(images["key"].tolist(), found, "published", directory)
     detected = ", ".join(f"{count:,} {status}" for status, count in sorted(statuses.items()))
     logger.info("skeletons of %s images: %s", f"{len(images):,}", detected)
-    known = set(images["key"])
+    known = set(keys)
     bad = {key: row.error for key, (row, _) in placed.items() if key in known and row.status not in ("ok", "no-person")}
     return {
         "images": len(images),
@@ -73,25 +81,42 @@ def make_imported_poses(config: ImportPosesConfig, directory: Path) -> dict[str,
         "coordinates": {file.name: frame for file, frame in frames.items()},
         "rows_of_other_images": sum(key not in known for key in placed),
         "bad_rows": dict(sorted(bad.items())[:20]),
+        "several_people": sum(row.people > 1 for key, (row, _) in placed.items() if key in known),
+        "passed_over": passed_over[:20],
     }
 
 
-def _row_of(placed: dict[str, tuple[PoseRow, str]], key: str) -> tuple[PoseRow | None, str]:
-    """An image's row and its frame; a query that lies in the gallery too has the row of its name."""
-    return placed.get(key) or placed.get(key.removesuffix(QUERY_IN_GALLERY), NO_ROW)
+def _keys_of_rows(images: pd.DataFrame, there: Collection[str]) -> list[str]:
+    """The key under which each image's row stands: the image's own, else its path's, else its file name's.
+
+    A query that lies in the gallery too has the row of its name.
+    Of several images of one file name in different folders, none gets the row of that name alone.
+    """
+    names = images["path"].map(file_key)
+    repeated = names.duplicated(keep=False)
+    keys = []
+    for key, path, name, is_repeated in zip(images["key"], images["path"], names, repeated, strict=True):
+        candidates = [key, key.removesuffix(QUERY_IN_GALLERY), path_key(path)] + ([] if is_repeated else [name])
+        keys.append(next((candidate for candidate in candidates if candidate in there), key))
+    return keys
 
 
-def _read_files(files: list[Path]) -> dict[Path, dict[str, PoseRow]]:
+def _read_files(files: list[Path]) -> tuple[dict[Path, dict[str, PoseRow]], list[str]]:
+    """Rows by file (or folder of JSON files), and what lies in the folders besides."""
+    passed_over: list[str] = []
     found: dict[Path, dict[str, PoseRow]] = {}
     seen: set[str] = set()
     for file in files:
-        rows = read_pose_csv(file)
+        rows, others = read_pose_folder(file) if file.is_dir() else (read_pose_csv(file), [])
+        if others:
+            logger.warning("%s: %d files are no JSON and are passed over: %s", file, len(others), others[:3])
+        passed_over += others
         repeated = sorted(rows.keys() & seen)
         if repeated:
             raise InputError(f"{file} repeats {len(repeated)} images of an earlier file, first {repeated[0]}; give one")
         seen |= rows.keys()
         found[file] = rows
-    return found
+    return found, passed_over
 
 
 def _frame(
@@ -109,7 +134,8 @@ def _frame(
                 f"coordinates '{requested}' are of DeepFashion; {config.images} has layout '{layout.name}'"
             )
         return requested
-    joints = np.concatenate([row.keypoints[present_joints(row.keypoints)] for row in rows.values()] or [NO_JOINTS])
+    unsized = [row.keypoints for row in rows.values() if row.size is None]
+    joints = np.concatenate([keypoints[present_joints(keypoints)] for keypoints in unsized] or [NO_JOINTS])
     detected = frame_of(joints[:, 0])
     if requested == "image":
         if is_of_another_frame(joints, detected, *size):
@@ -137,6 +163,8 @@ def _fit(row: PoseRow | None, frame: str, width: int, height: int) -> PoseRow:
         return PoseRow("missing", "the files have no row for it", missing_keypoints())
     if row.status != "ok":
         return row
+    if row.size is not None:
+        return _fit_sized(row, row.size, width, height)
     if frame != "image":
         keypoints = from_deepfashion(row.keypoints, frame, width, height)
         return PoseRow("ok" if present_joints(keypoints).any() else "no-person", "", keypoints)
@@ -146,6 +174,20 @@ def _fit(row: PoseRow | None, frame: str, width: int, height: int) -> PoseRow:
         reason = f"a joint lies outside the {width}x{height} image"
         return PoseRow("out-of-image", reason, missing_keypoints())
     return row
+
+
+def _fit_sized(row: PoseRow, size: tuple[int, int], width: int, height: int) -> PoseRow:
+    """A row that says how large its picture is, as skeleton of an image of this size."""
+    stretch = (size[1] / size[0]) / (width / height)
+    if size != UNIT and not 1 / MAX_STRETCH <= stretch <= MAX_STRETCH:
+        reason = f"it is of a {size[1]}x{size[0]} picture, the image has {width}x{height} pixels"
+        return PoseRow("out-of-image", reason, missing_keypoints())
+    keypoints = scale_keypoints(row.keypoints, size, (height, width)).astype(np.float32)
+    joints = keypoints[present_joints(keypoints), :2]
+    if (joints < -0.5).any() or (joints > (width - 0.5, height - 0.5)).any():
+        return PoseRow("out-of-image", f"a joint lies outside the {width}x{height} image", missing_keypoints())
+    keypoints[:, :2] = keypoints[:, :2].clip(0, (width - 1, height - 1))  # an edge is half a pixel from a center
+    return PoseRow("ok", "", keypoints, people=row.people)
 
 
 def _refuse_another_frame(statuses: Counter[str], total: int, config: ImportPosesConfig) -> None:
@@ -198,6 +240,9 @@ def run_export(config: ExportPosesConfig) -> int:
     """Write a pose artifact in the published CSV format, missing images left out."""
     images = read_index(config.images).set_index("key")
     names = images["path"].str.rpartition("/")[2]
+    single = names[~names.index.str.endswith(QUERY_IN_GALLERY)]
+    shared = set(single[single.duplicated()])
+    names = names.where(~names.isin(shared), images["path"])  # folders tell equal file names apart
     poses = read_poses(config.poses)
     poses = poses[~poses["key"].str.removesuffix(QUERY_IN_GALLERY).duplicated()]  # a query in the gallery is one image
     looked_at = poses[poses["status"].isin(["ok", "no-person"])]

@@ -1,8 +1,9 @@
 """From an image as it is stored to a view as the models see it: one crop box and one resize, for pixels and keypoints.
 
-Shards hold the source's own bytes, so the crop travels beside them: a sample's JSON has ``"crop": [left, top, right,
-bottom]`` (pixels of the stored image; right and bottom excluded) where not the whole image is the picture. Whoever
-decodes a sample's image does it with `open_picture`, whoever uses its keypoints with `keypoints_in_view`.
+Shards hold the source's own bytes: EXIF orientation is applied wherever they are decoded, and width, height, crop and
+keypoints are those of the upright image. The crop travels beside the bytes: a sample's JSON has ``"crop": [left, top,
+right, bottom]`` (pixels of the upright image; right and bottom excluded) where not the whole image is the picture.
+Whoever decodes a sample's image does it with `open_picture`, whoever uses its keypoints with `keypoints_in_view`.
 
 DeepFashion In-shop comes in three forms, all of the same shots: the low-resolution originals (256x256) have margins,
 and columns 40 to 215 are the picture proper (PATN's ``crop((40, 0, 216, 256))``,
@@ -13,7 +14,6 @@ high) are nothing but the picture proper. A view of 256x176 or 512x352 is the pi
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,6 +23,7 @@ from PIL import Image
 from datasets.poses.skeleton import missing_keypoints, present_joints, scale_keypoints
 from datasets.sources.deepfashion import MARGIN, PROPER_WIDTH, SQUARE, picture_box
 from datasets.sources.files import Box
+from datasets.sources.pictures import decode_picture
 
 CLEARLY = 5
 """How many times more joints must speak for one frame of a keypoint file than for the other."""
@@ -45,16 +46,16 @@ def crop_of(facts: Mapping[str, Any]) -> Box | None:
 
 
 def open_picture(content: bytes, facts: Mapping[str, Any]) -> Image.Image:
-    """A sample's picture: decoded, RGB, cropped to the picture proper, not yet resized.
+    """A sample's picture: decoded, upright, RGB, cropped to the picture proper, not yet resized.
 
     Args:
         content: the image file's bytes.
         facts: the sample's JSON.
 
     Raises:
-        OSError, ValueError: it cannot be decoded.
+        ValueError: it cannot be decoded (`datasets.sources.pictures.PictureError`), or the crop is no box in it.
     """
-    image = Image.open(io.BytesIO(content)).convert("RGB")
+    image = decode_picture(content)
     box = crop_of(facts)
     return image if box is None else image.crop(box)
 

@@ -147,6 +147,8 @@ def read_chosen(path: Path, keys: Container[str]) -> Iterator[tuple[str, dict[st
 
 
 def _opened(path: Path, buffering: int = READ_AHEAD) -> BinaryIO:
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise CorruptTarError(f"{path} is no regular file; make its folder again")
     try:
         return path.open("rb", buffering=buffering)
     except OSError as error:

@@ -35,7 +35,7 @@ from datasets.shards.config import WriteShardsConfig
 from datasets.shards.reuse import INDEX_FILE, copy_checked, earlier_artifacts, read_index_file
 from datasets.shards.tars import LONGEST_NAME, image_kind, write_tar
 from datasets.sources.files import ImageSource, UnreadableFileError
-from datasets.sources.index import open_images, read_index
+from datasets.sources.index import TURNED_OR_GRAY, open_images, read_index
 from datasets.sources.layouts import Layout, layout_of
 
 logger = logging.getLogger(__name__)
@@ -82,7 +82,8 @@ def make_shards(config: WriteShardsConfig, directory: Path) -> dict[str, object]
             counts[_provide(plan, directory, source, earlier)] += 1
             progress.update(len(plan.images))
     summary = _write_index(plans, directory)
-    _write_card(layout, summary, directory)
+    unlike = manifest_of(config.images, "index")["summary"].get(TURNED_OR_GRAY, 0)
+    _write_card(layout, summary, directory, unlike)
     summary["cropped_images"] = int(images["crop"].notna().sum())
     return {**summary, **{f"shards_{how}": counts[how] for how in ("written", "kept", "reused")}}
 
@@ -237,12 +238,19 @@ def _write_index(plans: list[ShardPlan], directory: Path) -> dict[str, Any]:
     return {"shards": len(shards), "samples": dict(samples)}
 
 
-def _write_card(layout: Layout, summary: dict[str, Any], directory: Path) -> None:
+def _write_card(layout: Layout, summary: dict[str, Any], directory: Path, turned_or_gray: int) -> None:
     """The data-set card: what lies here, how to read it, what may be done with it."""
     rows = "\n".join(f"| {split} | {count:,} |" for split, count in summary["samples"].items())
-    write_text_atomically(directory / CARD_FILE, CARD.format(name=layout.title, rows=rows, shards=summary["shards"]))
+    card = CARD.format(name=layout.title, rows=rows, shards=summary["shards"])
+    if turned_or_gray:
+        card += CARD_OF_TURNED.format(count=turned_or_gray)
+    write_text_atomically(directory / CARD_FILE, card)
 
 
+CARD_OF_TURNED = """
+{count:,} images of the data set are gray, or stored turned with an EXIF orientation. Width, height, crop and keypoints
+are those of the upright picture: `ImageOps.exif_transpose(image).convert("RGB")` gives it, plain decoders do not.
+"""
 CARD = """# Image shards ({name} layout)
 
 | split | images |

@@ -15,7 +15,7 @@ class IndexConfig(StageConfig):
     """The list of a data set's images, each checked, with identity, camera and split."""
 
     stage: ClassVar[str] = "index"
-    stage_version: ClassVar[int] = 2
+    stage_version: ClassVar[int] = 3  # 2: PNG, 3: images that EXIF turns
     package: ClassVar[str] = "datasets"
 
     root: SourceTree
@@ -31,6 +31,8 @@ class IndexConfig(StageConfig):
     and gallery (the rest), and the data set's own test images are left out. For choosing settings without them."""
     seed: int = Field(0, ge=0)
     """Which identities a slice takes, and which are held out."""
+    gray_as_rgb: bool = False
+    """Take gray images (night cameras) as well: every later stage reads them as RGB, shards keep their bytes."""
     max_error_percent: float = Field(1.0, ge=0, le=100)
     """Fail when more than this share of the files cannot be used."""
     workers: Annotated[int, Role.RUNTIME] = Field(2, ge=1)

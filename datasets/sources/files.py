@@ -6,6 +6,7 @@ listed as what they are and never followed. Listing is sorted, so nothing depend
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import zipfile
@@ -16,9 +17,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
 from datasets.runtime.errors import DatasetLayoutError, printable
+from datasets.runtime.regular_files import MAX_FILE_BYTES, IrregularFileError, read_regular
 
-MAX_FILE_BYTES = 64 << 20
-"""No person crop is larger; an archive member that claims or turns out to be is not read to its end."""
 BOMB_BYTES, BOMB_RATIO = 1 << 20, 50
 """An archive member that unpacks to more bytes and to so many times its packed size is no JPEG, and is not unpacked."""
 ENCRYPTED = 1
@@ -183,13 +183,12 @@ class ImageSource:
             raise UnreadableFileError("unreadable", reason) from None
 
     def _read_folder(self, path: str) -> bytes:
-        full = os.path.join(self.root, self.prefix, path)
-        status = os.stat(full)
-        if not stat.S_ISREG(status.st_mode):
-            raise UnreadableFileError("not-a-file", "is not a plain file")
-        if status.st_size > MAX_FILE_BYTES:
-            raise UnreadableFileError("too-large", f"has {status.st_size} bytes, more than {MAX_FILE_BYTES}")
-        return Path(full).read_bytes()
+        try:
+            return read_regular(Path(self.root, self.prefix, path), MAX_FILE_BYTES)
+        except IrregularFileError as error:
+            if error.errno == errno.EFBIG:
+                raise UnreadableFileError("too-large", error.reason) from None
+            raise UnreadableFileError("not-a-file", "is not a plain file") from None
 
     def _read_archive(self, archive: zipfile.ZipFile, path: str) -> bytes:
         member = self._by_name[self.prefix + path]

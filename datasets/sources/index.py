@@ -10,6 +10,7 @@ import hashlib
 import logging
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from datasets.runtime.verify import verify
 from datasets.sources.config import IndexConfig
 from datasets.sources.files import ImageSource, Row, UnreadableFileError
 from datasets.sources.holdout import hold_identities_out
-from datasets.sources.image_check import ImageCheck, check_image
+from datasets.sources.image_check import ImageCheck, check_image, is_plain
 from datasets.sources.layouts import LAYOUTS, Layout, layout_of
 from datasets.sources.listing import advice, list_source, reasons
 
@@ -53,8 +54,10 @@ SCHEMA = pa.schema(
 CHUNK = 256
 QUERY_IN_GALLERY = "#query"
 """End of the key of a query that lies in the gallery under the same name; the rest is the gallery image's key."""
+TURNED_OR_GRAY = "turned_or_gray"
+"""Entry of the summary: usable images that other readers show turned, or gray."""
 ORDER = ("train", "query", "gallery")
-OF_THE_BYTES = ("ok", "unreadable", "truncated", "not-jpeg", "not-rgb", "rotated", "bomb", "duplicate")
+OF_THE_BYTES = ("ok", "unreadable", "truncated", "not-jpeg", "not-rgb", "bomb", "duplicate")
 """Statuses of files that were read and decoded as far as it went."""
 
 
@@ -91,6 +94,7 @@ def make_index(config: IndexConfig, directory: Path) -> dict[str, object]:
         "unsafe_names": unsafe[:20],
         "prefix": prefix,
         "files_decoded": decoded,
+        TURNED_OR_GRAY: sum(row["status"] == "ok" and not row["plain"] for row in rows),
     }
     if layout.published_counts and config.identities is None and config.validation_identities is None:
         summary["deviations"] = _deviations(images, layout.published_counts)
@@ -179,8 +183,10 @@ def earlier_checks(directory: Path, config: IndexConfig) -> dict[str, ImageCheck
     for artifact in sorted(path for path in directory.parent.glob("*") if path != directory and is_complete(path)):
         try:
             manifest = manifest_of(artifact, config.stage)
-            same = (manifest["stage_version"], manifest["config"]["root"], manifest["versions"]["pillow"])
-            if same != (config.stage_version, str(config.root), versions["pillow"]) or verify(artifact):
+            settings = [manifest["config"][name] for name in ("root", "gray_as_rgb")]
+            same = (manifest["stage_version"], manifest["versions"]["pillow"], *settings)
+            wanted = (config.stage_version, versions["pillow"], str(config.root), config.gray_as_rgb)
+            if same != wanted or verify(artifact):
                 continue
             rows = read_index(artifact, usable=False)
         except (ArtifactError, KeyError, TypeError, OSError, pa.ArrowException):
@@ -203,8 +209,10 @@ def _check_files(rows: list[Row], config: IndexConfig, prefix: str, known: dict[
     for row, check in zip(waiting, _checks(paths, config, prefix, known), strict=True):
         decoded += bool(check.sha256) and check.sha256 not in known
         row.update(status=check.status, error=check.error, width=check.width, height=check.height, sha256=check.sha256)
+        row["plain"] = check.plain
         progress.update()
     for row in rows:
+        row.setdefault("plain", True)
         row.setdefault("width", 0)
         row.setdefault("height", 0)
         row.setdefault("sha256", "")
@@ -213,7 +221,7 @@ def _check_files(rows: list[Row], config: IndexConfig, prefix: str, known: dict[
 
 def _checks(paths: list[str], config: IndexConfig, prefix: str, known: dict[str, ImageCheck]) -> Iterator[ImageCheck]:
     chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
-    arguments = (config.root, LAYOUTS[config.layout], prefix, known)
+    arguments = (config.root, LAYOUTS[config.layout], prefix, known, config.gray_as_rgb)
     if config.workers == 1 or len(chunks) < 3:  # a pool would take longer to start than the work
         _open_in_worker(*arguments)
         for chunk in chunks:
@@ -226,14 +234,15 @@ def _checks(paths: list[str], config: IndexConfig, prefix: str, known: dict[str,
 
 _worker_source: ImageSource | None = None
 _worker_known: dict[str, ImageCheck] = {}
+_worker_gray_as_rgb = False
 _worker_arguments: tuple[Any, ...] = ()
 
 
-def _open_in_worker(root: Path, layout: Layout, prefix: str, known: dict[str, ImageCheck]) -> None:
-    global _worker_source, _worker_known
+def _open_in_worker(root: Path, layout: Layout, prefix: str, known: dict[str, ImageCheck], gray_as_rgb: bool) -> None:
+    global _worker_source, _worker_known, _worker_gray_as_rgb
     _worker_source = layout.open_root(root)
     _worker_source.prefix = prefix
-    _worker_known = known
+    _worker_known, _worker_gray_as_rgb = known, gray_as_rgb
 
 
 def _start_worker(*arguments: Any) -> None:
@@ -256,7 +265,10 @@ def _check_path(path: str) -> ImageCheck:
         content = _worker_source.read(path)
     except UnreadableFileError as error:
         return ImageCheck(error.status, str(error))
-    return _worker_known.get(hashlib.sha256(content).hexdigest()) or check_image(content)
+    known = _worker_known.get(hashlib.sha256(content).hexdigest())
+    if known is None:
+        return check_image(content, gray_as_rgb=_worker_gray_as_rgb)
+    return replace(known, plain=is_plain(content))
 
 
 def _set_duplicates_apart(rows: list[Row]) -> None:

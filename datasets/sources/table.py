@@ -7,17 +7,21 @@ Market-1501 (-1 junk, 0 distractor).
 from __future__ import annotations
 
 import csv
+import io
 import os
 import re
 from pathlib import Path
 
 from datasets.runtime.errors import DatasetLayoutError
 from datasets.runtime.hashing import json_sha256
+from datasets.runtime.regular_files import read_regular
 from datasets.sources.files import ImageSource, Listing, Row, SourceEntry, image_record, is_safe_path, slashed
 
 COLUMNS = ("path", "pid", "camid", "split")
 SPLITS = ("train", "query", "gallery")
 EXPECTED = f"expected a CSV or Parquet file with {','.join(COLUMNS)}"
+MAX_TABLE_BYTES = 1 << 30
+"""Tens of millions of rows."""
 MAX_NUMBER = 2**31 - 1
 _NUMBER = re.compile(r"-?[0-9]{1,10}")
 
@@ -68,8 +72,8 @@ def _fields(row: list[str], places: list[int] | None) -> dict[str, str]:
 
 
 def _read_csv(file: Path) -> tuple[list[str], list[list[str]]]:
-    with file.open(encoding="utf-8-sig", newline="") as text:
-        names, *rows = [row for row in csv.reader(text, strict=True) if row] or [[]]
+    text = io.StringIO(read_regular(file, MAX_TABLE_BYTES).decode("utf-8-sig"), newline="")
+    names, *rows = [row for row in csv.reader(text, strict=True) if row] or [[]]
     return [name.strip() for name in names], rows
 
 

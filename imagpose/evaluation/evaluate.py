@@ -27,6 +27,7 @@ from datasets.runtime.atomic import write_text_atomically
 from datasets.runtime.errors import InputError
 from datasets.runtime.progress import Progress
 from datasets.shards.tars import read_samples, write_tar
+from datasets.sources.pictures import decode_picture
 from imagpose.canvas.layout import CanvasRequest, SourceImage
 from imagpose.config import EvaluateGeneratorConfig
 from imagpose.config.fields import Mode
@@ -233,7 +234,7 @@ class Evaluation:
 
 def read_pictures(tar: Path) -> tuple[list[int], list[Image.Image]]:
     """Pair numbers and RGB pictures of a file that `evaluate` wrote."""
-    samples = [(int(key), Image.open(io.BytesIO(members["png"])).convert("RGB")) for key, members in read_samples(tar)]
+    samples = [(int(key), decode_picture(members["png"])) for key, members in read_samples(tar)]
     return [number for number, _ in samples], [picture for _, picture in samples]
 
 

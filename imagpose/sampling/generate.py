@@ -12,20 +12,23 @@ import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from datasets.poses.backends import open_backend
+from datasets.poses.backends import POSE_BACKENDS, open_backend
+from datasets.poses.drawings import is_drawing
 from datasets.poses.estimation import PoseEstimator
+from datasets.poses.json_files import Size
+from datasets.poses.scenes import find_people
 from datasets.poses.skeleton import present_joints
 from datasets.runtime import devices
 from datasets.runtime.atomic import write_text_atomically
 from datasets.runtime.errors import InputError, WeightsError
 from datasets.runtime.manifests import model_sha256
+from datasets.sources.pictures import read_picture
 from imagpose.canvas.layout import CanvasRequest, SourceImage, arrange
 from imagpose.config import GenerateConfig
 from imagpose.pictures.contact_sheet import SheetRow, save_contact_sheet, skeleton_picture
 from imagpose.pictures.synthetic_jpeg import DESCRIPTION, xmp_packet
 from imagpose.sampling.pipeline import IMAGPosePipeline, load_pipeline
-from imagpose.sampling.pose_check import find_skeletons
-from imagpose.sampling.pose_files import MOST_STRETCH, PoseFiles, Size, keypoints_in_box, open_photo, person_box
+from imagpose.sampling.pose_files import MOST_STRETCH, PoseFiles, keypoints_in_box, person_box, warn_of_black
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +44,7 @@ def run_generate(config: GenerateConfig) -> int:
         raise InputError(f"{len(config.source_pose)} source poses for {len(config.source)} sources; give one for each")
     size = view_size_of(config.generator)
     device = devices.pick(config.device)
-    files = PoseFiles(config.keypoints, size, PhotoReader(config, device))
+    files = PoseFiles(config.keypoints, size, PhotoReader(config, device, size))
     request = CanvasRequest(
         sources=[_source(file, number, config, files, size) for number, file in enumerate(config.source)],
         poses=[files.pose(file) for file in config.pose],
@@ -79,22 +82,27 @@ def view_size_of(generator: Path) -> Size:
 
 
 class PhotoReader:
-    """Finds the skeleton of a photograph with the config's pose network, which is loaded when first asked."""
+    """Finds the people in a photograph with the config's pose network, which is loaded when first asked."""
 
-    def __init__(self, config: GenerateConfig, device: torch.device) -> None:
-        self.config, self.device = config, device
+    def __init__(self, config: GenerateConfig, device: torch.device, size: Size) -> None:
+        self.config, self.device, self.size = config, device, size
         self.estimator: PoseEstimator | None = None
 
     def __call__(self, picture: np.ndarray) -> np.ndarray:
-        """(H, W, 3) uint8 to (18, 3) in its pixels; all missing where nobody is found."""
+        """(H, W, 3) uint8 to (P, 18, 3) in its pixels."""
         if self.estimator is None:
             self.estimator = open_backend(self.config.backend, self.config.weights, self.device)
-        return find_skeletons(self.estimator, [picture])[0]
+        height, width = picture.shape[:2]
+        if POSE_BACKENDS[self.config.backend].crops_only and not is_crop(height, width, self.size):
+            return find_people(self.estimator, picture)
+        return self.estimator.estimate([picture])[0]
 
 
 def _source(file: Path, number: int, config: GenerateConfig, files: PoseFiles, size: Size) -> SourceImage:
     """A photograph of a person as a view, with its skeleton; cut out around the person where it shows more."""
-    image = open_photo(file)
+    image = read_picture(file)
+    if is_drawing(np.asarray(image)):
+        raise InputError(f"{file} is a drawing of a skeleton, not a photograph of a person; give it as --pose")
     if config.source_pose:
         return SourceImage(image=fit_photo(image, size, str(file)), keypoints=files.pose(config.source_pose[number]))
     found = files.in_photo(file, image, required=False)
@@ -104,6 +112,7 @@ def _source(file: Path, number: int, config: GenerateConfig, files: PoseFiles, s
     box = person_box(found, image, size)
     if box != (0, 0, image.width, image.height):
         logger.info("%s: taking the part around the person, %s", file, box)
+        warn_of_black(file, box, (image.height, image.width))
         image = image.crop(box)
     return SourceImage(
         image=image.resize(size[::-1], Image.Resampling.BICUBIC), keypoints=keypoints_in_box(found, box, size)
@@ -117,13 +126,18 @@ def fit_photo(image: Image.Image, size: Size, name: str) -> Image.Image:
         InputError: its proportions are not those of a person's crop.
     """
     height, width = size
-    stretch = (image.height / image.width) / (height / width)
-    if not 1 / MOST_STRETCH <= stretch <= MOST_STRETCH:
+    if not is_crop(image.height, image.width, size):
         raise InputError(
             f"{name} is {image.width}x{image.height} pixels (width x height), this model's views are {width}x{height}; "
             "crop the photograph closely around the whole person first"
         )
     return image.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def is_crop(height: int, width: int, size: Size) -> bool:
+    """Whether a picture has the proportions of a view of `size` (height, width), or nearly."""
+    stretch = (height / width) / (size[0] / size[1])
+    return 1 / MOST_STRETCH <= stretch <= MOST_STRETCH
 
 
 def _save(

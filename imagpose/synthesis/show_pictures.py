@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from datasets.runtime.errors import InputError
 from datasets.runtime.manifests import manifest_of
+from datasets.sources.pictures import read_picture
 from imagpose.config import ShowPicturesConfig
 from imagpose.pictures.contact_sheet import SheetRow, contact_sheet
 from imagpose.pictures.synthetic_jpeg import encode_synthetic_jpeg
@@ -47,7 +47,7 @@ def showcase_rows(directory: Path) -> list[SheetRow]:
     value = json.loads((directory / "showcase.json").read_text())
 
     def pictures(names: Sequence[str]) -> list[np.ndarray]:
-        return [np.asarray(Image.open(directory / name).convert("RGB")) for name in names]
+        return [np.asarray(read_picture(directory / name)) for name in names]
 
     return [
         SheetRow(

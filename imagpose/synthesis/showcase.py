@@ -8,7 +8,6 @@ other images of the subset, so the real image can stand beside the generated one
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 from collections.abc import Collection, Sequence
@@ -24,6 +23,7 @@ from datasets.runtime.atomic import write_text_atomically
 from datasets.runtime.manifests import manifest_of
 from datasets.shards.encoded import EncodedImages, keypoints_from_json
 from datasets.shards.tars import image_of, read_samples
+from datasets.sources.pictures import decode_pixels
 from imagpose.canvas.layout import CanvasRequest, canvas_seed
 from imagpose.config import SynthesizeConfig
 from imagpose.pictures.contact_sheet import SheetRow, save_contact_sheet, skeleton_picture
@@ -114,7 +114,7 @@ def _spread(items: list[Any], count: int) -> list[Any]:
 
 def _sheet_row(rows: list[Sample], synthesizer: Synthesizer, real: RealPictures) -> SheetRow:
     facts = [_facts(row) for row in rows]
-    generated = [np.asarray(Image.open(io.BytesIO(members["jpg"])).convert("RGB")) for _, members in rows]
+    generated = [decode_pixels(members["jpg"]) for _, members in rows]
     found = [keypoints_from_json(f["found_keypoints"]) for f in facts if "found_keypoints" in f]
     return SheetRow(
         sources=[real[key] for key in facts[0]["source_keys"]],

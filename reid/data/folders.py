@@ -24,6 +24,7 @@ from typing import Any
 import pandas as pd
 
 from datasets.runtime.errors import DatasetLayoutError
+from datasets.runtime.regular_files import read_regular
 from datasets.sources import market1501
 from datasets.sources.files import ImageSource, image_key, is_ignored, is_safe_path, slashed
 
@@ -124,7 +125,7 @@ def iterate_folder(folder: Path, split: str) -> Iterator[tuple[dict[str, Any], b
         )
     for row in rows:
         try:
-            yield row, (folder / row["path"]).read_bytes()
+            yield row, read_regular(folder / row["path"])
         except OSError as error:
             raise DatasetLayoutError(f"{folder / row['path']} cannot be read ({error.strerror})") from None
 

@@ -105,6 +105,8 @@ def _refuse_what_is_no_file(file: Path) -> None:
     try:
         if file.is_dir():
             raise WeightsError(f"{file} is a folder; give the weights file itself, for example {file / WEIGHTS_FILE}")
+        if file.exists() and not file.is_file():
+            raise WeightsError(f"{file} is a pipe or a device; give the path of {WEIGHTS_FILE}")
         with file.open("rb") as opened:
             head = opened.read(64)
     except OSError as error:

@@ -15,6 +15,7 @@ from datasets.runtime.errors import InputError
 from datasets.runtime.progress import Progress
 from datasets.sources.files import ImageSource, UnreadableFileError
 from datasets.sources.index import open_images, read_index
+from datasets.sources.pictures import PictureError, decode_pixels
 
 logger = logging.getLogger(__name__)
 
@@ -71,9 +72,10 @@ def read_pixels(source: ImageSource, path: str, height: int, width: int) -> np.n
         content = source.read(path)
     except UnreadableFileError as error:
         raise InputError(f"{path} of {source.root} cannot be read any more ({error}); index again") from None
-    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
-    if pixels is None:
-        raise InputError(f"{path} of {source.root} is no image any more; index again")
+    try:
+        pixels = decode_pixels(content)
+    except PictureError as error:
+        raise InputError(f"{path} of {source.root} is no image any more ({error}); index again") from None
     if pixels.shape[:2] != (height, width):
         pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
     return pixels

@@ -21,9 +21,11 @@ from PIL import Image
 
 from datasets.poses.skeleton import JOINT_COUNT, overlay_skeleton, present_joints
 from datasets.runtime.errors import ArtifactError, InputError
+from datasets.runtime.regular_files import read_regular
 from datasets.shards.tars import read_chosen
 from datasets.sources.files import UnreadableFileError
 from datasets.sources.index import open_images, read_index
+from datasets.sources.pictures import PictureError, decode_picture
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +70,7 @@ def embed(
 def embed_file(path: Path, label: str = "", **options: Any) -> Picture:
     """`embed` of an image file; an empty frame if it cannot be read."""
     try:
-        return embed_bytes(path.read_bytes(), label, **options)
+        return embed_bytes(read_regular(path), label, **options)
     except OSError as error:
         logger.warning("%s cannot be shown: %s", path, error)
         return Picture(label=label, note="cannot be read")
@@ -77,9 +79,8 @@ def embed_file(path: Path, label: str = "", **options: Any) -> Picture:
 def embed_bytes(data: bytes, label: str = "", **options: Any) -> Picture:
     """`embed` of an encoded image; an empty frame if it cannot be decoded."""
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            return embed(image, label, **options)
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        return embed(decode_picture(data), label, **options)
+    except (OSError, ValueError) as error:
         logger.warning("%s cannot be shown: %s", label, error)
         return Picture(label=label, note="cannot be read")
 
@@ -115,9 +116,8 @@ class SourceImages:
             raise UnreadableFileError("missing", "is not in the index, or its data set is gone")
         data = self._source.read(str(self.table.at[key, "path"]))
         try:
-            with Image.open(io.BytesIO(data)) as image:
-                return image.convert("RGB")
-        except (OSError, ValueError, Image.DecompressionBombError) as error:
+            return decode_picture(data)
+        except PictureError as error:
             raise UnreadableFileError("corrupt", str(error)) from None
 
     def picture(self, key: str, label: str = "", *, mark: str = "") -> Picture:
