@@ -16,6 +16,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from datasets.poses.config import ExtractPosesConfig
 from datasets.runtime.config import StageConfig
 from datasets.runtime.hashing import json_sha256
@@ -122,6 +124,7 @@ def run_stages(
         ArtifactError: an input is no finished artifact.
     """
     store = store.absolute()
+    configs = [with_absolute_paths(config) for config in configs]  # the commands run in the project's folder
     folders = [artifact_directory(config, store) for config in configs]
     missing = {folder: config for folder, config in zip(folders, configs, strict=True) if not is_complete(folder)}
     if missing:
@@ -208,6 +211,23 @@ def stage_name(config: StageConfig) -> str:
 
 def _command(config: StageConfig) -> tuple[str, str]:
     return config.package, config.command or config.stage
+
+
+def with_absolute_paths(config: StageConfig) -> StageConfig:
+    """A stage's config whose paths mean the same from every working directory."""
+    return config.model_copy(update={name: _absolute(getattr(config, name)) for name in type(config).model_fields})
+
+
+def _absolute(value: Any) -> Any:
+    if isinstance(value, Path):
+        return value.absolute()
+    if isinstance(value, list | tuple):
+        return type(value)(_absolute(item) for item in value)
+    if isinstance(value, dict):
+        return {name: _absolute(item) for name, item in value.items()}
+    if isinstance(value, BaseModel):
+        return value.model_copy(update={name: _absolute(getattr(value, name)) for name in type(value).model_fields})
+    return value
 
 
 def write_config(config: StageConfig, store: Path) -> Path:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from datasets.miniature.config import MiniatureConfig
+from datasets.poses.config import ImportPosesConfig
 from datasets.runtime.config import StageConfig
 from datasets.runtime.keys import artifact_directory, artifact_key, describe_config
 from datasets.runtime.manifests import is_complete
@@ -19,9 +20,9 @@ from flows import stages
 from flows.config import RegenerateConfig
 from flows.pipeline import Regeneration
 from flows.process.commands import CommandError
-from flows.stages import Resources, run_stages, stage_command
+from flows.stages import Resources, run_stages, stage_command, with_absolute_paths
 from imagpose.config import SynthesizeConfig, TrainGeneratorConfig
-from reid.config import BenchmarkConfig, ReportConfig, TrainReidConfig
+from reid.config import BenchmarkConfig, NetworkConfig, ReportConfig, TrainReidConfig
 
 
 def finish(directory: Path, config: StageConfig, files: dict[str, str] | None = None) -> None:
@@ -202,3 +203,15 @@ def test_generator_training_spreads_over_gpus_by_torchrun(tmp_path):
 
 def test_where_a_store_lies_does_not_count(tmp_path):
     assert "store" not in describe_config(RegenerateConfig(preset="demo"))
+
+
+def test_relative_paths_count_from_where_the_flow_was_started(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = ImportPosesConfig(images=Path("index"), csv=[Path("a.csv"), Path("b.csv")])
+    found = with_absolute_paths(config)
+    assert (found.images, found.csv) == (tmp_path / "index", [tmp_path / "a.csv", tmp_path / "b.csv"])
+    network = NetworkConfig(weights=Path("weights.safetensors"))
+    run = with_absolute_paths(TrainReidConfig(shards=Path("s"), test_shards=Path("t"), network=network))
+    assert isinstance(run, TrainReidConfig)
+    assert (run.shards, run.network.weights) == (tmp_path / "s", tmp_path / "weights.safetensors")
+    assert config.images == Path("index")
