@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -49,6 +49,8 @@ presets:
 
 'python -m flows regenerate --help' explains every field; nested ones are written --train.steps 100.
 
+without Prefect: python -m flows direct, with the same arguments
+
 one stage as a flow: {stages} [--store DIR] [--field value ...]"""
 
 
@@ -80,12 +82,12 @@ def prepare(command: str, arguments: Sequence[str]) -> Callable[[], int]:
         InputError: there is no such command, or an argument, a file or an extension's module cannot be used.
         ValidationError: a field's value is refused.
     """
-    if command == "regenerate":
-        config = parse_config(RegenerateConfig, arguments, "python -m flows regenerate")
+    if command in ("regenerate", "direct"):
+        config = parse_config(RegenerateConfig, arguments, f"python -m flows {command}")
         check(config)
-        return partial(regenerate_and_print, config)
+        return partial(regenerate_and_print if command == "regenerate" else regenerate_without_prefect, config)
     if command not in SINGLE_STAGES:
-        raise InputError(f"there is no such command; known: {', '.join(['regenerate', *SINGLE_STAGES])}")
+        raise InputError(f"there is no such command; known: {', '.join(['regenerate', 'direct', *SINGLE_STAGES])}")
     config_class = SINGLE_STAGES[command]
     store = (Path, Field(Path("runs/store"), description="Where artifacts are kept and found again."))
     given = parse_config(
@@ -103,11 +105,19 @@ def regenerate_and_print(config: RegenerateConfig) -> int:
     prepare_prefect(config.store)
     from flows.regenerate import run_embedded
 
-    def run() -> str:
-        result = run_embedded(config)
-        return f"\n{Path(result['table']).read_text().rstrip()}\n\nreport: {result['report']}"
+    return print_result("python -m flows regenerate", lambda: table_and_report(run_embedded(config)))
 
-    return print_result("python -m flows regenerate", run)
+
+def regenerate_without_prefect(config: RegenerateConfig) -> int:
+    """The same in this process, on a machine that need not have Prefect."""
+    from flows.direct import regenerate_directly
+
+    return print_result("python -m flows direct", lambda: table_and_report(regenerate_directly(config)))
+
+
+def table_and_report(result: Mapping[str, str]) -> str:
+    """The last lines of a regeneration."""
+    return f"\n{Path(result['table']).read_text().rstrip()}\n\nreport: {result['report']}"
 
 
 def run_single_stage(name: str, config: StageConfig, store: Path) -> int:

@@ -52,6 +52,11 @@ class RegenerateConfig(RegenerateSettings):
             self.preset if self.preset != "none" else json_sha256(self.resolved())[:8]
         )
 
+    def set_lock(self) -> Path:
+        """The file that a run locks so that no other makes the same set: same store, same place of the results."""
+        digest = json_sha256(str(self.output_folder().absolute()))[:8]
+        return self.store.absolute() / "locks" / f"{self.preset}-{digest}.lock"
+
     def resolved(self) -> dict[str, Any]:
         """Every setting that can change a result, as JSON; paths of this machine are left out."""
         values = self.model_dump(mode="json", exclude=_runtime_fields(self))

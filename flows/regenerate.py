@@ -26,7 +26,6 @@ from prefect.tasks import exponential_backoff
 from datasets.runtime.command_line import BUSY, IO_ERROR, PASSING_ERRORS
 from datasets.runtime.config import StageConfig
 from datasets.runtime.errors import InputError
-from datasets.runtime.hashing import json_sha256
 from flows.config import RegenerateConfig
 from flows.pipeline import Regeneration
 from flows.preflight import check
@@ -84,15 +83,9 @@ def regenerate(config: RegenerateConfig) -> dict[str, str]:
     logger = get_run_logger()
     stages: list[dict[str, Any]] = []
     name = f"{config.preset}, {flow_run.name} {flow_run.id}"
-    with only_run(set_lock(config), name, logger.warning, RunWatch()):
+    with only_run(config.set_lock(), name, logger.warning, RunWatch()):
         result = Regeneration(config, stage_maker(config, stages)).make()
         return publish(config, result, stages)
-
-
-def set_lock(config: RegenerateConfig) -> Path:
-    """The file that a run locks so that no other makes the same set: same store, same place of the results."""
-    digest = json_sha256(str(config.output_folder().absolute()))[:8]
-    return config.store.absolute() / "locks" / f"{config.preset}-{digest}.lock"
 
 
 def stage_maker(config: RegenerateConfig, stages: list[dict[str, Any]]) -> MakeArtifacts:

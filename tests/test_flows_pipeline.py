@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -16,11 +17,11 @@ from datasets.runtime.keys import artifact_directory, artifact_key, describe_con
 from datasets.runtime.manifests import is_complete
 from datasets.shards.config import EncodeConfig
 from datasets.sources.config import SelectSubsetsConfig
-from flows import stages
+from flows import direct, stages
 from flows.config import RegenerateConfig
 from flows.pipeline import Regeneration
 from flows.process.commands import CommandError
-from flows.stages import Resources, run_stages, stage_command, with_absolute_paths
+from flows.stages import Resources, StageResult, run_stages, stage_command, with_absolute_paths
 from imagpose.config import SynthesizeConfig, TrainGeneratorConfig
 from reid.config import BenchmarkConfig, NetworkConfig, ReportConfig, TrainReidConfig
 
@@ -215,3 +216,25 @@ def test_relative_paths_count_from_where_the_flow_was_started(tmp_path, monkeypa
     assert isinstance(run, TrainReidConfig)
     assert (run.shards, run.network.weights) == (tmp_path / "s", tmp_path / "weights.safetensors")
     assert config.images == Path("index")
+
+
+def test_a_regeneration_runs_without_prefect_and_copies_its_results(tmp_path, monkeypatch):
+    def fake_stages(configs, store, *, resources):
+        folders = [artifact_directory(config, store) for config in configs]
+        for folder, config in zip(folders, configs, strict=True):
+            finish(folder, config, {"report.html": "<p>", "results.txt": "a table"})
+        return StageResult(folders, folders)
+
+    monkeypatch.setattr(direct, "run_stages", fake_stages)
+    config = RegenerateConfig(preset="demo", store=tmp_path / "store", output=tmp_path / "out")
+    result = direct.regenerate_directly(config)
+    assert result == {"report": str(tmp_path / "out/report.html"), "table": str(tmp_path / "out/results.txt")}
+    assert Path(result["table"]).read_text() == "a table"
+
+
+def test_a_direct_regeneration_imports_no_prefect():
+    code = (
+        "import sys; from flows.__main__ import prepare; prepare('direct', ['--preset', 'demo']); import flows.direct; "
+        "assert not [name for name in sys.modules if name.split('.')[0] in ('prefect', 'torch')]"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -1,0 +1,48 @@
+"""A regeneration without Prefect: ``python -m flows direct --preset NAME [--field value ...]``.
+
+For machines where Prefect is not installed or no server may run, such as a GPU node without a network. The same stages,
+store, locks and report as `python -m flows regenerate`; what Prefect adds is missing: its UI, retries, schedules and
+artifacts. What either of them has made, the other finds complete.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from datasets.runtime.config import StageConfig
+from flows.config import RegenerateConfig
+from flows.pipeline import Regeneration
+from flows.process.locks import only_run
+from flows.stages import Resources, copy_result, run_stages, stage_name
+
+logger = logging.getLogger(__name__)
+
+
+def regenerate_directly(config: RegenerateConfig) -> dict[str, str]:
+    """All stages in this process' children, under the set's lock.
+
+    Returns:
+        `report`: path of report.html; `table`: path of the results table.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    resources = Resources.of(config)
+
+    def make(configs: Sequence[StageConfig]) -> list[Path]:
+        if not configs:
+            return []
+        found = run_stages(configs, config.store, resources=resources)
+        logger.info("%s: %s", stage_name(configs[0]), found)
+        return found.folders
+
+    with only_run(config.set_lock(), config.preset, logger.warning, _still_wanted):
+        result = Regeneration(config, make).make()
+    folder = config.output_folder().absolute()
+    report = copy_result(result.report / "report.html", folder)
+    return {"report": str(report), "table": str(copy_result(result.benchmark / "results.txt", folder))}
+
+
+def _still_wanted() -> None:
+    """Nobody cancels this run from elsewhere; Ctrl-C does."""
