@@ -22,6 +22,7 @@ from benchmarks.machine import machine
 from flows.presets import PRESETS
 from flows.settings import RegenerateSettings
 from imagpose.canvas.view_grid import VIEWS
+from imagpose.config import SD_MODEL
 
 GPUS = {"A100 80 GB": 312.0, "H100 80 GB": 989.0, "RTX 4090 24 GB": 165.0}
 """Dense bfloat16 peak with float32 accumulation in TFLOP/s, by the makers' data sheets."""
@@ -133,7 +134,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 
 def main() -> int:
     """Print the tables; the last line is one JSON object."""
-    names = [name for name in PRESETS if name not in ("none", "demo", "smoke", "study", "market-small")]
+    names = [name for name in PRESETS if PRESETS[name].build().train.model.channels == SD_MODEL.channels]
     rows = [costs(name) for name in names]
     print(markdown(rows))
     print(

@@ -8,6 +8,7 @@ artifacts. What either of them has made, the other finds complete.
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +29,7 @@ def regenerate_directly(config: RegenerateConfig) -> dict[str, str]:
         `report`: path of report.html; `table`: path of the results table.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the stage in hand saves and ends
     resources = Resources.of(config)
 
     def make(configs: Sequence[StageConfig]) -> list[Path]:
