@@ -142,7 +142,9 @@ class Regeneration:
     def prepare_images(self, people: Population) -> Images:
         """Index, poses and training shards of one population."""
         index = self._make(
-            IndexConfig(
+            complete(
+                IndexConfig,
+                self.config.index,
                 root=people.root,
                 layout=people.layout,
                 identities=people.identities,

@@ -11,7 +11,7 @@ at any step. Nothing is kept open between two reads: a reader can be handed to o
 
 from __future__ import annotations
 
-import json
+import math
 import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -22,7 +22,9 @@ import torch
 
 from datasets.poses.skeleton import flip_keypoints
 from datasets.runtime.errors import ArtifactError, InputError
-from datasets.runtime.manifests import manifest_of
+from datasets.runtime.reading.contents import artifact_file
+from datasets.shards.index_files import read_index_file
+from datasets.shards.samples import sample_facts
 from datasets.shards.tars import Place, locate_samples
 
 AGAIN = "delete its folder and encode again"
@@ -48,7 +50,7 @@ class _StoredArrays:
 
     def __init__(self, kind: str, orientations: int, shape: tuple[int, ...]) -> None:
         self.kind, self.orientations, self.shape = kind, orientations, shape
-        self.bytes = 2 * int(np.prod(shape))
+        self.bytes = 2 * math.prod(shape)
         self.paths: list[Path] = []
         self.files: list[int] = []
         self.offsets: list[int] = []
@@ -120,8 +122,7 @@ class EncodedImages:
             InputError: a key that it does not hold.
         """
         self.directory = Path(directory)
-        manifest_of(self.directory, "encode")
-        self.index = json.loads((self.directory / "index.json").read_text())
+        self.index = read_index_file(self.directory, "encode")
         self.view_size: tuple[int, int] = tuple(self.index["view_size"])
         self.latent_shape: tuple[int, int, int] = tuple(self.index["latent_shape"])
         self.token_shape: tuple[int, int] = tuple(self.index["token_shape"])
@@ -132,7 +133,7 @@ class EncodedImages:
         self._tokens = _StoredArrays("tokens.npy", orientations, self.token_shape)
         files = [file for file in self.index["files"] if split in (None, file["split"])]
         wanted = None if keys is None else set(keys)
-        facts = [fact for file in files for fact in self._open(self.directory / file["name"], wanted)]
+        facts = [fact for file in files for fact in self._open(artifact_file(self.directory, file["name"]), wanted)]
         self._check_complete([fact["key"] for fact in facts], files, wanted)
         self.keys: list[str] = [fact["key"] for fact in facts]
         self.pids = np.array([fact["pid"] for fact in facts], np.int64)
@@ -154,8 +155,8 @@ class EncodedImages:
         for key, places, contents in locate_samples(path, {"json"}):
             if wanted is not None and key not in wanted:
                 continue
+            fact = sample_facts(path, key, contents, "pid", "camid", "split", "keypoints")
             try:
-                fact = json.loads(contents["json"])
                 fact["keypoints"] = keypoints_from_json(fact["keypoints"])
                 self._latents.add(places["latent.npy"])
                 self._tokens.add(places["tokens.npy"])

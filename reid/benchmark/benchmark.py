@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,8 @@ import pandas as pd
 from datasets.runtime.atomic import write_text_atomically
 from datasets.runtime.errors import ArtifactError, InputError
 from datasets.runtime.manifests import manifest_of
+from datasets.runtime.reading.contents import read_json
+from datasets.runtime.reading.tables import read_table
 from reid.arms import arm_rank
 from reid.benchmark.gains import gains, not_run
 from reid.benchmark.statistics import METRICS, per_query_metrics, statistics
@@ -37,7 +38,7 @@ def make_benchmark(config: BenchmarkConfig, directory: Path) -> dict[str, Any]:
     results = read_results(config.runs)
     table = statistics(results, config.confidence)
     per_query = {
-        tuple(row[key] for key in RUN_KEYS): per_query_metrics(pd.read_parquet(Path(run) / "per_query.parquet"))
+        tuple(row[key] for key in RUN_KEYS): per_query_metrics(read_table(Path(run), "per_query.parquet").to_pandas())
         for run, row in zip(results.folder, results.to_dict("records"), strict=True)
     }
     gained = gains(results, per_query, config)
@@ -73,7 +74,8 @@ def read_results(runs: Sequence[Path]) -> pd.DataFrame:
         if "arm" not in manifest["config"] or not path.is_file():
             raise ArtifactError(f"{run} is no re-ID run; give folders of finished 'python -m reid train'")
         rows.append(
-            json.loads(path.read_text()) | {"seconds": manifest["seconds"], "run": manifest["key"], "folder": str(run)}
+            read_json(run, "metrics.json")
+            | {"seconds": manifest["seconds"], "run": manifest["key"], "folder": str(run)}
         )
     results = pd.DataFrame(rows).astype({"batch_synthetic": "Int64"})  # unknown where the pools are mixed
     repeated = results[results.duplicated(RUN_KEYS)]
