@@ -137,8 +137,8 @@ def print_result(program: str, run: Callable[[], str]) -> int:
     """Run a flow and print what it returns as the last lines; returns the exit code."""
     try:
         result = run()
-    except InputError as error:
-        print(f"{program}: {one_line(error)}", file=sys.stderr)
+    except (InputError, ValidationError) as error:
+        print(f"{program}: {printable(one_line(error))}", file=sys.stderr)
         return BAD_INPUT
     except CommandError as error:
         print(f"\n{program}: {error}", file=sys.stderr)

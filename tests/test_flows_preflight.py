@@ -102,7 +102,18 @@ def test_every_setting_of_an_index_is_one_of_the_regeneration(tmp_path):
 
 
 FLAG = re.compile(r"(?<![\w-])--([a-z][a-z0-9-]*(?:\.[a-z0-9-]+)*)")
-OF_OTHER_PROGRAMS = {"local-dir", "bind", "directory", "no-prompt", "all", "watch", "end", "resume", "help"}
+OF_OTHER_PROGRAMS = {
+    "nproc-per-node",
+    "local-dir",
+    "bind",
+    "directory",
+    "no-prompt",
+    "all",
+    "watch",
+    "end",
+    "resume",
+    "help",
+}
 """Of hf, http.server, prefect, the tether, torchrun, and of every command."""
 
 
