@@ -98,6 +98,16 @@ def one_input(target: Callable[..., None], draw: Callable[..., Any], store: Any,
         raise MemoryError(f"{peak - before:.0f} MB for one input")
 
 
+def limit_time() -> None:
+    """Let the timers of `one_input` raise in this process."""
+
+    def too_long(*_: object) -> None:
+        raise HangError("took too long for one input")
+
+    signal.signal(signal.SIGALRM, too_long)
+    signal.signal(signal.SIGPROF, too_long)
+
+
 def run_round(name: str, target: Callable[..., None], store: Any, watch: Watch, number: int) -> tuple[int, str]:
     """Some inputs of a target; returns how many, and the shrunk failure in words ('' if there is none)."""
     count = 0
@@ -131,11 +141,7 @@ def work(seconds: float, first: int) -> int:
     """Fuzz in this process; returns 1 if anything was found."""
     from benchmarks.fuzzing.targets import TARGETS, Store
 
-    def too_long(*_: object) -> None:
-        raise HangError("took too long for one input")
-
-    signal.signal(signal.SIGALRM, too_long)
-    signal.signal(signal.SIGPROF, too_long)
+    limit_time()
     warnings.simplefilter("ignore")
     counts: Counter[str] = Counter()
     found: dict[str, str] = {}
