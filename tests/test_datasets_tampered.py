@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -24,7 +26,7 @@ from datasets.shards.tars import CorruptTarError, locate_samples, read_samples, 
 from datasets.shards.write import read_shard_index
 from datasets.sources.config import IndexConfig, SelectSubsetsConfig
 from datasets.sources.files import ImageSource, UnreadableFileError
-from datasets.sources.index import read_index, write_index
+from datasets.sources.index import open_images, read_index, write_index
 from datasets.sources.subsets import read_subset
 from imagpose.frozen.crops import load_crops
 from reid.data.images import read_images
@@ -294,6 +296,41 @@ def test_a_subset_table_that_was_changed_is_refused(tmp_path, index):
     forge(subsets)
     with pytest.raises(ArtifactError, match="cannot be read as a table"):
         read_subset(subsets, 20)
+
+
+@pytest.mark.parametrize("name", ["key", "path", "status", "sha256"])
+def test_text_that_is_not_utf8_is_refused_where_the_table_is_read(index, name):
+    """Found by the fuzz run: the row was read, and whoever looked at the cell first got a UnicodeDecodeError."""
+    table = pq.read_table(index / "images.parquet")
+    broken = pa.array([b"\xb0002"] * len(table), pa.binary()).view(pa.string())
+    pq.write_table(table.set_column(table.column_names.index(name), name, broken), index / "images.parquet")
+    forge(index)
+    with pytest.raises(ArtifactError, match="cannot be read as a table"):
+        read_index(index)
+
+
+@pytest.mark.parametrize("value", [["market1501"], {"a": 1}, None, 7, ""])
+def test_a_manifest_that_records_something_else_as_layout_or_root_is_refused(index, value):
+    """Found by the fuzz run: a layout that is a list cannot be looked up by name."""
+    manifest = json.loads((index / MANIFEST).read_text())
+    for field in ("layout", "root"):
+        changed = manifest | {"config": manifest["config"] | {field: value}}
+        (index / MANIFEST).write_text(json.dumps(changed))
+        with pytest.raises(InputError, match=r"is no layout|records no path as 'root'"):
+            open_images(index)
+
+
+@pytest.mark.parametrize("header", [b"{'descr': ('<f2", b"((((", b"[" * 500, b"\xff" * 60, b"{}", b"{'a':"])
+def test_a_features_header_that_is_none_is_told_with_file_and_sample(tmp_path, header):
+    """Found by the fuzz run: NumPy's reader of headers lets a TokenError through."""
+    directory = encoded_artifact(tmp_path)
+    path = directory / "train-00000.tar"
+    content = path.read_bytes()
+    start = content.index(b"{'descr'")
+    path.write_bytes(content[:start] + header.ljust(100)[:100] + content[start + 100 :])
+    forge(directory)
+    with pytest.raises(ArtifactError, match=r"sample '.*' is corrupt"):
+        EncodedImages(directory)
 
 
 # Tars and samples.

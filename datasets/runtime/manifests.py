@@ -123,6 +123,18 @@ def manifest_of(directory: Path, stage: str | None = None) -> dict[str, Any]:
     return manifest
 
 
+def recorded_path(manifest: dict[str, Any], name: str) -> Path:
+    """A path that an artifact's config records.
+
+    Raises:
+        ArtifactError: it records none by that name.
+    """
+    value = manifest["config"][name]
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ArtifactError(f"a manifest of stage '{manifest['stage']}' records no path as '{name}'; make it again")
+    return Path(value)
+
+
 def _reason(error: Exception) -> str:
     """What is wrong with a manifest; of one that is none, its first wrong field."""
     if not isinstance(error, ValidationError):

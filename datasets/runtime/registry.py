@@ -111,7 +111,7 @@ class Registry(Mapping[str, T]):
         Raises:
             InputError: it is not; the message lists the names that are.
         """
-        if name not in self:
+        if not isinstance(name, str) or name not in self:  # a manifest may record anything
             raise InputError(f"'{name}' is no {self.kind}; known: {', '.join(map(repr, self))}")
         return name
 

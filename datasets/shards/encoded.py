@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import math
 import os
+import tokenize
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -43,6 +44,19 @@ def keypoints_to_json(keypoints: np.ndarray) -> list[list[float | None]]:
         [None, None, 0.0] if np.isnan(x) else [round(float(x), 3), round(float(y), 3), round(float(score), 3)]
         for x, y, score in keypoints
     ]
+
+
+def _array_header(stream: BinaryIO) -> tuple[Any, ...]:
+    """Shape, order and type that a ``.npy`` states.
+
+    Raises:
+        ValueError: it states none; NumPy's reader lets through what Python's tokenizer and parser raise.
+    """
+    try:
+        np.lib.format.read_magic(stream)
+        return np.lib.format.read_array_header_1_0(stream)
+    except (SyntaxError, TypeError, RecursionError, MemoryError, tokenize.TokenError) as error:
+        raise ValueError(f"its header cannot be read ({type(error).__name__})") from None
 
 
 class _StoredArrays:
@@ -75,8 +89,7 @@ class _StoredArrays:
     def _header_size(self, path: Path, place: Place) -> int:
         with path.open("rb") as stream:
             stream.seek(place.offset)
-            np.lib.format.read_magic(stream)
-            found = np.lib.format.read_array_header_1_0(stream)
+            found = _array_header(stream)
             if found != ((self.orientations, *self.shape), False, np.dtype("<f2")):
                 raise ValueError(f"{self.kind} is {found[2]} of shape {found[0]}, not float16 of {self.shape}")
             return stream.tell() - place.offset

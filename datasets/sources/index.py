@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from datasets.runtime.errors import ArtifactError, DatasetLayoutError, InputError
-from datasets.runtime.manifests import installed_versions, is_complete, manifest_of
+from datasets.runtime.manifests import installed_versions, is_complete, manifest_of, recorded_path
 from datasets.runtime.processes import end_with_parent
 from datasets.runtime.progress import Progress
 from datasets.runtime.reading.contents import AGAIN
@@ -123,7 +123,7 @@ def open_images(directory: Path, root: Path | None = None) -> ImageSource:
         root: where the data set lies now, if it has moved since.
     """
     manifest = manifest_of(directory, "index")
-    return layout_of(manifest).open_source(root or Path(manifest["config"]["root"]))
+    return layout_of(manifest).open_source(root or recorded_path(manifest, "root"))
 
 
 def write_index(images: pd.DataFrame, directory: Path) -> None:

@@ -19,7 +19,7 @@ from PIL import Image
 
 from datasets.poses.skeleton import overlay_skeleton
 from datasets.runtime.atomic import write_text_atomically
-from datasets.runtime.manifests import is_complete, manifest_of
+from datasets.runtime.manifests import is_complete, manifest_of, recorded_path
 from datasets.runtime.reading.contents import artifact_files
 from datasets.shards.encoded import EncodedImages, keypoints_from_json
 from datasets.shards.samples import sample_facts, sample_picture
@@ -68,7 +68,7 @@ class RealPictures:
         self.synthesizer = synthesizer
         self.size = images.view_size
         self._pictures: dict[str, np.ndarray] = {}
-        shards = Path(str(manifest_of(images.directory)["config"].get("shards", "")))
+        shards = recorded_path(manifest_of(images.directory), "shards")
         tars = artifact_files(shards, "train-*.tar") if is_complete(shards) else []
         if not tars:
             logger.info("%s holds no image shard any more: sources are shown as the VAE decodes them", shards)

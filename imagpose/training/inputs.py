@@ -14,7 +14,7 @@ from diffusers import AutoencoderKL, DDIMScheduler
 from torch import Tensor, nn
 
 from datasets.runtime.errors import InputError, WeightsError
-from datasets.runtime.manifests import manifest_of, model_sha256
+from datasets.runtime.manifests import manifest_of, model_sha256, recorded_path
 from datasets.shards.encoded import EncodedImages
 from datasets.shards.frozen_models import load_image_encoder, load_vae
 from datasets.shards.index_files import read_index_file
@@ -104,7 +104,7 @@ class FrozenParts:
         index = read_index_file(config.encoded, "encode")
         settings = made["config"]
         for name in ("vae", "image_encoder"):
-            folder = Path(settings[name])
+            folder = recorded_path(made, name)
             if not folder.is_dir() or model_sha256(folder) != index.get(f"{name}_sha256"):
                 raise WeightsError(f"{folder} is not the {name} that {config.encoded} was encoded with; encode again")
         return cls(

@@ -40,7 +40,9 @@ def read_table(
         with pq.ParquetFile(path) as file:
             if file.metadata.num_rows > MOST_ROWS:
                 raise ValueError(f"{file.metadata.num_rows:,} rows, more than {MOST_ROWS:,}")
-            return file.read() if columns is None else _chosen(file, columns, optional)
+            table = file.read() if columns is None else _chosen(file, columns, optional)
+            table.validate(full=True)  # text that is not UTF-8 would be found by whoever looks at it first
+            return table
     except (OSError, pa.ArrowException, ValueError, OverflowError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ArtifactError(f"{path} cannot be read as a table ({reason}); {AGAIN}") from None
