@@ -103,6 +103,7 @@ def test_every_setting_of_an_index_is_one_of_the_regeneration(tmp_path):
 
 FLAG = re.compile(r"(?<![\w-])--([a-z][a-z0-9-]*(?:\.[a-z0-9-]+)*)")
 OF_OTHER_PROGRAMS = {
+    "force-reinstall",
     "nproc-per-node",
     "local-dir",
     "bind",

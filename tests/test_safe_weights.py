@@ -11,8 +11,10 @@ import torch
 
 from datasets.runtime.errors import WeightsError
 from datasets.shards.frozen_models import load_image_encoder, load_vae
+from datasets.shards.image_encoders import kind_of
+from imagpose.sampling.generate import view_size_of
 from imagpose.sampling.pipeline import load_pipeline
-from imagpose.training.generators import load_denoiser, load_unet2d
+from imagpose.training.generators import is_stable_diffusion, load_denoiser, load_unet2d
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 MODELS = REPOSITORY / "imagpose" / "builtin"
@@ -75,3 +77,18 @@ def test_a_pickle_in_the_place_of_weights_is_refused_and_not_opened(tmp_path, na
     with pytest.raises(WeightsError):
         load(folder if name in ("vae", "image_encoder") else tmp_path / "model")
     assert not (tmp_path / "ran").exists()
+
+
+NO_CONFIGS = ["", "[]", "{", "[" * 100_000, '{"a":' * 100_000, "\xff"]
+
+
+@pytest.mark.parametrize("content", NO_CONFIGS, ids=range(len(NO_CONFIGS)))
+def test_a_models_config_that_is_none_is_told_in_one_line(tmp_path, content):
+    shutil.copytree(MODELS, tmp_path / "model")
+    for file in ("image_encoder/config.json", "unet/config.json", "model_index.json"):
+        (tmp_path / "model" / file).write_text(content, encoding="latin-1")
+    assert not is_stable_diffusion(tmp_path / "model")
+    for ask in (lambda: kind_of(tmp_path / "model" / "image_encoder"), lambda: view_size_of(tmp_path / "model")):
+        with pytest.raises(WeightsError) as error:
+            ask()
+        assert "\n" not in str(error.value) and str(tmp_path) in str(error.value)

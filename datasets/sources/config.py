@@ -20,6 +20,9 @@ class IndexSettings(Config):
     """Fail when more than this share of the files cannot be used."""
     gray_as_rgb: bool = False
     """Take gray images (night cameras) as well: every later stage reads them as RGB, shards keep their bytes."""
+    validation_identities: int | None = Field(None, ge=2)
+    """Hold out so many of the training identities, drawn by `seed`: they become query (an image of each at each camera)
+    and gallery (the rest), and the data set's own test images are left out. For choosing settings without them."""
 
 
 class IndexConfig(IndexSettings, StageConfig):
@@ -37,9 +40,6 @@ class IndexConfig(IndexSettings, StageConfig):
     """Take a slice: this many training identities and as many test identities, drawn by `seed`; all if not given."""
     outside_slice: bool = False
     """Take the training identities that the slice leaves out (what a slice's generator may be pretrained on)."""
-    validation_identities: int | None = Field(None, ge=2)
-    """Hold out so many of the training identities, drawn by `seed`: they become query (an image of each at each camera)
-    and gallery (the rest), and the data set's own test images are left out. For choosing settings without them."""
     workers: Annotated[int, Role.RUNTIME] = Field(2, ge=1)
     """Processes that check images."""
 
