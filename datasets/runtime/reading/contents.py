@@ -2,8 +2,8 @@
 
 Whoever reads a file of an artifact asks here for its path. A name that leads outside, a file that is missing, planted
 or a link, and bytes that were changed since are refused before anything is made of them. A file's SHA-256 is compared
-once in a process, before the file is first read (1.4 GB a second; `read_samples` decodes 0.02); `CHECK_HASHES` switches
-that off, and sizes are then compared alone.
+once in a process, before the file is first read: 0.05 s for Market-1501, whose pictures take 10 s to decode.
+`CHECK_HASHES` switches that off, and sizes are then compared alone.
 """
 
 from __future__ import annotations
