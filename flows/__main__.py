@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError, create_model
 from datasets.poses.config import ExtractPosesConfig, ImportPosesConfig
 from datasets.runtime.command_line import BAD_INPUT, one_line, parse_config
 from datasets.runtime.config import StageConfig
-from datasets.runtime.errors import InputError
+from datasets.runtime.errors import InputError, printable
 from datasets.runtime.keys import artifact_key
 from datasets.shards.config import EncodeConfig, WriteShardsConfig
 from flows.config import RegenerateConfig

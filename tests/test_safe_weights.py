@@ -12,9 +12,10 @@ import torch
 from datasets.runtime.errors import WeightsError
 from datasets.shards.frozen_models import load_image_encoder, load_vae
 from datasets.shards.image_encoders import kind_of
+from imagpose.config.published_unets import is_stable_diffusion
 from imagpose.sampling.generate import view_size_of
 from imagpose.sampling.pipeline import load_pipeline
-from imagpose.training.generators import is_stable_diffusion, load_denoiser, load_unet2d
+from imagpose.training.generators import load_denoiser, load_unet2d
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 MODELS = REPOSITORY / "imagpose" / "builtin"
