@@ -5,6 +5,7 @@ import sys
 from datasets.runtime import command_line
 
 BENCHMARKS = {
+    "fuzzing": "benchmarks.fuzzing.driver",
     "interval_coverage": "benchmarks.reid.interval_coverage",
     "openpose": "benchmarks.openpose",
     "preset_costs": "benchmarks.preset_costs",

@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError, create_model
 from datasets.poses.config import ExtractPosesConfig, ImportPosesConfig
 from datasets.runtime.command_line import BAD_INPUT, one_line, parse_config
 from datasets.runtime.config import StageConfig
-from datasets.runtime.errors import InputError
+from datasets.runtime.errors import InputError, printable
 from datasets.runtime.keys import artifact_key
 from datasets.shards.config import EncodeConfig, WriteShardsConfig
 from flows.config import RegenerateConfig
@@ -137,8 +137,8 @@ def print_result(program: str, run: Callable[[], str]) -> int:
     """Run a flow and print what it returns as the last lines; returns the exit code."""
     try:
         result = run()
-    except InputError as error:
-        print(f"{program}: {one_line(error)}", file=sys.stderr)
+    except (InputError, ValidationError) as error:
+        print(f"{program}: {printable(one_line(error))}", file=sys.stderr)
         return BAD_INPUT
     except CommandError as error:
         print(f"\n{program}: {error}", file=sys.stderr)

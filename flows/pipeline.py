@@ -139,10 +139,15 @@ class Regeneration:
         keypoints = [] if by_network else sorted(folder.rglob("*-annotation-*.csv"))  # files of pairs lie beside them
         return Population(folder, settings.layout, keypoints, identities=identities)
 
-    def prepare_images(self, people: Population) -> Images:
-        """Index, poses and training shards of one population."""
+    def prepare_images(self, people: Population, *, others: bool = False) -> Images:
+        """Index, poses and training shards of one population; of `others` nobody is held out for testing."""
+        settings = self.config.index
+        if others:
+            settings = settings.model_copy(update={"validation_identities": None})
         index = self._make(
-            IndexConfig(
+            complete(
+                IndexConfig,
+                settings,
                 root=people.root,
                 layout=people.layout,
                 identities=people.identities,
@@ -204,11 +209,11 @@ class Regeneration:
             poses = [path.absolute() for path in others.poses]
             return self.prepare_images(Population(others.root.absolute(), others.layout, poses, others.coordinates))
         if first.population is not None:
-            return self.prepare_images(self.render(first.population))
+            return self.prepare_images(self.render(first.population), others=True)
         if self.config.identities is None:
             logger.warning("no people outside the slice: the generator starts from the given models as they are")
             return None
-        return self.prepare_images(replace(people, outside_slice=True))
+        return self.prepare_images(replace(people, outside_slice=True), others=True)
 
     def encode(self, shards: Path, models: Models) -> Path:
         """Frozen features of the images in `shards`."""

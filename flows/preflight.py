@@ -17,6 +17,7 @@ from datasets.shards.saved_models import DIFFUSERS, TRANSFORMERS, has_weights, w
 from datasets.sources.layouts import LAYOUTS
 from datasets.sources.listing import list_source
 from flows.config import RegenerateConfig
+from flows.reid_arms import foreign_folder
 from imagpose.config.published_unets import init_from_problem
 from reid.training.pretrained import PACKAGE, weights_package
 
@@ -45,6 +46,7 @@ def check(config: RegenerateConfig) -> None:
     problems = [
         *data_problems(config),
         *other_people_problems(config),
+        *synthetic_problems(config),
         *weight_problems(config),
         *reid_weight_problems(config),
         *pose_weight_problems(config),
@@ -79,6 +81,16 @@ def data_problems(config: RegenerateConfig) -> list[str]:
         if not (path.is_file() or (path.is_dir() and any(path.rglob("*.json"))))
     ]
     return [problem for problem in problems if problem]
+
+
+def synthetic_problems(config: RegenerateConfig) -> list[str]:
+    """What is wrong with the images of other generators, of each subset that is trained on."""
+    from reid.data.folders import synthetic_problem
+
+    units = [(fraction, draw) for fraction in config.fractions for draw in range(config.draws)]
+    places = {name: [foreign_folder(path, unit) for unit in units] for name, path in config.synthetic.items()}
+    found = [(name, synthetic_problem(folder)) for name, folders in places.items() for folder in dict.fromkeys(folders)]
+    return [f"--synthetic {name}={problem}" for name, problem in found if problem]
 
 
 def source_problem(config: RegenerateConfig, root: Path) -> str | None:

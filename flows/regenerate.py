@@ -34,7 +34,7 @@ from flows.process.locks import only_run
 from flows.server.loopback import bypass_proxies_for_loopback
 from flows.server.output import StageOutput
 from flows.server.publish import publish
-from flows.server.site import command_environment, with_data_of_the_site
+from flows.server.site import check_site, command_environment, with_data_of_the_site
 from flows.server.temporary import temporary_server
 from flows.server.watch import RunWatch
 from flows.stages import MakeArtifacts, Resources, describe_made, run_stages, stage_name
@@ -79,6 +79,7 @@ def regenerate(config: RegenerateConfig) -> dict[str, str]:
         `report`: path of report.html; `table`: path of the results table; `benchmark`: the benchmark's folder.
     """
     config = with_data_of_the_site(config)
+    check_site()
     check(config)
     logger = get_run_logger()
     stages: list[dict[str, Any]] = []

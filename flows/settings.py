@@ -17,7 +17,7 @@ from datasets.poses.config import Coordinates, ExtractPosesSettings
 from datasets.runtime.config import Config, Percent, Role
 from datasets.shards.config import EncodeSettings, WriteShardsSettings
 from datasets.shards.image_encoders import folder_of
-from datasets.sources.config import SelectSubsetsSettings
+from datasets.sources.config import IndexSettings, SelectSubsetsSettings
 from datasets.sources.layouts import LAYOUTS
 from imagpose.config import SynthesizeSettings, TrainGeneratorSettings, TrainImageEncoderSettings, TrainVaeSettings
 from reid.arms import ARMS
@@ -128,6 +128,8 @@ class RegenerateSettings(Config):
     """What is trained beforehand on other people."""
     extract_poses: ExtractPosesSettings | None = None
     """The network that finds the skeletons; not given: `poses`, or the keypoints of the rendered people."""
+    index: IndexSettings = IndexSettings()
+    """How the slice of `identities` is drawn, and how many files of `root` may be unusable."""
     subsets: SelectSubsetsSettings = SelectSubsetsSettings()
     """Which images the subsets take."""
     shards: WriteShardsSettings = WriteShardsSettings()

@@ -19,6 +19,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from datasets.poses.config import ExtractPosesConfig
+from datasets.runtime.atomic import copy_atomically, write_text_atomically
 from datasets.runtime.config import StageConfig
 from datasets.runtime.hashing import json_sha256
 from datasets.runtime.keys import artifact_directory, artifact_key
@@ -234,7 +235,7 @@ def write_config(config: StageConfig, store: Path) -> Path:
     """Write a config where a person can run the same command from it again."""
     path = store / "configs" / f"{config.package}-{config.stage}-{artifact_key(config)}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(config.model_dump_json(indent=1) + "\n")
+    write_text_atomically(path, config.model_dump_json(indent=1) + "\n")
     return path
 
 
@@ -270,10 +271,10 @@ def _launcher(config: StageConfig, resources: Resources) -> list[str]:
     return [sys.executable, "-m", "torch.distributed.run", *where, "--nproc-per-node", str(resources.gpus)]
 
 
-def copy_result(source: Path, folder: Path) -> Path:
-    """Copy a result file to a stable place; nothing is written when it is there already."""
-    target = folder / source.name
-    if not target.is_file() or target.read_bytes() != source.read_bytes():
+def copy_result(source: Path, folder: Path, name: str | None = None) -> Path:
+    """Copy a result file to a stable place, as `name` or its own; nothing is written when it is there already."""
+    target = folder / (name or source.name)
+    if target.is_symlink() or not target.is_file() or target.read_bytes() != source.read_bytes():
         folder.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target)
+        copy_atomically(source, target)
     return target

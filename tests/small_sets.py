@@ -1,6 +1,7 @@
 """Small data sets on disk for the tests of `datasets`: Market-1501's layout with its quirks, in a second."""
 
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,8 @@ from PIL import Image
 
 from datasets.runtime.artifacts import build
 from datasets.runtime.config import StageConfig
+from datasets.runtime.hashing import file_sha256, json_sha256
+from datasets.runtime.manifests import MANIFEST
 from datasets.runtime.registry import load_name
 
 MAKERS = {
@@ -73,6 +76,45 @@ def pose_csv(folder: Path, files: dict[str, bytes]) -> Path:
     path = folder / "poses.csv"
     path.write_text("\n".join(pose_lines(files)) + "\n")
     return path
+
+
+def forge(directory: Path) -> None:
+    """Make a manifest fit its artifact's files again, as whoever changes one on purpose would."""
+    manifest = json.loads((directory / MANIFEST).read_text())
+    manifest["files"] = listed(directory)
+    manifest.pop("own_sha256", None)
+    manifest["own_sha256"] = json_sha256(manifest)
+    (directory / MANIFEST).write_text(json.dumps(manifest))
+
+
+def listed(folder: Path) -> list[dict[str, object]]:
+    """Files of a folder as a manifest lists them."""
+    return [
+        {"name": str(path.relative_to(folder)), "size": path.stat().st_size, "sha256": file_sha256(path)}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != MANIFEST
+    ]
+
+
+def finish(folder: Path, stage: str, key: str = "", **recorded: object) -> Path:
+    """Make a folder of files a finished artifact, as `build` would; `recorded` are further fields of its manifest."""
+    files = listed(folder)
+    content = json_sha256([stage, key, files])
+    manifest = {
+        "stage": stage,
+        "stage_version": 1,
+        "key": key or content[:16],
+        "content_sha256": content,
+        "summary": {},
+        "config": {},
+        "inputs": {},
+        "files": files,
+        "started": "2026-01-01T00:00:00+00:00",
+        "seconds": 1.5,
+        "versions": {"python": "3.11", "numpy": "2"},
+    }
+    (folder / MANIFEST).write_text(json.dumps(manifest | recorded))
+    return folder
 
 
 def make(config: StageConfig, store: Path) -> Path:

@@ -140,8 +140,8 @@ def test_an_interrupted_encoding_goes_on_by_shard_to_the_same_bytes(
     output, begun = tmp_path / "again", []
     original = encode._encode_shard
 
-    def stop_at_second(shard: Path, *rest: object) -> None:
-        begun.append(shard.name)
+    def stop_at_second(shard: dict[str, object], *rest: object) -> None:
+        begun.append(shard["name"])
         if len(begun) == 2:
             raise KeyboardInterrupt
         original(shard, *rest)
@@ -315,5 +315,5 @@ def test_a_reader_names_a_corrupt_file(shards: Path, models: Path, tmp_path: Pat
     directory = build(config_of(shards, models), make_encoded, store=tmp_path)
     tar = sorted(directory.glob("*.tar"))[0]
     tar.write_bytes(tar.read_bytes()[:3000])
-    with pytest.raises(ArtifactError, match=r"train-00000\.tar, byte \d+"):
+    with pytest.raises(ArtifactError, match=r"train-00000\.tar has 3000 bytes, \d+ by its manifest"):
         EncodedImages(directory)

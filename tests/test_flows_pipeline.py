@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +23,7 @@ from flows.process.commands import CommandError
 from flows.stages import Resources, StageResult, run_stages, stage_command, with_absolute_paths
 from imagpose.config import SynthesizeConfig, TrainGeneratorConfig
 from reid.config import BenchmarkConfig, NetworkConfig, ReportConfig, TrainReidConfig
+from tests import small_sets
 
 
 def finish(directory: Path, config: StageConfig, files: dict[str, str] | None = None) -> None:
@@ -34,8 +34,7 @@ def finish(directory: Path, config: StageConfig, files: dict[str, str] | None = 
     for name, text in (files or {}).items():
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         (directory / name).write_text(text)
-    manifest = {"stage": config.stage, "key": artifact_key(config), "content_sha256": artifact_key(config), "files": []}
-    (directory / "manifest.json").write_text(json.dumps(manifest))
+    small_sets.finish(directory, config.stage, artifact_key(config))
 
 
 class Notes:

@@ -1,7 +1,5 @@
 """Which arm trains on what, for how long, and from where: with a runner that only lays down empty artifacts."""
 
-import json
-
 import pytest
 
 from datasets.runtime.keys import artifact_directory, artifact_key
@@ -9,6 +7,7 @@ from flows.config import RegenerateConfig
 from flows.reid_arms import ReidInputs, train_arms
 from reid.arms import ARMS, Arm
 from reid.config import CheckIdentityConfig, TrainReidConfig, cheap_augmentation
+from tests import small_sets
 
 LIGHT = Arm(
     name="real+light-synthetic",
@@ -24,9 +23,7 @@ UNITS = [(20, 0), (100, 0)]
 
 def finish(folder, stage, key="k"):
     folder.mkdir(parents=True, exist_ok=True)
-    manifest = {"stage": stage, "key": key, "content_sha256": key, "files": []}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    return folder
+    return small_sets.finish(folder, stage, key)
 
 
 class Notes:

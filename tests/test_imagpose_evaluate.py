@@ -33,6 +33,7 @@ from imagpose.metrics.frechet import frechet_distance, inception_features, torch
 from imagpose.metrics.lpips import Lpips, alexnet_features
 from imagpose.metrics.similarity import psnr
 from imagpose.metrics.weights import WEIGHTS, find_weights
+from tests.small_sets import forge
 from tests.test_imagpose_pipeline import HEIGHT, WIDTH, pose, tiny_image_encoder, tiny_pipeline
 
 PEOPLE = {1: 4, 2: 3, 3: 2}
@@ -336,6 +337,7 @@ def test_what_cannot_be_evaluated_is_refused_before_any_picture(shards: Path, ge
     only_train = tmp_path / "shards"
     shutil.copytree(shards, only_train)
     (only_train / "gallery-00000.tar").unlink()
+    forge(only_train)
     with pytest.raises(InputError, match="holds no query or gallery images"):
         make_evaluation(config_of(only_train, generator), tmp_path)
     with pytest.raises(ValueError, match="height and width go together"):

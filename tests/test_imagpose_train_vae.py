@@ -27,6 +27,7 @@ from imagpose.frozen import vae as train_vae
 from imagpose.frozen.crops import Crops, load_crops, split_by_identity
 from imagpose.frozen.image_encoder import augment, contrastive_loss, erase, make_image_encoder, measure_rank1
 from imagpose.frozen.vae import make_vae, measure_vae, new_vae, reconstruct, reconstruction_loss
+from tests.small_sets import finish
 
 PEOPLE, IMAGES = 8, 4
 
@@ -53,8 +54,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     item = tarfile.TarInfo(f"{pid:04d}_{image}.{extension}")
                     item.size = len(content)
                     tar.addfile(item, io.BytesIO(content))
-    (folder / "manifest.json").write_text(json.dumps({"stage": "write-shards", "content_sha256": "0" * 64}))
-    return folder
+    return finish(folder, "write-shards")
 
 
 def vae_config(shards: Path, **fields: object) -> TrainVaeConfig:
@@ -209,7 +209,7 @@ def test_what_cannot_be_trained_on_is_refused(shards: Path, tmp_path: Path) -> N
         make_vae(vae_config(shards, view_width=20), tmp_path)
     with pytest.raises(InputError, match="patch size 8"):
         make_image_encoder(encoder_config(shards, width=20), tmp_path)
-    (tmp_path / "manifest.json").write_text(json.dumps({"stage": "write-shards"}))
+    finish(tmp_path, "write-shards")
     with pytest.raises(InputError, match="no training image"):
         load_crops(tmp_path, 32, 16)
     with pytest.raises(ArtifactError, match="not a finished artifact"):

@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import re
+import shlex
 import subprocess
 import sys
 import tarfile
@@ -20,6 +21,7 @@ from PIL import Image, ImageDraw
 
 from datasets.runtime.artifacts import build
 from datasets.runtime.errors import ArtifactError
+from datasets.runtime.reading.names import code_span
 from reid.arms import ARMS as ARMS_OF_THE_BENCHMARK
 from reid.arms import Arm
 from reid.benchmark.benchmark import make_benchmark
@@ -44,6 +46,7 @@ from reid.report.pictures.cases import extremes, rejected
 from reid.report.pictures.embed import SourceImages
 from reid.report.pictures.retrieval import chosen_queries
 from reid.report.render import make_report, markdown_cell
+from tests import small_sets
 
 EVIL = "<script>alert(1)</script>"
 FRACTIONS = (20, 40)
@@ -58,21 +61,8 @@ SPLITS = (("train", 1, "bounding_box_train"), ("query", 1, "query"), ("gallery",
 
 def finished(directory: Path, stage: str, config: dict, summary: dict | None = None, seconds: float = 1.5) -> Path:
     """Make a folder of files a finished artifact."""
-    content = hashlib.sha256(repr(sorted(config.items(), key=str)).encode()).hexdigest()
-    manifest = {
-        "stage": stage,
-        "key": content[:16],
-        "content_sha256": content,
-        "summary": summary or {},
-        "config": config,
-        "inputs": {},
-        "files": [],
-        "started": "2026-01-01T00:00:00+00:00",
-        "seconds": seconds,
-        "versions": {"python": "3.11", "numpy": "2"},
-    }
-    (directory / "manifest.json").write_text(json.dumps(manifest))
-    return directory
+    key = hashlib.sha256(repr(sorted(config.items(), key=str)).encode()).hexdigest()[:16]
+    return small_sets.finish(directory, stage, key, config=config, summary=summary or {}, seconds=seconds)
 
 
 def person(pid: int, turn: int) -> Image.Image:
@@ -199,6 +189,7 @@ def make_table(root: Path, runs: list[Path]) -> Path:
 def change_metrics(run: Path, **changes: object) -> None:
     metrics = json.loads((run / "metrics.json").read_text())
     (run / "metrics.json").write_text(json.dumps(metrics | changes))
+    small_sets.forge(run)
 
 
 def make_generators(root: Path) -> list[Path]:
@@ -383,6 +374,7 @@ def test_the_combined_interval_decides_and_the_band_is_said_beside_it(tmp_path: 
     row |= {"declared": True, "family": 4}
     sure = {"low": 0.01, "high": 0.03, "unit": "seed", "fraction": 40, "variance_draws": np.nan}
     pd.DataFrame([row | {"unit": "draw"}, row | sure]).to_parquet(tmp_path / "gains.parquet")
+    finished(tmp_path, "benchmark", {})
     over_draws, over_seeds = read_gains(tmp_path)
     assert (over_draws.scope, over_draws.certain) == ("new draws and new test identities", False)
     assert over_draws.interval == pytest.approx((-10, 14)) and over_draws.band == pytest.approx((-20, 24))
@@ -390,6 +382,7 @@ def test_the_combined_interval_decides_and_the_band_is_said_beside_it(tmp_path: 
     assert over_seeds.certain and over_seeds.stands == "alone" and "for these images" in over_seeds.scope
     assert set(over_seeds.origins) == {"seeds", "people", "interplay"}
     pd.DataFrame([row | {"unit": "draw"}]).drop(columns="band_low").to_parquet(tmp_path / "gains.parquet")
+    finished(tmp_path, "benchmark", {})
     with pytest.raises(ArtifactError, match="of an earlier version; run 'reid benchmark' again"):
         read_gains(tmp_path)
 
@@ -530,9 +523,11 @@ def test_a_benchmark_without_rows_or_columns_is_refused(inputs: dict[str, object
     folder = finished(tmp_path, "benchmark", {})
     table = pd.read_parquet(inputs["benchmark"] / "results.parquet")
     table.head(0).to_parquet(folder / "results.parquet")
+    small_sets.forge(folder)
     with pytest.raises(ArtifactError, match="no rows"):
         read_results(folder)
     table.drop(columns="map").to_parquet(folder / "results.parquet")
+    small_sets.forge(folder)
     with pytest.raises(ArtifactError, match="'map'"):
         read_results(folder)
 
@@ -704,7 +699,7 @@ def test_costs_follow_the_inputs_through_the_store_and_count_each_artifact_once(
         folders[name].mkdir(parents=True)
         finished(folders[name], name, {"name": name}, seconds=10.0)
     manifest = json.loads((folders["index"] / "manifest.json").read_text())
-    manifest["inputs"] = {name: {"path": str(folders[name])} for name in ("miniature", "vae")}
+    manifest["inputs"] = {name: {"path": str(folders[name]), "sha256": "0" * 64} for name in ("miniature", "vae")}
     (folders["index"] / "manifest.json").write_text(json.dumps(manifest))
     found = with_ancestors([folders["index"], folders["index"]], tmp_path / "store")
     assert sorted(m["stage"] for m in found) == ["index", "miniature"]  # the shipped model is another store's cost
@@ -793,3 +788,31 @@ def test_a_model_card_becomes_safe_html(tmp_path: Path) -> None:
         "<ul><li>one",
     ]
     assert found["text"].endswith("<li>two</li></ul>\n<pre>pip &lt;i&gt;\n\n# no heading</pre>")
+
+
+HOSTILE_NAMES = ["a`;touch X;`b", "``` $(touch X) ```", "````", "a'b`c", "-x `", "$(touch X)", "a;touch X", "`"]
+
+
+@pytest.mark.parametrize("name", HOSTILE_NAMES)
+def test_a_command_pasted_from_the_report_runs_what_was_typed_and_nothing_else(
+    inputs: dict[str, object], tmp_path: Path, name: str
+) -> None:
+    """CommonMark's rule for a fence: it is closed by as many backquotes as opened it, or more, alone on a line."""
+    command = shlex.join(["printf", "%s\\n", "--root", f"/data/{name}"])
+    report_of(inputs, tmp_path, commands=[command, "true"])
+    text = (tmp_path / "report.md").read_text().split("## Make it again")[1].strip()
+    fence, *lines, last = text.splitlines()
+    assert set(fence) == {"`"} and last == fence
+    assert not any(re.fullmatch(rf" {{0,3}}`{{{len(fence)},}}\s*", line) for line in lines)
+    assert lines == [command, "true"]
+    done = subprocess.run(["sh", "-c", "\n".join(lines)], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == f"--root\n/data/{name}\n" and not (tmp_path / "X").exists()
+
+
+@pytest.mark.parametrize("text", [*HOSTILE_NAMES, "plain", "", " ", "a\nb"])
+def test_a_code_span_shows_any_text_as_it_is(text: str) -> None:
+    span = code_span(text)
+    fence = re.match("`+", span).group()
+    inner = span[len(fence) : -len(fence)]
+    assert span.endswith(fence) and len(fence) not in map(len, re.findall("`+", inner)) and "\n" not in span
+    assert text.replace("\n", " ") in inner

@@ -35,7 +35,7 @@ from datasets.poses.table import POSES_FILE, SCHEMA, pose_table, read_poses, wri
 from datasets.runtime import devices
 from datasets.runtime.errors import ArtifactError, InputError
 from datasets.runtime.hashing import file_sha256
-from datasets.runtime.manifests import is_complete, manifest_of
+from datasets.runtime.manifests import is_complete, manifest_of, recorded_path
 from datasets.runtime.processes import end_with_parent
 from datasets.runtime.progress import Progress
 from datasets.sources.files import ImageSource, UnreadableFileError
@@ -125,7 +125,7 @@ def _skeletons_by_hash(artifact: Path, config: ExtractPosesConfig) -> dict[str, 
         return {}
     if manifest["inputs"].get("weights", {}).get("sha256") != _weights_hash(config):
         return {}
-    index = Path(manifest["config"]["images"])
+    index = recorded_path(manifest, "images")
     if manifest_of(index, "index")["content_sha256"] != manifest["inputs"]["images"]["sha256"]:
         return {}
     hashes = read_index(index).set_index("key")["sha256"]

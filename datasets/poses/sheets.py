@@ -19,7 +19,7 @@ from datasets.poses.config import ShowPosesConfig
 from datasets.poses.skeleton import overlay_skeleton, scale_keypoints
 from datasets.poses.table import read_poses
 from datasets.runtime.errors import InputError
-from datasets.runtime.manifests import manifest_of
+from datasets.runtime.manifests import manifest_of, recorded_path
 from datasets.sources.files import ImageSource, UnreadableFileError
 from datasets.sources.index import open_images, read_index
 from datasets.sources.pictures import PictureError, decode_pixels
@@ -101,7 +101,7 @@ def index_of(poses: Path) -> Path:
         InputError: it is gone or has been made anew from other images.
     """
     manifest = manifest_of(poses)
-    index, sha256 = Path(manifest["config"]["images"]), manifest["inputs"]["images"]["sha256"]
+    index, sha256 = recorded_path(manifest, "images"), manifest["inputs"]["images"]["sha256"]
     try:
         same = manifest_of(index, "index")["content_sha256"] == sha256
     except InputError:

@@ -24,6 +24,7 @@ from datasets.poses.skeleton import JOINT_COUNT, missing_keypoints, present_join
 from datasets.poses.views import frame_of, from_deepfashion, is_of_another_frame
 from datasets.runtime.errors import InputError
 from datasets.runtime.manifests import manifest_of
+from datasets.runtime.reading.tables import read_table
 from datasets.sources.index import QUERY_IN_GALLERY, read_index
 from datasets.sources.layouts import Layout, layout_of
 
@@ -229,7 +230,7 @@ def read_poses(directory: Path) -> pd.DataFrame:
     stage = manifest_of(directory)["stage"]
     if stage not in STAGES:
         raise InputError(f"{directory} is an artifact of stage '{stage}', expected one of {', '.join(STAGES)}")
-    table = pq.read_table(Path(directory) / POSES_FILE)
+    table = read_table(directory, POSES_FILE, SCHEMA)
     keypoints = table["keypoints"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
     frame = table.drop_columns(["keypoints"]).to_pandas()
     frame.insert(1, "keypoints", list(keypoints.reshape(-1, JOINT_COUNT, 3)))

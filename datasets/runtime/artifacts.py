@@ -12,12 +12,14 @@ import fcntl
 import logging
 import os
 import shutil
+import stat
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from datasets.runtime.atomic import open_plain
 from datasets.runtime.config import StageConfig
 from datasets.runtime.errors import ArtifactBusyError, ArtifactError, InputError
 from datasets.runtime.keys import artifact_directory, artifact_key_and_inputs, partial_directory
@@ -79,6 +81,8 @@ def build(
 
 def _is_reusable(directory: Path, key: str) -> bool:
     if not directory.exists():
+        if directory.is_symlink():  # the finished folder could not be renamed to it
+            raise ArtifactError(f"{directory} is a link to nowhere; remove it")
         return False
     if not is_complete(directory):
         raise ArtifactError(f"{directory} exists but is not an artifact; choose another output or move it away")
@@ -92,7 +96,7 @@ def _only_writer(directory: Path) -> Generator[None]:
     """Hold the artifact's lock; the operating system lets go of it when the process ends, however it ends."""
     lock_path = directory.with_name(f".{directory.name}.lock")
     directory.parent.mkdir(parents=True, exist_ok=True)
-    with lock_path.open("a+") as lock:
+    with open_plain(lock_path, "rb+") as lock:
         if not try_lock(lock.fileno(), lock_path):
             raise ArtifactBusyError(f"another process is making {directory} right now; wait for it, or stop it first")
         yield
@@ -149,6 +153,7 @@ def _join(directory: Path, key: str, work: Callable[[Path], object]) -> None:
 def _working_folder(directory: Path, key: str) -> Path:
     """The working folder, emptied if what lies in it was begun under other settings (an explicit `output`)."""
     partial = partial_directory(directory)
+    _refuse_planted(partial)
     note = partial / ".key"
     if is_complete(partial) and manifest_of(partial).get("key") == key:
         note.write_text(key)  # it was removed, but the folder not yet renamed
@@ -157,3 +162,24 @@ def _working_folder(directory: Path, key: str) -> Path:
     partial.mkdir(parents=True, exist_ok=True)
     note.write_text(key)
     return partial
+
+
+def _refuse_planted(partial: Path) -> None:
+    """Refuse a working folder that is none, or holds what no stage puts there and would be written through.
+
+    Raises:
+        ArtifactError: it is a file or a link, or there is a link, a pipe or a device in it.
+    """
+    try:
+        if not stat.S_ISDIR(partial.lstat().st_mode):
+            raise ArtifactError(f"{partial} is not a folder, but where this artifact is made; remove it")
+    except FileNotFoundError:
+        return
+    for parent, folders, files in os.walk(partial):
+        for name in folders + files:
+            mode = os.lstat(os.path.join(parent, name)).st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                raise ArtifactError(
+                    f"{os.path.join(parent, name)} is a link, a pipe or a device, which no stage makes: another one "
+                    f"has put it there; delete {partial}"
+                )

@@ -12,12 +12,16 @@ import platform
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field, ValidationError
 
 from datasets.runtime.atomic import write_text_atomically
 from datasets.runtime.config import StageConfig
 from datasets.runtime.errors import ArtifactError
 from datasets.runtime.hashing import file_sha256, json_sha256
+from datasets.runtime.reading.json_values import read_object
+from datasets.runtime.reading.names import is_safe_path
 
 MANIFEST = "manifest.json"
 LOGS = "logs"
@@ -39,6 +43,57 @@ RECORDED_VERSIONS = (
 )
 
 
+class _Recorded(dict[str, Any]):
+    """What a manifest records by name; a name that it lacks is an error of the artifact, not of the reader."""
+
+    def __init__(self, values: dict[str, Any], path: Path) -> None:
+        super().__init__(values)
+        self.path = path
+
+    def __missing__(self, name: str) -> Any:
+        raise ArtifactError(f"{self.path} records no '{name}'; delete the folder and run its stage again")
+
+
+def _below(name: str) -> str:
+    if not name or not is_safe_path(name):
+        raise ValueError("leads outside the artifact's folder")
+    return name
+
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Form(BaseModel):
+    """Checks what a manifest holds; further fields are left alone."""
+
+    model_config = ConfigDict(strict=True)
+
+
+class _Input(_Form):
+    path: str
+    sha256: str
+
+
+class _File(_Form):
+    name: Annotated[str, AfterValidator(_below)]
+    size: int = Field(ge=0)
+    sha256: Sha256
+
+
+class _Manifest(_Form):
+    stage: str
+    stage_version: int
+    key: str = Field(min_length=1)
+    content_sha256: Sha256
+    summary: dict[str, Any]
+    config: dict[str, Any]
+    inputs: dict[str, _Input]
+    files: Annotated[list[_File], FailFast()]
+    started: datetime = Field(strict=False)
+    seconds: float
+    versions: dict[str, str]
+
+
 def is_complete(directory: Path) -> bool:
     """Whether a folder is a finished artifact."""
     return (Path(directory) / MANIFEST).is_file()
@@ -48,20 +103,44 @@ def manifest_of(directory: Path, stage: str | None = None) -> dict[str, Any]:
     """The manifest of a finished artifact.
 
     Raises:
-        ArtifactError: if there is none, or it belongs to another stage than `stage`.
+        ArtifactError: if there is none, it is none of this project's, or it belongs to another stage than `stage`.
     """
     path = Path(directory) / MANIFEST
     try:
-        manifest = json.loads(path.read_text())
+        manifest = read_object(path)
+        _Manifest.model_validate(manifest)
+        manifest |= {name: _Recorded(manifest[name], path) for name in ("summary", "config", "inputs")}
     except FileNotFoundError:
         raise ArtifactError(
             f"{directory} is not a finished artifact (no {MANIFEST}); run the stage that makes it"
         ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
-        raise ArtifactError(f"{path} cannot be read ({error}); delete the folder and run its stage again") from None
-    if stage is not None and manifest.get("stage") != stage:
-        raise ArtifactError(f"{directory} is an artifact of stage '{manifest.get('stage')}', expected '{stage}'")
+    except (ValueError, OSError) as error:
+        raise ArtifactError(
+            f"{path} cannot be read ({_reason(error)}); delete the folder and run its stage again"
+        ) from None
+    if stage is not None and manifest["stage"] != stage:
+        raise ArtifactError(f"{directory} is an artifact of stage '{manifest['stage']}', expected '{stage}'")
     return manifest
+
+
+def recorded_path(manifest: dict[str, Any], name: str) -> Path:
+    """A path that an artifact's config records.
+
+    Raises:
+        ArtifactError: it records none by that name.
+    """
+    value = manifest["config"][name]
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ArtifactError(f"a manifest of stage '{manifest['stage']}' records no path as '{name}'; make it again")
+    return Path(value)
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong with a manifest; of one that is none, its first wrong field."""
+    if not isinstance(error, ValidationError):
+        return " ".join(str(error).split())
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 
 def model_sha256(folder: Path) -> str:

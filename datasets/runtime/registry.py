@@ -40,15 +40,17 @@ def load_extensions() -> None:
     """Import the modules that the environment names, each once.
 
     Raises:
-        InputError: one of them cannot be imported.
+        InputError: one of them is no module's name, or cannot be imported.
     """
     for module in os.environ.get(EXTENSIONS, "").replace(",", " ").split():
         if module in _loaded:
             continue
+        if not all(part.isidentifier() for part in module.split(".")):
+            raise InputError(f"{EXTENSIONS}: '{module}' is no module's name, such as 'package.module'; correct it")
         _loaded.add(module)  # before the import: the module may look into a registry itself
         try:
             importlib.import_module(module)
-        except ImportError as error:
+        except (ImportError, SyntaxError) as error:
             _loaded.remove(module)
             raise InputError(
                 f"{EXTENSIONS}: cannot import '{module}' ({error}); put its folder on PYTHONPATH as an absolute path"
@@ -109,7 +111,7 @@ class Registry(Mapping[str, T]):
         Raises:
             InputError: it is not; the message lists the names that are.
         """
-        if name not in self:
+        if not isinstance(name, str) or name not in self:  # a manifest may record anything
             raise InputError(f"'{name}' is no {self.kind}; known: {', '.join(map(repr, self))}")
         return name
 

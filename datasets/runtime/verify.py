@@ -92,7 +92,7 @@ def problems_of(artifact: Path) -> list[str]:
     except ArtifactError as error:
         missing = not (artifact / MANIFEST).exists()
         return [f"{artifact / MANIFEST}: {'missing' if missing else f'cannot be read ({error})'}"]
-    except (KeyError, TypeError, AttributeError, OSError) as error:
+    except OSError as error:
         return [f"{artifact / MANIFEST}: cannot be read ({error!r})"]
 
 

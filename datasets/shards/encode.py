@@ -23,18 +23,21 @@ import numpy as np
 import torch
 from PIL import Image
 
-from datasets.poses.views import keypoints_in_view, open_picture
+from datasets.poses.views import keypoints_in_view
 from datasets.runtime.atomic import write_text_atomically
 from datasets.runtime.errors import ArtifactError, InputError
 from datasets.runtime.hashing import json_sha256
 from datasets.runtime.keys import describe_config
 from datasets.runtime.manifests import model_sha256
 from datasets.runtime.progress import Progress
+from datasets.runtime.reading.contents import AGAIN, artifact_file
 from datasets.shards.config import EncodeConfig
 from datasets.shards.encoded import keypoints_from_json, keypoints_to_json
 from datasets.shards.frozen_models import FeatureEncoder
-from datasets.shards.reuse import INDEX_FILE, copy_checked, earlier_artifacts
-from datasets.shards.tars import image_of, read_samples, write_tar
+from datasets.shards.index_files import INDEX_FILE
+from datasets.shards.reuse import copy_checked, earlier_artifacts
+from datasets.shards.samples import sample_facts, sample_picture
+from datasets.shards.tars import read_samples, write_tar
 from datasets.shards.write import read_shard_index
 
 logger = logging.getLogger(__name__)
@@ -60,9 +63,9 @@ def make_encoded(config: EncodeConfig, directory: Path) -> dict[str, Any]:
     )
     with _threads(encoder.device) as (threads, stop):
         futures = [
-            threads.submit(_encode_shard, config.shards / name, directory / name, encoder, progress, stop)
-            for name in fingerprints
-            if name not in how
+            threads.submit(_encode_shard, shard, directory, encoder, progress, stop)
+            for shard in shards
+            if shard["name"] not in how
         ]
         for future in futures:
             future.result()
@@ -119,21 +122,22 @@ class _StoppedError(Exception):
 
 
 def _encode_shard(
-    shard: Path, target: Path, encoder: FeatureEncoder, progress: Progress, stop: threading.Event
+    shard: dict[str, Any], directory: Path, encoder: FeatureEncoder, progress: Progress, stop: threading.Event
 ) -> None:
-    temporary = target.with_name(f".{target.name}.tmp")
+    temporary = directory / f".{shard['name']}.tmp"
     write_tar(temporary, _members(shard, encoder, progress, stop))
-    temporary.replace(target)
+    temporary.replace(directory / shard["name"])
 
 
 def _members(
-    shard: Path, encoder: FeatureEncoder, progress: Progress, stop: threading.Event
+    shard: dict[str, Any], encoder: FeatureEncoder, progress: Progress, stop: threading.Event
 ) -> Iterator[tuple[str, bytes]]:
-    remaining = read_samples(shard)
+    path, count = artifact_file(encoder.config.shards, shard["name"]), 0
+    remaining = read_samples(path)
     while samples := list(islice(remaining, encoder.config.batch_size)):
         if stop.is_set():
             raise _StoppedError
-        images, facts = zip(*(_decode(shard, key, members) for key, members in samples), strict=True)
+        images, facts = zip(*(_decode(path, key, members) for key, members in samples), strict=True)
         latents, tokens = encoder(list(images))
         for row, (key, _) in enumerate(samples):
             view = _in_view(facts[row], encoder.config)
@@ -141,14 +145,14 @@ def _members(
             yield f"{key}.latent.npy", _npy(latents[row])
             yield f"{key}.tokens.npy", _npy(tokens[row])
         progress.update(len(samples))
+        count += len(samples)
+    if count != shard["samples"]:
+        raise ArtifactError(f"{path} holds {count} samples, {shard['samples']} by its index.json; {AGAIN}")
 
 
 def _decode(shard: Path, key: str, members: dict[str, bytes]) -> tuple[Image.Image, dict[str, Any]]:
-    try:
-        facts = json.loads(members["json"])
-        return open_picture(image_of(members), facts), facts
-    except (KeyError, OSError, ValueError) as error:
-        raise ArtifactError(f"{shard}: sample '{key}' cannot be read ({error}); write the shards again") from error
+    facts = sample_facts(shard, key, members, "pid", "camid", "split", "width", "height", "keypoints")
+    return sample_picture(shard, key, members, facts), facts
 
 
 def _in_view(facts: dict[str, Any], config: EncodeConfig) -> dict[str, Any]:

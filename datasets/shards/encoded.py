@@ -11,18 +11,21 @@ at any step. Nothing is kept open between two reads: a reader can be handed to o
 
 from __future__ import annotations
 
-import json
+import math
 import os
+import tokenize
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 
 from datasets.poses.skeleton import flip_keypoints
 from datasets.runtime.errors import ArtifactError, InputError
-from datasets.runtime.manifests import manifest_of
+from datasets.runtime.reading.contents import artifact_file
+from datasets.shards.index_files import read_index_file
+from datasets.shards.samples import sample_facts
 from datasets.shards.tars import Place, locate_samples
 
 AGAIN = "delete its folder and encode again"
@@ -43,12 +46,25 @@ def keypoints_to_json(keypoints: np.ndarray) -> list[list[float | None]]:
     ]
 
 
+def _array_header(stream: BinaryIO) -> tuple[Any, ...]:
+    """Shape, order and type that a ``.npy`` states.
+
+    Raises:
+        ValueError: it states none; NumPy's reader lets through what Python's tokenizer and parser raise.
+    """
+    try:
+        np.lib.format.read_magic(stream)
+        return np.lib.format.read_array_header_1_0(stream)
+    except (SyntaxError, TypeError, RecursionError, MemoryError, tokenize.TokenError) as error:
+        raise ValueError(f"its header cannot be read ({type(error).__name__})") from None
+
+
 class _StoredArrays:
     """Arrays of one kind, (F, *shape) float16 each, known by their places in the tars."""
 
     def __init__(self, kind: str, orientations: int, shape: tuple[int, ...]) -> None:
         self.kind, self.orientations, self.shape = kind, orientations, shape
-        self.bytes = 2 * int(np.prod(shape))
+        self.bytes = 2 * math.prod(shape)
         self.paths: list[Path] = []
         self.files: list[int] = []
         self.offsets: list[int] = []
@@ -73,8 +89,7 @@ class _StoredArrays:
     def _header_size(self, path: Path, place: Place) -> int:
         with path.open("rb") as stream:
             stream.seek(place.offset)
-            np.lib.format.read_magic(stream)
-            found = np.lib.format.read_array_header_1_0(stream)
+            found = _array_header(stream)
             if found != ((self.orientations, *self.shape), False, np.dtype("<f2")):
                 raise ValueError(f"{self.kind} is {found[2]} of shape {found[0]}, not float16 of {self.shape}")
             return stream.tell() - place.offset
@@ -120,8 +135,7 @@ class EncodedImages:
             InputError: a key that it does not hold.
         """
         self.directory = Path(directory)
-        manifest_of(self.directory, "encode")
-        self.index = json.loads((self.directory / "index.json").read_text())
+        self.index = read_index_file(self.directory, "encode")
         self.view_size: tuple[int, int] = tuple(self.index["view_size"])
         self.latent_shape: tuple[int, int, int] = tuple(self.index["latent_shape"])
         self.token_shape: tuple[int, int] = tuple(self.index["token_shape"])
@@ -132,7 +146,7 @@ class EncodedImages:
         self._tokens = _StoredArrays("tokens.npy", orientations, self.token_shape)
         files = [file for file in self.index["files"] if split in (None, file["split"])]
         wanted = None if keys is None else set(keys)
-        facts = [fact for file in files for fact in self._open(self.directory / file["name"], wanted)]
+        facts = [fact for file in files for fact in self._open(artifact_file(self.directory, file["name"]), wanted)]
         self._check_complete([fact["key"] for fact in facts], files, wanted)
         self.keys: list[str] = [fact["key"] for fact in facts]
         self.pids = np.array([fact["pid"] for fact in facts], np.int64)
@@ -154,8 +168,8 @@ class EncodedImages:
         for key, places, contents in locate_samples(path, {"json"}):
             if wanted is not None and key not in wanted:
                 continue
+            fact = sample_facts(path, key, contents, "pid", "camid", "split", "keypoints")
             try:
-                fact = json.loads(contents["json"])
                 fact["keypoints"] = keypoints_from_json(fact["keypoints"])
                 self._latents.add(places["latent.npy"])
                 self._tokens.add(places["tokens.npy"])

@@ -5,7 +5,6 @@ A config may give a name instead of a folder: ``--image-encoder dinov2-large`` m
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from pydantic import BeforeValidator
 
 from datasets.runtime.config import Role
 from datasets.runtime.errors import WeightsError
+from datasets.runtime.reading.json_values import read_object
 from datasets.runtime.registry import Registry
 
 WEIGHTS = Path("weights")
@@ -61,9 +61,9 @@ def kind_of(folder: Path) -> EncoderKind:
         WeightsError: the folder holds a model of no known kind.
     """
     try:
-        model_type = json.loads((folder / "config.json").read_text()).get("model_type")
-    except (OSError, ValueError, AttributeError):
-        raise WeightsError(f"{folder} holds no saved model (no config.json that can be read)") from None
+        model_type = read_object(folder / "config.json").get("model_type")
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{folder}/config.json cannot be read ({error}); give the folder of a saved model") from None
     for kind in ENCODER_KINDS.values():
         if model_type in kind.model_types:
             return kind

@@ -6,7 +6,6 @@ another.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,21 +14,7 @@ from typing import Any
 from datasets.runtime.errors import ArtifactError
 from datasets.runtime.hashing import file_sha256
 from datasets.runtime.manifests import is_complete, manifest_of
-
-INDEX_FILE = "index.json"
-
-
-def read_index_file(directory: Path, stage: str) -> dict[str, Any]:
-    """The ``index.json`` of an artifact of write-shards or encode.
-
-    Raises:
-        ArtifactError: if it is not one, or corrupt.
-    """
-    manifest_of(directory, stage)
-    try:
-        return json.loads((Path(directory) / INDEX_FILE).read_text())
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"{directory}/{INDEX_FILE} cannot be read ({error}); run 'verify' on it") from None
+from datasets.shards.index_files import read_index_file
 
 
 def earlier_artifacts(directory: Path, stage: str) -> Iterator[tuple[Path, dict[str, Any]]]:

@@ -7,10 +7,10 @@ own, pickled ``.bin`` files) is never read, and is answered here instead of deep
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from datasets.runtime.errors import WeightsError
+from datasets.runtime.reading.json_values import read_object
 
 DIFFUSERS, TRANSFORMERS = "diffusion_pytorch_model", "model"
 """Beginnings of the weights' names."""
@@ -62,7 +62,7 @@ def weights_problem(folder: Path, stem: str) -> str | None:
 
 def _parts_problem(folder: Path, index: str) -> str | None:
     try:
-        parts = sorted(set(json.loads((folder / index).read_text())["weight_map"].values()))
+        parts = sorted(set(read_object(folder / index)["weight_map"].values()))
         missing = [part for part in parts if not (folder / part).is_file()]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return f"holds {index}, which lists no parts; get the folder again"

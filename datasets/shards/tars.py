@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from datasets.runtime.errors import ArtifactError
+from datasets.runtime.errors import ArtifactError, printable
+from datasets.runtime.reading.names import is_file_name
 
 BLOCK = tarfile.BLOCKSIZE
 READ_AHEAD = 1 << 20
@@ -24,6 +25,8 @@ REGULAR = (b"0", b"\0")
 END = bytes(BLOCK)
 LONGEST_NAME = tarfile.LENGTH_NAME
 """Bytes of a member's name, its kind included."""
+LARGEST_SAMPLE = 256 << 20
+"""Bytes of a sample's members together; the largest real ones, tokens of DINOv2-G at 512x352, have 6 MB."""
 
 IMAGE_KINDS = ("jpg", "png")
 """Kinds of the member that is a sample's image: the source's own bytes, whichever of the two formats they are in."""
@@ -80,23 +83,23 @@ def read_samples(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
     Raises:
         CorruptTarError: see above.
     """
-    key, members = "", {}
+    key, members, total = "", {}, 0
     with _opened(path) as file:
-        offset = 0
-        while (entry := _entry(file.read(BLOCK), path, offset)) is not None:
-            name, size = entry
-            content = file.read(size)
-            padding = -size % BLOCK
-            if len(content) < size or len(file.read(padding)) < padding:
-                raise _corrupt(path, offset, f"'{name}' is cut off")
-            base, _, kind = name.partition(".")
+        offset, end = 0, os.fstat(file.fileno()).st_size
+        while (entry := _entry(file.read(BLOCK), path, offset, end)) is not None:
+            base, kind, size = entry
             if base != key and members:
                 yield key, members
-                members = {}
+                members, total = {}, 0
             elif kind in members:
-                raise _corrupt(path, offset, f"'{name}' occurs twice")
-            key = base
-            members[kind] = content
+                raise _corrupt(path, offset, f"'{base}.{kind}' occurs twice")
+            key, total = base, total + size
+            if total > LARGEST_SAMPLE:
+                raise _corrupt(path, offset, f"sample '{key}' has more than {LARGEST_SAMPLE} bytes")
+            members[kind] = file.read(size)
+            padding = -size % BLOCK
+            if len(members[kind]) < size or len(file.read(padding)) < padding:  # it shrank meanwhile
+                raise _corrupt(path, offset, f"'{base}.{kind}' is cut off")
             offset += BLOCK + size + padding
     if members:
         yield key, members
@@ -114,17 +117,14 @@ def locate_samples(path: Path, read: Collection[str]) -> Iterator[tuple[str, dic
     with _opened(path, buffering=0) as file:
         descriptor, end = file.fileno(), os.fstat(file.fileno()).st_size
         offset = 0
-        while (entry := _entry(os.pread(descriptor, BLOCK, offset), path, offset)) is not None:
-            name, size = entry
+        while (entry := _entry(os.pread(descriptor, BLOCK, offset), path, offset, end)) is not None:
+            base, kind, size = entry
             place = Place(offset + BLOCK, size)
-            if place.offset + size > end:
-                raise _corrupt(path, offset, f"'{name}' is cut off")
-            base, _, kind = name.partition(".")
             if base != key and places:
                 yield key, places, contents
                 places, contents = {}, {}
             elif kind in places:
-                raise _corrupt(path, offset, f"'{name}' occurs twice")
+                raise _corrupt(path, offset, f"'{base}.{kind}' occurs twice")
             key = base
             places[kind] = place
             if kind in read:
@@ -155,8 +155,15 @@ def _opened(path: Path, buffering: int = READ_AHEAD) -> BinaryIO:
         raise CorruptTarError(f"{path} cannot be read ({error.strerror}); make its folder again") from None
 
 
-def _entry(header: bytes, path: Path, offset: int) -> tuple[str, int] | None:
-    """Name and size of the member under a header; None at the archive's end."""
+def _entry(header: bytes, path: Path, offset: int, end: int) -> tuple[str, str, int] | None:
+    """Key, kind and size of the member under a header; None at the archive's end.
+
+    Args:
+        header: a block.
+        path: the tar.
+        offset: where the header stands in it.
+        end: the tar's size: a member that claims to reach beyond is refused before memory is taken for it.
+    """
     if header == END:
         return None
     if len(header) < BLOCK:
@@ -172,7 +179,13 @@ def _entry(header: bytes, path: Path, offset: int) -> tuple[str, int] | None:
         raise _corrupt(path, offset, "the header's checksum is wrong")
     if header[156:157] not in REGULAR or header[345] != 0 or size < 0:
         raise _corrupt(path, offset, f"'{name}' is a link, a folder or has a long name; only plain files are read")
-    return name, size
+    key, _, kind = name.partition(".")
+    if not (key and kind and is_file_name(name)):
+        raise _corrupt(path, offset, f"'{printable(name)}' is not named as a sample's file (KEY.jpg, KEY.json)")
+    if offset + BLOCK + size + -size % BLOCK > end or size > LARGEST_SAMPLE:
+        reason = "is cut off" if size <= LARGEST_SAMPLE else f"claims {size} bytes, more than {LARGEST_SAMPLE}"
+        raise _corrupt(path, offset, f"'{name}' {reason}")
+    return key, kind, size
 
 
 def _corrupt(path: Path, offset: int, what: str) -> CorruptTarError:

@@ -32,7 +32,8 @@ from datasets.runtime.hashing import file_sha256, json_sha256
 from datasets.runtime.manifests import manifest_of
 from datasets.runtime.progress import Progress
 from datasets.shards.config import WriteShardsConfig
-from datasets.shards.reuse import INDEX_FILE, copy_checked, earlier_artifacts, read_index_file
+from datasets.shards.index_files import INDEX_FILE, read_index_file
+from datasets.shards.reuse import copy_checked, earlier_artifacts
 from datasets.shards.tars import LONGEST_NAME, image_kind, write_tar
 from datasets.sources.files import ImageSource, UnreadableFileError
 from datasets.sources.index import TURNED_OR_GRAY, open_images, read_index

@@ -11,7 +11,21 @@ from datasets.runtime.config import Artifact, Config, Percent, Role, SourceTree,
 from datasets.sources.layouts import LAYOUTS
 
 
-class IndexConfig(StageConfig):
+class IndexSettings(Config):
+    """Which part of a data set is taken, and how many of its files may be unusable."""
+
+    seed: int = Field(0, ge=0)
+    """Which identities a slice takes, and which are held out."""
+    max_error_percent: float = Field(1.0, ge=0, le=100)
+    """Fail when more than this share of the files cannot be used."""
+    gray_as_rgb: bool = False
+    """Take gray images (night cameras) as well: every later stage reads them as RGB, shards keep their bytes."""
+    validation_identities: int | None = Field(None, ge=2)
+    """Hold out so many of the training identities, drawn by `seed`: they become query (an image of each at each camera)
+    and gallery (the rest), and the data set's own test images are left out. For choosing settings without them."""
+
+
+class IndexConfig(IndexSettings, StageConfig):
     """The list of a data set's images, each checked, with identity, camera and split."""
 
     stage: ClassVar[str] = "index"
@@ -26,15 +40,6 @@ class IndexConfig(StageConfig):
     """Take a slice: this many training identities and as many test identities, drawn by `seed`; all if not given."""
     outside_slice: bool = False
     """Take the training identities that the slice leaves out (what a slice's generator may be pretrained on)."""
-    validation_identities: int | None = Field(None, ge=2)
-    """Hold out so many of the training identities, drawn by `seed`: they become query (an image of each at each camera)
-    and gallery (the rest), and the data set's own test images are left out. For choosing settings without them."""
-    seed: int = Field(0, ge=0)
-    """Which identities a slice takes, and which are held out."""
-    gray_as_rgb: bool = False
-    """Take gray images (night cameras) as well: every later stage reads them as RGB, shards keep their bytes."""
-    max_error_percent: float = Field(1.0, ge=0, le=100)
-    """Fail when more than this share of the files cannot be used."""
     workers: Annotated[int, Role.RUNTIME] = Field(2, ge=1)
     """Processes that check images."""
 

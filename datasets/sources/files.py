@@ -13,10 +13,11 @@ import zipfile
 import zlib
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Self
 
 from datasets.runtime.errors import DatasetLayoutError, printable
+from datasets.runtime.reading.names import is_safe_path
 from datasets.runtime.regular_files import MAX_FILE_BYTES, IrregularFileError, read_regular
 
 BOMB_BYTES, BOMB_RATIO = 1 << 20, 50
@@ -172,8 +173,10 @@ class ImageSource:
         """A file's bytes, by its path below the prefix.
 
         Raises:
-            UnreadableFileError: with the status 'unreadable', 'truncated', 'too-large' or 'not-a-file'.
+            UnreadableFileError: with the status 'unreadable', 'truncated', 'too-large', 'not-a-file' or 'unsafe-path'.
         """
+        if not is_safe_path(path):
+            raise UnreadableFileError("unsafe-path", "its name leads outside")
         try:
             return self._read_folder(path) if self.archive is None else self._read_archive(self.archive, path)
         except (zipfile.BadZipFile, zlib.error, EOFError) as error:
@@ -204,12 +207,6 @@ class ImageSource:
 def slashed(name: str) -> str:
     """A path of an archive or table with ``/`` between its folders; some Windows programs write backslashes."""
     return name.replace("\\", "/")
-
-
-def is_safe_path(name: str) -> bool:
-    """Whether a member name stays below its archive: relative, no ``..``, no backslash, no drive, no NUL."""
-    path = PurePosixPath(name)
-    return not (path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name[:2] or "\0" in name)
 
 
 Row = dict[str, Any]

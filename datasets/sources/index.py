@@ -20,9 +20,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from datasets.runtime.errors import ArtifactError, DatasetLayoutError, InputError
-from datasets.runtime.manifests import installed_versions, is_complete, manifest_of
+from datasets.runtime.manifests import installed_versions, is_complete, manifest_of, recorded_path
 from datasets.runtime.processes import end_with_parent
 from datasets.runtime.progress import Progress
+from datasets.runtime.reading.contents import AGAIN
+from datasets.runtime.reading.names import is_file_name, is_safe_path
+from datasets.runtime.reading.tables import read_table
 from datasets.runtime.verify import verify
 from datasets.sources.config import IndexConfig
 from datasets.sources.files import ImageSource, Row, UnreadableFileError
@@ -120,7 +123,7 @@ def open_images(directory: Path, root: Path | None = None) -> ImageSource:
         root: where the data set lies now, if it has moved since.
     """
     manifest = manifest_of(directory, "index")
-    return layout_of(manifest).open_source(root or Path(manifest["config"]["root"]))
+    return layout_of(manifest).open_source(root or recorded_path(manifest, "root"))
 
 
 def write_index(images: pd.DataFrame, directory: Path) -> None:
@@ -130,10 +133,21 @@ def write_index(images: pd.DataFrame, directory: Path) -> None:
 
 
 def read_index(directory: Path, *, usable: bool = True) -> pd.DataFrame:
-    """The rows of a finished index, sorted by split and path; with `usable`, only those with status 'ok'."""
-    manifest_of(directory, "index")
-    images = pq.read_table(Path(directory) / INDEX_FILE).to_pandas()
-    return images[images["status"] == "ok"].reset_index(drop=True) if usable else images
+    """The rows of a finished index, sorted by split and path; with `usable`, only those with status 'ok'.
+
+    Raises:
+        ArtifactError: no such artifact, corrupt, or a usable row whose path leads out of the data set, or whose key is
+            no file's name or that of another row.
+    """
+    images = read_table(directory, INDEX_FILE, SCHEMA, stage="index").to_pandas()
+    good = images[images["status"] == "ok"].reset_index(drop=True)
+    if bad := [path for path in good["path"] if not (path and is_safe_path(path))]:
+        raise ArtifactError(f"{directory}/{INDEX_FILE} names '{bad[0]}', which leads out of the data set; {AGAIN}")
+    if bad := [key for key in good["key"] if not (key and is_file_name(key))]:
+        raise ArtifactError(f"{directory}/{INDEX_FILE}: key '{bad[0]}' is not a file's name; {AGAIN}")
+    if repeated := good["key"][good.duplicated(["split", "key"])].tolist():
+        raise ArtifactError(f"{directory}/{INDEX_FILE}: key '{repeated[0]}' occurs twice; {AGAIN}")
+    return good if usable else images
 
 
 def _in_slice(rows: list[Row], config: IndexConfig) -> list[bool]:
@@ -327,7 +341,7 @@ def _refuse_too_many_errors(images: pd.DataFrame, unsafe: int, config: IndexConf
 def _way_out(bad: pd.DataFrame, total: int, config: IndexConfig) -> str:
     if 2 * (bad["status"] == "bad-name").sum() > total:
         return advice(config.root, LAYOUTS[config.layout])
-    return "fix them or raise the limit"
+    return "fix them, or raise the limit (--max-error-percent; of a regeneration: --index.max-error-percent)"
 
 
 def summarize(images: pd.DataFrame) -> dict[str, Any]:

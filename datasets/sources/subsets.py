@@ -19,8 +19,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from datasets.runtime.errors import ArtifactError, InputError
-from datasets.runtime.manifests import manifest_of
+from datasets.runtime.errors import InputError
+from datasets.runtime.reading.tables import read_table
 from datasets.sources.config import SelectSubsetsConfig
 from datasets.sources.index import read_index
 
@@ -101,11 +101,7 @@ def read_subset(directory: Path, fraction: int, draw: int = 0) -> list[str]:
         ArtifactError: not a select-subsets artifact.
         InputError: it has no such fraction or draw.
     """
-    manifest_of(directory, "select-subsets")
-    try:
-        rows = pq.read_table(Path(directory) / SUBSETS_FILE).to_pandas()
-    except (OSError, pa.ArrowInvalid) as error:
-        raise ArtifactError(f"{directory}/{SUBSETS_FILE} cannot be read ({error}); run 'verify' on it") from None
+    rows = read_table(directory, SUBSETS_FILE, SCHEMA, stage="select-subsets").to_pandas()
     chosen = rows[(rows["draw"] == draw) & (rows["fraction"] == fraction)]["key"]
     if chosen.empty:
         there = sorted({(int(d), int(f)) for d, f in zip(rows["draw"], rows["fraction"], strict=True)})

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from datasets.runtime.errors import DatasetLayoutError
 from datasets.runtime.hashing import json_sha256
+from datasets.runtime.reading.names import is_safe_path
 from datasets.runtime.regular_files import read_regular
-from datasets.sources.files import ImageSource, Listing, Row, SourceEntry, image_record, is_safe_path, slashed
+from datasets.sources.files import ImageSource, Listing, Row, SourceEntry, image_record, slashed
 
 COLUMNS = ("path", "pid", "camid", "split")
 SPLITS = ("train", "query", "gallery")

@@ -18,6 +18,7 @@ from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
+from datasets.runtime.atomic import open_plain
 from datasets.runtime.errors import InputError
 from flows.process.commands import LAST_LINES, PROJECT, CommandError, Guard, Tail
 
@@ -56,7 +57,7 @@ def run_on_cluster(
         running: dict[Any, _Remote] = {}
         try:
             for command, log in commands:
-                log.touch()
+                open_plain(log, "ab").close()
                 arguments = (list(command), str(log), environment, guard.grace_seconds, str(mark), device, gpus)
                 running[task.remote(str(PROJECT), *arguments)] = _Remote(command, log)
             _wait(ray, running, on_line, guard)

@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from datasets.runtime.atomic import open_plain
+
 PROJECT = Path(__file__).resolve().parents[2]
 LAST_LINES = 15
 POLL_SECONDS = 0.1
@@ -124,7 +126,7 @@ class _Running:
 
     def __init__(self, command: Sequence[str], log: Path, guard: Guard) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("wb") as output:
+        with open_plain(log, "wb") as output:
             self.process = _start(command, output.fileno(), guard)
         self.command, self.log, self.tail = command, log, Tail(log)
         self.last_lines: deque[str] = deque(maxlen=LAST_LINES)

@@ -18,10 +18,12 @@ import tempfile
 import time
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO
 
 from datasets.runtime.artifacts import try_lock
+from datasets.runtime.atomic import open_plain
 from datasets.runtime.errors import InputError
+from datasets.runtime.reading.json_values import parse_object
 
 POLL_SECONDS = 1.0
 SECONDS_BETWEEN_LINES = 60.0
@@ -43,15 +45,15 @@ def only_run(lock: Path, name: str, log: Callable[[str], None], still_wanted: Ca
         waiting = {file.fileno(): lock}
         _wait_for(waiting, 1, lambda: f"waiting for {_holder(lock)}, which makes the same set", log, still_wanted)
         file.truncate(0)
-        file.write(json.dumps({"run": name, "host": socket.gethostname(), "pid": os.getpid()}))
+        file.write(json.dumps({"run": name, "host": socket.gethostname(), "pid": os.getpid()}).encode())
         file.flush()
         yield
 
 
-def _opened(lock: Path) -> TextIO:
+def _opened(lock: Path) -> BinaryIO:
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
-        return lock.open("a+")
+        return open_plain(lock, "rb+")
     except OSError as error:
         raise InputError(
             f"{lock} cannot be opened ({error.strerror}): name a store of your own, or ask its owner for write access"
@@ -60,7 +62,7 @@ def _opened(lock: Path) -> TextIO:
 
 def _holder(lock: Path) -> str:
     try:
-        holder = json.loads(lock.read_text())
+        holder = parse_object(lock.read_bytes())
         return f"run '{holder['run']}' (process {holder['pid']} on {holder['host']})"
     except (OSError, ValueError, KeyError):
         return "another run"

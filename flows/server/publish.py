@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
 
+from datasets.runtime.reading.names import code_span
+from datasets.runtime.reading.tables import read_table
 from flows.config import RegenerateConfig
 from flows.pipeline import RegenerationResult
 from flows.reid_arms import Unit
@@ -52,7 +53,7 @@ def table_file(benchmark: Path) -> Path:
 
 def rank1_table(benchmark: Path) -> list[dict[str, Any]]:
     """One row per re-ID run, percentages with one decimal."""
-    rows = pq.read_table(benchmark / "results.parquet").to_pylist()
+    rows = read_table(benchmark, "results.parquet").to_pylist()
     return [
         {name: row[name] for name in RUN_COLUMNS}
         | {title: f"{100 * row[name]:.1f}" for name, title in PERCENT_COLUMNS.items()}
@@ -64,9 +65,9 @@ def rank1_table(benchmark: Path) -> list[dict[str, Any]]:
 def report_note(report: Path) -> str:
     """Where the report is, as a link that opens if the site serves its reports."""
     if (link := report_link(report)) is not None:
-        return f"[{report.name}]({link})\n\n`{report}`"
+        return f"[{report.name}](<{link}>)\n\n{code_span(report)}"
     return (
-        f"`{report}`\n\nA browser opens no file from here. To get a link, serve the reports, for example with "
+        f"{code_span(report)}\n\nA browser opens no file from here. To get a link, serve the reports, for example with "
         "`python -m http.server --bind 127.0.0.1 --directory runs 4280`, and say where: "
         "`prefect variable set report_url http://127.0.0.1:4280`."
     )
@@ -85,12 +86,11 @@ def show_samples(synthetic: Mapping[Unit, Path], folder: Path) -> None:
         if not sheet.is_file():
             continue
         name = f"samples-{fraction}-{draw}"
-        folder.mkdir(parents=True, exist_ok=True)
-        copy = folder / f"{name}.png"
-        if not copy.is_file() or copy.read_bytes() != sheet.read_bytes():
-            copy.write_bytes(sheet.read_bytes())
+        copy = copy_result(sheet, folder, f"{name}.png")
         if sheet.stat().st_size <= LARGEST_PICTURE:
             picture = "data:image/png;base64," + base64.b64encode(sheet.read_bytes()).decode()
             create_image_artifact(picture, key=name, description=f"Synthetic images, {fraction} %, draw {draw}: {copy}")
         else:
-            create_markdown_artifact(f"`{copy}`", key=name, description=f"Synthetic images, {fraction} %, draw {draw}")
+            create_markdown_artifact(
+                code_span(copy), key=name, description=f"Synthetic images, {fraction} %, draw {draw}"
+            )

@@ -12,14 +12,21 @@ Secrets of the same kind go into a Secret block named ``command-environment`` wh
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import quote
 
 from prefect.blocks.system import Secret
 from prefect.variables import Variable
 
 from datasets.runtime.errors import InputError
 from flows.config import RegenerateConfig
+
+REPORT_URL = re.compile(r"https?://[^\s<>\x00-\x1f]+|[^\s<>:\x00-\x1f]+", re.IGNORECASE)
+"""An http address, or a path; browsers drop control characters, so ``java<TAB>script:`` is no path."""
+ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def with_data_of_the_site(config: RegenerateConfig) -> RegenerateConfig:
@@ -49,15 +56,44 @@ def command_environment() -> dict[str, str]:
 
 
 def _object(value: Any, name: str) -> dict[str, str]:
-    if not isinstance(value, dict):
+    if not isinstance(value, Mapping):
         raise InputError(f'{name} must be a JSON object such as {{"NAME": "value"}}')
-    return {str(key): str(item) for key, item in value.items()}
+    environment = {str(key): str(item) for key, item in value.items()}
+    for key, item in environment.items():
+        if not ENVIRONMENT_NAME.fullmatch(key) or "\0" in item:
+            raise InputError(f"{name}: {key!r} is no environment variable's name, or its value holds a NUL; correct it")
+    return environment
 
 
 def report_link(report: Path) -> str | None:
     """The report's address under the variable ``report_url``; None where that is not set or cannot reach it."""
-    base = Variable.get("report_url", default=None)
-    runs = Path("runs").absolute()
+    base, runs = report_url(), Path("runs").absolute()
     if not base or not report.is_relative_to(runs):
         return None
-    return f"{str(base).rstrip('/')}/{report.relative_to(runs).as_posix()}"
+    return f"{base.rstrip('/')}/{quote(report.relative_to(runs).as_posix())}"
+
+
+def report_url() -> str | None:
+    """The variable of that name; None if it is not set.
+
+    Raises:
+        InputError: neither an http address nor a path: a link that runs a script, for example.
+    """
+    value = Variable.get("report_url", default=None)
+    if not value:
+        return None
+    if not REPORT_URL.fullmatch(str(value)):
+        raise InputError(
+            f"variable report_url is '{value}'; give an address that begins with http:// or https://, or a path"
+        )
+    return str(value)
+
+
+def check_site() -> None:
+    """Refuse variables that would be of no use when the work is done.
+
+    Raises:
+        InputError: see `report_url` and `command_environment`.
+    """
+    report_url()
+    command_environment()

@@ -22,6 +22,7 @@ from prefect.logging import get_logger
 from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
+from datasets.runtime.atomic import open_plain
 from datasets.runtime.errors import InputError
 from flows.process.commands import tether
 
@@ -94,7 +95,7 @@ def _output_to(log: Path) -> Generator[None]:
     sys.stdout.flush()
     sys.stderr.flush()
     kept = {number: os.dup(number) for number in (1, 2)}
-    with log.open("ab") as file:
+    with open_plain(log, "ab") as file:
         try:
             for number in kept:
                 os.dup2(file.fileno(), number)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from datasets.runtime.reading.json_values import read_object
 from datasets.shards.saved_models import DIFFUSERS, weights_problem
 
 STOCK = "UNet2DConditionModel"
@@ -55,7 +55,6 @@ def unet_problem(config: Mapping[str, Any]) -> str | None:
 
 def _unet_config(folder: Path) -> dict[str, Any]:
     try:
-        config = json.loads((Path(folder) / "unet" / "config.json").read_text())
+        return read_object(Path(folder) / "unet" / "config.json")
     except (OSError, ValueError):
         return {}
-    return config if isinstance(config, dict) else {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,16 @@ from torch import Tensor
 
 from datasets.poses.pairs import Pair, groups_by_names, has_torso, ordered_pairs
 from datasets.poses.skeleton import present_joints
-from datasets.poses.views import keypoints_in_view, open_picture
+from datasets.poses.views import keypoints_in_view
 from datasets.runtime.errors import InputError
-from datasets.runtime.manifests import manifest_of
+from datasets.runtime.reading.contents import artifact_files
 from datasets.shards.encoded import keypoints_from_json
-from datasets.shards.tars import image_of, read_samples
+from datasets.shards.samples import sample_facts, sample_picture
+from datasets.shards.tars import read_samples
 from imagpose.canvas.layout import Size
 
 TEST_SPLITS = ("query", "gallery")
+FACTS = ("pid", "width", "height", "keypoints")
 
 
 class HeldOutImages:
@@ -39,15 +40,15 @@ class HeldOutImages:
             ArtifactError: no such artifact.
             InputError: no query or gallery image in it.
         """
-        manifest_of(shards, "write-shards")
         self.shards, self.view, self.compared = Path(shards), view, compared
         self._files: dict[str, dict[str, bytes]] = {}
+        self._tars: dict[str, Path] = {}
         self.facts: dict[str, dict[str, Any]] = {}
         for split in TEST_SPLITS:
-            for tar in sorted(self.shards.glob(f"{split}-*.tar")):
+            for tar in artifact_files(self.shards, f"{split}-*.tar", "write-shards"):
                 for key, members in read_samples(tar):
-                    self._files[key] = members
-                    self.facts[key] = json.loads(members["json"])
+                    self._files[key], self._tars[key] = members, tar
+                    self.facts[key] = sample_facts(tar, key, members, *FACTS)
         if not self._files:
             raise InputError(
                 f"{shards} holds no query or gallery images; write-shards with --splits query,gallery,train"
@@ -90,11 +91,14 @@ class HeldOutImages:
 
     def in_view(self, key: str) -> Image.Image:
         """The picture as the generator sees it."""
-        return fitted(open_picture(image_of(self._files[key]), self.facts[key]), self.view)
+        return fitted(self._picture(key), self.view)
+
+    def _picture(self, key: str) -> Image.Image:
+        return sample_picture(self._tars[key], key, self._files[key], self.facts[key])
 
     def in_comparison(self, keys: Sequence[str]) -> Tensor:
         """(N, 3, H, W) uint8 at the size of the comparison."""
-        return stacked([fitted(open_picture(image_of(self._files[k]), self.facts[k]), self.compared) for k in keys])
+        return stacked([fitted(self._picture(key), self.compared) for key in keys])
 
     def pid(self, key: str) -> int:
         """Whom an image shows."""
@@ -103,10 +107,10 @@ class HeldOutImages:
     def training_pictures(self, tar: Path, at_once: int = 64) -> Iterator[Tensor]:
         """A shard's pictures of persons at the size of the comparison, some at a time."""
         pictures = []
-        for _, members in read_samples(tar):
-            facts = json.loads(members["json"])
+        for key, members in read_samples(tar):
+            facts = sample_facts(tar, key, members, "pid")
             if facts["pid"] > 0:
-                pictures.append(fitted(open_picture(image_of(members), facts), self.compared))
+                pictures.append(fitted(sample_picture(tar, key, members, facts), self.compared))
             if len(pictures) == at_once:
                 yield stacked(pictures)
                 pictures = []
@@ -115,7 +119,7 @@ class HeldOutImages:
 
     def training_shards(self) -> list[Path]:
         """The training split's tars."""
-        return sorted(self.shards.glob("train-*.tar"))
+        return artifact_files(self.shards, "train-*.tar")
 
 
 def fitted(image: Image.Image, size: Size) -> Image.Image:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from datasets.poses.views import open_picture
-from datasets.runtime.errors import ArtifactError, InputError
-from datasets.runtime.manifests import manifest_of
-from datasets.shards.tars import image_of, read_samples
+from datasets.runtime.errors import InputError
+from datasets.runtime.reading.contents import artifact_files
+from datasets.shards.samples import sample_facts, sample_picture
+from datasets.shards.tars import read_samples
 
 HELD_OUT_PERCENT = 4
 """Share of the identities that no step trains on; the printed figures are measured on them."""
@@ -44,14 +42,13 @@ def load_crops(shards: Path, height: int, width: int) -> Crops:
         ArtifactError: not an artifact of write-shards, or corrupt.
         InputError: no training image in it.
     """
-    manifest_of(shards, "write-shards")
     pixels, pids, camids = [], [], []
-    for path in sorted(shards.glob("train-*.tar")):
+    for path in artifact_files(shards, "train-*.tar", "write-shards"):
         for key, members in read_samples(path):
-            facts = json.loads(members["json"])
+            facts = sample_facts(path, key, members, "pid", "camid")
             if facts["pid"] <= 0:
                 continue
-            pixels.append(_decode(path, key, facts, image_of(members), height, width))
+            pixels.append(_fitted(sample_picture(path, key, members, facts), height, width))
             pids.append(facts["pid"])
             camids.append(facts["camid"])
     if not pids:
@@ -59,11 +56,7 @@ def load_crops(shards: Path, height: int, width: int) -> Crops:
     return Crops(torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous(), np.array(pids), np.array(camids))
 
 
-def _decode(path: Path, key: str, facts: dict[str, Any], content: bytes, height: int, width: int) -> np.ndarray:
-    try:
-        image = open_picture(content, facts)
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"{path}: sample '{key}' cannot be read ({error}); write the shards again") from error
+def _fitted(image: Image.Image, height: int, width: int) -> np.ndarray:
     if image.size != (width, height):
         image = image.resize((width, height), Image.Resampling.BICUBIC)
     return np.asarray(image)

@@ -22,6 +22,7 @@ from datasets.runtime import devices
 from datasets.runtime.atomic import write_text_atomically
 from datasets.runtime.errors import InputError, WeightsError
 from datasets.runtime.manifests import model_sha256
+from datasets.runtime.reading.json_values import read_object
 from datasets.sources.pictures import read_picture
 from imagpose.canvas.layout import CanvasRequest, SourceImage, arrange
 from imagpose.config import GenerateConfig
@@ -72,7 +73,7 @@ def view_size_of(generator: Path) -> Size:
         WeightsError: the folder is no generator, or does not say it.
     """
     try:
-        index = json.loads((generator / "model_index.json").read_text())
+        index = read_object(generator / "model_index.json")
         return int(index["view_height"]), int(index["view_width"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pandas as pd
+import pyarrow as pa
 
-from datasets.runtime.errors import InputError
-from datasets.runtime.manifests import manifest_of
+from datasets.runtime.atomic import write_bytes_atomically
+from datasets.runtime.errors import ArtifactError, InputError
+from datasets.runtime.reading.contents import AGAIN, artifact_file, read_json
+from datasets.runtime.reading.tables import read_table
 from datasets.sources.pictures import read_picture
 from imagpose.config import ShowPicturesConfig
 from imagpose.pictures.contact_sheet import SheetRow, contact_sheet
@@ -20,6 +22,7 @@ from imagpose.pictures.synthetic_jpeg import encode_synthetic_jpeg
 logger = logging.getLogger(__name__)
 
 QUALITY = 90
+MADE_BY = pa.schema([("generator_sha256", pa.string())])
 
 
 def run_show_pictures(config: ShowPicturesConfig) -> int:
@@ -30,25 +33,38 @@ def run_show_pictures(config: ShowPicturesConfig) -> int:
     """
     if config.jpg.suffix.lower() not in (".jpg", ".jpeg") or (config.jpg.exists() and not config.jpg.is_file()):
         raise InputError(f"--jpg {config.jpg} names no JPEG file; give one that ends in .jpg")
-    manifest_of(config.synthetic, "synthesize")
     rows = showcase_rows(config.synthetic)
     if not rows:
         raise InputError(f"{config.synthetic} has no showcase; make the set with --showcase 8")
     sheet = contact_sheet(spread(rows, config.rows), config.scale)
-    made_by = pd.read_parquet(config.synthetic / "synthetic.parquet", columns=["generator_sha256"])
+    made_by = read_table(config.synthetic, "synthetic.parquet", MADE_BY).to_pandas()
     config.jpg.parent.mkdir(parents=True, exist_ok=True)
-    config.jpg.write_bytes(encode_synthetic_jpeg(sheet, made_by.generator_sha256.iloc[0], QUALITY))
+    jpeg = encode_synthetic_jpeg(sheet, made_by.generator_sha256.iloc[0], QUALITY)
+    write_bytes_atomically(config.jpg, jpeg)
     logger.info("%d of %d rows in %s", min(config.rows, len(rows)), len(rows), config.jpg)
     return 0
 
 
 def showcase_rows(directory: Path) -> list[SheetRow]:
-    """The rows of a set's ``showcase.json``, pictures loaded."""
-    value = json.loads((directory / "showcase.json").read_text())
+    """The rows of a set's ``showcase.json``, pictures loaded.
+
+    Raises:
+        ArtifactError: no finished synthetic set, or its showcase is corrupt.
+    """
+    value = read_json(directory, "showcase.json", "synthesize")
 
     def pictures(names: Sequence[str]) -> list[np.ndarray]:
-        return [np.asarray(read_picture(directory / name)) for name in names]
+        return [np.asarray(read_picture(artifact_file(directory, name))) for name in names]
 
+    try:
+        return _rows(value, pictures)
+    except (KeyError, TypeError, OSError, ValueError) as error:
+        raise ArtifactError(
+            f"{directory}/showcase.json or a picture of it cannot be read ({error!r}); {AGAIN}"
+        ) from None
+
+
+def _rows(value: Mapping[str, Any], pictures: Callable[[Sequence[str]], list[np.ndarray]]) -> list[SheetRow]:
     return [
         SheetRow(
             sources=pictures(row["sources"]),

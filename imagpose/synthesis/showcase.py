@@ -18,11 +18,12 @@ import numpy as np
 from PIL import Image
 
 from datasets.poses.skeleton import overlay_skeleton
-from datasets.poses.views import open_picture
 from datasets.runtime.atomic import write_text_atomically
-from datasets.runtime.manifests import manifest_of
+from datasets.runtime.manifests import is_complete, manifest_of, recorded_path
+from datasets.runtime.reading.contents import artifact_files
 from datasets.shards.encoded import EncodedImages, keypoints_from_json
-from datasets.shards.tars import image_of, read_samples
+from datasets.shards.samples import sample_facts, sample_picture
+from datasets.shards.tars import read_chosen
 from datasets.sources.pictures import decode_pixels
 from imagpose.canvas.layout import CanvasRequest, canvas_seed
 from imagpose.config import SynthesizeConfig
@@ -67,18 +68,16 @@ class RealPictures:
         self.synthesizer = synthesizer
         self.size = images.view_size
         self._pictures: dict[str, np.ndarray] = {}
-        shards = Path(manifest_of(images.directory)["config"]["shards"])
-        tars = sorted(shards.glob("train-*.tar"))
+        shards = recorded_path(manifest_of(images.directory), "shards")
+        tars = artifact_files(shards, "train-*.tar") if is_complete(shards) else []
         if not tars:
             logger.info("%s holds no image shard any more: sources are shown as the VAE decodes them", shards)
         for tar in tars:
-            for key, members in read_samples(tar):
-                if key in keys:
-                    self._pictures[key] = self._fit(members)
+            for key, members in read_chosen(tar, keys):
+                self._pictures[key] = self._fit(sample_picture(tar, key, members, sample_facts(tar, key, members)))
 
-    def _fit(self, members: dict[str, bytes]) -> np.ndarray:
+    def _fit(self, picture: Image.Image) -> np.ndarray:
         height, width = self.size
-        picture = open_picture(image_of(members), json.loads(members["json"]))
         return np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC))
 
     def __getitem__(self, key: str) -> np.ndarray:

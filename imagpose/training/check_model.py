@@ -178,7 +178,9 @@ def _round_trips(model: IMAGPose) -> str | None:
         return "the copy differs"
     with tempfile.TemporaryDirectory() as folder:
         model.unet.save_pretrained(Path(folder), safe_serialization=True)
-        loaded = IMAGPoseUNet.from_pretrained(folder, torch_dtype=torch.bfloat16, low_cpu_mem_usage=False)
+        loaded = IMAGPoseUNet.from_pretrained(
+            folder, torch_dtype=torch.bfloat16, use_safetensors=True, low_cpu_mem_usage=False
+        )
     return None if _same(loaded.state_dict(), model.unet.state_dict()) else "the loaded UNet differs"
 
 

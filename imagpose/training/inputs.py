@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -15,9 +14,10 @@ from diffusers import AutoencoderKL, DDIMScheduler
 from torch import Tensor, nn
 
 from datasets.runtime.errors import InputError, WeightsError
-from datasets.runtime.manifests import manifest_of, model_sha256
+from datasets.runtime.manifests import manifest_of, model_sha256, recorded_path
 from datasets.shards.encoded import EncodedImages
-from datasets.shards.frozen_models import load_image_encoder
+from datasets.shards.frozen_models import load_image_encoder, load_vae
+from datasets.shards.index_files import read_index_file
 from datasets.sources.subsets import read_subset
 from imagpose.canvas.training import ViewSource
 from imagpose.config import TrainGeneratorConfig
@@ -101,14 +101,14 @@ class FrozenParts:
 
         transformers_logging.disable_progress_bar()  # its bar for two small files would tear the log lines apart
         made = manifest_of(config.encoded, "encode")
-        index = json.loads((config.encoded / "index.json").read_text())
+        index = read_index_file(config.encoded, "encode")
         settings = made["config"]
         for name in ("vae", "image_encoder"):
-            folder = Path(settings[name])
-            if not folder.is_dir() or model_sha256(folder) != index[f"{name}_sha256"]:
+            folder = recorded_path(made, name)
+            if not folder.is_dir() or model_sha256(folder) != index.get(f"{name}_sha256"):
                 raise WeightsError(f"{folder} is not the {name} that {config.encoded} was encoded with; encode again")
         return cls(
-            vae=AutoencoderKL.from_pretrained(settings["vae"], local_files_only=True).eval(),
+            vae=load_vae(Path(settings["vae"])),
             image_encoder=load_image_encoder(Path(settings["image_encoder"])),
             view_size=(settings["view_height"], settings["view_width"]),
             token_size=(settings["token_height"], settings["token_width"]),

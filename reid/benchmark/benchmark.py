@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from datasets.runtime.atomic import write_text_atomically
+from datasets.runtime.command_line import one_line
 from datasets.runtime.errors import ArtifactError, InputError
 from datasets.runtime.manifests import manifest_of
+from datasets.runtime.reading.contents import AGAIN, read_json
+from datasets.runtime.reading.tables import read_table
 from reid.arms import arm_rank
 from reid.benchmark.gains import gains, not_run
 from reid.benchmark.statistics import METRICS, per_query_metrics, statistics
@@ -21,6 +24,7 @@ from reid.config import BenchmarkConfig, TrainReidConfig
 
 logger = logging.getLogger(__name__)
 
+METRICS_FILE = "metrics.json"
 RUN_KEYS = ["protocol", "fraction", "arm", "draw", "seed"]
 COLUMNS = [
     *("protocol", "fraction", "draw", "seed", "arm", "images", "synthetic_images", "provenance", "identities"),
@@ -37,7 +41,7 @@ def make_benchmark(config: BenchmarkConfig, directory: Path) -> dict[str, Any]:
     results = read_results(config.runs)
     table = statistics(results, config.confidence)
     per_query = {
-        tuple(row[key] for key in RUN_KEYS): per_query_metrics(pd.read_parquet(Path(run) / "per_query.parquet"))
+        tuple(row[key] for key in RUN_KEYS): per_query_metrics(read_table(Path(run), "per_query.parquet").to_pandas())
         for run, row in zip(results.folder, results.to_dict("records"), strict=True)
     }
     gained = gains(results, per_query, config)
@@ -59,6 +63,34 @@ def make_benchmark(config: BenchmarkConfig, directory: Path) -> dict[str, Any]:
     }
 
 
+class _Cell(BaseModel):
+    """Which cell of the table a run is; names are shown in Markdown."""
+
+    model_config = ConfigDict(strict=True)
+
+    protocol: Literal["leak-free", "paper"]
+    fraction: int = Field(ge=1, le=100)
+    arm: str = Field(pattern=r"^[\w+.-]+$")
+    draw: int = Field(ge=0)
+    seed: int = Field(ge=0)
+
+
+def _metrics(run: Path) -> dict[str, Any]:
+    """A run's ``metrics.json``.
+
+    Raises:
+        ArtifactError: it lacks a column of the table, or names no cell of it.
+    """
+    metrics = read_json(run, METRICS_FILE)
+    try:
+        _Cell.model_validate(metrics)
+    except ValidationError as error:
+        raise ArtifactError(f"{run}/{METRICS_FILE}: {one_line(error)}; {AGAIN}") from None
+    if absent := [name for name in COLUMNS if name not in ("seconds", "run") and name not in metrics]:
+        raise ArtifactError(f"{run}/{METRICS_FILE} has no '{absent[0]}'; {AGAIN}")
+    return metrics
+
+
 def read_results(runs: Sequence[Path]) -> pd.DataFrame:
     """One row per run, sorted; ``folder`` is where it lies.
 
@@ -69,12 +101,10 @@ def read_results(runs: Sequence[Path]) -> pd.DataFrame:
     rows = []
     for run in runs:
         manifest = manifest_of(run, TrainReidConfig.stage)
-        path = Path(run) / "metrics.json"
+        path = Path(run) / METRICS_FILE
         if "arm" not in manifest["config"] or not path.is_file():
             raise ArtifactError(f"{run} is no re-ID run; give folders of finished 'python -m reid train'")
-        rows.append(
-            json.loads(path.read_text()) | {"seconds": manifest["seconds"], "run": manifest["key"], "folder": str(run)}
-        )
+        rows.append(_metrics(run) | {"seconds": manifest["seconds"], "run": manifest["key"], "folder": str(run)})
     results = pd.DataFrame(rows).astype({"batch_synthetic": "Int64"})  # unknown where the pools are mixed
     repeated = results[results.duplicated(RUN_KEYS)]
     if len(repeated):

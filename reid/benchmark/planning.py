@@ -18,6 +18,7 @@ import pandas as pd
 
 from datasets.runtime.errors import ArtifactError, InputError
 from datasets.runtime.manifests import manifest_of
+from datasets.runtime.reading.tables import read_table
 from reid.benchmark.intervals import FEWEST_PEOPLE, Variances, student_quantile
 from reid.benchmark.tables import ORIGINS, aligned, shares_of_variance, signed_points
 from reid.config import BenchmarkConfig, PlanRunsConfig
@@ -175,7 +176,7 @@ def read_plans(benchmark: Path, *, metric: str, gain: float, power: float, arm: 
         InputError: the table has no gain of this arm.
     """
     config = manifest_of(benchmark, BenchmarkConfig.stage)["config"]
-    table = pd.read_parquet(Path(benchmark) / "gains.parquet")
+    table = read_table(benchmark, "gains.parquet").to_pandas()
     if len(table) and (absent := [name for name in NEEDED if name not in table]):
         raise ArtifactError(f"{benchmark} has no {absent[0]}: it is of an earlier version; run 'reid benchmark' again")
     if arm is not None and (not len(table) or arm not in set(table["arm"])):

@@ -23,10 +23,12 @@ from typing import Any
 
 import pandas as pd
 
-from datasets.runtime.errors import DatasetLayoutError
+from datasets.runtime.errors import DatasetLayoutError, InputError
+from datasets.runtime.manifests import is_complete, manifest_of
+from datasets.runtime.reading.names import is_safe_path
 from datasets.runtime.regular_files import read_regular
 from datasets.sources import market1501
-from datasets.sources.files import ImageSource, image_key, is_ignored, is_safe_path, slashed
+from datasets.sources.files import ImageSource, image_key, is_ignored, slashed
 
 logger = logging.getLogger(__name__)
 
@@ -116,6 +118,40 @@ def iterate_folder(folder: Path, split: str) -> Iterator[tuple[dict[str, Any], b
         DatasetLayoutError: the folder tells of no image of this split, or a file is missing.
     """
     folder = Path(folder)
+    for row in _rows(folder, split):
+        try:
+            yield row, read_regular(folder / row["path"])
+        except OSError as error:
+            raise DatasetLayoutError(f"{folder / row['path']} cannot be read ({error.strerror})") from None
+
+
+def synthetic_problem(folder: Path) -> str | None:
+    """Why no run can train on a folder of generated images, told from names and tables alone; None if one can.
+
+    Files are not opened: what they hold is checked when they are read.
+    """
+    try:
+        if not folder.is_dir():
+            raise DatasetLayoutError(f"{folder} is not a folder; give one of generated images")
+        if is_complete(folder):
+            names = {file["name"] for file in manifest_of(folder)["files"]}
+            if "synthetic.parquet" not in names or not any(name.endswith(".tar") for name in names):
+                raise DatasetLayoutError(f"{folder} is an artifact, but none of 'imagpose synthesize'; give one")
+            return None
+        for row in _rows(folder, SYNTHETIC):
+            if not (file := folder / row["path"]).is_file():
+                raise DatasetLayoutError(f"{file} is not there, or no plain file; the folder's table names it")
+    except (InputError, OSError) as error:
+        return " ".join(str(error).split())
+    return None
+
+
+def _rows(folder: Path, split: str) -> list[dict[str, Any]]:
+    """Where the images of a split lie and whom they show.
+
+    Raises:
+        DatasetLayoutError: the folder tells of no image of this split.
+    """
     table = find_table(folder)
     rows = _rows_of_table(table, split) if table else _rows_of_names(folder, split)
     if not rows:
@@ -123,11 +159,7 @@ def iterate_folder(folder: Path, split: str) -> Iterator[tuple[dict[str, Any], b
             f"{folder} holds no {split} images: neither {split}-*.tar, nor a table (images.csv with "
             f"{','.join(COLUMNS)},split), nor files named as Market-1501's; {INDEX_ADVICE}"
         )
-    for row in rows:
-        try:
-            yield row, read_regular(folder / row["path"])
-        except OSError as error:
-            raise DatasetLayoutError(f"{folder / row['path']} cannot be read ({error.strerror})") from None
+    return rows
 
 
 def _rows_of_table(path: Path, split: str) -> list[dict[str, Any]]:

@@ -8,7 +8,6 @@ Legend: N images, B batch, H, W pixels of the network's input.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,10 +20,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from datasets.poses.views import open_picture
 from datasets.runtime.errors import DatasetLayoutError
 from datasets.runtime.manifests import is_complete, manifest_of
 from datasets.runtime.progress import Progress
+from datasets.runtime.reading.contents import artifact_files
+from datasets.shards.samples import sample_facts, sample_picture
 from datasets.shards.tars import IMAGE_KINDS, image_of, read_samples
 from datasets.sources.listing import nobody_problem
 from reid.config import AugmentationConfig
@@ -64,18 +64,34 @@ def iterate_samples(tar: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
 
     Raises:
         DatasetLayoutError: a sample lacks one of the two.
-        ArtifactError: the tar is corrupt, or was not written by this project.
+        ArtifactError: the tar or a sample's JSON is corrupt, or was not written by this project.
     """
     for key, members in read_samples(tar):
         if "json" not in members or members.keys().isdisjoint(IMAGE_KINDS):
             raise DatasetLayoutError(f"{tar}: sample {key} lacks its image or its .json; write the shards again")
-        yield json.loads(members["json"]) | {"key": key}, image_of(members)
+        yield sample_facts(tar, key, members, "pid", "camid") | {"key": key}, image_of(members)
 
 
-def decode(facts: dict[str, Any], data: bytes, height: int, width: int) -> np.ndarray:
-    """A sample's picture as (3, H, W) uint8, resized without keeping its proportions (BoT: bilinear)."""
-    rgb = open_picture(data, facts).resize((width, height), Image.Resampling.BILINEAR)
-    return np.array(rgb).transpose(2, 0, 1)
+def decode(folder: Path, facts: dict[str, Any], data: bytes, height: int, width: int) -> np.ndarray:
+    """A sample's picture as (3, H, W) uint8, resized without keeping its proportions (BoT: bilinear).
+
+    Raises:
+        ArtifactError: it cannot be decoded; the message names the sample and the folder.
+    """
+    picture = sample_picture(folder, facts["key"], {"jpg": data}, facts)
+    return np.array(picture.resize((width, height), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+
+
+def _samples(folder: Path, split: str) -> Iterator[tuple[dict[str, Any], bytes]]:
+    """The samples of a split: of an artifact's shards, or of a plain folder's files."""
+    if not is_complete(folder):
+        if any(folder.glob(f"{split}-[0-9]*.tar")):
+            manifest_of(folder)  # says that it is unfinished
+        return iterate_folder(folder, split)
+    tars = artifact_files(folder, f"{split}-[0-9]*.tar")
+    if not tars:
+        raise DatasetLayoutError(f"{folder} holds no {split}-*.tar; write shards with the split '{split}'")
+    return (item for tar in tars for item in iterate_samples(tar))
 
 
 def read_images(
@@ -96,18 +112,12 @@ def read_images(
         workers: threads that decode.
 
     Raises:
-        DatasetLayoutError: no shard or file of the split, a wanted key is missing, an image is corrupt, or labels name
-            nobody where there must be somebody.
+        DatasetLayoutError: no shard or file of the split, a wanted key is missing, or labels name nobody where there
+            must be somebody.
+        ArtifactError: a shard or an image is corrupt.
     """
     wanted = None if keys is None else set(keys)
-    tars = sorted(Path(folder).glob(f"{split}-[0-9]*.tar"))
-    if tars:
-        manifest_of(folder)
-        samples = (item for tar in tars for item in iterate_samples(tar))
-    elif is_complete(folder):
-        raise DatasetLayoutError(f"{folder} holds no {split}-*.tar; write shards with the split '{split}'")
-    else:
-        samples = iterate_folder(folder, split)
+    samples = _samples(Path(folder), split)
     chosen = [item for item in samples if wanted is None or item[0]["key"] in wanted]
     if wanted is not None and len(chosen) < len(wanted):
         missing = sorted(wanted - {meta["key"] for meta, _ in chosen})
@@ -118,7 +128,7 @@ def read_images(
     pixels = torch.empty((len(chosen), 3, *size), dtype=torch.uint8)
     progress = Progress(logger, f"{label} {split}", len(chosen), "images")
     with ThreadPoolExecutor(workers) as pool:
-        for i, image in enumerate(pool.map(lambda item: decode(item[0], item[1], *size), chosen)):
+        for i, image in enumerate(pool.map(lambda item: decode(Path(folder), item[0], item[1], *size), chosen)):
             pixels[i] = torch.from_numpy(image)
             progress.update()
     metas = [meta for meta, _ in chosen]

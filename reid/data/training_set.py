@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
+import pyarrow as pa
 import torch
 
 from datasets.runtime.errors import DatasetLayoutError, InputError
-from datasets.runtime.manifests import is_complete, manifest_of
+from datasets.runtime.manifests import is_complete
+from datasets.runtime.reading.tables import read_table as read_parquet
 from datasets.sources.subsets import read_subset
 from reid.config import TrainReidConfig
 from reid.data.folders import find_table, iterate_folder, read_table
@@ -23,6 +24,20 @@ logger = logging.getLogger(__name__)
 
 PROVENANCE = ("source_keys", "target_pose_key")
 """Columns that say from which real images a synthetic one was made."""
+SYNTHETIC_FILE = "synthetic.parquet"
+COLUMNS = pa.schema(
+    [
+        ("key", pa.string()),
+        ("pid", pa.int32()),
+        ("camid", pa.int32()),
+        ("status", pa.string()),
+        ("source_keys", pa.list_(pa.string())),
+        ("target_pose_key", pa.string()),
+    ]
+)
+"""What a training needs of a synthetic set's table."""
+CHECKED = pa.schema([("key", pa.string()), ("kept", pa.bool_())])
+"""What it needs of an identity check's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,12 +103,10 @@ def read_synthetic_table(folder: Path) -> pd.DataFrame:
     Raises:
         DatasetLayoutError: the folder does not say whose images it holds.
     """
-    path = Path(folder) / "synthetic.parquet"
     if is_complete(folder):
-        if not path.is_file():
-            raise DatasetLayoutError(f"{folder} holds no synthetic.parquet; give the artifact of 'imagpose synthesize'")
-        names = ["key", "pid", "camid", "status", *PROVENANCE]
-        table = pq.read_table(path, columns=[n for n in names if n in pq.read_schema(path).names]).to_pandas()
+        if not (Path(folder) / SYNTHETIC_FILE).is_file():
+            raise DatasetLayoutError(f"{folder} holds no {SYNTHETIC_FILE}; give the artifact of 'imagpose synthesize'")
+        table = read_parquet(folder, SYNTHETIC_FILE, COLUMNS, optional=PROVENANCE).to_pandas()
         return table[table.status == "ok"].reset_index(drop=True)
     if (found := find_table(folder)) is not None:
         table = read_table(found)
@@ -129,8 +142,7 @@ def kept_rows(table: pd.DataFrame, check: Path) -> pd.DataFrame:
     Raises:
         InputError: the check does not know one of the images.
     """
-    manifest_of(check, "check-identity")
-    checked = pq.read_table(Path(check) / "identity_check.parquet", columns=["key", "kept"]).to_pandas()
+    checked = read_parquet(check, "identity_check.parquet", CHECKED, stage="check-identity").to_pandas()
     if unknown := set(table.key) - set(checked.key):
         raise InputError(f"{check} is the check of another synthetic set: it has no {min(unknown)}")
     return table[table.key.isin(checked.key[checked.kept])]

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from datasets.runtime import devices
 from datasets.runtime.errors import ArtifactError, InputError, WeightsError
 from datasets.runtime.manifests import manifest_of
+from datasets.runtime.reading.contents import artifact_file
 from reid.config import EvaluateReidConfig, NetworkConfig, TrainReidConfig
 from reid.data.images import read_images
 from reid.evaluation.features import Features, evaluate, evaluate_features, write_metrics
@@ -71,7 +72,7 @@ def load_network(run: Path) -> tuple[ReidNetwork, NetworkConfig]:
     before_the_setting = {"stem_relu": True}  # what every run had while there was no such setting
     config = NetworkConfig.model_validate(before_the_setting | settings | {"weights": "none"})
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(artifact_file(run, path.name), framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
             normalization = read_normalization(file.metadata())
         network = assemble_network(seeded_backbone(config, 0), config, len(tensors["classifier.weight"]), 0)

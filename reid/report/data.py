@@ -6,7 +6,6 @@ in [0, 1] as the artifacts have them and become percent where they are printed.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -16,9 +15,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pydantic_core import from_json
 
 from datasets.runtime.errors import ArtifactError
 from datasets.runtime.manifests import is_complete, manifest_of
+from datasets.runtime.reading.tables import read_table
 from reid.arms import ARMS, PALETTE, arm_rank
 from reid.config import TrainReidConfig
 
@@ -100,8 +101,7 @@ RESULT_COLUMNS = (
 
 def read_results(directory: Path) -> pd.DataFrame:
     """The benchmark's rows, one per run, sorted; the columns that a report cannot do without are checked."""
-    manifest_of(directory, "benchmark")
-    results = pd.read_parquet(Path(directory) / "results.parquet")
+    results = read_table(directory, "results.parquet", stage="benchmark").to_pandas()
     absent = [name for name in RESULT_COLUMNS if name not in results]
     if absent or results.empty:
         raise ArtifactError(
@@ -113,7 +113,7 @@ def read_results(directory: Path) -> pd.DataFrame:
 
 def read_statistics(directory: Path) -> pd.DataFrame:
     """Mean, sd and interval of each protocol, fraction, arm and metric, as shares."""
-    return pd.read_parquet(Path(directory) / "statistics.parquet")
+    return read_table(directory, "statistics.parquet").to_pandas()
 
 
 def per_query(run: ReidRun) -> pd.DataFrame:
@@ -122,7 +122,7 @@ def per_query(run: ReidRun) -> pd.DataFrame:
     path = run.directory / "per_query.parquet"
     if not path.is_file():
         return pd.DataFrame(columns=columns)
-    table = pd.read_parquet(path, columns=columns)
+    table = read_table(run.directory, path.name).to_pandas()[columns]
     return table[table["first_rank"] > 0]
 
 
@@ -133,7 +133,7 @@ def read_log(directory: Path, names: Sequence[str] = ("logs/train.jsonl", "log.j
         path = Path(directory) / name
         for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
             try:
-                row = json.loads(line)
+                row = from_json(line)
             except ValueError:
                 continue
             if isinstance(row, dict) and "step" in row and isinstance(row.get("loss"), int | float):

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from datasets.runtime.errors import ArtifactError
+from datasets.runtime.reading.tables import read_table
 from reid.arms import REAL_LONG, REAL_PRETRAINED, REAL_SYNTHETIC, arm_rank
 from reid.benchmark.statistics import units_of
 from reid.benchmark.tables import shares_of_variance
@@ -112,7 +113,7 @@ def read_gains(directory: Path) -> list[Gain]:
     Raises:
         ArtifactError: the table is of an earlier version.
     """
-    table = pd.read_parquet(Path(directory) / "gains.parquet")
+    table = read_table(directory, "gains.parquet").to_pandas()
     if len(table) and "band_low" not in table:
         raise ArtifactError(f"{directory} has no 'band_low': it is of an earlier version; run 'reid benchmark' again")
     rows = table[table["metric"].isin(["map", "rank1"])].itertuples() if len(table) else []

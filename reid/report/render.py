@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import pandas as pd
 
 from datasets.runtime.manifests import manifest_of
+from datasets.runtime.reading.names import code_block
+from datasets.sources.index import read_index
 from reid.config import ReportConfig
 from reid.report import text as report_text
 from reid.report.cards import read_card
@@ -135,10 +136,7 @@ def facts(material: Material) -> list[dict[str, str]]:
     entries = []
     if material.config.images is not None:
         entries.append(("Data", data_set(material)))
-        images = pd.read_parquet(
-            Path(material.config.images) / "images.parquet", columns=["split", "pid", "camid", "status"]
-        )
-        images = images[images["status"] == "ok"]
+        images = read_index(material.config.images)
         train = images[(images["split"] == "train") & (images["pid"] > 0)]
         entries.append(("Training split", f"{len(train):,} images, {train['pid'].nunique():,} people"))
         query, gallery = (
@@ -178,6 +176,7 @@ def _templates(*, escape: bool) -> jinja2.Environment:
         keep_trailing_newline=True,
     )
     environment.filters["cell"] = markdown_cell
+    environment.filters["code_block"] = code_block
     environment.globals["points"] = points  # pyrefly: ignore[unsupported-operation]  # any value may be a global
     return environment
 

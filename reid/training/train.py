@@ -26,6 +26,7 @@ from datasets.runtime import devices
 from datasets.runtime.errors import ArtifactError, DivergedError, InputError, WeightsError
 from datasets.runtime.manifests import SCRATCH, manifest_of
 from datasets.runtime.progress import Progress
+from datasets.runtime.reading.contents import artifact_file, read_json
 from datasets.runtime.training.checkpoints import Checkpoints, Part
 from reid.config import ScheduleConfig, TrainReidConfig, run_name
 from reid.data.images import augment, read_images
@@ -83,7 +84,7 @@ def init_from_run(network: ReidNetwork, run: Path) -> None:
     manifest_of(run, TrainReidConfig.stage)
     if not (run / MODEL).is_file():
         raise ArtifactError(f"init_from {run} holds no {MODEL}; delete the run and make it again")
-    with safe_open(run / MODEL, framework="pt") as file:
+    with safe_open(artifact_file(run, MODEL), framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
         if (found := read_normalization(file.metadata())) != network.normalization:
             raise WeightsError(
@@ -177,7 +178,7 @@ class Trainer:
         """What the table says about a run beside its figures."""
         config, batch = self.config, self.config.batch
         synthetic = self.training_set.synthetic_count
-        before = 0 if config.init_from is None else json.loads((config.init_from / METRICS).read_text())["steps"]
+        before = 0 if config.init_from is None else read_json(config.init_from, METRICS)["steps"]
         return {
             **{name: getattr(config, name) for name in ("protocol", "fraction", "draw", "seed", "arm")},
             "images": self.training_set.real_count,

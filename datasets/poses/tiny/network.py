@@ -24,6 +24,7 @@ from datasets.poses.skeleton import JOINT_COUNT
 from datasets.poses.tiny.targets import FIELD_COUNT, STRIDE
 from datasets.runtime.config import Config
 from datasets.runtime.errors import WeightsError
+from datasets.runtime.reading.json_values import read_object
 
 WEIGHTS_FILE = "weights.safetensors"
 CONFIG_FILE = "config.json"
@@ -150,7 +151,7 @@ def load_network(weights: Path) -> TinyPoseNetwork:
         if not file.is_file():
             raise WeightsError(f"{file} is not a file; give the {WEIGHTS_FILE} in a folder that train-pose made")
     try:
-        config = PoseNetworkConfig.model_validate(json.loads(beside.read_text())["network"])
+        config = PoseNetworkConfig.model_validate(read_object(beside)["network"])
         tensors = load_file(weights)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         reason = str(error).splitlines()[0]

@@ -30,7 +30,7 @@ from datasets.poses.tiny.quality import pose_quality
 from datasets.poses.tiny.targets import field_targets, field_weights, heat_targets, to_cells, to_pixels
 from datasets.runtime import devices
 from datasets.runtime.atomic import write_text_atomically
-from datasets.runtime.manifests import is_complete, manifest_of
+from datasets.runtime.manifests import is_complete, manifest_of, recorded_path
 from datasets.runtime.training.run import TrainingRun, set_learning_rate
 from datasets.runtime.training.schedules import linear_decay, linear_warmup
 
@@ -102,7 +102,7 @@ def _save(
 
 def _origin(index: Path, poses: Path) -> str:
     """What a set is, in words: its folder's name, 'miniature' if rendered, and where its skeletons are from."""
-    root = Path(manifest_of(index, "index")["config"]["root"])
+    root = recorded_path(manifest_of(index, "index"), "root")
     name = manifest_of(root)["stage"] if is_complete(root) else root.name
     return f"{name}, skeletons of {manifest_of(poses)['stage']}"
 

@@ -5,7 +5,6 @@ Chosen by rule, one picture a person, ties by file name, so that nobody's eye ha
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,9 @@ import pandas as pd
 from PIL import Image
 
 from datasets.poses.skeleton import JOINT_COUNT, draw_skeleton
+from datasets.runtime.reading.contents import artifact_files
+from datasets.runtime.reading.json_values import parse_object
+from datasets.runtime.reading.tables import read_table
 from reid.report.data import ReidRun
 from reid.report.pictures.embed import Picture, SourceImages, embed, embed_bytes, tar_members
 
@@ -41,7 +43,7 @@ class Case:
 
 def read_set(directory: Path) -> pd.DataFrame:
     """``key, pid, source_keys, pose_score, status`` of a generated set; columns that it lacks are empty."""
-    table = pd.read_parquet(Path(directory) / "synthetic.parquet")
+    table = read_table(directory, "synthetic.parquet").to_pandas()
     return table.reindex(columns=["key", "pid", "source_keys", "pose_score", "status"])
 
 
@@ -53,7 +55,8 @@ def identity_checks(runs: Iterable[ReidRun]) -> dict[Path, list[pd.DataFrame]]:
         for made, check in zip(config.get("synthetic") or [], config.get("identity_check") or [], strict=False):
             file = Path(check) / CHECK_FILE
             if file.is_file():
-                table = pd.read_parquet(file, columns=["key", "id_score", "kept", "reject_reason"])
+                table = read_table(file.parent, CHECK_FILE).to_pandas()
+                table = table[["key", "id_score", "kept", "reject_reason"]]
                 found.setdefault(Path(made).resolve(), {})[file] = table
     return {made: list(tables.values()) for made, tables in found.items()}
 
@@ -104,7 +107,7 @@ def cases(
     sources = {key: value for key, value in zip(table["key"], table["source_keys"], strict=True) if key in wanted}
     members = {
         key: files
-        for tar in (sorted(Path(directory).glob("synthetic-*.tar")) if wanted else ())
+        for tar in (artifact_files(directory, "synthetic-*.tar") if wanted else ())
         for key, files in tar_members(tar, wanted)
     }
     return [
@@ -123,7 +126,7 @@ def _case(key: str, note: str, files: dict[str, bytes], sources: Any, images: So
 def _target_pose(data: bytes, made: Picture) -> Picture:
     """The target skeleton on black, from the sample's own record."""
     try:
-        record = json.loads(data)
+        record = parse_object(data)
         keypoints = np.array(record["keypoints"], float).reshape(JOINT_COUNT, 3)
         size = (int(record["height"]), int(record["width"]))
         drawing = draw_skeleton(keypoints, made.height, made.width, source_size=size)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import logging
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,8 @@ from PIL import Image
 
 from datasets.poses.skeleton import JOINT_COUNT, overlay_skeleton, present_joints
 from datasets.runtime.errors import ArtifactError, InputError
+from datasets.runtime.reading.json_values import read_object
+from datasets.runtime.reading.tables import read_table
 from datasets.runtime.regular_files import read_regular
 from datasets.shards.tars import read_chosen
 from datasets.sources.files import UnreadableFileError
@@ -131,7 +132,7 @@ class SourceImages:
 
 def overlay_pictures(images: SourceImages, poses: Path, count: int = 10) -> list[Picture]:
     """Training images with their skeletons: people of different identities, every skeleton at least half complete."""
-    table = pd.read_parquet(Path(poses) / "poses.parquet").set_index("key").sort_index()
+    table = read_table(poses, "poses.parquet").to_pandas().set_index("key").sort_index()
     rows = images.table[(images.table["split"] == "train") & images.table["key"].isin(table.index)]
     people: dict[int, str] = {}
     for key, pid in zip(rows["key"], rows["pid"], strict=True):
@@ -172,8 +173,8 @@ def ranked_pictures(images: SourceImages, keys: Iterable[str], right: Iterable[b
 
 
 def read_json(path: Path) -> Any | None:
-    """A JSON file's value; None if it is absent or corrupt."""
+    """A JSON object from its file; None if it is absent or corrupt."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_object(path)
     except (OSError, ValueError):
         return None

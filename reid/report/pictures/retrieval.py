@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from datasets.runtime.reading.tables import read_table
 from reid.report.data import ReidRun, per_query, points
 from reid.report.material import Material
 from reid.report.pictures.embed import SourceImages, ranked_pictures
@@ -54,7 +55,8 @@ def retrievals(before: ReidRun, after: ReidRun, images: SourceImages, material: 
     """A few queries with both ranked lists: from the top, the middle and the bottom of the changes."""
     tables = [per_query(run).set_index("query") for run in (before, after)]
     ranked = [
-        pd.read_parquet(run.directory / "ranked.parquet").sort_values(["query", "rank"]) for run in (before, after)
+        read_table(run.directory, "ranked.parquet").to_pandas().sort_values(["query", "rank"])
+        for run in (before, after)
     ]
     change = (tables[1]["ap"] - tables[0]["ap"]).dropna().rename("change").reset_index()
     change["pid"] = change["query"].map(tables[0]["pid"])

@@ -1,0 +1,1 @@
+"""What others may have written, read with bounds: JSON, names, and the files of finished artifacts."""
