@@ -222,8 +222,10 @@ def with_absolute_paths(config: StageConfig) -> StageConfig:
 def _absolute(value: Any) -> Any:
     if isinstance(value, Path):
         return value.absolute()
-    if isinstance(value, list | tuple):
-        return type(value)(_absolute(item) for item in value)
+    if isinstance(value, list):
+        return [_absolute(item) for item in value]
+    if isinstance(value, tuple):
+        return tuple(_absolute(item) for item in value)
     if isinstance(value, dict):
         return {name: _absolute(item) for name, item in value.items()}
     if isinstance(value, BaseModel):
