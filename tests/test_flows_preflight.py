@@ -11,7 +11,7 @@ import pytest
 
 from datasets.runtime.command_line import parse_config
 from datasets.runtime.registry import load_name
-from datasets.runtime.renames import _models_in
+from datasets.runtime.renames import models_in
 from datasets.sources.config import IndexConfig, IndexSettings
 from flows.__main__ import main
 from flows.config import RegenerateConfig
@@ -122,7 +122,7 @@ def flags_of(model, prefix=""):
     for name, field in model.model_fields.items():
         flag = f"{prefix}{name}".replace("_", "-")
         yield flag
-        for inner in _models_in(field.annotation):
+        for inner in models_in(field.annotation):
             yield from flags_of(inner, f"{flag}.")
 
 
