@@ -273,7 +273,7 @@ def lite_recipe(*, height: int = 128, width: int = 64) -> dict[str, Any]:
         ),
         "augmentation": AugmentationConfig(padding=max(2, height // 26)),
         "loss": LossConfig(center_weight=0.0),
-        "schedule": ScheduleConfig(epochs=24, warmup_epochs=2, learning_rate=7e-4, decay="cosine"),
+        "schedule": ScheduleConfig(epochs=30, warmup_epochs=2, learning_rate=1.4e-3, decay="cosine"),
     }
 
 
