@@ -271,7 +271,7 @@ def lite_recipe(*, height: int = 128, width: int = 64) -> dict[str, Any]:
         "network": NetworkConfig(
             backbone="tf_efficientnet_lite0", weights="package", height=height, width=width, frozen_stages=3
         ),
-        "augmentation": AugmentationConfig(padding=max(2, height // 26)),
+        "augmentation": AugmentationConfig(padding=10 * height // 256),
         "loss": LossConfig(center_weight=0.0),
         "schedule": ScheduleConfig(epochs=30, warmup_epochs=2, learning_rate=1.4e-3, decay="cosine"),
     }
