@@ -117,7 +117,7 @@ def regenerate_without_prefect(config: RegenerateConfig) -> int:
 
 def table_and_report(result: Mapping[str, str]) -> str:
     """The last lines of a regeneration."""
-    return f"\n{Path(result['table']).read_text().rstrip()}\n\nreport: {result['report']}"
+    return f"\n{Path(result['table']).read_text().rstrip()}\n\nreport: {result.get('latest', result['report'])}"
 
 
 def run_single_stage(name: str, config: StageConfig, store: Path) -> int:

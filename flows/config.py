@@ -47,7 +47,7 @@ class RegenerateConfig(RegenerateSettings):
         return schema
 
     def output_folder(self) -> Path:
-        """Where the report is copied to."""
+        """Where the results of each run are kept (`flows.results`)."""
         return self.output or Path("runs") / (
             self.preset if self.preset != "none" else json_sha256(self.resolved())[:8]
         )

@@ -1,12 +1,14 @@
-"""The command that makes a regeneration again: its preset, and every setting that differs from it."""
+"""What a regeneration's settings differ in from its preset's, and the command that makes it again."""
 
 from __future__ import annotations
 
 import json
 import shlex
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+from datasets.runtime.hashing import json_sha256
 from flows.config import RegenerateConfig
 
 
@@ -18,10 +20,35 @@ def regenerate_command(config: RegenerateConfig) -> str:
     if config.root is not None:
         words += ["--root", config.root.name]
         words += ["--poses", ",".join(path.name for path in config.poses)] if config.poses else []
-    before = RegenerateConfig(preset=config.preset).resolved()
-    for flag, value in _differences(before, config.resolved(), ""):
+    for flag, value in _given(config):
         words += [f"--{flag}", value]
     return shlex.join(words)
+
+
+def variant(config: RegenerateConfig) -> str:
+    """Eight hex digits that stand for what differs from the preset; empty for its own settings.
+
+    Also empty where the results have a place of their own: `output` is given, or there is no preset.
+    """
+    given = [] if config.output is not None or config.preset == "none" else list(_given(config))
+    return json_sha256(given)[:8] if given else ""
+
+
+def _given(config: RegenerateConfig) -> Iterator[tuple[str, str]]:
+    """Flag and value of every setting that differs from the preset's and can change a result."""
+    yield from _differences(RegenerateConfig(preset=config.preset).resolved(), config.resolved(), "")
+    yield from (("synthetic", f"{name}={_without_machine(path)}") for name, path in config.synthetic.items())
+    others = config.pretrain and config.pretrain.people
+    if others and others.root is not None:
+        yield "pretrain.people.root", others.root.name
+        if others.poses:
+            yield "pretrain.people.poses", ",".join(path.name for path in others.poses)
+
+
+def _without_machine(path: Path) -> str:
+    """The last part of a path, or all from the first part on that stands for fraction or draw."""
+    first = next((place for place, part in enumerate(path.parts) if "{" in part), len(path.parts) - 1)
+    return str(Path(*path.parts[first:]))
 
 
 def _differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:

@@ -76,7 +76,8 @@ def regenerate(config: RegenerateConfig) -> dict[str, str]:
         config: all settings; ``{"preset": "demo"}`` is enough, any other field overrides the preset's.
 
     Returns:
-        `report`: path of report.html; `table`: path of the results table; `benchmark`: the benchmark's folder.
+        `report`: path of report.html in this run's own folder; `latest`: the path that always shows the newest one;
+        `table`: path of the results table; `benchmark`: the benchmark's folder.
     """
     config = with_data_of_the_site(config)
     check_site()

@@ -150,7 +150,7 @@ class RegenerateSettings(Config):
     store: Annotated[Path, Role.RUNTIME] = Path("runs/store")
     """Where artifacts are kept and found again."""
     output: Annotated[Path | None, Role.RUNTIME] = None
-    """Folder that the report is copied to; runs/PRESET if not given."""
+    """Folder that keeps the results, a folder for each run and 'latest'; runs/PRESET if not given."""
     device: Annotated[str, Role.RUNTIME] = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     """'auto' (GPU when there is one), 'cpu', 'cuda', 'cuda:1'."""
     gpus: Annotated[int, Role.RUNTIME] = Field(1, ge=1)

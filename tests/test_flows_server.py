@@ -45,12 +45,14 @@ def finish(site: Site, run: str) -> str:
 def test_the_documented_sequence_ends_completed_with_its_artifacts(site):
     said = site.call("deployment", "run", "regenerate/smoke", "--watch")
     assert "Completed" in said
-    assert site.artifact("results")["type"] == "markdown" and "Rank-1" in site.artifact("results")["data"]
-    rows = site.table("rank-1")
+    assert site.artifact("results-smoke")["type"] == "markdown" and "Rank-1" in site.artifact("results-smoke")["data"]
+    rows = site.table("rank-1-smoke")
     assert {"arm", "fraction", "Rank-1", "mAP"} <= set(rows[0]) and len(rows) >= 4
-    assert "report.html" in site.artifact("report")["data"]
-    assert site.artifact("samples-40-0")["data"].startswith("data:image/png;base64,")
-    assert any(row["stage"] == "datasets write-shards" and "images" in row["counts"] for row in site.table("stages"))
+    assert "report.html" in site.artifact("report-smoke")["data"]
+    assert site.artifact("samples-40-0-smoke")["data"].startswith("data:image/png;base64,")
+    assert any(
+        row["stage"] == "datasets write-shards" and "images" in row["counts"] for row in site.table("stages-smoke")
+    )
     assert (site.clone / "runs" / "smoke" / "report.html").is_file()
 
 
@@ -151,7 +153,7 @@ def test_a_data_set_that_grows_re_makes_only_what_its_new_images_touch(site, tmp
     write_files(root, new)
     poses.write_text("\n".join([*pose_lines(files), *pose_lines(new, seed=1)[1:]]) + "\n")  # the old ones as they were
     assert finish(site, site.run("regenerate/smoke", settings)) == "COMPLETED"
-    rows = site.table("stages")
+    rows = site.table("stages-smoke")
     for stage in ("datasets write-shards", "datasets encode"):  # the other people's are complete: no counts
         counts = [row["counts"] for row in rows if row["stage"] == stage and row["counts"]]
         assert any("shards_reused" in text and "shards_reused 0" not in text for text in counts), (stage, rows)

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import base64
-import contextlib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
+from prefect.runtime import flow_run
 
 from datasets.runtime.reading.names import code_span
 from datasets.runtime.reading.tables import read_table
 from flows.config import RegenerateConfig
+from flows.overrides import regenerate_command, variant
 from flows.pipeline import RegenerationResult
 from flows.reid_arms import Unit
+from flows.results import keep_results
 from flows.server.site import report_link
-from flows.stages import copy_result
 
 RUN_COLUMNS = ("fraction", "arm", "draw", "seed")
 PERCENT_COLUMNS = {"rank1": "Rank-1", "map": "mAP", "rank5": "Rank-5"}
@@ -29,20 +31,71 @@ LARGEST_PICTURE = 1_500_000
 def publish(
     config: RegenerateConfig, result: RegenerationResult, stages: Sequence[Mapping[str, Any]]
 ) -> dict[str, str]:
-    """Copy the report to its stable place and show the results in Prefect; returns where things lie."""
-    folder = config.output_folder().absolute()
-    report = copy_result(result.report / "report.html", folder)
-    with contextlib.suppress(FileNotFoundError):
-        copy_result(result.report / "report.md", folder)
-    table = copy_result(table_file(result.benchmark), folder)
-    of_preset = f"preset {config.preset}"
+    """Keep the report in a folder of its own and show the results in Prefect; returns where things lie."""
+    table, samples = table_file(result.benchmark), sample_sheets(result.synthetic)
+    files = {"report.html": result.report / "report.html", table.name: table, **samples}
+    if (result.report / "report.md").is_file():
+        files["report.md"] = result.report / "report.md"
+    about = {
+        "command": regenerate_command(config),
+        "report": artifact_name(result.report),
+        "benchmark": artifact_name(result.benchmark),
+    }
+    kept = keep_results(config, files, str(flow_run.id or "by-hand"), about)
+    report, artifacts = kept.folder / "report.html", Artifacts(config)
     markdown = (result.benchmark / "results.md").read_text()
-    create_markdown_artifact(markdown, key="results", description=f"Rank-1 and mAP, {of_preset}")
-    create_table_artifact(rank1_table(result.benchmark), key="rank-1", description=f"Every re-ID run, {of_preset}")
-    create_markdown_artifact(report_note(report), key="report", description=f"The report, {of_preset}")
-    show_stages(stages, of_preset)
-    show_samples(result.synthetic, folder)
-    return {"report": str(report), "table": str(table), "benchmark": str(result.benchmark)}
+    artifacts.markdown("results", markdown, "Rank-1 and mAP")
+    artifacts.table("rank-1", rank1_table(result.benchmark), "Every re-ID run")
+    artifacts.markdown("report", report_note(report), "The report")
+    artifacts.table("stages", stages, "What this run found complete, what it made, and the work that took")
+    for name in samples:
+        artifacts.picture(Path(name).stem, kept.folder / name, "Synthetic images")
+    return {
+        "report": str(report),
+        "latest": str(kept.latest / "report.html"),
+        "table": str(kept.folder / table.name),
+        "benchmark": str(result.benchmark),
+    }
+
+
+class Artifacts:
+    """Prefect's artifacts of one regeneration; their keys name its preset, so that presets do not replace each other.
+
+    Args:
+        config: its settings.
+    """
+
+    def __init__(self, config: RegenerateConfig) -> None:
+        parts = [config.preset, variant(config)]
+        self._suffix = re.sub(r"[^a-z0-9]+", "-", "-".join(part for part in parts if part).lower()).strip("-")
+        self._of_preset = f"preset {config.preset}" + (f" with other settings ({parts[1]})" if parts[1] else "")
+
+    def key(self, name: str) -> str:
+        """``report-market``; of other settings than the preset's ``report-market-1a2b3c4d``."""
+        return f"{name}-{self._suffix}"
+
+    def markdown(self, name: str, text: str, description: str) -> None:
+        """A text."""
+        create_markdown_artifact(text, key=self.key(name), description=f"{description}, {self._of_preset}")
+
+    def table(self, name: str, rows: Sequence[Mapping[str, Any]], description: str) -> None:
+        """A table."""
+        create_table_artifact(
+            [dict(row) for row in rows], key=self.key(name), description=f"{description}, {self._of_preset}"
+        )
+
+    def picture(self, name: str, path: Path, description: str) -> None:
+        """A picture; where it is too large for Prefect, the path to it."""
+        if path.stat().st_size > LARGEST_PICTURE:
+            self.markdown(name, code_span(path), description)
+            return
+        picture = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+        create_image_artifact(picture, key=self.key(name), description=f"{description}, {self._of_preset}: {path}")
+
+
+def artifact_name(folder: Path) -> str:
+    """``STAGE/KEY`` of an artifact in the store."""
+    return f"{folder.parent.name}/{folder.name}"
 
 
 def table_file(benchmark: Path) -> Path:
@@ -73,24 +126,8 @@ def report_note(report: Path) -> str:
     )
 
 
-def show_stages(stages: Sequence[Mapping[str, Any]], of_preset: str) -> None:
-    """What each stage found and made, with the counts that its manifests give."""
-    description = f"What this run found complete, what it made, and the work that took, {of_preset}"
-    create_table_artifact([dict(row) for row in stages], key="stages", description=description)
-
-
-def show_samples(synthetic: Mapping[Unit, Path], folder: Path) -> None:
-    """Pictures of each synthetic set: sources, poses and results; copied beside the report, too."""
-    for (fraction, draw), artifact in synthetic.items():
-        sheet = artifact / "contact_sheet.png"
-        if not sheet.is_file():
-            continue
-        name = f"samples-{fraction}-{draw}"
-        copy = copy_result(sheet, folder, f"{name}.png")
-        if sheet.stat().st_size <= LARGEST_PICTURE:
-            picture = "data:image/png;base64," + base64.b64encode(sheet.read_bytes()).decode()
-            create_image_artifact(picture, key=name, description=f"Synthetic images, {fraction} %, draw {draw}: {copy}")
-        else:
-            create_markdown_artifact(
-                code_span(copy), key=name, description=f"Synthetic images, {fraction} %, draw {draw}"
-            )
+def sample_sheets(synthetic: Mapping[Unit, Path]) -> dict[str, Path]:
+    """Contact sheets of the synthetic sets (sources, poses and results), by the names that the copies get."""
+    sheets = {f"samples-{fraction}-{draw}.png": folder for (fraction, draw), folder in synthetic.items()}
+    paths = {name: folder / "contact_sheet.png" for name, folder in sheets.items()}
+    return {name: path for name, path in paths.items() if path.is_file()}
