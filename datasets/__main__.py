@@ -70,6 +70,21 @@ COMMANDS = {
         config="datasets.runtime.verify:VerifyConfig",
         run="datasets.runtime.verify:run_verify",
     ),
+    "store": Command(
+        summary="list a store's artifacts: size, age, who needs them",
+        config="datasets.store.config:StoreConfig",
+        run="datasets.store.prune:run_list",
+    ),
+    "store prune": Command(
+        summary="remove what no kept result needs (a dry run without --remove)",
+        config="datasets.store.config:PruneStoreConfig",
+        run="datasets.store.prune:run_prune",
+    ),
+    "store forget": Command(
+        summary="name, and remove, what has seen a person or an image",
+        config="datasets.store.config:ForgetConfig",
+        run="datasets.store.forget:run_forget",
+    ),
 }
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from datasets.runtime.command_line import BUSY, IO_ERROR, PASSING_ERRORS
 from datasets.runtime.config import StageConfig
 from datasets.runtime.errors import InputError
 from flows.config import RegenerateConfig
+from flows.notes import RunNotes
 from flows.pipeline import Regeneration
 from flows.preflight import check
 from flows.process.commands import CommandError
@@ -85,13 +86,20 @@ def regenerate(config: RegenerateConfig) -> dict[str, str]:
     logger = get_run_logger()
     stages: list[dict[str, Any]] = []
     name = f"{config.preset}, {flow_run.name} {flow_run.id}"
-    with only_run(config.set_lock(), name, logger.warning, RunWatch()):
-        result = Regeneration(config, stage_maker(config, stages)).make()
-        return publish(config, result, stages)
+    lock = config.set_lock()
+    with only_run(lock, name, logger.warning, RunWatch()):
+        notes = RunNotes(config, str(flow_run.id), lock)
+        result = Regeneration(config, stage_maker(config, stages, notes)).make()
+        published = publish(config, result, stages)
+        notes.finish(result.report, Path(published["report"]).parent)
+        return published
 
 
-def stage_maker(config: RegenerateConfig, stages: list[dict[str, Any]]) -> MakeArtifacts:
-    """What `Regeneration` makes artifacts by: a task for each stage; `stages` collects what they did."""
+def stage_maker(config: RegenerateConfig, stages: list[dict[str, Any]], notes: RunNotes) -> MakeArtifacts:
+    """What `Regeneration` makes artifacts by: a task for each stage; `stages` collects what they did.
+
+    `notes` says which artifacts the run uses before it looks for them, so that nobody prunes them meanwhile.
+    """
     resources = Resources.of(config)
     seconds = config.stage_hours and config.stage_hours * 3600
     make = make_artifacts.with_options(timeout_seconds=seconds) if seconds else make_artifacts
@@ -100,6 +108,7 @@ def stage_maker(config: RegenerateConfig, stages: list[dict[str, Any]]) -> MakeA
         if not configs:
             return []
         name = stage_name(configs[0])
+        notes.uses(configs)
         result = make(name, list(configs), config.store, resources)
         if found := len(set(result["folders"])) - len(result["made"]):
             stages.append({"stage": name, "artifact": f"{found} already complete", "counts": ""})

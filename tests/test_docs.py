@@ -99,6 +99,8 @@ def wrong_in(command: list[str]) -> str | None:
     if package == "benchmarks":  # their configs lie beside code that imports torch, so names only
         known = importlib.import_module("benchmarks.__main__")
         return None if words[0] in {*known.BENCHMARKS, *known.COMMANDS} else f"no benchmark {words[0]}"
+    if len(words) > 1 and config_of(package, f"{words[0]} {words[1]}") is not None:
+        words = [f"{words[0]} {words[1]}", *words[2:]]
     config = config_of(package, words[0])
     if config is None:
         return f"no command {package} {words[0]}"

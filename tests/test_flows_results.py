@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from datasets.miniature.config import MiniatureConfig
+from datasets.runtime.keys import artifact_key
+from datasets.store.records import read_records
 from flows.config import RegenerateConfig
+from flows.notes import RunNotes
 from flows.overrides import regenerate_command, variant
 from flows.results import RUN_FILE, KeptResults, keep_results
 
@@ -80,3 +84,17 @@ def test_the_reports_command_names_other_generators_images_and_other_people(tmp_
     assert "--synthetic 'gan=gan-{fraction}/draw-{draw}'" in regenerate_command(config)
     people = {"people": {"root": tmp_path / "others.csv"}}
     assert "--pretrain.people.root others.csv" in regenerate_command(RegenerateConfig(preset="demo", pretrain=people))
+
+
+def test_a_run_names_in_its_store_what_it_uses_and_a_resumed_one_forgets_none_of_it(tmp_path):
+    config = RegenerateConfig(preset="demo", store=tmp_path / "store", fractions=[20])
+    used = [MiniatureConfig(seed=seed) for seed in (1, 2)]
+    RunNotes(config, "run-1", tmp_path / "a.lock").uses(used[:1])
+    notes = RunNotes(config, "run-1", tmp_path / "a.lock")
+    notes.uses(used[1:])
+    (record,) = read_records(config.store)
+    assert record.artifacts == [f"miniature/{artifact_key(stage)}" for stage in used]
+    assert (record.preset, record.variant, record.finished) == ("demo", variant(config), False)
+    notes.finish(Path("store/report/1"), tmp_path / "pages")
+    (record,) = read_records(config.store)
+    assert (record.finished, record.report, record.pages) == (True, "report/1", tmp_path / "pages")

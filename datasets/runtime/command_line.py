@@ -91,6 +91,8 @@ def main(package: str, commands: Mapping[str, Command], argv: Sequence[str] | No
         print(_usage(package, commands))
         return 0 if argv else BAD_INPUT
     name, *arguments = argv
+    if arguments and f"{name} {arguments[0]}" in commands:  # 'store prune'
+        name, arguments = f"{name} {arguments[0]}", arguments[1:]
     if name not in commands:
         print(f"python -m {package}: unknown command '{name}'; known: {', '.join(commands)}", file=sys.stderr)
         return BAD_INPUT
@@ -130,7 +132,7 @@ def run_command(program: str, command: Command, arguments: Sequence[str]) -> int
     for argument in arguments:
         if NO_TEXT.search(argument):  # Parquet, JSON and terminals would choke on it later
             raise InputError(f"'{argument}' holds characters that are no text; rename or link what it names")
-    own, rest = _split_own_options(arguments)
+    own, rest = _split_own_options(arguments, config_class)
     if own["config"]:
         if rest:
             raise InputError(f"'{rest[0]}' beside --config: change the field in the file, or give flags only")
@@ -166,9 +168,11 @@ def _check_device(config: BaseModel) -> None:
         load_name(PICK_DEVICE)(device)
 
 
-def _split_own_options(arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+def _split_own_options(arguments: Sequence[str], config_class: type[BaseModel]) -> tuple[dict[str, Any], list[str]]:
     """Take --config, --store and --output out of the arguments; the rest are fields of the config."""
     own: dict[str, Any] = {"config": [], "store": None, "output": None}
+    for name in own.keys() & config_class.model_fields.keys():
+        del own[name]  # the command's own field, as of 'store'
     rest: list[str] = []
     queue = list(arguments)
     while queue:

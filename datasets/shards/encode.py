@@ -35,7 +35,7 @@ from datasets.shards.config import EncodeConfig
 from datasets.shards.encoded import keypoints_from_json, keypoints_to_json
 from datasets.shards.frozen_models import FeatureEncoder
 from datasets.shards.index_files import INDEX_FILE
-from datasets.shards.reuse import copy_checked, earlier_artifacts
+from datasets.shards.reuse import earlier_artifacts, take_over
 from datasets.shards.samples import sample_facts, sample_picture
 from datasets.shards.tars import read_samples, write_tar
 from datasets.shards.write import read_shard_index
@@ -94,7 +94,7 @@ def _provided(directory: Path, fingerprints: dict[str, str]) -> dict[str, str]:
     for name, fingerprint in fingerprints.items():
         if (directory / name).is_file():
             how[name] = "kept"
-        elif fingerprint in earlier and copy_checked(earlier[fingerprint], directory / name):
+        elif fingerprint in earlier and take_over(earlier[fingerprint], directory / name):
             how[name] = "reused"
     return how
 

@@ -33,7 +33,7 @@ from datasets.runtime.manifests import manifest_of
 from datasets.runtime.progress import Progress
 from datasets.shards.config import WriteShardsConfig
 from datasets.shards.index_files import INDEX_FILE, read_index_file
-from datasets.shards.reuse import copy_checked, earlier_artifacts
+from datasets.shards.reuse import earlier_artifacts, take_over
 from datasets.shards.tars import LONGEST_NAME, image_kind, write_tar
 from datasets.sources.files import ImageSource, UnreadableFileError
 from datasets.sources.index import TURNED_OR_GRAY, open_images, read_index
@@ -177,11 +177,11 @@ def sample_json(row: Any) -> str:
 
 
 def _provide(plan: ShardPlan, directory: Path, source: ImageSource, earlier: dict[str, Path]) -> str:
-    """Make sure that a shard is there: kept from an interrupted run, copied from an earlier artifact, or written."""
+    """Make sure that a shard is there: kept from an interrupted run, reused from an earlier artifact, or written."""
     target = directory / plan.name
     if target.is_file():
         return "kept"
-    if plan.fingerprint in earlier and copy_checked(earlier[plan.fingerprint], target):
+    if plan.fingerprint in earlier and take_over(earlier[plan.fingerprint], target):
         return "reused"
     temporary = target.with_name(f".{plan.name}.tmp")
     write_tar(temporary, _members(plan, source))
