@@ -47,7 +47,7 @@ class RegenerateConfig(RegenerateSettings):
         return schema
 
     def output_folder(self) -> Path:
-        """Where the results of each run are kept (`flows.results`)."""
+        """Where the results of each run are kept (`flows.runs.results`)."""
         return self.output or Path("runs") / (
             self.preset if self.preset != "none" else json_sha256(self.resolved())[:8]
         )

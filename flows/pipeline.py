@@ -16,10 +16,11 @@ from datasets.miniature.config import MiniatureConfig, MiniatureSettings
 from datasets.poses.backends import POSE_BACKENDS
 from datasets.poses.config import Coordinates, ExtractPosesConfig, ImportPosesConfig
 from datasets.runtime.config import StageConfig
+from datasets.runtime.manifests import manifest_of
 from datasets.shards.config import EncodeConfig, WriteShardsConfig
 from datasets.sources.config import IndexConfig, SelectSubsetsConfig
 from flows.config import RegenerateConfig, complete
-from flows.overrides import regenerate_command
+from flows.overrides import regenerate_command, variant
 from flows.process.commands import PROJECT
 from flows.reid_arms import WHOLE_SET, ReidInputs, Unit, train_arms
 from flows.stages import MakeArtifacts
@@ -32,7 +33,8 @@ from imagpose.config import (
     TrainVaeConfig,
 )
 from reid.arms import ARMS
-from reid.config import BenchmarkConfig, ReportConfig
+from reid.config import BenchmarkConfig, HistoryEntry, ReportConfig
+from reid.history.table import HISTORY, entry_before, read_history
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +86,8 @@ class RegenerationResult:
     runs: list[Path]
     synthetic: dict[Unit, Path]
     generators: dict[Unit, Path] = field(default_factory=dict)
+    images: Path | None = None
+    """The index."""
 
 
 class Regeneration:
@@ -113,7 +117,7 @@ class Regeneration:
         runs = train_arms(self.config, inputs, self.units(), self._make_artifacts)
         benchmark = self._make(complete(BenchmarkConfig, self.config.benchmark, runs=runs))
         report = self.write_report(benchmark, runs, images, generators, synthetic, models)
-        return RegenerationResult(report, benchmark, runs, synthetic, generators)
+        return RegenerationResult(report, benchmark, runs, synthetic, generators, images.index)
 
     def _make(self, config: StageConfig) -> Path:
         (folder,) = self._make_artifacts([config])
@@ -287,8 +291,14 @@ class Regeneration:
                 preset=self.config.preset,
                 resolved=self.config.resolved(),
                 commands=[regenerate_command(self.config)],
+                before=self._before(benchmark),
             )
         )
+
+    def _before(self, benchmark: Path) -> HistoryEntry | None:
+        """The regeneration of the same settings that the report compares this one with."""
+        entries = read_history(self.config.output_folder().absolute() / HISTORY)
+        return entry_before(entries, manifest_of(benchmark)["content_sha256"], variant(self.config))
 
 
 def _distinct(paths: Iterable[Path]) -> list[Path]:

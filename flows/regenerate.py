@@ -27,11 +27,11 @@ from datasets.runtime.command_line import BUSY, IO_ERROR, PASSING_ERRORS
 from datasets.runtime.config import StageConfig
 from datasets.runtime.errors import InputError
 from flows.config import RegenerateConfig
-from flows.notes import RunNotes
 from flows.pipeline import Regeneration
 from flows.preflight import check
 from flows.process.commands import CommandError
 from flows.process.locks import only_run
+from flows.runs.notes import RunNotes
 from flows.server.loopback import bypass_proxies_for_loopback
 from flows.server.output import StageOutput
 from flows.server.publish import publish

@@ -35,6 +35,11 @@ COMMANDS = {
         config="reid.config:ReportConfig",
         run="reid.report.render:make_report",
     ),
+    "history": Command(
+        summary="Show how the regenerations of a preset went, and what changed between them.",
+        config="reid.config:HistoryConfig",
+        run="reid.history.show:run_history",
+    ),
 }
 
 if __name__ == "__main__":

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from datasets.__main__ import COMMANDS
 from datasets.miniature.config import MiniatureConfig
-from datasets.runtime.keys import artifact_key
+from datasets.runtime.artifacts import build
+from datasets.runtime.command_line import main
+from datasets.runtime.keys import artifact_directory, artifact_key
 from datasets.store.records import read_records
 from flows.config import RegenerateConfig
-from flows.notes import RunNotes
 from flows.overrides import regenerate_command, variant
-from flows.results import RUN_FILE, KeptResults, keep_results
+from flows.runs.notes import RunNotes
+from flows.runs.results import RUN_FILE, KeptResults, keep_results
 
 
 def kept(folder: Path, monkeypatch, run: str, page: str, *samples: str, **fields: object) -> KeptResults:
@@ -98,3 +101,24 @@ def test_a_run_names_in_its_store_what_it_uses_and_a_resumed_one_forgets_none_of
     notes.finish(Path("store/report/1"), tmp_path / "pages")
     (record,) = read_records(config.store)
     assert (record.finished, record.report, record.pages) == (True, "report/1", tmp_path / "pages")
+
+
+def test_a_year_of_weekly_changes_keeps_every_report_and_a_store_of_a_few_weeks(tmp_path, monkeypatch):
+    store = tmp_path / "store"
+    for week in range(52):
+        config = RegenerateConfig(preset="demo", store=store)
+        notes = RunNotes(config, f"{week:08d}", store / "locks/demo.lock")
+        index, report = MiniatureConfig(seed=week), MiniatureConfig(seed=1000 + week)
+        notes.uses([index, report])
+        folders = [artifact_directory(stage, store) for stage in (index, report)]
+        for stage, folder in zip((index, report), folders, strict=True):
+            build(stage, lambda _, to: (to / "data").write_text("x" * 1000) and {}, output=folder)
+        results = kept(tmp_path, monkeypatch, f"{week:08d}", f"week {week}")
+        notes.finish(folders[1], results.folder)
+        prune = ["store", "prune", "--store", str(store), "--keep-runs", "3", "--older-than", "0", "--remove"]
+        assert main("datasets", COMMANDS, prune) == 0
+        assert len(list(store.glob("miniature/*/manifest.json"))) <= 6
+        assert (tmp_path / "runs/demo/report.html").read_text() == f"week {week}"
+    base = tmp_path / "runs/demo"
+    shown = {(base / name / "report.html").read_text() for name in pages(base)}
+    assert shown == {f"week {week}" for week in range(52)}

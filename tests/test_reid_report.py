@@ -26,6 +26,7 @@ from reid.arms import ARMS as ARMS_OF_THE_BENCHMARK
 from reid.arms import Arm
 from reid.benchmark.benchmark import make_benchmark
 from reid.config import BenchmarkConfig, ReportConfig
+from reid.history.entry import entry_of
 from reid.report.cards import read_card
 from reid.report.data import (
     Arms,
@@ -816,3 +817,17 @@ def test_a_code_span_shows_any_text_as_it_is(text: str) -> None:
     inner = span[len(fence) : -len(fence)]
     assert span.endswith(fence) and len(fence) not in map(len, re.findall("`+", inner)) and "\n" not in span
     assert text.replace("\n", " ") in inner
+
+
+def test_the_report_says_how_it_differs_from_the_regeneration_before(inputs, tmp_path):
+    now = entry_of(inputs["benchmark"], inputs["images"], inputs["generators"], inputs["synthetic"])
+    assert now.headline() and now.counts["training images"] == PEOPLE and now.counts["synthetic images"] >= 0
+    far = [gain.model_copy(update={"value": gain.value + 500}) for gain in now.gains]
+    before = now.model_copy(
+        update={"gains": far, "finished": "2026-11-20T01:00:00", "config": {"steps": 2}, "images": "x"}
+    )
+    html, _ = report_of(inputs, tmp_path, before=before)
+    text = ParsedReport(html).text
+    assert "Since the regeneration of 2026-11-20" in text and "setting steps: 2 → 3" in text
+    assert ("−500.0" in text and "cannot be told" in text) or "more than the intervals allow" in text
+    assert "Since the regeneration of 2026-11-20" in (tmp_path / "report.md").read_text()

@@ -17,8 +17,11 @@ from flows.config import RegenerateConfig
 from flows.overrides import regenerate_command, variant
 from flows.pipeline import RegenerationResult
 from flows.reid_arms import Unit
-from flows.results import keep_results
+from flows.runs.history import remember
+from flows.runs.results import keep_results
 from flows.server.site import report_link
+from reid.config import HistoryEntry
+from reid.history.compare import changes
 
 RUN_COLUMNS = ("fraction", "arm", "draw", "seed")
 PERCENT_COLUMNS = {"rank1": "Rank-1", "map": "mAP", "rank5": "Rank-5"}
@@ -34,19 +37,22 @@ def publish(
     """Keep the report in a folder of its own and show the results in Prefect; returns where things lie."""
     table, samples = table_file(result.benchmark), sample_sheets(result.synthetic)
     files = {"report.html": result.report / "report.html", table.name: table, **samples}
-    if (result.report / "report.md").is_file():
-        files["report.md"] = result.report / "report.md"
+    further = {name: result.report / name for name in ("report.md", "results.csv")}
+    files |= {name: path for name, path in further.items() if path.is_file()}
     about = {
         "command": regenerate_command(config),
         "report": artifact_name(result.report),
         "benchmark": artifact_name(result.benchmark),
     }
-    kept = keep_results(config, files, str(flow_run.id or "by-hand"), about)
+    run = str(flow_run.id or "by-hand")
+    kept = keep_results(config, files, run, about)
+    history = remember(config, result, run, kept.folder)
     report, artifacts = kept.folder / "report.html", Artifacts(config)
     markdown = (result.benchmark / "results.md").read_text()
     artifacts.markdown("results", markdown, "Rank-1 and mAP")
     artifacts.table("rank-1", rank1_table(result.benchmark), "Every re-ID run")
     artifacts.markdown("report", report_note(report), "The report")
+    artifacts.table("history", history_table(history), "Every regeneration with another result than the one before")
     artifacts.table("stages", stages, "What this run found complete, what it made, and the work that took")
     for name in samples:
         artifacts.picture(Path(name).stem, kept.folder / name, "Synthetic images")
@@ -113,6 +119,17 @@ def rank1_table(benchmark: Path) -> list[dict[str, Any]]:
         | {title: row[name] for name, title in FURTHER_COLUMNS.items() if name in row}
         for row in rows
     ]
+
+
+def history_table(entries: Sequence[HistoryEntry], most: int = 60) -> list[dict[str, Any]]:
+    """A row for each of the last regenerations, newest first."""
+    rows = [
+        {"date": entry.finished[:10], "training images": entry.counts.get("training images", 0)}
+        | {f"gain at {gain.fraction} %": f"{gain.value:+.1f}" for gain in entry.headline()}
+        | {"changed": "; ".join(changes(before, entry)) if before else "", "report": entry.pages}
+        for before, entry in zip([None, *entries], entries, strict=False)
+    ]
+    return rows[: -most - 1 : -1]
 
 
 def report_note(report: Path) -> str:

@@ -4,6 +4,7 @@ Light on purpose: the flows import them, so nothing here may import torch.
 """
 
 from reid.config.fields import RerankConfig
+from reid.config.history import HistoryConfig, HistoryEntry, RememberedGain
 from reid.config.results import BenchmarkConfig, BenchmarkSettings, DeclaredComparison, PlanRunsConfig, ReportConfig
 from reid.config.testing import CheckIdentityConfig, CheckIdentitySettings, EvaluateReidConfig
 from reid.config.training import (
@@ -29,9 +30,12 @@ __all__ = [
     "CheckIdentitySettings",
     "DeclaredComparison",
     "EvaluateReidConfig",
+    "HistoryConfig",
+    "HistoryEntry",
     "LossConfig",
     "NetworkConfig",
     "PlanRunsConfig",
+    "RememberedGain",
     "ReportConfig",
     "RerankConfig",
     "ScheduleConfig",

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from datasets.runtime.config import Artifact, Config, Percent, SourceFile, StageConfig
+from reid.config.history import HistoryEntry
 
 
 class DeclaredComparison(Config):
@@ -122,3 +123,5 @@ class ReportConfig(StageConfig):
     """The preset's resolved config, shown as JSON."""
     commands: list[str] = []
     """How to make all this again, one command a line."""
+    before: HistoryEntry | None = None
+    """The regeneration before this one, that the report says what changed since."""

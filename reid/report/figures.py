@@ -94,7 +94,7 @@ def fraction_chart(title: str, lines: Sequence[Line], name: str) -> Chart:
     Arms stand a little beside each other, so that their bars and dots do not lie on top of each other.
     """
     with rc_context(STYLE | {"svg.hashsalt": name}):
-        figure, axes = _panel()
+        figure, axes = panel()
         shares = sorted({point.x for line in lines for point in line.points})
         step = min(np.diff(shares), default=20.0) * min(0.09, 0.4 / len(lines))
         several = any(point.low is not None or point.dots for line in lines for point in line.points)
@@ -105,7 +105,7 @@ def fraction_chart(title: str, lines: Sequence[Line], name: str) -> Chart:
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g} %")
         axes.set_xlabel("share of the real training images")
         axes.margins(x=0.08, y=0.15)
-        return _chart(figure, name, title, f"{title} by share of real images: " + _spoken(lines, "%"))
+        return finished_chart(figure, name, title, f"{title} by share of real images: " + _spoken(lines, "%"))
 
 
 def _draw_line(axes: Axes, line: Line, shift: float) -> None:
@@ -127,7 +127,7 @@ def gain_chart(title: str, points: Sequence[Point], name: str, span: tuple[float
         span: least and greatest value of the axis; the same for charts that stand side by side.
     """
     with rc_context(STYLE | {"svg.hashsalt": name, "axes.grid.axis": "x"}):
-        figure, axes = _panel()
+        figure, axes = panel()
         rows = range(len(points))
         axes.axvline(0, color=MUTED, linewidth=1.0)
         for row, point in zip(rows, points, strict=True):
@@ -154,7 +154,9 @@ def gain_chart(title: str, points: Sequence[Point], name: str, span: tuple[float
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_formatter(_signed)
         axes.set_xlabel("gain in mAP, points")
-        return _chart(figure, name, title, f"{title}: " + ", ".join(f"{p.x:g} %: {p.value:+.1f}" for p in points))
+        return finished_chart(
+            figure, name, title, f"{title}: " + ", ".join(f"{p.x:g} %: {p.value:+.1f}" for p in points)
+        )
 
 
 def _signed(value: float, _: object = None) -> str:
@@ -171,7 +173,7 @@ def cmc_chart(
         span: least and greatest percentage of the axis.
     """
     with rc_context(STYLE | {"svg.hashsalt": name}):
-        figure, axes = _panel(SMALL_PANEL)
+        figure, axes = panel(SMALL_PANEL)
         longest = max(len(values) for values, _ in curves.values())
         for values, color in curves.values():
             ranks = np.arange(1, len(values) + 1)
@@ -181,7 +183,7 @@ def cmc_chart(
         axes.set_xlabel("k")
         axes.margins(x=0.03)
         axes.set_ylim(*span)
-        return _chart(figure, name, title, f"Cumulative matching curves, {title}: {', '.join(curves)}")
+        return finished_chart(figure, name, title, f"Cumulative matching curves, {title}: {', '.join(curves)}")
 
 
 def loss_chart(
@@ -193,7 +195,7 @@ def loss_chart(
         curves: label -> (steps, losses, color).
     """
     with rc_context(STYLE | {"svg.hashsalt": name}):
-        figure, axes = _panel(SMALL_PANEL if small else PANEL)
+        figure, axes = panel(SMALL_PANEL if small else PANEL)
         for steps, losses, color in curves.values():
             shade = SERIES[color % len(SERIES)]
             steps, losses, smooth = _thinned(np.asarray(steps, float), np.asarray(losses, float))
@@ -207,7 +209,7 @@ def loss_chart(
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.set_xlabel("optimization step")
         axes.margins(x=0.02, y=0.08)
-        return _chart(figure, name, title, f"{title} over the optimization steps: {', '.join(curves)}")
+        return finished_chart(figure, name, title, f"{title} over the optimization steps: {', '.join(curves)}")
 
 
 def _thinned(
@@ -230,7 +232,7 @@ def identity_chart(title: str, gains: Sequence[float], name: str, caption: str, 
         span: least and greatest gain of the axis.
     """
     with rc_context(STYLE | {"svg.hashsalt": name}):
-        figure, axes = _panel(SMALL_PANEL)
+        figure, axes = panel(SMALL_PANEL)
         values = np.sort(np.asarray(gains, float))[::-1]
         if len(values) > 150:  # a bar narrower than a pixel says nothing
             values = values[np.linspace(0, len(values) - 1, 150).astype(int)]
@@ -245,7 +247,7 @@ def identity_chart(title: str, gains: Sequence[float], name: str, caption: str, 
         axes.set_xlabel("test identities, best to worst", labelpad=9)
         _count_in_corner(axes, 0.98, f"{(np.asarray(gains) > 0).sum()} win", GOOD)
         _count_in_corner(axes, 0.87, f"{(np.asarray(gains) < 0).sum()} lose", BAD)
-        return _chart(figure, name, title, f"{title}: {caption}", caption)
+        return finished_chart(figure, name, title, f"{title}: {caption}", caption)
 
 
 def _count_in_corner(axes: Axes, height: float, text: str, color: str) -> None:
@@ -253,7 +255,8 @@ def _count_in_corner(axes: Axes, height: float, text: str, color: str) -> None:
     axes.text(0.99, height, text, transform=axes.transAxes, ha="right", va="top", color=color, fontweight="bold")
 
 
-def _panel(size: tuple[float, float] = PANEL) -> tuple[Figure, Axes]:
+def panel(size: tuple[float, float] = PANEL) -> tuple[Figure, Axes]:
+    """An empty drawing of so many inches."""
     figure = Figure(figsize=size)
     FigureCanvasSVG(figure)
     return figure, figure.add_subplot()
@@ -266,7 +269,8 @@ def _spoken(lines: Sequence[Line], unit: str) -> str:
     )
 
 
-def _chart(figure: Figure, name: str, title: str, label: str, caption: str = "") -> Chart:
+def finished_chart(figure: Figure, name: str, title: str, label: str, caption: str = "") -> Chart:
+    """The drawing as a chart; `label` says its numbers to who cannot see it."""
     return Chart(title=title, svg=Markup(_svg(figure, name, label)), caption=caption)
 
 

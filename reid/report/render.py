@@ -31,6 +31,7 @@ from reid.report.pictures.retrieval import retrieval_section
 from reid.report.plan import plan_section
 from reid.report.protocol import protocol
 from reid.report.sections import ranking_section, training_section
+from reid.report.since import since_before
 from reid.report.tables import arms_table, result_charts
 
 logger = logging.getLogger(__name__)
@@ -61,9 +62,9 @@ def make_report(config: ReportConfig, directory: Path) -> dict[str, Any]:
     """
     material = Material(config)
     report = report_context(material)
-    html = _templates(escape=True).get_template("report.html.j2").render(report)
+    html = templates(escape=True).get_template("report.html.j2").render(report)
     (directory / "report.html").write_text(html, encoding="utf-8")
-    markdown = _templates(escape=False).get_template("report.md.j2").render(report)
+    markdown = templates(escape=False).get_template("report.md.j2").render(report)
     (directory / "report.md").write_text(markdown, encoding="utf-8")
     material.results.to_csv(directory / "results.csv", index=False, lineterminator="\n")
     size = len(html.encode())
@@ -125,6 +126,7 @@ PARTS: tuple[Callable[[Material], dict[str, Any]], ...] = (
     pictures_section,
     retrieval_section,
     training_section,
+    since_before,
 )
 """What makes the sections' material."""
 OPTIONAL = ("runs", "generators", "synthetic", "images", "poses", "model_cards", "resolved", "commands")
@@ -159,13 +161,18 @@ def data_set(material: Material) -> str:
     return Path(str(config.get("root", ""))).name or "unnamed"
 
 
-def _templates(*, escape: bool) -> jinja2.Environment:
-    """The package's templates, found wherever it is installed; an undefined name is an error, not a blank."""
-    folder = resources.files("reid.report") / "templates"
+def templates(*packages: str, escape: bool) -> jinja2.Environment:
+    """The report's templates, found wherever it is installed; an undefined name is an error, not a blank.
+
+    Args:
+        packages: further packages whose ``templates`` are looked through first.
+        escape: whether what is filled in is escaped for HTML.
+    """
+    folders = [resources.files(package) / "templates" for package in (*packages, "reid.report")]
 
     def load(name: str) -> str | None:
-        file = folder / name
-        return file.read_text(encoding="utf-8") if file.is_file() else None
+        files = (folder / name for folder in folders)
+        return next((file.read_text(encoding="utf-8") for file in files if file.is_file()), None)
 
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(load),

@@ -109,7 +109,7 @@ def _link_files(base: Path, files: Mapping[str, Path]) -> None:
 
 def _set_aside(base: Path) -> None:
     """Move the files of the layout before this one, which every run overwrote, into a folder `EARLIER`."""
-    patterns = ("report.html", "report.md", "results.txt", "results.md", "samples-*.png")
+    patterns = ("report.html", "report.md", "results.txt", "results.md", "results.csv", "samples-*.png")
     found = [path for pattern in patterns for path in base.glob(pattern) if not path.is_symlink()]
     for path in found:
         (base / EARLIER).mkdir(exist_ok=True)

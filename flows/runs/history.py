@@ -1,0 +1,66 @@
+"""Remembers each regeneration beside its reports: ``history.parquet``, and the page that shows the trend."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+
+from flows.config import RegenerateConfig
+from flows.overrides import variant
+from flows.pipeline import RegenerationResult
+from flows.process.commands import PROJECT
+from reid.config import HistoryEntry
+from reid.history.entry import entry_of
+from reid.history.table import HISTORY, append, read_history
+
+DISTRIBUTION = "imagpose-reid"
+
+
+def remember(config: RegenerateConfig, result: RegenerationResult, run: str, pages: Path) -> list[HistoryEntry]:
+    """Add a regeneration to its preset's history, unless the last one of its settings had the same result.
+
+    Args:
+        config: its settings.
+        result: its artifacts.
+        run: the flow run's id.
+        pages: the folder that keeps its report.
+
+    Returns:
+        All entries of the same settings, oldest first.
+    """
+    folder, of_settings = config.output_folder().absolute(), variant(config)
+    entry = entry_of(
+        result.benchmark,
+        result.images,
+        list(dict.fromkeys(result.generators.values())),
+        list(result.synthetic.values()),
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        run=run,
+        preset=config.preset,
+        variant=of_settings,
+        pages=pages.name,
+        code=code_version(),
+        config=config.resolved(),
+    )
+    entries = _of(read_history(folder / HISTORY), of_settings)
+    if not entries or entries[-1].benchmark != entry.benchmark:
+        entries = _of(append(folder / HISTORY, entry), of_settings)
+        from reid.history.show import write_page  # matplotlib: a second that a run with nothing new need not wait
+
+        write_page(entries, folder / (f"history-{of_settings}.html" if of_settings else "history.html"))
+    return entries
+
+
+def _of(entries: list[HistoryEntry], of_settings: str) -> list[HistoryEntry]:
+    return [entry for entry in entries if entry.variant == of_settings]
+
+
+def code_version() -> str:
+    """The commit of this checkout, with ``-dirty`` where files differ from it; the installed version without one."""
+    command = ["git", "-C", str(PROJECT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return importlib.metadata.version(DISTRIBUTION)

@@ -1,0 +1,1 @@
+"""The history of a preset's regenerations: what is remembered of each, how two differ, the trend."""
