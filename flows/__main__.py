@@ -21,6 +21,7 @@ from datasets.runtime.config import StageConfig
 from datasets.runtime.errors import InputError, printable
 from datasets.runtime.keys import artifact_key
 from datasets.shards.config import EncodeConfig, WriteShardsConfig
+from flows.alerts import AlertsConfig
 from flows.config import RegenerateConfig
 from flows.preflight import check, folder_problem
 from flows.presets import PRESETS
@@ -38,6 +39,9 @@ SINGLE_STAGES: dict[str, type[StageConfig]] = {
 }
 """Stages that have a flow of their own in flows/single_stages.py, by its name."""
 
+ALERTS = "alerts"
+"""The command that makes automations."""
+
 USAGE = """usage: python -m flows regenerate --preset NAME [--root DATA_SET --poses CSV] [--field value ...]
 
 presets:
@@ -51,7 +55,9 @@ presets:
 
 without Prefect: python -m flows direct, with the same arguments
 
-one stage as a flow: {stages} [--store DIR] [--field value ...]"""
+one stage as a flow: {stages} [--store DIR] [--field value ...]
+
+alerts, on the server that PREFECT_API_URL names: alerts --webhook URL | --block TYPE/NAME"""
 
 
 def usage() -> str:
@@ -86,8 +92,14 @@ def prepare(command: str, arguments: Sequence[str]) -> Callable[[], int]:
         config = parse_config(RegenerateConfig, arguments, f"python -m flows {command}")
         check(config)
         return partial(regenerate_and_print if command == "regenerate" else regenerate_without_prefect, config)
+    if command == ALERTS:
+        alerts = parse_config(AlertsConfig, arguments, "python -m flows alerts")
+        if not os.environ.get("PREFECT_API_URL"):
+            raise InputError("PREFECT_API_URL is not set; alerts are made on a server that stays, so name one")
+        return partial(create_alerts, alerts)
     if command not in SINGLE_STAGES:
-        raise InputError(f"there is no such command; known: {', '.join(['regenerate', 'direct', *SINGLE_STAGES])}")
+        known = ", ".join(["regenerate", "direct", ALERTS, *SINGLE_STAGES])
+        raise InputError(f"there is no such command; known: {known}")
     config_class = SINGLE_STAGES[command]
     store = (Path, Field(Path("runs/store"), description="Where artifacts are kept and found again."))
     given = parse_config(
@@ -117,7 +129,7 @@ def regenerate_without_prefect(config: RegenerateConfig) -> int:
 
 def table_and_report(result: Mapping[str, str]) -> str:
     """The last lines of a regeneration."""
-    return f"\n{Path(result['table']).read_text().rstrip()}\n\nreport: {result.get('latest', result['report'])}"
+    return f"\n{Path(result['table']).read_text().rstrip()}\n\nreport: {result['latest']}"
 
 
 def run_single_stage(name: str, config: StageConfig, store: Path) -> int:
@@ -131,6 +143,17 @@ def run_single_stage(name: str, config: StageConfig, store: Path) -> int:
             return getattr(single_stages, name.replace("-", "_"))(config, store=store)
 
     return print_result(f"python -m flows {name}", run)
+
+
+def create_alerts(config: AlertsConfig) -> int:
+    """Make the automations of `flows.server.automations`."""
+    from flows.server.automations import make_alerts
+
+    try:
+        return make_alerts(config)
+    except InputError as error:
+        print(f"python -m flows alerts: {one_line(error)}", file=sys.stderr)
+        return BAD_INPUT
 
 
 def print_result(program: str, run: Callable[[], str]) -> int:

@@ -18,6 +18,7 @@ from datasets.runtime.hashing import json_sha256
 from flows.presets import PRESETS
 from flows.process.commands import PROJECT
 from flows.settings import RegenerateSettings
+from reid.arms import ARMS
 
 Stage = TypeVar("Stage", bound=StageConfig)
 
@@ -44,7 +45,7 @@ class RegenerateConfig(RegenerateSettings):
         """
         schema = handler.resolve_ref_schema(handler(core_schema))
         _drop_defaults(schema, handler, [])
-        return schema
+        return schema | _rules_between_fields()
 
     def output_folder(self) -> Path:
         """Where the results of each run are kept (`flows.runs.results`)."""
@@ -65,6 +66,17 @@ class RegenerateConfig(RegenerateSettings):
             if path is not None and path.is_relative_to(PROJECT):
                 values[name] = str(path.relative_to(PROJECT))
         return values
+
+
+def _rules_between_fields() -> dict[str, Any]:
+    """Rules over several fields, as far as JSON Schema can say them of what is given without the preset.
+
+    Prefect checks a submission against them and then makes no run. `if` and `then`, because its form reads `allOf` as
+    a choice of sub-forms. All rules, these too, are checked again when the run begins.
+    """
+    needing = [arm.name for arm in ARMS.values() if arm.needs_real]
+    asked = {"properties": {"arms": {"contains": {"enum": needing}}}, "required": ["arms"]}
+    return {"if": asked, "then": {"properties": {"arms": {"contains": {"const": "real"}}}}}
 
 
 def _drop_defaults(schema: Any, handler: Any, above: list[Any]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +18,9 @@ from datasets.runtime.config import StageConfig
 from flows.config import RegenerateConfig
 from flows.pipeline import Regeneration
 from flows.process.locks import only_run
-from flows.stages import Resources, copy_result, run_stages, stage_name
+from flows.runs.finished import keep_run
+from flows.runs.notes import RunNotes
+from flows.stages import Resources, run_stages, stage_name
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +29,8 @@ def regenerate_directly(config: RegenerateConfig) -> dict[str, str]:
     """All stages in this process' children, under the set's lock.
 
     Returns:
-        `report`: path of report.html; `table`: path of the results table.
+        `report`: path of report.html in this run's own folder; `latest`: the path that always shows the newest one;
+        `table`: path of the results table.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the stage in hand saves and ends
@@ -35,15 +39,18 @@ def regenerate_directly(config: RegenerateConfig) -> dict[str, str]:
     def make(configs: Sequence[StageConfig]) -> list[Path]:
         if not configs:
             return []
+        notes.uses(configs)
         found = run_stages(configs, config.store, resources=resources)
         logger.info("%s: %s", stage_name(configs[0]), found)
         return found.folders
 
-    with only_run(config.set_lock(), config.preset, logger.warning, _still_wanted):
+    run, lock = str(uuid.uuid4()), config.set_lock()
+    with only_run(lock, f"{config.preset} {run}", logger.warning, _still_wanted):
+        notes = RunNotes(config, run, lock)
         result = Regeneration(config, make).make()
-    folder = config.output_folder().absolute()
-    report = copy_result(result.report / "report.html", folder)
-    return {"report": str(report), "table": str(copy_result(result.benchmark / "results.txt", folder))}
+        finished = keep_run(config, result, run)
+        notes.finish(result.report, finished.kept.folder)
+    return finished.paths()
 
 
 def _still_wanted() -> None:

@@ -8,7 +8,8 @@ images -> index -> poses -> subsets -> shards -> encoded -> generator (a subset)
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -37,6 +38,9 @@ from reid.config import BenchmarkConfig, HistoryEntry, ReportConfig
 from reid.history.table import HISTORY, entry_before, read_history
 
 logger = logging.getLogger(__name__)
+
+OTHER_PEOPLE, TEST, RECONSTRUCTIONS = "other people", "test images", "reconstructions"
+"""Purposes that tell stages apart that are made more than once."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,8 @@ class Regeneration:
 
     def __init__(self, config: RegenerateConfig, make_artifacts: MakeArtifacts) -> None:
         self.config = config
+        self.purpose = ""
+        """What the artifacts in hand are for, where several steps make such: for example of the other people."""
         self._make_artifacts = make_artifacts
 
     def make(self) -> RegenerationResult:
@@ -107,8 +113,10 @@ class Regeneration:
         people = self.find_people()
         images = self.prepare_images(people)
         subsets = self.select_subsets(images)
-        test_shards = self.write_shards(images.index, images.poses, ["query", "gallery"])
-        models = self.pretrain(people)
+        with self._for(TEST):
+            test_shards = self.write_shards(images.index, images.poses, ["query", "gallery"])
+        with self._for(OTHER_PEOPLE):
+            models = self.pretrain(people)
         encoded = self.encode(images.shards, models)
         generators = self.train_generators(encoded, subsets, models)
         synthetic = self.synthesize(encoded, subsets, generators)
@@ -122,6 +130,15 @@ class Regeneration:
     def _make(self, config: StageConfig) -> Path:
         (folder,) = self._make_artifacts([config])
         return folder
+
+    @contextmanager
+    def _for(self, purpose: str) -> Generator[None]:
+        """Say inside the block what the artifacts are for."""
+        self.purpose = purpose
+        try:
+            yield
+        finally:
+            self.purpose = ""
 
     def units(self) -> list[Unit]:
         """The subsets, largest last."""
@@ -255,7 +272,8 @@ class Regeneration:
         if not self._train_on("reconstructions"):
             return {}
         settings = self.config.synthesize.model_copy(update={"pose_policy": "reconstruction"})
-        return self._synthesize(settings, encoded, subsets, generators)
+        with self._for(RECONSTRUCTIONS):
+            return self._synthesize(settings, encoded, subsets, generators)
 
     def _synthesize(
         self, settings: SynthesizeSettings, encoded: Path, subsets: Path, generators: Mapping[Unit, Path]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,9 +36,10 @@ from flows.server.loopback import bypass_proxies_for_loopback
 from flows.server.output import StageOutput
 from flows.server.publish import publish
 from flows.server.site import check_site, command_environment, with_data_of_the_site
+from flows.server.stage_table import stage_rows, total_row
 from flows.server.temporary import temporary_server
 from flows.server.watch import RunWatch
-from flows.stages import MakeArtifacts, Resources, describe_made, run_stages, stage_name
+from flows.stages import Resources, run_stages, stage_name
 
 
 async def may_pass(task: Any, task_run: Any, state: Any) -> bool:
@@ -61,7 +62,7 @@ async def may_pass(task: Any, task_run: Any, state: Any) -> bool:
 def make_artifacts(name: str, configs: list[StageConfig], store: Path, resources: Resources) -> dict[str, Any]:
     """The finished artifacts of one stage, made where they are missing: `folders` in order, `made` those that were."""
     logger = get_run_logger()
-    output = StageOutput(name, logger)
+    output = StageOutput(name, logger, flow_run.name or "")
     resources = replace(resources, environment=command_environment())  # here, so that no secret is a parameter
     result = run_stages(configs, store, resources=resources, on_line=output, still_wanted=RunWatch())
     output.finish()
@@ -84,46 +85,49 @@ def regenerate(config: RegenerateConfig) -> dict[str, str]:
     check_site()
     check(config)
     logger = get_run_logger()
-    stages: list[dict[str, Any]] = []
+    stages: list[dict[str, str]] = []
     name = f"{config.preset}, {flow_run.name} {flow_run.id}"
     lock = config.set_lock()
     with only_run(lock, name, logger.warning, RunWatch()):
         notes = RunNotes(config, str(flow_run.id), lock)
-        result = Regeneration(config, stage_maker(config, stages, notes)).make()
+        make = stage_maker(config, stages, notes)
+        regeneration = Regeneration(config, lambda configs: make(configs, regeneration.purpose))
+        result = regeneration.make()
+        stages.append(total_row(notes.record.artifacts, notes.store))
         published = publish(config, result, stages)
         notes.finish(result.report, Path(published["report"]).parent)
         return published
 
 
-def stage_maker(config: RegenerateConfig, stages: list[dict[str, Any]], notes: RunNotes) -> MakeArtifacts:
-    """What `Regeneration` makes artifacts by: a task for each stage; `stages` collects what they did.
+def stage_maker(
+    config: RegenerateConfig, stages: list[dict[str, str]], notes: RunNotes
+) -> Callable[[Sequence[StageConfig], str], list[Path]]:
+    """What `Regeneration` makes artifacts by: a task for each stage, named after it and its purpose.
 
-    `notes` says which artifacts the run uses before it looks for them, so that nobody prunes them meanwhile.
+    Args:
+        config: the settings.
+        stages: collects what the tasks did.
+        notes: says which artifacts the run uses before it looks for them, so that nobody prunes them meanwhile.
     """
     resources = Resources.of(config)
     seconds = config.stage_hours and config.stage_hours * 3600
     make = make_artifacts.with_options(timeout_seconds=seconds) if seconds else make_artifacts
+    makers: dict[Path, dict[str, Any]] = {}
 
-    def run(configs: Sequence[StageConfig]) -> list[Path]:
+    def run(configs: Sequence[StageConfig], purpose: str) -> list[Path]:
         if not configs:
             return []
-        name = stage_name(configs[0])
-        notes.uses(configs)
-        result = make(name, list(configs), config.store, resources)
-        if found := len(set(result["folders"])) - len(result["made"]):
-            stages.append({"stage": name, "artifact": f"{found} already complete", "counts": ""})
-        for folder in result["made"]:
-            counts = "; ".join(f"{what} {_short(count)}" for what, count in describe_made(Path(folder)).items())
-            stages.append(
-                {"stage": name, "artifact": f"{Path(folder).parent.name}/{Path(folder).name}", "counts": counts}
-            )
-        return [Path(folder) for folder in result["folders"]]
+        name = ", ".join(filter(None, [stage_name(configs[0]), purpose]))
+        inputs = notes.uses(configs)
+        # The very objects that earlier tasks returned: Prefect draws its edges by them.
+        after = list({id(makers[path]): makers[path] for path in inputs if path in makers}.values())
+        result = make(name, list(configs), config.store, resources, wait_for=after)
+        stages.extend(stage_rows(name, result))
+        folders = [Path(folder) for folder in result["folders"]]
+        makers.update(dict.fromkeys(folders, result))
+        return folders
 
     return run
-
-
-def _short(count: float) -> str:
-    return f"{count:,}" if isinstance(count, int) else f"{count:,.4g}"
 
 
 def run_embedded(config: RegenerateConfig) -> dict[str, str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic.config import JsonDict
 
 from datasets.miniature.config import MiniatureSettings
 from datasets.poses.config import Coordinates, ExtractPosesSettings
@@ -23,6 +24,8 @@ from imagpose.config import SynthesizeSettings, TrainGeneratorSettings, TrainIma
 from reid.arms import ARMS
 from reid.config import BenchmarkSettings, CheckIdentitySettings, TrainReidSettings
 
+DISTINCT: JsonDict = {"uniqueItems": True}
+"""In the schema that Prefect checks a submission against, so that no run is made of one that repeats a value."""
 ArmName = Annotated[str, Field(pattern=r"^[\w+.-]+$")]
 
 
@@ -90,13 +93,13 @@ class RegenerateSettings(Config):
     """What the coordinates in `poses` are pixels of: the images in `root`, or one of DeepFashion's published frames."""
     identities: int | None = Field(None, ge=3)
     """Only so many training and test identities; the generator may then be pretrained on the others."""
-    fractions: list[Percent] = [20, 40, 60, 80]
+    fractions: list[Percent] = Field([20, 40, 60, 80], json_schema_extra=DISTINCT)
     """Percent of the training images that the subsets hold."""
     draws: int = Field(1, ge=1)
     """Independent draws of the subsets; the unit that intervals are computed from."""
-    seeds: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1)
+    seeds: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1, json_schema_extra=DISTINCT)
     """Seeds of the re-ID runs on each subset."""
-    arms: list[Annotated[str, ARMS]] = Field(["real", "real+synthetic"], min_length=1)
+    arms: list[Annotated[str, ARMS]] = Field(["real", "real+synthetic"], min_length=1, json_schema_extra=DISTINCT)
     """What the re-ID networks are trained on (docs/benchmark.md explains each)."""
     arms_of_whole_set: list[Annotated[str, ARMS]] | None = None
     """Which of the arms are run on fraction 100; not given: all that need no synthetic images, which nothing makes for
@@ -212,8 +215,9 @@ class RegenerateSettings(Config):
         return {name for item in self.benchmark.comparisons for name in (item.arm, item.over)}
 
     def _check_lengths(self) -> None:
-        if len(set(self.arms)) < len(self.arms):
-            raise ValueError("arms must be distinct")
+        for name, values in (("arms", self.arms), ("seeds", self.seeds)):
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name} must be distinct")
         if taken := sorted(name for name in self.synthetic if name in ARMS and ARMS[name].trains_on != "foreign"):
             raise ValueError(
                 f"synthetic {taken[0]}=...: '{taken[0]}' is an arm of ours; give the generator another name"

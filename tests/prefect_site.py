@@ -98,6 +98,9 @@ class Site:
     def post(self, path: str, body: dict[str, Any]) -> httpx.Response:
         return httpx.post(f"{self.url}/{path}", json=body, timeout=60)
 
+    def get(self, path: str) -> Any:
+        return httpx.get(f"{self.url}/{path}", timeout=60).json()
+
     def healthy(self) -> bool:
         try:
             return httpx.get(f"{self.url}/health", timeout=5).status_code == 200

@@ -19,6 +19,7 @@ from pydantic import BaseModel
 
 from datasets.runtime.registry import load_name
 from flows.__main__ import SINGLE_STAGES
+from flows.alerts import AlertsConfig
 from flows.config import RegenerateConfig
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -67,7 +68,7 @@ def commands_of(page: Path) -> list[list[str]]:
 def config_of(package: str, command: str) -> type[BaseModel] | None:
     """The config class of a package's command; None if there is no such command."""
     if package == "flows":
-        return RegenerateConfig if command in ("regenerate", "direct") else SINGLE_STAGES.get(command)
+        return {"regenerate": RegenerateConfig, "alerts": AlertsConfig, **SINGLE_STAGES}.get(command)
     commands = importlib.import_module(f"{package}.__main__").COMMANDS
     return load_name(commands[command].config) if command in commands else None
 

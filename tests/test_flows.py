@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import json
 import logging
 import os
 import re
 import resource
+import signal
+import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import httpx
@@ -24,7 +28,10 @@ from datasets.runtime.manifests import MANIFEST
 from datasets.runtime.verify import verify
 from flows.process.commands import CommandError
 from flows.server.output import StageOutput
+from flows.server.stage_table import stage_rows, total_row
+from flows.server.temporary import own_session
 from flows.stages import describe_made
+from tests.prefect_site import wait_for
 
 pytestmark = pytest.mark.timeout(900)  # whichever test comes first waits for the run of all stages
 
@@ -156,6 +163,28 @@ def test_progress_lines_update_one_progress_artifact(monkeypatch, line):
     assert 0 < calls[0][1] < 100 and calls[1][1] == 100
 
 
+def test_each_of_several_trainers_has_a_progress_of_its_own(monkeypatch, caplog):
+    import prefect.artifacts
+
+    calls: list[tuple[str, float]] = []
+
+    def create(progress: float, *, key: str, **_: object) -> str:
+        calls.append((key, progress))
+        return key
+
+    monkeypatch.setattr(prefect.artifacts, "create_progress_artifact", create)
+    monkeypatch.setattr(prefect.artifacts, "update_progress_artifact", lambda key, done: calls.append((key, done)))
+    output = StageOutput("imagpose train", logging.getLogger("test"), "market")
+    with caplog.at_level(logging.INFO):
+        output("[1] 14:02:03 WARNING imagpose.training: slow disk")
+        output("[1] progress train: 20/80 images, 1.0 images/s")
+        output("[2] progress train: 40/80 images, 1.0 images/s")
+    output.finish()
+    first, second = (f"progress-imagpose-train-process-{number}-market" for number in (1, 2))
+    assert calls == [(first, 25.0), (second, 50.0), (first, 100.0), (second, 100.0)]
+    assert (caplog.records[0].levelname, caplog.records[0].message) == ("WARNING", "[1] slow disk")
+
+
 def test_progress_that_no_server_takes_fails_nothing(monkeypatch, caplog):
     import prefect.artifacts
 
@@ -208,3 +237,40 @@ def test_the_table_of_stages_counts_what_was_made_anew(tmp_path):
     config = MiniatureConfig()
     folder = build(config, lambda _, __: {"shards_written": 2, "shards_reused": 7, "notes": ["x"]}, store=tmp_path)
     assert describe_made(folder) | {"seconds": 0} == {"seconds": 0, "shards_written": 2, "shards_reused": 7}
+    name = f"miniature/{folder.name}"
+    rows = stage_rows(
+        "datasets miniature, other people", {"folders": [str(folder), str(folder)], "made": [str(folder)]}
+    )
+    assert [row["artifact"] for row in rows] == [name]
+    assert rows[0]["stage"] == "datasets miniature, other people"
+    assert rows[0]["counts"] == "2 shards written, 7 shards reused" and rows[0]["time"].endswith(" s")
+    (found,) = stage_rows("datasets miniature", {"folders": [str(folder)], "made": []})
+    assert found["artifact"] == "1 already complete"
+    assert total_row([name, "index/gone"], tmp_path)["artifact"] == "1 artifacts of this run"
+
+
+def test_the_temporary_server_is_out_of_reach_of_a_signal_to_the_runs_group():
+    from prefect.server.api import server
+
+    code = "import os; print(os.getsid(0) == os.getpid(), os.getpgid(0) == os.getpid())"
+    with own_session():
+        child = server.subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert child.communicate()[0].split() == ["True", "True"]
+    assert server.subprocess is subprocess
+
+
+@pytest.mark.slow
+def test_sigterm_to_the_whole_group_ends_a_run_as_fast_as_to_itself_alone(tmp_path, repository):
+    command = [sys.executable, "-m", "flows", "regenerate", "--preset", "smoke", "--device", "cpu"]
+    command += ["--store", str(tmp_path / "store"), "--output", str(tmp_path / "out")]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    with (tmp_path / "log").open("wb") as log:
+        run = subprocess.Popen(command, cwd=repository, env=environment, stdout=log, stderr=log, start_new_session=True)
+    wait_for(lambda: list((tmp_path / "store").glob("*/*/manifest.json")), 600)
+    started = time.monotonic()
+    os.killpg(run.pid, signal.SIGTERM)
+    run.wait(timeout=60)
+    assert time.monotonic() - started < 10
+    with contextlib.closing(sqlite3.connect(tmp_path / "store/prefect/prefect.db")) as database:
+        states = database.execute("select state_type from flow_run").fetchall()
+    assert states and all(state[0] not in ("RUNNING", "PENDING") for state in states)

@@ -133,7 +133,7 @@ def test_commands_run_side_by_side_and_one_that_fails_stops_the_others(tmp_path:
         ],
         lines.append,
     )
-    assert sorted(lines) == ["met first", "met second"]
+    assert sorted(lines) == ["[1] met first", "[2] met second"]  # each says whose it is
     started = time.monotonic()
     with pytest.raises(CommandError, match="exit code 3"):
         run_commands(

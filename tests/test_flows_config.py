@@ -242,6 +242,35 @@ def test_the_form_that_prefect_makes_of_the_settings_undoes_no_preset():
     assert schema["definitions"]["TrainGeneratorSettings"]["properties"]["steps"]["minimum"] == 1
 
 
+@pytest.mark.parametrize(
+    ("given", "fine"),
+    [
+        ({"fractions": [20, 60]}, True),
+        ({"fractions": [20, 20]}, False),
+        ({"seeds": [1, 1]}, False),
+        ({"arms": ["real", "real-then-synthetic"]}, True),
+        ({"arms": ["real-then-synthetic"]}, False),
+        ({"arms": ["real", "real"]}, False),
+    ],
+)
+def test_rules_between_fields_are_checked_before_a_run_is_made(given, fine):
+    from prefect.utilities.callables import parameter_schema
+    from prefect.utilities.schema_tools.validation import is_valid
+
+    from flows.regenerate import regenerate
+
+    schema = parameter_schema(regenerate).model_dump(mode="json")
+    assert is_valid({"config": {"preset": "demo", **given}}, schema) is fine
+    if not fine:
+        with pytest.raises(ValidationError):
+            RegenerateConfig(preset="demo", **given)
+
+
+def test_no_deployment_declares_schedules_which_would_replace_those_made_on_the_server():
+    deployments = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())["deployments"]
+    assert [item["name"] for item in deployments if item.get("schedules") or item.get("schedule")] == []
+
+
 def test_an_unknown_device_is_refused_before_any_work():
     with pytest.raises(ValidationError, match="device"):
         RegenerateConfig(preset="demo", device="foo")

@@ -132,6 +132,22 @@ def test_a_slices_models_are_adapted_on_people_outside_it(tmp_path, models):
     assert [call[0].outside_slice for call in run.calls if call[0].stage == "index"] == [False, True]
 
 
+def test_what_several_steps_make_is_told_apart_by_what_it_is_for(tmp_path, models):
+    config = RegenerateConfig(preset="market-small", root=tmp_path, poses=[tmp_path / "a.csv"], identities=5, **models)
+    (tmp_path / "a.csv").touch()
+    notes, purposes = Notes(tmp_path / "store"), []
+
+    def make(configs):
+        purposes.extend((stage.stage, regeneration.purpose) for stage in configs)
+        return notes(configs)
+
+    regeneration = Regeneration(config, make)
+    regeneration.make()
+    for stage in ("index", "import-poses", "write-shards", "encode", "train-imagpose"):
+        assert {(stage, ""), (stage, "other people")} <= set(purposes), stage
+    assert ("write-shards", "test images") in purposes and ("report", "") in purposes
+
+
 def test_a_second_regeneration_asks_for_the_same_artifacts(tmp_path, models):
     first, second = Notes(tmp_path / "store"), Notes(tmp_path / "store")
     config = RegenerateConfig(preset="demo", **models)

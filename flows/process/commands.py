@@ -67,7 +67,8 @@ def run_commands(
     Args:
         commands: program and arguments (relative paths count from the project's root), and the log file that receives
             standard output and error; its folder is made.
-        on_line: called for each line, without the line end.
+        on_line: called for each line, without the line end; of several commands each line begins with ``[N] ``, which
+            one it is, from 1.
         guard: under what conditions they run.
 
     Raises:
@@ -75,8 +76,8 @@ def run_commands(
     """
     running: list[_Running] = []
     try:
-        for command, log in commands:
-            running.append(_Running(command, log, guard))
+        for number, (command, log) in enumerate(commands, 1):
+            running.append(_Running(command, log, guard, f"[{number}] " if len(commands) > 1 else ""))
         while not _all_ended(running, on_line):
             guard.still_wanted()
             time.sleep(POLL_SECONDS)
@@ -99,7 +100,7 @@ def _all_ended(running: Sequence[_Running], on_line: Callable[[str], None]) -> b
         child.failed = child.process.returncode not in (None, 0)
         for line in child.tail.new_lines(at_end=ended[-1]):
             child.last_lines.append(line)
-            on_line(line)
+            on_line(child.mark + line)
     return all(ended) or any(child.failed for child in running)
 
 
@@ -124,11 +125,11 @@ class Tail:
 class _Running:
     """A started command and the place up to which its log was read."""
 
-    def __init__(self, command: Sequence[str], log: Path, guard: Guard) -> None:
+    def __init__(self, command: Sequence[str], log: Path, guard: Guard, mark: str = "") -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
         with open_plain(log, "wb") as output:
             self.process = _start(command, output.fileno(), guard)
-        self.command, self.log, self.tail = command, log, Tail(log)
+        self.command, self.log, self.tail, self.mark = command, log, Tail(log), mark
         self.last_lines: deque[str] = deque(maxlen=LAST_LINES)
         self.failed = False
 

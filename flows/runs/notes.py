@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from datasets.runtime.config import StageConfig
-from datasets.runtime.keys import artifact_directory
+from datasets.runtime.keys import artifact_key_and_inputs
 from datasets.store.records import RunRecord, now, read_records, write_record
 from flows.config import RegenerateConfig
 from flows.overrides import variant
@@ -34,12 +34,13 @@ class RunNotes:
         )
         self.record = write_record(record.model_copy(update={"finished": False, "used": now()}), self.store)
 
-    def uses(self, configs: Sequence[StageConfig]) -> None:
-        """Note what the run is about to look for or to make."""
-        folders = [artifact_directory(config, self.store) for config in configs]
-        names = [f"{folder.parent.name}/{folder.name}" for folder in folders]
+    def uses(self, configs: Sequence[StageConfig]) -> list[Path]:
+        """Note what the run is about to look for or to make; returns the folders that it is made from."""
+        keys = [artifact_key_and_inputs(config) for config in configs]
+        names = [f"{config.stage}/{key}" for config, (key, _) in zip(configs, keys, strict=True)]
         artifacts = list(dict.fromkeys([*self.record.artifacts, *names]))
         self.record = write_record(self.record.model_copy(update={"artifacts": artifacts, "used": now()}), self.store)
+        return [Path(item["path"]) for _, inputs in keys for item in inputs.values()]
 
     def finish(self, report: Path, pages: Path) -> None:
         """Note that the run is complete.

@@ -70,8 +70,13 @@ def keep_results(
 
 
 def _holds(folder: Path, files: Mapping[str, Path]) -> bool:
-    """Whether a folder has these files with this content, and no others."""
-    if not folder.is_dir() or {path.name for path in folder.iterdir()} - {RUN_FILE} != set(files):
+    """Whether a link leads to a folder beside it that has these files with this content, and no others."""
+    if (
+        not folder.is_symlink()
+        or len(folder.readlink().parts) != 1
+        or not folder.is_dir()
+        or {path.name for path in folder.iterdir()} - {RUN_FILE} != set(files)
+    ):
         return False
     return all(filecmp.cmp(folder / name, source, shallow=False) for name, source in files.items())
 

@@ -14,11 +14,10 @@ from prefect.runtime import flow_run
 from datasets.runtime.reading.names import code_span
 from datasets.runtime.reading.tables import read_table
 from flows.config import RegenerateConfig
-from flows.overrides import regenerate_command, variant
+from flows.overrides import variant
 from flows.pipeline import RegenerationResult
-from flows.reid_arms import Unit
-from flows.runs.history import remember
-from flows.runs.results import keep_results
+from flows.runs.finished import keep_run
+from flows.server.automations import emit_alerts
 from flows.server.site import report_link
 from reid.config import HistoryEntry
 from reid.history.compare import changes
@@ -35,33 +34,19 @@ def publish(
     config: RegenerateConfig, result: RegenerationResult, stages: Sequence[Mapping[str, Any]]
 ) -> dict[str, str]:
     """Keep the report in a folder of its own and show the results in Prefect; returns where things lie."""
-    table, samples = table_file(result.benchmark), sample_sheets(result.synthetic)
-    files = {"report.html": result.report / "report.html", table.name: table, **samples}
-    further = {name: result.report / name for name in ("report.md", "results.csv")}
-    files |= {name: path for name, path in further.items() if path.is_file()}
-    about = {
-        "command": regenerate_command(config),
-        "report": artifact_name(result.report),
-        "benchmark": artifact_name(result.benchmark),
-    }
-    run = str(flow_run.id or "by-hand")
-    kept = keep_results(config, files, run, about)
-    history = remember(config, result, run, kept.folder)
-    report, artifacts = kept.folder / "report.html", Artifacts(config)
+    run = keep_run(config, result, str(flow_run.id))
+    if run.kept.new:
+        emit_alerts(run.history, str(run.report))
+    artifacts = Artifacts(config)
     markdown = (result.benchmark / "results.md").read_text()
     artifacts.markdown("results", markdown, "Rank-1 and mAP")
     artifacts.table("rank-1", rank1_table(result.benchmark), "Every re-ID run")
-    artifacts.markdown("report", report_note(report), "The report")
-    artifacts.table("history", history_table(history), "Every regeneration with another result than the one before")
+    artifacts.markdown("report", report_note(run.report), "The report")
+    artifacts.table("history", history_table(run.history), "Every regeneration with another result than the one before")
     artifacts.table("stages", stages, "What this run found complete, what it made, and the work that took")
-    for name in samples:
-        artifacts.picture(Path(name).stem, kept.folder / name, "Synthetic images")
-    return {
-        "report": str(report),
-        "latest": str(kept.latest / "report.html"),
-        "table": str(kept.folder / table.name),
-        "benchmark": str(result.benchmark),
-    }
+    for name in run.samples:
+        artifacts.picture(Path(name).stem, run.kept.folder / name, "Synthetic images")
+    return run.paths() | {"benchmark": str(result.benchmark)}
 
 
 class Artifacts:
@@ -99,17 +84,6 @@ class Artifacts:
         create_image_artifact(picture, key=self.key(name), description=f"{description}, {self._of_preset}: {path}")
 
 
-def artifact_name(folder: Path) -> str:
-    """``STAGE/KEY`` of an artifact in the store."""
-    return f"{folder.parent.name}/{folder.name}"
-
-
-def table_file(benchmark: Path) -> Path:
-    """The table to print: plain text where the benchmark wrote it, else Markdown."""
-    plain = benchmark / "results.txt"
-    return plain if plain.is_file() else benchmark / "results.md"
-
-
 def rank1_table(benchmark: Path) -> list[dict[str, Any]]:
     """One row per re-ID run, percentages with one decimal."""
     rows = read_table(benchmark, "results.parquet").to_pylist()
@@ -137,14 +111,7 @@ def report_note(report: Path) -> str:
     if (link := report_link(report)) is not None:
         return f"[{report.name}](<{link}>)\n\n{code_span(report)}"
     return (
-        f"{code_span(report)}\n\nA browser opens no file from here. To get a link, serve the reports, for example with "
-        "`python -m http.server --bind 127.0.0.1 --directory runs 4280`, and say where: "
-        "`prefect variable set report_url http://127.0.0.1:4280`."
+        f"{code_span(report)}\n\nA browser opens no file from here: open it on that machine, or copy it. A report on real data "
+        "shows photographs of people, so serve reports only behind a login, and then say where: variable `report_url` "
+        "(docs/prefect.md)."
     )
-
-
-def sample_sheets(synthetic: Mapping[Unit, Path]) -> dict[str, Path]:
-    """Contact sheets of the synthetic sets (sources, poses and results), by the names that the copies get."""
-    sheets = {f"samples-{fraction}-{draw}.png": folder for (fraction, draw), folder in synthetic.items()}
-    paths = {name: folder / "contact_sheet.png" for name, folder in sheets.items()}
-    return {name: path for name, path in paths.items() if path.is_file()}

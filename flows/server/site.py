@@ -4,7 +4,8 @@ Prefect variables (`prefect variable set NAME VALUE`, or the Variables page):
 
 - ``market1501_root``, ``deepfashion_root``: the unpacked data set, for runs that give no `root` themselves;
 - ``market1501_poses``, ``deepfashion_poses``: its keypoint file, or a JSON list of them;
-- ``report_url``: where the folder ``runs`` is served, for links that open in a browser;
+- ``report_url``: where the reports ``runs/PRESET`` are served, for links that open in a browser;
+- ``alert_gain_points``, ``alert_data_percent``: from where on a fallen gain or shrunken data are told;
 - ``command_environment``: a JSON object of environment variables for the commands.
 
 Secrets of the same kind go into a Secret block named ``command-environment`` whose value is such an object.

@@ -7,6 +7,7 @@ shutdown would follow the table that a regeneration ends with. Nor would it end 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import subprocess
 import sys
@@ -51,7 +52,7 @@ def temporary_server(log: Path) -> Generator[None]:
     logger.info("starting Prefect's temporary server; its log: %s", log)
     server = SubprocessASGIServer()
     try:
-        with _output_to(log):
+        with _output_to(log), own_session():
             _start(server, log)
         if (process := server.server_process) is not None:
             subprocess.Popen([*tether(5.0), "--end", str(process.pid)], start_new_session=True)
@@ -86,6 +87,29 @@ def _start(server: Any, log: Path) -> None:
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise InputError(f"Prefect's temporary server did not start ({reason}); its log says why: {log}") from error
+
+
+@contextlib.contextmanager
+def own_session() -> Generator[None]:
+    """Let what Prefect's server module starts inside the block lead a session of its own.
+
+    Else Ctrl-C and a SIGTERM to this process's group would end the server first, and the run, which has to tell it how
+    it ended, would retry for minutes and stay 'Running'. Prefect has no setting for it.
+    """
+    from prefect.server.api import server
+
+    class InOwnSession:
+        Popen = functools.partial(subprocess.Popen, start_new_session=True)
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(subprocess, name)
+
+    kept = server.subprocess
+    server.subprocess = InOwnSession()  # pyrefly: ignore[bad-assignment]
+    try:
+        yield
+    finally:
+        server.subprocess = kept
 
 
 @contextlib.contextmanager
