@@ -20,6 +20,7 @@ from datasets.store.inventory import Inventory
 from datasets.store.records import LOCKS, RunRecord, now, write_record
 
 DAYS = 86_400
+NO_HASH = "0" * 64
 
 
 def artifact(
@@ -32,10 +33,16 @@ def artifact(
     made_from = {f"runs[{place}]": item for place, item in enumerate(inputs)} | named
     manifest = {
         "stage": stage,
+        "stage_version": 1,
         "key": key,
+        "content_sha256": NO_HASH,
+        "summary": {},
         "config": config or {},
         "inputs": {field: {"path": f"/moved/{item}", "sha256": ""} for field, item in made_from.items()},
-        "files": [{"name": "data", "size": 1000, "sha256": ""}],
+        "files": [{"name": "data", "size": 1000, "sha256": NO_HASH}],
+        "started": "2026-01-03T01:00:00+00:00",
+        "seconds": 1.0,
+        "versions": {},
     }
     (folder / MANIFEST).write_text(json.dumps(manifest))
     then = time.time() - days * DAYS
@@ -151,6 +158,16 @@ def test_artifacts_are_listed_with_size_age_and_who_needs_them(tmp_path, capsys)
     assert Inventory(tmp_path).with_ancestors(["report/1"]) == {"report/1", "benchmark/1", "index/1"}
 
 
+@pytest.mark.parametrize("command", [["prune", "--older-than", "0"], ["forget", "--pid", "1"]])
+def test_nothing_leaves_while_a_manifest_cannot_be_read_for_nobody_knows_what_it_needs(tmp_path, capsys, command):
+    result(tmp_path, 1)
+    (artifact(tmp_path, "encode/2", "index/1") / MANIFEST).write_text("{")
+    before = left(tmp_path)
+    assert store_command("--store", str(tmp_path)) == 0  # it can still be listed
+    assert store_command(*command, "--store", str(tmp_path), "--remove") == 2
+    assert f"{tmp_path}/encode/2" in capsys.readouterr().err and left(tmp_path) == before
+
+
 @pytest.fixture
 def people(tmp_path: Path) -> Path:
     """A store with two training people and one test person, two images each; subsets take image a of each."""
@@ -233,7 +250,9 @@ def test_a_shard_that_is_taken_over_needs_no_room_of_its_own(tmp_path):
     shard.write_bytes(b"")
     manifest = json.loads((shard.parent / MANIFEST).read_text())
     empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-    (shard.parent / MANIFEST).write_text(json.dumps(manifest | {"files": [{"name": "a.tar", "sha256": empty}]}))
+    (shard.parent / MANIFEST).write_text(
+        json.dumps(manifest | {"files": [{"name": "a.tar", "size": 0, "sha256": empty}]})
+    )
     assert take_over(shard, tmp_path / "b.tar")
     if (tmp_path / "b.tar").stat().st_ino != shard.stat().st_ino:
         pytest.skip("this file system clones files; a clone's blocks cannot be told here")

@@ -16,10 +16,12 @@ from datasets.runtime.keys import artifact_directory, artifact_key, describe_con
 from datasets.runtime.manifests import is_complete
 from datasets.shards.config import EncodeConfig
 from datasets.sources.config import SelectSubsetsConfig
+from datasets.store.records import read_records
 from flows import direct, stages
 from flows.config import RegenerateConfig
 from flows.pipeline import Regeneration
 from flows.process.commands import CommandError
+from flows.runs import finished
 from flows.stages import Resources, StageResult, run_stages, stage_command, with_absolute_paths
 from imagpose.config import SynthesizeConfig, TrainGeneratorConfig
 from reid.config import BenchmarkConfig, NetworkConfig, ReportConfig, TrainReidConfig
@@ -241,9 +243,13 @@ def test_a_regeneration_runs_without_prefect_and_copies_its_results(tmp_path, mo
         return StageResult(folders, folders)
 
     monkeypatch.setattr(direct, "run_stages", fake_stages)
+    monkeypatch.setattr(finished, "remember", lambda *_: [])  # reads a real table
     config = RegenerateConfig(preset="demo", store=tmp_path / "store", output=tmp_path / "out")
     result = direct.regenerate_directly(config)
-    assert result == {"report": str(tmp_path / "out/report.html"), "table": str(tmp_path / "out/results.txt")}
+    assert result["latest"] == str(tmp_path / "out/report.html")
+    assert Path(result["report"]).parent == (tmp_path / "out/latest").resolve()
+    (record,) = read_records(config.store)
+    assert record.finished and record.report.startswith("report/")
     assert Path(result["table"]).read_text() == "a table"
 
 

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
-from datasets.runtime.errors import ArtifactBusyError
+from datasets.runtime.errors import ArtifactBusyError, ArtifactError
 from datasets.store.config import ForgetConfig
 from datasets.store.inventory import Inventory, StoredArtifact, spoken_size
 from datasets.store.prune import remove, total
@@ -60,7 +61,7 @@ class Sightings:
         """Images of the identities, and the named ones, that an index lists."""
         if self.root is not None and Path(str(item.manifest.get("config", {}).get("root", ""))).name != self.root:
             return set()
-        table = pq.read_table(item.folder / "images.parquet", columns=["key", "pid", "split"]).to_pydict()
+        table = _columns(item.folder / "images.parquet", ["key", "pid", "split"])
         pids, keys, found = set(self.pids), set(self.keys), set()
         for key, pid, split in zip(table["key"], table["pid"], table["split"], strict=True):
             if pid in pids or key in keys:
@@ -80,7 +81,7 @@ class Sightings:
             found |= keys & subset if subset is not None and name in NARROWED else keys
         for table in TABLES:
             if found and (item.folder / table).is_file():
-                found &= _column(item.folder / table, "key")
+                found &= set(_columns(item.folder / table, ["key"])["key"])
         if wanted := config.get("splits"):
             found = {key for key in found if self.splits.get(key, set(wanted)) & set(wanted)}
         return found
@@ -99,11 +100,20 @@ class Sightings:
         if not path.is_file():
             return None
         wanted = [("fraction", "=", config["fraction"]), ("draw", "=", config.get("draw", 0))]
-        return set(pq.read_table(path, columns=["key"], filters=wanted)["key"].to_pylist())
+        return set(_columns(path, ["key"], wanted)["key"])
 
 
-def _column(path: Path, name: str) -> set[str]:
-    return set(pq.read_table(path, columns=[name])[name].to_pylist())
+def _columns(path: Path, names: list[str], wanted: list[tuple[str, str, int]] | None = None) -> dict[str, list[Any]]:
+    """Columns of a table, whether its manifest lists it or not: what it holds is there to be found.
+
+    Raises:
+        ArtifactError: it cannot be read.
+    """
+    try:
+        return pq.read_table(path, columns=names, filters=wanted).to_pydict()
+    except (OSError, ValueError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ArtifactError(f"{path} cannot be read ({reason}); delete its folder and run its stage again") from None
 
 
 def run_forget(config: ForgetConfig) -> int:
@@ -111,10 +121,12 @@ def run_forget(config: ForgetConfig) -> int:
 
     Raises:
         ArtifactBusyError: a regeneration is at work in this store.
+        InputError: there is no such store, or something in it cannot be read, so who has seen the images is not known.
     """
     Inventory(config.store)  # refuses a folder that is not there, before the lock makes one
     with store_lock(config.store, fcntl.LOCK_EX):
         inventory, records = Inventory(config.store), read_records(config.store)
+        inventory.check_manifests()
         sightings = Sightings(inventory, config.pid, config.key, config.root)
         seen = [item for item in reversed(inventory.in_order()) if item.name in sightings.seen]
         unfinished = list(inventory.partial.values()) if seen else []

@@ -73,6 +73,19 @@ class Inventory:
                 users[name].append(item.name)
         return users
 
+    def check_manifests(self) -> None:
+        """Refuse to go on where it is not known what an artifact needs.
+
+        Raises:
+            ArtifactError: a manifest cannot be read.
+        """
+        for item in self.finished.values():
+            if not item.manifest:
+                raise ArtifactError(
+                    f"{item.folder} has a {MANIFEST} that cannot be read, so what it needs is not known; "
+                    "look at it with 'python -m datasets verify', then delete the folder"
+                )
+
     def with_ancestors(self, names: Iterable[str]) -> set[str]:
         """These artifacts and all that they were made from, as far as they are in the store."""
         found: set[str] = set()
@@ -115,7 +128,7 @@ def _look_at(folder: Path) -> StoredArtifact:
         return StoredArtifact(name, folder, True, size, changed)
     try:
         manifest = manifest_of(folder)
-    except ArtifactError:  # its work is lost anyway; it is listed, and pruned by age
+    except ArtifactError:  # it is listed; see `Inventory.check_manifests`
         manifest = {}
     size = sum(file["size"] for file in manifest.get("files", [])) or _size_and_change(folder)[0]
     inputs = frozenset(name for path in _input_paths(manifest) for name in _names_in(path))

@@ -168,11 +168,12 @@ def run_prune(config: PruneStoreConfig) -> int:
     """List what no kept result needs, and remove it if so requested.
 
     Raises:
-        InputError: there is no such store.
+        InputError: there is no such store, or a manifest or record in it cannot be read.
     """
     inventory = Inventory(config.store)  # refuses a folder that is not there, before the lock makes one
     with store_lock(config.store, fcntl.LOCK_EX):
         inventory = Inventory(config.store)
+        inventory.check_manifests()
         retention = Retention(inventory, read_records(config.store), config.keep_runs, config.older_than, config.keep)
         leaving = retention.removable
         for item in leaving:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from datasets.runtime.atomic import write_text_atomically
+from datasets.runtime.atomic import open_plain, write_text_atomically
 from datasets.runtime.config import Config
 from datasets.runtime.errors import InputError
 
@@ -92,7 +92,7 @@ def is_locked(path: Path) -> bool:
     """Whether a process holds the lock on a file."""
     if not path.is_file():
         return False
-    with path.open("a+") as file:
+    with open_plain(path) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -105,6 +105,6 @@ def store_lock(store: Path, kind: int) -> Generator[None]:
     """Hold the store's lock: shared (LOCK_SH) to name what is used, exclusive (LOCK_EX) to remove."""
     path = store / LOCKS / ".store.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
+    with open_plain(path, "rb+") as file:
         fcntl.flock(file, kind)
         yield

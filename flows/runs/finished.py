@@ -1,4 +1,4 @@
-"""What a finished regeneration leaves, under Prefect or without: report, table, pictures, and its row in the history."""
+"""What a finished regeneration leaves, under Prefect or without: report, table, pictures, a row in the history."""
 
 from __future__ import annotations
 

@@ -23,6 +23,7 @@ from typing import Any
 
 from flows.config import RegenerateConfig
 from flows.overrides import variant
+from flows.stages import copy_result
 
 LATEST = "latest"
 RUN_FILE = "run.json"
@@ -69,16 +70,13 @@ def keep_results(
     return KeptResults(link.resolve(), link if of_settings else base, new)
 
 
-def _holds(folder: Path, files: Mapping[str, Path]) -> bool:
+def _holds(link: Path, files: Mapping[str, Path]) -> bool:
     """Whether a link leads to a folder beside it that has these files with this content, and no others."""
-    if (
-        not folder.is_symlink()
-        or len(folder.readlink().parts) != 1
-        or not folder.is_dir()
-        or {path.name for path in folder.iterdir()} - {RUN_FILE} != set(files)
-    ):
+    if not link.is_symlink() or len(link.readlink().parts) != 1 or not link.is_dir():
         return False
-    return all(filecmp.cmp(folder / name, source, shallow=False) for name, source in files.items())
+    if {path.name for path in link.iterdir()} - {RUN_FILE} != set(files):
+        return False
+    return all(filecmp.cmp(link / name, source, shallow=False) for name, source in files.items())
 
 
 def _copy(files: Mapping[str, Path], folder: Path, about: Mapping[str, Any]) -> None:
@@ -87,7 +85,7 @@ def _copy(files: Mapping[str, Path], folder: Path, about: Mapping[str, Any]) -> 
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     for name, source in files.items():
-        shutil.copyfile(source, temporary / name)
+        copy_result(source, temporary, name)
     (temporary / RUN_FILE).write_text(json.dumps(about, indent=1) + "\n")
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)

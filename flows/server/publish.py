@@ -111,7 +111,7 @@ def report_note(report: Path) -> str:
     if (link := report_link(report)) is not None:
         return f"[{report.name}](<{link}>)\n\n{code_span(report)}"
     return (
-        f"{code_span(report)}\n\nA browser opens no file from here: open it on that machine, or copy it. A report on real data "
-        "shows photographs of people, so serve reports only behind a login, and then say where: variable `report_url` "
-        "(docs/prefect.md)."
+        f"{code_span(report)}\n\nA browser opens no file from here: open it on that machine, or copy it. A report on "
+        "real data shows photographs of people, so serve reports only behind a login, and then say where: variable "
+        "`report_url` (docs/prefect.md)."
     )

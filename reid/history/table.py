@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
+from datasets.runtime.atomic import write_bytes_atomically
 from datasets.runtime.errors import InputError
 from reid.config import HistoryEntry
 
@@ -47,9 +49,9 @@ def append(path: Path, entry: HistoryEntry) -> list[HistoryEntry]:
     entries = [*read_history(path), entry]
     rows = [item.model_dump() for item in entries]
     rows = [row | {name: json.dumps(row[name], sort_keys=True) for name in TEXTS} for row in rows]
-    temporary = path.with_name(f".{path.name}.tmp")
-    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), temporary)
-    temporary.replace(path)
+    content = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), content)
+    write_bytes_atomically(path, content.getvalue())
     return entries
 
 
