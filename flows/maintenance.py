@@ -10,6 +10,7 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.logging import get_run_logger
 
+from datasets.runtime.errors import InputError
 from flows.process.commands import Guard, run_commands
 from flows.server.watch import RunWatch
 
@@ -25,7 +26,12 @@ def prune_store(
         keep_runs: of each preset, so many different results are kept, newest first.
         older_than: days; whatever was made or used later is kept too.
         remove: False lists what would be removed.
+
+    Raises:
+        InputError: there is no such store.
     """
+    if not store.is_dir():
+        raise InputError(f"store {store.absolute()} is not a folder; give a store's root, as the worker sees it")
     logger = get_run_logger()
     command = [sys.executable, "-m", "datasets", "store", "prune", "--store", str(store.absolute())]
     command += ["--keep-runs", str(keep_runs), "--older-than", str(older_than), *(["--remove"] if remove else [])]
