@@ -112,20 +112,21 @@ def stage_maker(
     resources = Resources.of(config)
     seconds = config.stage_hours and config.stage_hours * 3600
     make = make_artifacts.with_options(timeout_seconds=seconds) if seconds else make_artifacts
-    makers: dict[Path, dict[str, Any]] = {}
+    # Prefect draws its edges by the identity of what earlier tasks returned, the keys of a dict included, which all
+    # tasks share. So the lists of folders are passed on, in one list that no task can have returned.
+    returned: dict[Path, list[str]] = {}
+    after: list[list[str]] = []
 
     def run(configs: Sequence[StageConfig], purpose: str) -> list[Path]:
         if not configs:
             return []
         name = ", ".join(filter(None, [stage_name(configs[0]), purpose]))
         inputs = notes.uses(configs)
-        # The very objects that earlier tasks returned: Prefect draws its edges by them.
-        after = list({id(makers[path]): makers[path] for path in inputs if path in makers}.values())
+        after[:] = {id(returned[path]): returned[path] for path in inputs if path in returned}.values()
         result = make(name, list(configs), config.store, resources, wait_for=after)
         stages.extend(stage_rows(name, result))
-        folders = [Path(folder) for folder in result["folders"]]
-        makers.update(dict.fromkeys(folders, result))
-        return folders
+        returned.update({Path(folder): result["folders"] for folder in result["folders"]})
+        return [Path(folder) for folder in result["folders"]]
 
     return run
 

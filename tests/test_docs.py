@@ -68,7 +68,8 @@ def commands_of(page: Path) -> list[list[str]]:
 def config_of(package: str, command: str) -> type[BaseModel] | None:
     """The config class of a package's command; None if there is no such command."""
     if package == "flows":
-        return {"regenerate": RegenerateConfig, "alerts": AlertsConfig, **SINGLE_STAGES}.get(command)
+        whole = {"regenerate": RegenerateConfig, "direct": RegenerateConfig, "alerts": AlertsConfig}
+        return {**whole, **SINGLE_STAGES}.get(command)
     commands = importlib.import_module(f"{package}.__main__").COMMANDS
     return load_name(commands[command].config) if command in commands else None
 
