@@ -19,6 +19,7 @@ from reid.config.training import (
     run_name,
     tiny_recipe,
 )
+from reid.config.use import EmbedConfig, ExportConfig
 
 __all__ = [
     "AugmentationConfig",
@@ -28,7 +29,9 @@ __all__ = [
     "CheckIdentityConfig",
     "CheckIdentitySettings",
     "DeclaredComparison",
+    "EmbedConfig",
     "EvaluateReidConfig",
+    "ExportConfig",
     "LossConfig",
     "NetworkConfig",
     "PlanRunsConfig",

@@ -153,7 +153,7 @@ def _rows(folder: Path, split: str) -> list[dict[str, Any]]:
         DatasetLayoutError: the folder tells of no image of this split.
     """
     table = find_table(folder)
-    rows = _rows_of_table(table, split) if table else _rows_of_names(folder, split)
+    rows = _rows_of_table(table, split) if table else rows_of_names(folder, split)
     if not rows:
         raise DatasetLayoutError(
             f"{folder} holds no {split} images: neither {split}-*.tar, nor a table (images.csv with "
@@ -171,7 +171,7 @@ def _rows_of_table(path: Path, split: str) -> list[dict[str, Any]]:
     return table[["key", "path", "pid", "camid"]].to_dict("records")
 
 
-def _rows_of_names(folder: Path, split: str) -> list[dict[str, Any]]:
+def rows_of_names(folder: Path, split: str) -> list[dict[str, Any]]:
     """Rows of the files whose names are Market-1501's; the others are counted and named in the log.
 
     Raises:

@@ -41,13 +41,17 @@ def extract_features(
     network.eval().to(memory_format=torch.channels_last)
     progress = Progress(logger, label, len(pixels_u8), "images")
     parts = []
-    with torch.inference_mode():
-        for start in range(0, len(pixels_u8), batch_size):
-            images = normalize(pixels_u8[start : start + batch_size].to(device), network.normalization)
-            features = network.embed(images.contiguous(memory_format=torch.channels_last))
-            parts.append(features.float().cpu().numpy())
-            progress.update(len(images))
+    for start in range(0, len(pixels_u8), batch_size):
+        parts.append(embed_batch(network, pixels_u8[start : start + batch_size], device))
+        progress.update(len(parts[-1]))
     return np.concatenate(parts) if parts else np.empty((0, network.width), dtype=np.float32)
+
+
+def embed_batch(network: ReidNetwork, pixels_u8: Tensor, device: torch.device) -> np.ndarray:
+    """Test features (B, D) float32 of a batch (B, 3, H, W) uint8 by a network in evaluation mode, channels-last."""
+    with torch.inference_mode():
+        images = normalize(pixels_u8.to(device), network.normalization)
+        return network.embed(images.contiguous(memory_format=torch.channels_last)).float().cpu().numpy()
 
 
 def evaluate(
