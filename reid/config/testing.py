@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Self
 from pydantic import Field, model_validator
 
 from datasets.runtime.config import Artifact, Config, Device, Percent, Role, SourceFile, SourceTree, StageConfig
-from reid.config.fields import RerankConfig
+from reid.config.fields import NfcConfig, RerankConfig
 
 
 class EvaluateReidConfig(StageConfig):
@@ -25,6 +25,8 @@ class EvaluateReidConfig(StageConfig):
     """Instead of a network: a Parquet file with ``key, split (query or gallery), pid, camid, feature`` (numbers)."""
     rerank: RerankConfig | None = None
     """Also test with k-reciprocal re-ranking."""
+    nfc: NfcConfig | None = None
+    """Also test with neighbor feature centralization; with `rerank`, with both together too."""
     max_rank: int = Field(10, ge=1)
     """Gallery images per query in `ranked.parquet`."""
     device: Device = "auto"
