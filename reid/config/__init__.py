@@ -3,7 +3,7 @@
 Light on purpose: the flows import them, so nothing here may import torch.
 """
 
-from reid.config.fields import NfcConfig, RerankConfig
+from reid.config.fields import CentralizeConfig, NfcConfig, RerankConfig
 from reid.config.results import BenchmarkConfig, BenchmarkSettings, DeclaredComparison, PlanRunsConfig, ReportConfig
 from reid.config.testing import CheckIdentityConfig, CheckIdentitySettings, EvaluateReidConfig
 from reid.config.training import (
@@ -26,6 +26,7 @@ __all__ = [
     "BatchConfig",
     "BenchmarkConfig",
     "BenchmarkSettings",
+    "CentralizeConfig",
     "CheckIdentityConfig",
     "CheckIdentitySettings",
     "DeclaredComparison",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Literal, Self
 
-from datasets.runtime.config import Config, Probability
+from pydantic import Field, model_validator
+
+from datasets.runtime.config import Config, Probability, SourceTree
 
 
 class RerankConfig(Config):
@@ -29,3 +31,24 @@ class NfcConfig(Config):
     """Nearest images of each image that come into question."""
     k2: int = Field(2, ge=1)
     """A neighbor counts if the image is among *its* nearest so many, at most `k1`."""
+
+
+class CentralizeConfig(Config):
+    """Average each test image's feature with those of further pictures of it (IPG of Pose2ID), or of its own views."""
+
+    name: str = Field("centralized", pattern=r"^[a-z][a-z0-9]*$")
+    """Begins the names of its columns, as in ``centralized_map``."""
+    images: SourceTree | None = None
+    """A set of `imagpose draw-poses`, or a folder that says which test image each picture shows."""
+    control: Literal["flip", "crops"] | None = None
+    """Instead of pictures: the image flipped, or moved towards its four corners. What averaging alone gains."""
+    weight: float = Field(1.0, gt=0)
+    """Eta: what the mean of the further pictures counts beside the image itself. The authors' code: 2."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        if (self.images is None) == (self.control is None):
+            raise ValueError("give either 'images' or 'control' of an entry of 'centralize'")
+        if self.name in ("plain", "nfc", "reranked"):
+            raise ValueError(f"name '{self.name}' is taken by other columns; choose another one")
+        return self

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from datasets.runtime.errors import DatasetLayoutError
 from datasets.runtime.manifests import manifest_of
+from datasets.runtime.regular_files import read_regular
 from reid.data.folders import SPLIT_FOLDERS, SYNTHETIC, find_table, read_table, rows_of_names
 from reid.data.images import iterate_samples
+from reid.data.output_forms import PICTURES, key_of, pictures_below
 
 LABELS = ("split", "pid", "camid")
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-"""File names that count as pictures in a folder that says nothing about them."""
 
 
 def iterate_images(folder: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
@@ -33,7 +34,7 @@ def iterate_images(folder: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
         raise DatasetLayoutError(f"{folder} holds no images: neither shards nor {', '.join(PICTURES)}")
     for row in rows:
         try:
-            yield row, (Path(folder) / row["path"]).read_bytes()
+            yield row, read_regular(Path(folder) / row["path"])
         except OSError as error:
             raise DatasetLayoutError(f"{Path(folder) / row['path']} cannot be read ({error.strerror})") from None
 
@@ -51,12 +52,18 @@ def _labeled_rows(folder: Path) -> list[dict[str, Any]]:
 
 def _unlabeled_rows(folder: Path) -> list[dict[str, Any]]:
     """Every picture below a folder by its path; the key is the path without suffix, ``_`` for ``/``."""
-    paths = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in PICTURES and path.is_file())
     rows: dict[str, dict[str, Any]] = {}
-    for path in paths:
+    for path in pictures_below(folder):
         inside = path.relative_to(folder)
-        key = str(inside.with_suffix("")).replace("/", "_")
+        key = key_of(inside)
         if key in rows:
             raise DatasetLayoutError(f"{folder}: {rows[key]['path']} and {inside} both get the key '{key}'; rename one")
         rows[key] = {"key": key, "path": str(inside)}
     return list(rows.values())
+
+
+def batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    """Lists of `size` items, the last one shorter."""
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch

@@ -53,13 +53,20 @@ def evaluate(
     post: PostProcessing = NOTHING,
 ) -> dict[str, Any]:
     """Rank the gallery for each query by the network's features; see `evaluate_features`."""
+    return evaluate_features(*features_of(network, query, gallery, device), directory, max_rank, post)
+
+
+def features_of(
+    network: ReidNetwork, query: ImageSet, gallery: ImageSet, device: torch.device
+) -> tuple[Features, Features]:
+    """Test features of both splits."""
     query_features, gallery_features = (
         Features(
             keys=images.keys, values=extract_features(network, images.pixels, device, label=label), labels=images.labels
         )
         for images, label in ((query, "query features"), (gallery, "gallery features"))
     )
-    return evaluate_features(query_features, gallery_features, directory, max_rank, post)
+    return query_features, gallery_features
 
 
 def evaluate_features(

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,9 +14,8 @@ import pyarrow.parquet as pq
 import torch
 
 from datasets.runtime import devices
-from datasets.runtime.errors import InputError
 from reid.config import EmbedConfig
-from reid.data.any_images import LABELS, iterate_images
+from reid.data.any_images import LABELS, batches, iterate_images
 from reid.data.images import decode
 from reid.evaluation.evaluate import load_network
 from reid.evaluation.features import embed_batch
@@ -70,7 +67,7 @@ def make_features(config: EmbedConfig, directory: Path) -> dict[str, Any]:
     width = 0
     with ThreadPoolExecutor(config.workers) as pool:
         for batch in batches(samples, config.batch_size):
-            pixels = np.stack(list(pool.map(lambda item: decoded(*item, embedder.size), batch)))
+            pixels = np.stack(list(pool.map(lambda item: decode(config.images, *item, *embedder.size), batch)))
             features = embedder(pixels)
             table = table_of([facts for facts, _ in batch], features)
             writer = writer or pq.ParquetWriter(directory / FEATURES, table.schema)
@@ -89,26 +86,6 @@ def open_embedder(config: EmbedConfig) -> Embedder:
         return ExportedNetwork(config.exported)
     assert config.run is not None  # the config's own rule
     return RunNetwork(config.run, devices.pick(config.device))
-
-
-def batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    """Lists of `size` items, the last one shorter."""
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
-        yield batch
-
-
-def decoded(facts: dict[str, Any], data: bytes, size: tuple[int, int]) -> np.ndarray:
-    """A picture at the network's size, (3, H, W) uint8.
-
-    Raises:
-        InputError: it cannot be decoded.
-    """
-    try:
-        return decode(facts, data, *size)
-    except (OSError, ValueError) as error:
-        name = facts.get("path", facts["key"])
-        raise InputError(f"{name} is no picture that can be decoded ({error}); remove or replace it") from None
 
 
 def table_of(facts: list[dict[str, Any]], features: np.ndarray) -> pa.Table:
