@@ -90,6 +90,7 @@ def make_encoded(config: EncodeConfig, folder: Path) -> dict[str, Any]:
         for number, pid in enumerate(pid for pid in people for _ in range(2)):
             key = f"{pid:04d}_c{1 + number % 2}s1_{number:06d}_{len(split):02d}"
             joints = body(("front", "back", "left", "right")[number % 4], 4 + 3 * (number // 4), noise=number)
+            joints = np.full_like(joints, np.nan) if pid == 0 else joints  # a distractor is often nobody
             facts = {"pid": pid, "camid": 1 + number % 2, "split": split, "keypoints": keypoints_to_json(joints)}
             members.append((f"{key}.json", json.dumps(facts).encode()))
             for name, shape in (("latent", LATENTS), ("tokens", TOKENS)):
@@ -98,7 +99,13 @@ def make_encoded(config: EncodeConfig, folder: Path) -> dict[str, Any]:
                 members.append((f"{key}.{name}.npy", buffer.getvalue()))
         write_tar(folder / f"{split}-00000.tar", iter(members))
         files.append({"name": f"{split}-00000.tar", "split": split, "samples": 2 * len(people)})
-    index = {"files": files, "view_size": [HEIGHT, WIDTH], "latent_shape": LATENTS, "token_shape": TOKENS}
+    index = {
+        "files": files,
+        "samples": sum(file["samples"] for file in files),
+        "view_size": [HEIGHT, WIDTH],
+        "latent_shape": LATENTS,
+        "token_shape": TOKENS,
+    }
     (folder / "index.json").write_text(json.dumps({**index, "flipped": False}))
     return {}
 
@@ -212,10 +219,11 @@ def test_every_ranked_test_image_is_drawn_in_the_standard_poses_of_training_imag
 
 
 def test_reconstructions_keep_each_images_own_pose(made: dict[str, Path], tmp_path: Path) -> None:
-    config = config_of(made, pose_policy="reconstruction", poses=1, splits=["query"])
+    config = config_of(made, pose_policy="reconstruction", poses=1)
     folder = build(config, make_drawn, output=tmp_path / "set")
     table = pd.read_parquet(folder / "synthetic.parquet")
-    assert len(table) == 4
+    assert len(table) == 8
+    assert manifest_of(folder)["summary"]["without_pose"] == 2  # without a skeleton there is no own pose
     assert all(row.source_keys.tolist() == [row.target_pose_key] for row in table.itertuples())
 
 

@@ -22,7 +22,7 @@ from datasets.shards.tars import read_samples
 from datasets.sources.subsets import read_subset
 from imagpose.canvas.layout import canvas_seed
 from imagpose.config import DrawPosesConfig
-from imagpose.synthesis.plan import COLUMNS, synthetic_key
+from imagpose.synthesis.plan import COLUMNS, MIN_KEYPOINTS, synthetic_key, visible_keypoints
 from imagpose.synthesis.ranks import ranks
 from imagpose.synthesis.seen import identities_seen
 from imagpose.synthesis.standard_poses import StandardPose, choose_standard_poses
@@ -59,6 +59,9 @@ def make_drawn(config: DrawPosesConfig, directory: Path) -> dict[str, Any]:
     rows = np.flatnonzero(np.isin(images.splits, config.splits) & (images.pids >= 0))
     if not len(rows):
         raise InputError(f"{config.encoded} has no image of {', '.join(config.splits)} to draw; encode these splits")
+    wanted = len(rows)
+    if config.pose_policy == "reconstruction":  # an image without a skeleton has no pose to be drawn in
+        rows = np.array([row for row in rows if visible_keypoints(images.keypoints(row)) >= MIN_KEYPOINTS], dtype=int)
     seen = identities_seen(config.generator, config.encoded, {int(pid) for pid in images.pids[rows] if pid > 0})
     if seen and config.protocol == "leak-free":
         raise InputError(
@@ -82,6 +85,7 @@ def make_drawn(config: DrawPosesConfig, directory: Path) -> dict[str, Any]:
     return {
         "images": len(table),
         "drawn_images": len(rows),
+        "without_pose": wanted - len(rows),
         "poses": [pose.name for pose in poses],
         "status": {str(status): int(count) for status, count in table.status.value_counts().items()},
         "protocol": config.protocol,

@@ -99,7 +99,7 @@ def sum_by_source(
     wanted = (sample for sample in samples if sample[0]["key"] in sources)
     with ThreadPoolExecutor(workers) as pool:
         for batch in batches(wanted, BATCH):
-            pixels = np.stack(list(pool.map(lambda item: decode(folder, *item, *size), batch)))
+            pixels = np.stack(list(pool.map(lambda item: decode(folder, item[0], item[1], *size), batch)))
             features = embed(torch.from_numpy(pixels))
             rows = np.array([position[sources[facts["key"]]] for facts, _ in batch])
             sums = np.zeros((len(keys), features.shape[1]), dtype=np.float32) if sums is None else sums

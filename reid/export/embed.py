@@ -67,7 +67,9 @@ def make_features(config: EmbedConfig, directory: Path) -> dict[str, Any]:
     width = 0
     with ThreadPoolExecutor(config.workers) as pool:
         for batch in batches(samples, config.batch_size):
-            pixels = np.stack(list(pool.map(lambda item: decode(config.images, *item, *embedder.size), batch)))
+            pixels = np.stack(
+                list(pool.map(lambda item: decode(config.images, item[0], item[1], *embedder.size), batch))
+            )
             features = embedder(pixels)
             table = table_of([facts for facts, _ in batch], features)
             writer = writer or pq.ParquetWriter(directory / FEATURES, table.schema)
