@@ -243,7 +243,7 @@ class DrawPosesConfig(DrawingSettings, StageConfig):
     draw: int = Field(0, ge=0)
     """Which draw of `subset`."""
     pose_policy: Literal["standard", "reconstruction"] = "standard"
-    """'reconstruction': each image in its own pose, as often as `poses` says (a control); an image without a skeleton is
+    """'reconstruction': each image in its own pose, as often as `poses` says (a control); images without a skeleton are
     left out and counted."""
     poses: int = Field(8, ge=1, le=8)
     """Pictures of each image: standing front, back, left and right, then the same striding. Pose2ID: 8."""
