@@ -61,7 +61,9 @@ def make_drawn(config: DrawPosesConfig, directory: Path) -> dict[str, Any]:
         raise InputError(f"{config.encoded} has no image of {', '.join(config.splits)} to draw; encode these splits")
     wanted = len(rows)
     if config.pose_policy == "reconstruction":  # an image without a skeleton has no pose to be drawn in
-        rows = np.array([row for row in rows if visible_keypoints(images.keypoints(row)) >= MIN_KEYPOINTS], dtype=int)
+        rows = np.array(
+            [row for row in rows.tolist() if visible_keypoints(images.keypoints(row)) >= MIN_KEYPOINTS], dtype=int
+        )
     seen = identities_seen(config.generator, config.encoded, {int(pid) for pid in images.pids[rows] if pid > 0})
     if seen and config.protocol == "leak-free":
         raise InputError(
