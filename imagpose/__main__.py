@@ -42,6 +42,11 @@ COMMANDS = {
         config="imagpose.config:SynthesizeConfig",
         run="imagpose.synthesis.synthesize:make_synthetic",
     ),
+    "draw-poses": Command(
+        summary="test images in standard poses, for features that are averaged at test time",
+        config="imagpose.config:DrawPosesConfig",
+        run="imagpose.synthesis.draw_poses:make_drawn",
+    ),
     "show-pictures": Command(
         summary="one picture of what a generator makes, from a synthetic set's showcase",
         config="imagpose.config:ShowPicturesConfig",

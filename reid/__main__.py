@@ -15,6 +15,16 @@ COMMANDS = {
         config="reid.config:EvaluateReidConfig",
         run="reid.evaluation.evaluate:make_evaluation",
     ),
+    "embed": Command(
+        summary="Write features of any images as Parquet.",
+        config="reid.config:EmbedConfig",
+        run="reid.export.embed:make_features",
+    ),
+    "export": Command(
+        summary="Write a run's network as ONNX, checked against PyTorch.",
+        config="reid.config:ExportConfig",
+        run="reid.export.export:make_export",
+    ),
     "check-identity": Command(
         summary="Score generated images against their identities; say which to keep.",
         config="reid.config:CheckIdentityConfig",

@@ -161,7 +161,7 @@ def test_every_nested_field_exists(page: Path) -> None:
     assert {name for name in named if name.partition(".")[0] in nested and not known_field(name)} == set()
 
 
-ENDINGS = {"csv", "html", "json", "jsonl", "lst", "md", "parquet", "png", "py", "safetensors", "txt", "yaml"}
+ENDINGS = {"csv", "html", "json", "jsonl", "lst", "md", "onnx", "parquet", "png", "py", "safetensors", "txt", "yaml"}
 """Of files, which look like nested fields."""
 
 

@@ -8,6 +8,7 @@ from imagpose.config.frozen import (
     TrainVaeSettings,
 )
 from imagpose.config.synthesis import (
+    DrawPosesConfig,
     EvaluateGeneratorConfig,
     GenerateConfig,
     ShowPicturesConfig,
@@ -33,6 +34,7 @@ __all__ = [
     "TINY_VIEW",
     "AblateConfig",
     "CheckModelConfig",
+    "DrawPosesConfig",
     "EvaluateGeneratorConfig",
     "GenerateConfig",
     "ModelConfig",

@@ -23,19 +23,9 @@ from imagpose.config.fields import Mode, Scenario, Unconditional
 from imagpose.config.samplers import SamplerName
 
 
-class SynthesizeSettings(Config):
-    """How many images are made, in which poses, by which sampler."""
+class DrawingSettings(Config):
+    """By which sampler many pictures are made, and how they are checked and stored."""
 
-    images: int | None = Field(None, ge=1)
-    """Synthetic images to make; not given: top the subset up to the size of the full training split."""
-    policy: Literal["top-up", "paper"] = "top-up"
-    """'top-up': identities with the fewest images or one camera first; 'paper': any image of the subset is a source."""
-    pose_policy: Literal["random", "rare", "rare-in-camera", "reconstruction"] = "random"
-    """'random': any pose of the subset; 'rare': rather a side of the body that the person's images lack;
-    'rare-in-camera': rather one that the source's camera seldom shows; 'reconstruction': the source's own pose (a
-    control, not an augmentation)."""
-    mode: Scenario = "IMAGPose*"
-    """How sources and poses share a canvas; 'IMAGPose*': one source and three target poses."""
     sampler: SamplerName = "unipc"
     """Solver; the paper's is DDIM with 20 steps."""
     steps: int = Field(12, ge=1)
@@ -55,14 +45,29 @@ class SynthesizeSettings(Config):
     """Size of a shard, the unit that an interrupted run loses at most, and that processes share the work by."""
     jpeg_quality: int = Field(92, ge=50, le=100)
     """Quality of the written JPEGs."""
-    showcase: int = Field(8, ge=0)
-    """Canvases kept as source -> poses -> images rows for the report."""
     batch_size: Annotated[int, Role.RUNTIME] = Field(16, ge=1)
     """Canvases at a time."""
     precision: Precision = "fp32"
     """Arithmetic of the denoiser."""
     compile: Annotated[bool, Role.RUNTIME] = False
     """torch.compile the denoiser: worth its start-up for thousands of images on a GPU only."""
+
+
+class SynthesizeSettings(DrawingSettings):
+    """How many images are made, in which poses, by which sampler."""
+
+    images: int | None = Field(None, ge=1)
+    """Synthetic images to make; not given: top the subset up to the size of the full training split."""
+    policy: Literal["top-up", "paper"] = "top-up"
+    """'top-up': identities with the fewest images or one camera first; 'paper': any image of the subset is a source."""
+    pose_policy: Literal["random", "rare", "rare-in-camera", "reconstruction"] = "random"
+    """'random': any pose of the subset; 'rare': rather a side of the body that the person's images lack;
+    'rare-in-camera': rather one that the source's camera seldom shows; 'reconstruction': the source's own pose (a
+    control, not an augmentation)."""
+    mode: Scenario = "IMAGPose*"
+    """How sources and poses share a canvas; 'IMAGPose*': one source and three target poses."""
+    showcase: int = Field(8, ge=0)
+    """Canvases kept as source -> poses -> images rows for the report."""
 
 
 class SynthesizeConfig(SynthesizeSettings, StageConfig):
@@ -211,3 +216,49 @@ class ShowPicturesConfig(Config):
     """Rows, evenly over the showcase's."""
     scale: int = Field(1, ge=1, le=8)
     """Whole-number magnification."""
+
+
+class DrawPosesConfig(DrawingSettings, StageConfig):
+    """Every image of some splits in a small set of standard poses: what features are averaged over at test time.
+
+    The poses are chosen by rule from training poses (`imagpose.synthesis.standard_poses`) and published with the set.
+    """
+
+    stage: ClassVar[str] = "draw-poses"
+    package: ClassVar[str] = "imagpose"
+    mode: ClassVar[Scenario] = "IMAGPose*"
+
+    generator: ModelFolder
+    """Folder of a generator: the train stage's artifact, or the built-in one."""
+    encoded: Artifact
+    """Encoded images that are drawn (and, with 'reconstruction', lend the poses)."""
+    splits: list[Literal["train", "query", "gallery"]] = ["query", "gallery"]
+    """Which of them; junk is left out, which no evaluation ranks."""
+    training: Artifact | None = None
+    """Encoded training images that poses are chosen from; if not given, the training split of `encoded`."""
+    subset: Artifact | None = None
+    """Subsets of the training images; all of them if not given."""
+    fraction: Percent | None = None
+    """Which fraction of `subset`, in percent."""
+    draw: int = Field(0, ge=0)
+    """Which draw of `subset`."""
+    pose_policy: Literal["standard", "reconstruction"] = "standard"
+    """'reconstruction': each image in its own pose, as often as `poses` says (a control); images without a skeleton are
+    left out and counted."""
+    poses: int = Field(8, ge=1, le=8)
+    """Pictures of each image: standing front, back, left and right, then the same striding. Pose2ID: 8."""
+    protocol: Literal["leak-free", "paper"] = "leak-free"
+    """'leak-free' refuses a generator that was trained on people who are drawn; 'paper' records how many they are."""
+    device: Device = "auto"
+    """'auto' (GPU when there is one), 'cpu', 'cuda', 'cuda:1'."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _built_in_weights(cls, given: Any) -> Any:
+        return with_built_in_weights(given, backend="pose_backend", weights="pose_weights")
+
+    @model_validator(mode="after")
+    def _subset_with_fraction(self) -> Self:
+        if (self.subset is None) != (self.fraction is None):
+            raise ValueError("subset and fraction go together: give both, or neither to choose from all poses")
+        return self

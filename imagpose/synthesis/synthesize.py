@@ -14,6 +14,7 @@ import json
 import logging
 import os
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,17 +55,16 @@ def make_synthetic(config: SynthesizeConfig, directory: Path) -> dict[str, Any]:
     shards = {f"synthetic-{number:05d}.tar": shard for number, shard in enumerate(cut)}
     synthesizer = Synthesizer(config, images)
     with ranks() as own:
-        _write_shards(shards, own, synthesizer, directory)
+        write_shards(shards, own, synthesizer, directory)
     if not own.first:
         return {}
     samples = [sample for name in shards for sample in read_samples(directory / name)]
-    table = pd.DataFrame([json.loads(members["json"]) for _, members in samples], columns=TABLE_SCHEMA.names)
-    write_table(table, TABLE_SCHEMA, directory / TABLE_FILE)
+    table = write_facts([members["json"] for _, members in samples], directory)
     write_pictures(config, images, synthesizer, samples, directory)
     return _summary(config, images, table, len(shards))
 
 
-def _write_shards(shards: dict[str, pd.DataFrame], own: Ranks, synthesizer: Synthesizer, directory: Path) -> None:
+def write_shards(shards: Mapping[str, pd.DataFrame], own: Ranks, synthesizer: Synthesizer, directory: Path) -> None:
     """Write this process's share of the shards that are not there yet."""
     missing = {name for name in shards if not (directory / name).is_file()}
     images = sum(len(shard) for shard in shards.values())
@@ -75,6 +75,13 @@ def _write_shards(shards: dict[str, pd.DataFrame], own: Ranks, synthesizer: Synt
             temporary = directory / f".{name}.tmp"
             write_tar(temporary, synthesizer.members(shard, progress))
             temporary.replace(directory / name)
+
+
+def write_facts(facts: Iterable[bytes], directory: Path) -> pd.DataFrame:
+    """Write ``synthetic.parquet`` from the pictures' JSON, and return it."""
+    table = pd.DataFrame([json.loads(text) for text in facts], columns=TABLE_SCHEMA.names)
+    write_table(table, TABLE_SCHEMA, directory / TABLE_FILE)
+    return table
 
 
 def plan_for(config: SynthesizeConfig, images: EncodedImages) -> pd.DataFrame:

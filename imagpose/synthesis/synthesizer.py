@@ -16,7 +16,7 @@ from datasets.runtime.manifests import model_sha256
 from datasets.runtime.progress import Progress
 from datasets.shards.encoded import EncodedImages, keypoints_to_json
 from imagpose.canvas.layout import CanvasRequest, SourceFeatures
-from imagpose.config import SynthesizeConfig
+from imagpose.config import DrawPosesConfig, SynthesizeConfig
 from imagpose.pictures.image_checks import check_generated_image
 from imagpose.pictures.synthetic_jpeg import encode_synthetic_jpeg
 from imagpose.sampling.pipeline import IMAGPosePipeline, load_pipeline
@@ -28,7 +28,7 @@ from imagpose.synthesis.tables import PLAN_SCHEMA
 class Synthesizer:
     """The generator, the encoded images and how they meet."""
 
-    def __init__(self, config: SynthesizeConfig, images: EncodedImages) -> None:
+    def __init__(self, config: SynthesizeConfig | DrawPosesConfig, images: EncodedImages) -> None:
         """Load the generator (without its image encoder: tokens come with the encoded images)."""
         self.config, self.images = config, images
         self.pipeline: IMAGPosePipeline = load_pipeline(

@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 METRICS_FILE = "metrics.json"
 RUN_KEYS = ["protocol", "fraction", "arm", "draw", "seed"]
+VARIANT_METRICS = tuple(f"_{metric}" for metric in METRICS)
+"""How figures of what is tried at test time end: ``reranked_map``, ``nfc_rank1``."""
 COLUMNS = [
     *("protocol", "fraction", "draw", "seed", "arm", "images", "synthetic_images", "provenance", "identities"),
     *("steps", "steps_before"),
@@ -47,7 +49,7 @@ def make_benchmark(config: BenchmarkConfig, directory: Path) -> dict[str, Any]:
     gained = gains(results, per_query, config)
     for absent in not_run(gained, config.comparisons):
         logger.warning("declared, but not among the runs: %s", absent)
-    results = results[[*COLUMNS, *(name for name in results if name.startswith("reranked_"))]]
+    results = results[[*COLUMNS, *(name for name in results if name.endswith(VARIANT_METRICS))]]
     results.to_parquet(directory / "results.parquet", index=False)
     results.to_csv(directory / "results.csv", index=False)
     table.to_parquet(directory / "statistics.parquet", index=False)

@@ -120,15 +120,23 @@ def notes(results: pd.DataFrame) -> list[str]:
     if len(before):
         entries = ", ".join(f"`{arm}` up to {steps:,}" for arm, steps in before.items())
         found.append(f"Steps include those of the run that an arm is initialized from: {entries}.")
-    if "reranked_map" in results and results.reranked_map.notna().any():
-        found.append("With k-reciprocal re-ranking (not comparable with the table above):\n\n" + _reranked(results))
+    variants = [name.removesuffix("_map") for name in results if name.endswith("_map") and results[name].notna().any()]
+    if variants:
+        found.append(
+            "With what is done to features and distances at test time (not comparable with the table above; `nfc`: "
+            "mutual neighbors' features added, `reranked`: k-reciprocal re-ranking):\n\n"
+            + _at_test_time(results, variants)
+        )
     return found
 
 
-def _reranked(results: pd.DataFrame) -> str:
-    means = results.groupby(["protocol", "fraction", "arm"], sort=False)[["reranked_rank1", "reranked_map"]].mean()
-    rows = [[key[0], f"{key[1]} %", key[2], *map(percent, row)] for key, *row in means.itertuples()]
-    return markdown_table(["protocol", "fraction", "arm", "Rank-1", "mAP"], rows)
+def _at_test_time(results: pd.DataFrame, variants: list[str]) -> str:
+    rows = []
+    for key, group in results.groupby(["protocol", "fraction", "arm"], sort=False):
+        for name in variants:
+            means = group[[f"{name}_rank1", f"{name}_map"]].mean()
+            rows.append([key[0], f"{key[1]} %", key[2], name, *map(percent, means)])
+    return markdown_table(["protocol", "fraction", "arm", "test time", "Rank-1", "mAP"], rows)
 
 
 def unequal_steps(results: pd.DataFrame, baseline: str) -> list[str]:

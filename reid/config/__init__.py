@@ -3,7 +3,7 @@
 Light on purpose: the flows import them, so nothing here may import torch.
 """
 
-from reid.config.fields import RerankConfig
+from reid.config.fields import CentralizeConfig, NfcConfig, RerankConfig
 from reid.config.history import HistoryConfig, HistoryEntry, RememberedGain
 from reid.config.results import BenchmarkConfig, BenchmarkSettings, DeclaredComparison, PlanRunsConfig, ReportConfig
 from reid.config.testing import CheckIdentityConfig, CheckIdentitySettings, EvaluateReidConfig
@@ -20,20 +20,25 @@ from reid.config.training import (
     run_name,
     tiny_recipe,
 )
+from reid.config.use import EmbedConfig, ExportConfig
 
 __all__ = [
     "AugmentationConfig",
     "BatchConfig",
     "BenchmarkConfig",
     "BenchmarkSettings",
+    "CentralizeConfig",
     "CheckIdentityConfig",
     "CheckIdentitySettings",
     "DeclaredComparison",
+    "EmbedConfig",
     "EvaluateReidConfig",
+    "ExportConfig",
     "HistoryConfig",
     "HistoryEntry",
     "LossConfig",
     "NetworkConfig",
+    "NfcConfig",
     "PlanRunsConfig",
     "RememberedGain",
     "ReportConfig",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from datasets.runtime.config import Artifact, Config, Device, Percent, Role, SourceFile, SourceTree, StageConfig
-from reid.config.fields import RerankConfig
+from reid.config.fields import CentralizeConfig, NfcConfig, RerankConfig
 
 
 class EvaluateReidConfig(StageConfig):
@@ -25,6 +25,12 @@ class EvaluateReidConfig(StageConfig):
     """Instead of a network: a Parquet file with ``key, split (query or gallery), pid, camid, feature`` (numbers)."""
     rerank: RerankConfig | None = None
     """Also test with k-reciprocal re-ranking."""
+    nfc: NfcConfig | None = None
+    """Also test with neighbor feature centralization; with `rerank`, with both together too."""
+    centralize: list[CentralizeConfig] = []
+    """Also test with features averaged with those of further pictures, each way alone and with the two above."""
+    protocol: Literal["leak-free", "paper"] = "leak-free"
+    """Of `centralize`: 'leak-free' refuses pictures by a generator that has seen test identities."""
     max_rank: int = Field(10, ge=1)
     """Gallery images per query in `ranked.parquet`."""
     device: Device = "auto"
@@ -36,6 +42,15 @@ class EvaluateReidConfig(StageConfig):
     def _one_origin(self) -> Self:
         if (self.run is None) == (self.features is None) or (self.run is None) != (self.test_shards is None):
             raise ValueError("give either 'run' and 'test_shards', or 'features' alone")
+        return self
+
+    @model_validator(mode="after")
+    def _centralized_by_a_network(self) -> Self:
+        if self.centralize and self.run is None:
+            raise ValueError("'centralize' needs 'run', the network that makes the pictures' features")
+        names = [entry.name for entry in self.centralize]
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two entries of 'centralize' are called '{repeated[0]}'; give each its own 'name'")
         return self
 
 

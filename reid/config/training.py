@@ -24,7 +24,7 @@ from datasets.runtime.config import (
     SourceTree,
     StageConfig,
 )
-from reid.config.fields import RerankConfig
+from reid.config.fields import NfcConfig, RerankConfig
 from reid.training.backbones import check_backbone
 
 
@@ -181,6 +181,8 @@ class TrainReidSettings(Config):
     GPUs that have it and, for networks without depthwise convolutions, on CPUs with AMX."""
     rerank: RerankConfig | None = None
     """Also test with k-reciprocal re-ranking; its figures stand beside the headline's and never replace them."""
+    nfc: NfcConfig | None = None
+    """Also test with neighbor feature centralization, and with both; in columns of their own as well."""
     max_rank: int = Field(10, ge=1)
     """Gallery images per query in `ranked.parquet`."""
     checkpoint_seconds: Annotated[float, Role.RUNTIME] = Field(60.0, gt=0)

@@ -8,7 +8,7 @@ A folder tells whose images it holds in one of two ways:
   of generated images, ``source_keys`` (a list; in CSV separated by spaces) and ``target_pose_key``, which a leak-free
   run checks;
 - Market-1501's file names (``0002_c1s1_000451_03.jpg``), in Market-1501's folders, or, for generated images, in the
-  folder itself.
+  folder itself; generated images also in the forms in which other generators publish them (`reid.data.output_forms`).
 
 Which files are images follows the rule of the index (`datasets.sources.files`).
 """
@@ -29,6 +29,7 @@ from datasets.runtime.reading.names import is_safe_path
 from datasets.runtime.regular_files import read_regular
 from datasets.sources import market1501
 from datasets.sources.files import ImageSource, image_key, is_ignored, slashed
+from reid.data.output_forms import published_table
 
 logger = logging.getLogger(__name__)
 
@@ -153,7 +154,11 @@ def _rows(folder: Path, split: str) -> list[dict[str, Any]]:
         DatasetLayoutError: the folder tells of no image of this split.
     """
     table = find_table(folder)
-    rows = _rows_of_table(table, split) if table else _rows_of_names(folder, split)
+    published = published_table(folder) if split == SYNTHETIC and table is None else None
+    if published is not None:
+        rows = published[["key", "path", "pid", "camid"]].to_dict("records")
+    else:
+        rows = _rows_of_table(table, split) if table else rows_of_names(folder, split)
     if not rows:
         raise DatasetLayoutError(
             f"{folder} holds no {split} images: neither {split}-*.tar, nor a table (images.csv with "
@@ -171,7 +176,7 @@ def _rows_of_table(path: Path, split: str) -> list[dict[str, Any]]:
     return table[["key", "path", "pid", "camid"]].to_dict("records")
 
 
-def _rows_of_names(folder: Path, split: str) -> list[dict[str, Any]]:
+def rows_of_names(folder: Path, split: str) -> list[dict[str, Any]]:
     """Rows of the files whose names are Market-1501's; the others are counted and named in the log.
 
     Raises:

@@ -82,8 +82,12 @@ def decode(folder: Path, facts: dict[str, Any], data: bytes, height: int, width:
     return np.array(picture.resize((width, height), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
 
 
-def _samples(folder: Path, split: str) -> Iterator[tuple[dict[str, Any], bytes]]:
-    """The samples of a split: of an artifact's shards, or of a plain folder's files."""
+def iterate_split(folder: Path, split: str) -> Iterator[tuple[dict[str, Any], bytes]]:
+    """(facts, image file's bytes) of each image of a split: of an artifact's shards, or of a plain folder's files.
+
+    Raises:
+        DatasetLayoutError: no shard or file of the split.
+    """
     if not is_complete(folder):
         if any(folder.glob(f"{split}-[0-9]*.tar")):
             manifest_of(folder)  # says that it is unfinished
@@ -117,7 +121,7 @@ def read_images(
         ArtifactError: a shard or an image is corrupt.
     """
     wanted = None if keys is None else set(keys)
-    samples = _samples(Path(folder), split)
+    samples = iterate_split(Path(folder), split)
     chosen = [item for item in samples if wanted is None or item[0]["key"] in wanted]
     if wanted is not None and len(chosen) < len(wanted):
         missing = sorted(wanted - {meta["key"] for meta, _ in chosen})

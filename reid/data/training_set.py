@@ -19,6 +19,7 @@ from datasets.sources.subsets import read_subset
 from reid.config import TrainReidConfig
 from reid.data.folders import find_table, iterate_folder, read_table
 from reid.data.images import ImageSet, read_images, select
+from reid.data.output_forms import published_table
 
 logger = logging.getLogger(__name__)
 
@@ -111,6 +112,8 @@ def read_synthetic_table(folder: Path) -> pd.DataFrame:
     if (found := find_table(folder)) is not None:
         table = read_table(found)
         return table[table.split == "synthetic"] if "split" in table else table
+    if (published := published_table(folder)) is not None:
+        return published
     images = [meta for meta, _ in iterate_folder(folder, "synthetic")]
     return pd.DataFrame(images)[["key", "pid", "camid"]]
 

@@ -16,16 +16,19 @@ from datasets.runtime.manifests import manifest_of
 from datasets.runtime.reading.contents import artifact_file
 from reid.config import EvaluateReidConfig, NetworkConfig, TrainReidConfig
 from reid.data.images import read_images
-from reid.evaluation.features import Features, evaluate, evaluate_features, write_metrics
+from reid.evaluation.averaging import averaged_features
+from reid.evaluation.features import embed_batch, evaluate_features, features_of, write_metrics
+from reid.evaluation.post_processing import Features, PostProcessing
 from reid.evaluation.ranking import Labels
 from reid.training.model import ReidNetwork, assemble_network, read_normalization, seeded_backbone
 
 
 def make_evaluation(config: EvaluateReidConfig, directory: Path) -> dict[str, Any]:
     """Write ``metrics.json``, ``per_query.parquet`` and ``ranked.parquet`` of a run's network, or of features."""
+    post = PostProcessing(nfc=config.nfc, rerank=config.rerank)
     if config.features is not None:
         query, gallery = (read_features(config.features, split) for split in ("query", "gallery"))
-        metrics = evaluate_features(query, gallery, directory, config.max_rank, config.rerank)
+        metrics = evaluate_features(query, gallery, directory, config.max_rank, post)
         write_metrics(directory, metrics)
         return metrics
     assert config.run is not None and config.test_shards is not None  # the config's own rule
@@ -33,7 +36,14 @@ def make_evaluation(config: EvaluateReidConfig, directory: Path) -> dict[str, An
     network, settings = load_network(config.run)
     size = (settings.height, settings.width)
     query, gallery = (read_images(config.test_shards, s, size, workers=config.workers) for s in ("query", "gallery"))
-    metrics = evaluate(network.to(device), query, gallery, device, directory, config.max_rank, config.rerank)
+    network.to(device)
+    plain = features_of(network, query, gallery, device)
+    averaged, facts = averaged_features(
+        config, lambda pixels: embed_batch(network, pixels, device), (query, gallery), plain
+    )
+    metrics = evaluate_features(*plain, directory, config.max_rank, post, averaged)
+    if facts:
+        metrics |= {"centralize": facts, "protocol": config.protocol}
     write_metrics(directory, metrics)
     return metrics
 

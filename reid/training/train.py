@@ -33,6 +33,7 @@ from reid.data.images import augment, read_images
 from reid.data.sampler import IdentitySampler, native_steps
 from reid.data.training_set import TrainingSet, has_provenance, read_synthetic_table, read_training_set
 from reid.evaluation.features import evaluate, write_metrics
+from reid.evaluation.post_processing import PostProcessing
 from reid.training.distributed import Processes
 from reid.training.execution import memory_format, precision_of, runnable
 from reid.training.losses import CenterLoss, batch_hard_triplet_loss, identity_loss
@@ -70,7 +71,8 @@ def make_run(config: TrainReidConfig, directory: Path) -> dict[str, Any]:
     if not processes.first:
         return {}
     save_network(network, directory / MODEL)
-    metrics = evaluate(network, query, gallery, device, directory, config.max_rank, config.rerank) | trainer.facts()
+    post = PostProcessing(nfc=config.nfc, rerank=config.rerank)
+    metrics = evaluate(network, query, gallery, device, directory, config.max_rank, post) | trainer.facts()
     write_metrics(directory, metrics)
     return metrics | {"training_seconds": round(training_seconds, 2), "device": str(device)}
 

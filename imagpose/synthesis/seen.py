@@ -1,0 +1,82 @@
+"""Whom a generator has seen, found in the manifests of what it was trained on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from datasets.runtime.errors import ArtifactError
+from datasets.runtime.manifests import is_complete, manifest_of
+from datasets.shards.encoded import EncodedImages
+from datasets.sources.subsets import read_subset
+
+BUILT_IN = Path(__file__).resolve().parent.parent / "builtin"
+"""The generator of this package; it has seen rendered people alone, who are in no data set."""
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Where encoded images come from, as far as it can be told that two come from the same place."""
+
+    root: str
+    fingerprint: str
+    contents: frozenset[str]
+    """SHA-256 of its indexed images."""
+
+    def same_as(self, other: DataSet) -> bool:
+        """One folder, equal folders, or a shared image."""
+        told = self.root == other.root or self.fingerprint == other.fingerprint
+        return told or not self.contents.isdisjoint(other.contents)
+
+
+def data_set_of(encoded: Path) -> DataSet | None:
+    """The data set of encoded images, through the manifests of shards and index; None where one is gone."""
+    try:
+        shards = manifest_of(encoded, "encode")["inputs"]["shards"]["path"]
+        index = Path(manifest_of(Path(shards), "write-shards")["inputs"]["images"]["path"])
+        root = manifest_of(index, "index")["inputs"]["root"]
+        contents = pd.read_parquet(index / "images.parquet", columns=["sha256"]).sha256
+    except (ArtifactError, OSError, KeyError):
+        return None
+    return DataSet(root["path"], root["sha256"], frozenset(contents[contents != ""]))
+
+
+def identities_seen(generator: Path, encoded: Path, pids: set[int]) -> int | None:
+    """How many of some people a generator, or a base that it was trained on from, has seen; None if it cannot be told.
+
+    People of the same data set are compared by their number, whatever slice was used; those of another data set have
+    numbers of their own. The chain of bases ends at one that is no artifact: Stable Diffusion's UNet or the built-in
+    generator, which have seen nobody of a data set by name.
+
+    Args:
+        encoded: the images that are drawn.
+        pids: who is in them.
+    """
+    if not is_complete(generator):
+        return 0 if Path(generator).resolve() == BUILT_IN else None
+    own = data_set_of(encoded)
+    seen: set[int] = set()
+    current: Path | None = Path(generator)
+    while current is not None and is_complete(current):
+        manifest = manifest_of(current)
+        trained_on = Path(manifest["inputs"].get("encoded", {}).get("path", ""))
+        other = data_set_of(trained_on)
+        if own is None or other is None:
+            return None
+        if other.same_as(own):
+            seen |= pids & _trained_people(trained_on, manifest["config"])
+        base = manifest["inputs"].get("init_from")
+        current = None if base is None else Path(base["path"])
+    return len(seen)
+
+
+def _trained_people(encoded: Path, config: dict[str, Any]) -> set[int]:
+    """Who is in the training split (in the subset of it) that a generator was trained on."""
+    keys = None
+    if config.get("subset") is not None and is_complete(Path(config["subset"])):
+        keys = read_subset(Path(config["subset"]), config["fraction"], config["draw"])
+    images = EncodedImages(encoded, keys, None if keys is not None else "train")
+    return set(images.pids.tolist())

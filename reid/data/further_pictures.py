@@ -1,0 +1,67 @@
+"""Further pictures of test images (in other poses, reconstructed): which image each shows, and whether that may be."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+from pathlib import Path
+
+import pandas as pd
+
+from datasets.runtime.errors import InputError
+from datasets.runtime.manifests import is_complete, manifest_of
+from reid.data.training_set import read_synthetic_table
+
+logger = logging.getLogger(__name__)
+
+SEEN = "test_identities_seen"
+"""What a set's manifest says of its generator: how many of the drawn people it was trained on; null: unknown."""
+
+
+def sources_of(folder: Path, test_keys: Collection[str], protocol: str) -> dict[str, str]:
+    """The test image that each picture of a set shows, by the picture's key.
+
+    Args:
+        test_keys: of all query and gallery images.
+        protocol: 'leak-free' refuses a set whose generator has seen test identities, or whose poses are other test
+            images'; 'paper' takes it.
+
+    Raises:
+        InputError: the set does not say what its pictures show, shows other images, or leaks.
+    """
+    table, known = read_synthetic_table(folder), set(test_keys)
+    if "source_keys" not in table:
+        raise InputError(
+            f"{folder} does not say which image each picture shows; give it a table images.csv with "
+            "path,pid,camid,source_keys, or names as docs/extending.md lists them"
+        )
+    sources = {key: list(names) for key, names in zip(table.key, table.source_keys, strict=True)}
+    for key, names in sources.items():
+        if len(names) != 1 or names[0] not in known:
+            shown = ", ".join(names[:2]) or "nothing"
+            raise InputError(f"{folder}: {key} shows {shown}, expected one query or gallery image of the test set")
+    if protocol == "leak-free":
+        _refuse_leak(folder, table, known)
+    return {key: names[0] for key, names in sources.items()}
+
+
+def _refuse_leak(folder: Path, table: pd.DataFrame, test_keys: set[str]) -> None:
+    seen = identities_seen(folder)
+    if seen:
+        raise InputError(
+            f"{folder} was drawn by a generator that has seen {seen} of the test identities, which protocol "
+            "'leak-free' forbids; give a set by another generator, or --protocol paper"
+        )
+    if seen is None:
+        logger.warning("%s does not say what its generator has seen: whether it leaks cannot be checked", folder)
+    for row in table.itertuples() if "target_pose_key" in table else ():
+        if row.target_pose_key in test_keys and row.target_pose_key not in row.source_keys:
+            raise InputError(
+                f"{folder}: {row.key} has the pose of another test image ({row.target_pose_key}), which protocol "
+                "'leak-free' forbids; draw poses of training images"
+            )
+
+
+def identities_seen(folder: Path) -> int | None:
+    """How many of the drawn people the generator was trained on; None if the folder does not say."""
+    return manifest_of(folder)["summary"].get(SEEN) if is_complete(folder) else None

@@ -1,0 +1,132 @@
+"""Features averaged with those of further pictures of the same image (IPG of Pose2ID); controls without a generator.
+
+An averaged feature is f + weight x the mean feature of the further pictures, as in the authors' code; an image without
+any keeps its own. Pictures are read, embedded and added up batch by batch.
+
+Legend: N test images (queries, then gallery images), D width of the features.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reid.config import CentralizeConfig, EvaluateReidConfig
+from reid.data.any_images import batches
+from reid.data.further_pictures import identities_seen, sources_of
+from reid.data.images import ImageSet, decode, iterate_split
+from reid.evaluation.post_processing import Features, Pair
+
+logger = logging.getLogger(__name__)
+
+BATCH = 128
+CROP_SHARE = 26
+"""Crops are shifted by a 26th of the height, as the recipes' padding (BoT: 10 pixels of 256)."""
+Embed = Callable[[Tensor], np.ndarray]
+"""(B, 3, H, W) uint8 to (B, D)."""
+
+
+def averaged_features(
+    config: EvaluateReidConfig, embed: Embed, images: tuple[ImageSet, ImageSet], features: tuple[Features, Features]
+) -> tuple[dict[str, Pair], dict[str, Any]]:
+    """(query and gallery features, facts) of each entry of `centralize`, by its name.
+
+    Args:
+        embed: the network.
+        images, features: of the queries and of the gallery.
+    """
+    pairs: dict[str, Pair] = {}
+    facts: dict[str, Any] = {}
+    for entry in config.centralize:
+        if entry.images is None:
+            means = _controls(entry, embed, images)
+            facts[entry.name] = {"control": entry.control}
+        else:
+            keys = [key for part in images for key in part.keys]
+            sources = sources_of(entry.images, keys, config.protocol)
+            size = (images[0].pixels.shape[2], images[0].pixels.shape[3])
+            samples = iterate_split(entry.images, "synthetic")
+            sums, counts = sum_by_source(entry.images, embed, samples, sources, keys, size, config.workers)
+            means = sums / np.maximum(counts, 1)[:, None]
+            facts[entry.name] = _facts(entry.images, sources, counts)
+        facts[entry.name] |= {"weight": entry.weight}
+        queries = len(images[0])
+        pairs[entry.name] = (
+            features[0].values + entry.weight * means[:queries],
+            features[1].values + entry.weight * means[queries:],
+        )
+    return pairs, facts
+
+
+def _facts(folder: Path, sources: Mapping[str, str], counts: np.ndarray) -> dict[str, Any]:
+    seen = identities_seen(folder)
+    return {
+        "pictures": len(sources),
+        "images_with_pictures": int((counts > 0).sum()),
+        "provenance": "unknown" if seen is None else "stated",
+        "test_identities_seen": seen,
+    }
+
+
+def sum_by_source(
+    folder: Path,
+    embed: Embed,
+    samples: Iterator[tuple[dict[str, Any], bytes]],
+    sources: Mapping[str, str],
+    keys: list[str],
+    size: tuple[int, int],
+    workers: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """((N, D) sum, (N,) number) of the features of each test image's further pictures.
+
+    Args:
+        folder: where the pictures come from, for messages.
+        samples: (facts, file's bytes) of pictures; those that `sources` does not name are left out.
+        sources: the test image that each picture shows, by key.
+        keys: of the N test images.
+        size: (height, width) of the network's input.
+    """
+    position = {key: i for i, key in enumerate(keys)}
+    sums: np.ndarray | None = None
+    counts = np.zeros(len(keys), dtype=np.int64)
+    wanted = (sample for sample in samples if sample[0]["key"] in sources)
+    with ThreadPoolExecutor(workers) as pool:
+        for batch in batches(wanted, BATCH):
+            pixels = np.stack(list(pool.map(lambda item: decode(folder, item[0], item[1], *size), batch)))
+            features = embed(torch.from_numpy(pixels))
+            rows = np.array([position[sources[facts["key"]]] for facts, _ in batch])
+            sums = np.zeros((len(keys), features.shape[1]), dtype=np.float32) if sums is None else sums
+            np.add.at(sums, rows, features)
+            np.add.at(counts, rows, 1)
+    return (np.zeros((len(keys), 1), dtype=np.float32) if sums is None else sums), counts
+
+
+def _controls(config: CentralizeConfig, embed: Embed, images: tuple[ImageSet, ImageSet]) -> np.ndarray:
+    """(N, D) mean feature of the images' own flips or crops."""
+    make = flipped if config.control == "flip" else corner_crops
+    found = []
+    for part in images:
+        for start in range(0, len(part), BATCH):
+            views = make(part.pixels[start : start + BATCH])
+            found.append(np.mean([embed(view) for view in views], axis=0))
+    return np.concatenate(found)
+
+
+def flipped(pixels_u8: Tensor) -> list[Tensor]:
+    """(B, 3, H, W) left-right flipped; one view."""
+    return [pixels_u8.flip(3)]
+
+
+def corner_crops(pixels_u8: Tensor) -> list[Tensor]:
+    """(B, 3, H, W) moved towards each of the four corners, black where nothing was; four views."""
+    height, width = pixels_u8.shape[2:]
+    shift = max(1, height // CROP_SHARE)
+    padded = torch.nn.functional.pad(pixels_u8, [shift] * 4)
+    return [padded[:, :, top : top + height, left : left + width] for top in (0, 2 * shift) for left in (0, 2 * shift)]
