@@ -12,7 +12,7 @@ from datasets.runtime.manifests import manifest_of
 from datasets.sources.config import IndexConfig, SelectSubsetsConfig
 from datasets.sources.index import read_index
 from datasets.sources.subsets import draw_order, read_subset, subset_size
-from tests.small_sets import jpeg, make, market_files, write_files
+from tests.small_sets import make, market_files, write_files
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,6 @@ def index(tmp_path_factory):
     folder = tmp_path_factory.mktemp("subsets")
     files = market_files(identities=10, images=9)
     files["bounding_box_train/0002_c1s1_000000_01.jpg"] = b""  # unusable
-    files["bounding_box_train/0000_c1s1_000000_07.jpg"] = jpeg(999)  # nobody
     return make(IndexConfig(root=write_files(folder / "set", files), workers=1, max_error_percent=5), folder / "store")
 
 

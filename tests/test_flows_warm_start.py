@@ -85,7 +85,7 @@ def test_a_third_change_goes_on_from_the_second(store):
     store.trained(TrainGeneratorConfig(encoded=store.encoded("old")))
     second = store.trained(starting_point(TrainGeneratorConfig(encoded=store.encoded("new")), store.root))
     manifest = second / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"started": "', '"started": "9'))  # the newest without doubt
+    manifest.write_text(manifest.read_text().replace('"started": "2', '"started": "9'))  # the newest without doubt
     wanted = starting_point(TrainGeneratorConfig(encoded=store.encoded("newer")), store.root)
     assert wanted.init_from == second
 

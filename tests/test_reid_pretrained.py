@@ -25,6 +25,7 @@ from reid.training.model import assemble_network, seeded_backbone
 from reid.training.pretrained import HALVES, IMAGENET, WEIGHTS_PACKAGES, WeightsPackage, weights_package
 from reid.training.stages import first_stages, set_last_stride_to_one
 from reid.training.train import init_from_run, save_network
+from tests.small_sets import finish
 
 BACKBONE = "test_efficientnet.r160_in1k"
 """Half a million parameters, inverted residuals."""
@@ -118,12 +119,12 @@ def test_a_state_dict_of_a_parallel_training_is_read_too(tmp_path, wrapper):
 # --- normalization
 
 
-def test_the_normalization_is_the_weights_own_and_travels_with_the_network(fake_package, tmp_path, monkeypatch):
+def test_the_normalization_is_the_weights_own_and_travels_with_the_network(fake_package, tmp_path):
     config = packaged()
     network = assemble_network(seeded_backbone(config, 0), config, 3, 0)
     assert network.normalization == HALVES
     save_network(network, tmp_path / "model.safetensors")
-    monkeypatch.setattr(evaluate, "manifest_of", lambda *_: {"config": {"network": config.model_dump(mode="json")}})
+    finish(tmp_path, "train-reid", config={"network": config.model_dump(mode="json")})
     loaded, _ = evaluate.load_network(tmp_path)
     assert loaded.normalization == HALVES
     pixels = torch.randint(0, 256, (3, 3, 64, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -144,10 +145,10 @@ def test_white_is_one_at_halves_and_networks_from_nothing_keep_imagenets(tmp_pat
     assert (found.mean, found.std) == (declared.mean, declared.std)
 
 
-def test_a_run_of_another_normalization_cannot_be_gone_on_from(fake_package, tmp_path, monkeypatch):
+def test_a_run_of_another_normalization_cannot_be_gone_on_from(fake_package, tmp_path):
     config = packaged(weights="none")
     save_network(assemble_network(seeded_backbone(config, 0), config, 3, 0), tmp_path / "model.safetensors")
-    monkeypatch.setattr("reid.training.train.manifest_of", lambda *_: {})
+    finish(tmp_path, "train-reid")
     other = assemble_network(seeded_backbone(packaged(), 0), packaged(), 3, 0)
     with pytest.raises(WeightsError, match=r"normalizes images by .* give both the same network\.weights"):
         init_from_run(other, tmp_path)

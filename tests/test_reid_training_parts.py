@@ -21,6 +21,7 @@ from reid.training.losses import CenterLoss, batch_hard_triplet_loss, identity_l
 from reid.training.model import assemble_network, seeded_backbone
 from reid.training.schedule import rate_factor, stretched_epoch
 from reid.training.train import Trainer, save_network
+from tests.small_sets import finish
 
 TINY = NetworkConfig(backbone="test_resnet.r160_in1k", weights="none", height=32, width=16)
 
@@ -267,12 +268,12 @@ def test_other_networks_keep_their_first_activation():
     assert not isinstance(seeded_backbone(TINY, 0).act1, torch.nn.Identity)
 
 
-def test_a_run_from_before_the_setting_is_read_with_the_activation_it_was_trained_with(tmp_path, monkeypatch):
+def test_a_run_from_before_the_setting_is_read_with_the_activation_it_was_trained_with(tmp_path):
     config = NetworkConfig(backbone="resnet18.tv_in1k", weights="none", height=64, width=32, stem_relu=True)
     save_network(assemble_network(seeded_backbone(config, 0), config, 3, 0), tmp_path / "model.safetensors")
     before = config.model_dump(mode="json", exclude={"stem_relu"})
     for written, expected in ((before, torch.nn.ReLU), (before | {"stem_relu": False}, torch.nn.Identity)):
-        monkeypatch.setattr(evaluate, "manifest_of", lambda *_, kept=written: {"config": {"network": kept}})
+        finish(tmp_path, "train-reid", config={"network": written})
         network, _ = evaluate.load_network(tmp_path)
         assert isinstance(network.backbone.act1, expected)
 
