@@ -248,7 +248,8 @@ def test_a_full_disk_while_encoding_is_told_and_the_next_run_goes_on(
     with pytest.raises(InputError, match="no space left while making"):
         build(config_of(shards, models), make_encoded, store=tmp_path)
     directory = build(config_of(shards, models), make_encoded, store=tmp_path)
-    assert manifest_of(directory)["summary"]["shards_kept"] == 2
+    # Two were written before the disk was full, and the thread may have begun one more before it was stopped.
+    assert manifest_of(directory)["summary"]["shards_kept"] in (2, 3)
     assert all((encoded / path.name).read_bytes() == path.read_bytes() for path in directory.glob("*.tar"))
 
 
