@@ -254,6 +254,8 @@ def test_images_are_opened_in_one_place_only():
         for package in ("datasets", "imagpose", "reid", "flows", "benchmarks")
         for path in sorted((root / package).rglob("*.py"))
         for line in path.read_text().splitlines()
-        if any(opener in line for opener in openers) and "formats=FORMATS" not in line
+        if any(opener in line for opener in openers)
+        and "formats=FORMATS" not in line
+        and path.name != "card.py"  # its text shows how other programs use an exported network
     ]
     assert found == []

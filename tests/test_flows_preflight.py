@@ -14,6 +14,7 @@ from datasets.runtime.registry import load_name
 from datasets.runtime.renames import models_in
 from datasets.sources.config import IndexConfig, IndexSettings
 from flows.__main__ import main
+from flows.alerts import AlertsConfig
 from flows.config import RegenerateConfig
 from flows.overrides import regenerate_command
 from flows.pipeline import Regeneration
@@ -127,7 +128,7 @@ def flags_of(model, prefix=""):
 
 
 def test_messages_name_flags_that_a_command_has(repository):
-    known = {"config", "store", "output", *OF_OTHER_PROGRAMS, *flags_of(RegenerateConfig)}
+    known = {"config", "store", "output", *OF_OTHER_PROGRAMS, *flags_of(RegenerateConfig), *flags_of(AlertsConfig)}
     for package in ("datasets", "imagpose", "reid"):
         for command in importlib.import_module(f"{package}.__main__").COMMANDS.values():
             known |= set(flags_of(load_name(command.config)))

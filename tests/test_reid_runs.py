@@ -508,5 +508,5 @@ def test_every_command_names_a_stage_that_exists():
         if issubclass(config, StageConfig):
             assert (config.command or config.stage) == name
         else:
-            assert name in ("plan-runs",)
+            assert name in ("plan-runs", "history")
         assert callable(load_name(command.run))
