@@ -53,8 +53,6 @@ METRICS = "metrics.json"
 def make_run(config: TrainReidConfig, directory: Path) -> dict[str, Any]:
     """Train, test, write ``model.safetensors, metrics.json, per_query.parquet, ranked.parquet, log.jsonl``."""
     logger.info("run: %s", run_name(config))
-    # Adam's moments of dead channels fade into denormal numbers, with which CPUs compute many times slower.
-    torch.set_flush_denormal(True)
     processes = Processes(config.processes, config.device)
     device = processes.device
     backbone = seeded_backbone(config.network, config.seed)  # first: it is what may lack its weights
