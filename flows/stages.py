@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from datasets.poses.config import ExtractPosesConfig
-from datasets.runtime.atomic import copy_atomically, write_text_atomically
+from datasets.runtime.atomic import write_text_atomically
 from datasets.runtime.config import StageConfig
 from datasets.runtime.hashing import json_sha256
 from datasets.runtime.keys import artifact_directory, artifact_key
@@ -271,12 +271,3 @@ def _launcher(config: StageConfig, resources: Resources) -> list[str]:
             artifact_key(config),
         ]
     return [sys.executable, "-m", "torch.distributed.run", *where, "--nproc-per-node", str(resources.gpus)]
-
-
-def copy_result(source: Path, folder: Path, name: str | None = None) -> Path:
-    """Copy a result file to a stable place, as `name` or its own; nothing is written when it is there already."""
-    target = folder / (name or source.name)
-    if target.is_symlink() or not target.is_file() or target.read_bytes() != source.read_bytes():
-        folder.mkdir(parents=True, exist_ok=True)
-        copy_atomically(source, target)
-    return target

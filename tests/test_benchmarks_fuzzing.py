@@ -62,11 +62,16 @@ def test_each_kind_of_failure_is_caught(store, watch, monkeypatch, kind):
 
 
 def test_what_is_documented_or_stays_inside_is_no_failure(store, watch):
+    ran = []
+
     def refuse(store):
+        ran.append("refused")
         raise InputError("no")
 
     run(refuse, store, watch)
-    run(lambda store: (store.root / "store" / "x").write_text("x"), store, watch)
+    inside = store.root / "store" / "x"
+    run(lambda store: ran.append(inside.write_text("x")), store, watch)
+    assert ran == ["refused", 1] and inside.read_text() == "x"
 
 
 @pytest.mark.parametrize("name", TARGETS)

@@ -19,7 +19,8 @@ from datasets.runtime.manifests import is_complete
 from flows.process import locks
 from flows.process.commands import run_commands
 from flows.process.locks import hold_gpus, only_run
-from flows.stages import copy_result, write_config
+from flows.runs.results import copy_result
+from flows.stages import write_config
 
 SECRET = "what the link points at"
 

@@ -183,7 +183,9 @@ def test_an_existing_lock_is_opened_without_asking_for_its_creation(monkeypatch,
         return real(path, flags, *mode)
 
     monkeypatch.setattr(os, "open", protected)
-    os.close(open_for_all_users(tmp_path / "gpu.lock"))
+    opened = open_for_all_users(tmp_path / "gpu.lock")
+    assert os.path.samestat(os.fstat(opened), (tmp_path / "gpu.lock").stat())
+    os.close(opened)
 
 
 @pytest.mark.parametrize("what", ["link", "pipe", "folder", "closed file"])

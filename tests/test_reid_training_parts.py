@@ -379,6 +379,21 @@ def test_one_optimizer_step_equals_an_independent_implementation_of_every_trick(
     torch.testing.assert_close(trainer.center_loss.centers.detach(), moved, rtol=1e-4, atol=1e-4)
 
 
+def test_the_backbone_may_wait_and_learn_at_a_rate_of_its_own():
+    schedule = ScheduleConfig(steps=4, warmup_epochs=0, backbone_rate=0.1, frozen_epochs=2)
+    config = TrainReidConfig(shards=".", test_shards=".", network=TINY, schedule=schedule, device="cpu")
+    pids = np.repeat(np.arange(1, 5), 4)
+    data = TrainingSet(images=image_set(pids), labels=pids - 1, is_synthetic=np.zeros(16, bool), pids=[1, 2, 3, 4])
+    network = assemble_network(seeded_backbone(TINY, 0), TINY, 4, 0)
+    trainer = Trainer(config, network, data, Processes(1, "cpu"))
+    backbone, head = trainer.optimizer.param_groups
+    assert {id(p) for p in backbone["params"]} == {id(p) for p in network.backbone.parameters()}
+    assert [id(p) for p in head["params"]] == [id(p) for p in network.head_parameters() if p.requires_grad]
+    for epoch, expected in ((2, 0.0), (3, 3.5e-5)):
+        assert trainer._set_rate(epoch) == head["lr"] == pytest.approx(3.5e-4)
+        assert backbone["lr"] == pytest.approx(expected)
+
+
 def test_every_epoch_of_bots_schedule_has_the_cited_rate():
     """solver/lr_scheduler.py with BASE_LR 3.5e-4, STEPS (40, 70), WARMUP_ITERS 10, from its formula."""
     for epoch in range(1, 121):

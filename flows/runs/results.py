@@ -21,9 +21,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from datasets.runtime.atomic import copy_atomically
 from flows.config import RegenerateConfig
 from flows.overrides import variant
-from flows.stages import copy_result
 
 LATEST = "latest"
 RUN_FILE = "run.json"
@@ -117,3 +117,12 @@ def _set_aside(base: Path) -> None:
     for path in found:
         (base / EARLIER).mkdir(exist_ok=True)
         path.replace(base / EARLIER / path.name)
+
+
+def copy_result(source: Path, folder: Path, name: str | None = None) -> Path:
+    """Copy a result file to a stable place, as `name` or its own; nothing is written when it is there already."""
+    target = folder / (name or source.name)
+    if target.is_symlink() or not target.is_file() or target.read_bytes() != source.read_bytes():
+        folder.mkdir(parents=True, exist_ok=True)
+        copy_atomically(source, target)
+    return target
