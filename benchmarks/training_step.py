@@ -21,7 +21,6 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -32,12 +31,11 @@ from benchmarks import full_size
 from benchmarks.machine import machine
 from datasets.shards.frozen_models import image_tokens, load_image_encoder, load_vae
 from imagpose.canvas.view_grid import VIEWS, pack_views, view_map
-from imagpose.config import SD_MODEL
+from imagpose.config import BUILT_IN, SD_MODEL
 from imagpose.modeling.denoiser import IMAGPose
 from imagpose.training.generators import load_denoiser
 
 VIEW, OUR_TOKENS, OFFICIAL_TOKENS = (128, 64), (224, 112), (224, 224)
-BUILT_IN = Path(__file__).parents[1] / "imagpose" / "builtin"
 REPEATS = 3
 
 

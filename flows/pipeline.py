@@ -22,11 +22,11 @@ from datasets.shards.config import EncodeConfig, WriteShardsConfig
 from datasets.sources.config import IndexConfig, SelectSubsetsConfig
 from flows.config import RegenerateConfig, complete
 from flows.overrides import regenerate_command, variant
-from flows.process.commands import PROJECT
 from flows.reid_arms import WHOLE_SET, ReidInputs, Unit, train_arms
 from flows.stages import MakeArtifacts
 from flows.warm_start import starting_point
 from imagpose.config import (
+    BUILT_IN,
     SynthesizeConfig,
     SynthesizeSettings,
     TrainGeneratorConfig,
@@ -325,10 +325,9 @@ def _distinct(paths: Iterable[Path]) -> list[Path]:
 
 def model_cards(config: RegenerateConfig, models: Models) -> list[Path]:
     """The cards of built-in models that are used or fine-tuned: what they have seen belongs in the report."""
-    built_in = PROJECT / "imagpose" / "builtin"
     paths = (models.vae, models.image_encoder, models.generator, config.vae, config.image_encoder, config.generator)
-    used = any(path is not None and path.absolute().is_relative_to(built_in) for path in paths)
-    cards = sorted(built_in.rglob("README.md")) if used else []
+    used = any(path is not None and path.absolute().is_relative_to(BUILT_IN) for path in paths)
+    cards = sorted(BUILT_IN.rglob("README.md")) if used else []
     extraction = config.extract_poses.backend if config.extract_poses is not None and not config.poses else None
     backends = dict.fromkeys(name for name in (extraction, config.synthesize.pose_backend) if name is not None)
     built_in_weights = (POSE_BACKENDS[name].weights for name in backends)

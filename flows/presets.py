@@ -16,9 +16,9 @@ from datasets.miniature.config import MiniatureSettings
 from datasets.poses.config import ExtractPosesSettings
 from datasets.runtime.registry import Registry
 from datasets.shards.config import EncodeSettings, WriteShardsSettings
-from flows.process.commands import PROJECT
 from flows.settings import OtherPeopleSettings, PretrainConfig, RegenerateSettings
 from imagpose.config import (
+    BUILT_IN,
     SD_MODEL,
     ModelConfig,
     SynthesizeSettings,
@@ -29,8 +29,6 @@ from imagpose.config import (
 )
 from reid.config import BenchmarkSettings, DeclaredComparison, TrainReidSettings, lite_recipe, tiny_recipe
 
-BUILT_IN = PROJECT / "imagpose" / "builtin"
-"""The tiny models that come with the project: VAE, image encoder and generator, of rendered people only."""
 BUILT_IN_PEOPLE = MiniatureSettings(
     train_identities=2000, test_identities=0, images_per_identity=10, distractors=0, junk=0, seed=1001
 )

@@ -15,9 +15,9 @@ from datasets.runtime.errors import InputError
 from datasets.runtime.manifests import manifest_of
 from datasets.shards.encoded import keypoints_to_json
 from datasets.shards.tars import read_samples, write_tar
-from imagpose.config import DrawPosesConfig
+from imagpose.config import BUILT_IN, DrawPosesConfig
 from imagpose.synthesis.draw_poses import make_drawn
-from imagpose.synthesis.seen import BUILT_IN, identities_seen
+from imagpose.synthesis.seen import identities_seen
 from imagpose.synthesis.standard_poses import STANDARD_POSES, choose_standard_poses, direction, stride
 from tests.test_imagpose_pipeline import HEIGHT, LATENTS, TOKENS, WIDTH, tiny_pipeline
 

@@ -16,12 +16,11 @@ from datasets.miniature.cameras import CAMERAS
 from datasets.miniature.figures import RenderedPerson, render_person, sample_appearance, sample_motion, sample_shot
 from datasets.poses.skeleton import FLIP_PAIRS, draw_skeleton, missing_keypoints, present_joints, scale_keypoints
 from datasets.runtime.errors import InputError
-from imagpose.config import GenerateConfig
+from imagpose.config import BUILT_IN, GenerateConfig
 from imagpose.sampling.generate import PhotoReader, _source
 from imagpose.sampling.pose_files import PoseFiles, person_box, view_box
 
 VIEW = (128, 64)
-BUILT_IN = Path(__file__).resolve().parent.parent / "imagpose" / "builtin"
 
 
 def person(seed: int, height: int) -> RenderedPerson:

@@ -42,7 +42,7 @@ from datasets.runtime.config import Config, ModelFolder, Precision, Role, Source
 from datasets.runtime.errors import InputError
 from datasets.runtime.manifests import model_sha256
 from imagpose.canvas.layout import CanvasRequest, Mode, SourceImage
-from imagpose.config.fields import Unconditional
+from imagpose.config.fields import BUILT_IN, Unconditional
 from imagpose.config.samplers import SamplerName
 from imagpose.evaluation.pair_canvases import Pair, canvases_of
 from imagpose.metrics.lpips import Lpips
@@ -53,7 +53,6 @@ from imagpose.sampling.generate import view_size_of
 from imagpose.sampling.pipeline import IMAGPosePipeline, load_pipeline
 from imagpose.sampling.pose_check import find_skeletons, pose_score
 
-BUILT_IN = Path(__file__).resolve().parents[2] / "imagpose" / "builtin"
 POSE_GOAL, IDENTITY_GOAL = 0.92, 0.85
 TURNS = {"same side (below 60 degrees)": (0, 60), "across": (60, 120), "other side (above 120)": (120, 181)}
 """Degrees between the person's directions in source and target."""

@@ -1,5 +1,6 @@
 """Settings of this package's stages, training recipes, names that settings may take. No torch: the flows read it."""
 
+from imagpose.config.fields import BUILT_IN
 from imagpose.config.frozen import (
     TINY_VIEW,
     TrainImageEncoderConfig,
@@ -30,6 +31,7 @@ from imagpose.config.training import (
 
 __all__ = [
     "ABLATIONS",
+    "BUILT_IN",
     "SD_MODEL",
     "TINY_VIEW",
     "AblateConfig",

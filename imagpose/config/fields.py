@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
+
+BUILT_IN = Path(__file__).resolve().parents[1] / "builtin"
+"""The generator of this package, with its VAE and image encoder; it has seen rendered people alone."""
 
 Unconditional = Literal["pose", "pose-and-sources"]
 """What the unconditional half of guidance still sees. 'pose': the skeletons alone, as in the paper's Eq. 5.

@@ -173,8 +173,11 @@ class EvaluateGeneratorConfig(StageConfig):
 class GenerateConfig(Config):
     """My photographs and my poses to pictures."""
 
-    generator: Path
-    """Folder of a generator (the train stage's artifact, or the built-in one)."""
+    generator: Path | None = None
+    """Folder of a generator (the train stage's artifact); not given: the best that was evaluated in `store`, or
+    else the built-in one; the log and ``pictures.json`` say which."""
+    store: Path = Path("runs/store")
+    """Where evaluated generators are looked for."""
     source: tuple[SourceFile, ...] = Field(min_length=1, max_length=3)
     """One to three photographs of the same person."""
     pose: tuple[SourceFile, ...] = Field(min_length=1, max_length=3)

@@ -28,6 +28,7 @@ from imagpose.canvas.layout import CanvasRequest, SourceImage, arrange
 from imagpose.config import GenerateConfig
 from imagpose.pictures.contact_sheet import SheetRow, save_contact_sheet, skeleton_picture
 from imagpose.pictures.synthetic_jpeg import DESCRIPTION, xmp_packet
+from imagpose.sampling.at_hand import generator_at_hand
 from imagpose.sampling.pipeline import IMAGPosePipeline, load_pipeline
 from imagpose.sampling.pose_files import MOST_STRETCH, PoseFiles, keypoints_in_box, person_box, warn_of_black
 
@@ -41,9 +42,10 @@ def run_generate(config: GenerateConfig) -> int:
         InputError: files that are no photographs or poses, or more of them than a canvas takes.
     """
     layout = arrange(len(config.source), len(config.pose), config.mode)
+    generator = _generator(config)
     if config.source_pose and len(config.source_pose) != len(config.source):
         raise InputError(f"{len(config.source_pose)} source poses for {len(config.source)} sources; give one for each")
-    size = view_size_of(config.generator)
+    size = view_size_of(generator)
     device = devices.pick(config.device)
     files = PoseFiles(config.keypoints, size, PhotoReader(config, device, size))
     request = CanvasRequest(
@@ -54,7 +56,7 @@ def run_generate(config: GenerateConfig) -> int:
         # the paper's T1 is the choice among three pictures of a pose; otherwise a repeated pose is only padding
         keep=range(len(layout.poses) if config.mode == "T1" else len(config.pose)),
     )
-    pipeline = load_pipeline(config.generator, device)
+    pipeline = load_pipeline(generator, device)
     output = pipeline(
         request,
         sampler=config.sampler,
@@ -62,7 +64,7 @@ def run_generate(config: GenerateConfig) -> int:
         guidance_scale=config.guidance,
         unconditional=config.unconditional,
     )
-    _save(config, request, pipeline, output.images[0], output.poses[0])
+    _save(config, generator, request, pipeline, output.images[0], output.poses[0])
     return 0
 
 
@@ -141,8 +143,18 @@ def is_crop(height: int, width: int, size: Size) -> bool:
     return 1 / MOST_STRETCH <= stretch <= MOST_STRETCH
 
 
+def _generator(config: GenerateConfig) -> Path:
+    """The generator that is named, or the best at hand."""
+    if config.generator is not None:
+        return config.generator
+    folder, why = generator_at_hand(config.store)
+    logger.info("generator %s: %s", folder, why)
+    return folder
+
+
 def _save(
     config: GenerateConfig,
+    generator: Path,
     request: CanvasRequest,
     pipeline: IMAGPosePipeline,
     pictures: np.ndarray,
@@ -160,6 +172,11 @@ def _save(
         generated=list(pictures),
     )
     save_contact_sheet([row], config.out / "overview.png", scale=3)
-    facts = {**config.model_dump(mode="json"), "generator_sha256": model_sha256(config.generator), "synthetic": True}
+    facts = {
+        **config.model_dump(mode="json"),
+        "generator": str(generator),
+        "generator_sha256": model_sha256(generator),
+        "synthetic": True,
+    }
     write_text_atomically(config.out / "pictures.json", json.dumps(facts, indent=1) + "\n")
     logger.info("wrote %d pictures to %s", len(pictures), config.out)

@@ -12,9 +12,7 @@ from datasets.runtime.errors import ArtifactError
 from datasets.runtime.manifests import is_complete, manifest_of
 from datasets.shards.encoded import EncodedImages
 from datasets.sources.subsets import read_subset
-
-BUILT_IN = Path(__file__).resolve().parent.parent / "builtin"
-"""The generator of this package; it has seen rendered people alone, who are in no data set."""
+from imagpose.config import BUILT_IN
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,78 @@
+"""Which generator `generate` takes when none is named."""
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from datasets.runtime.artifacts import build
+from datasets.runtime.config import StageConfig
+from imagpose.config import BUILT_IN, EvaluateGeneratorConfig
+from imagpose.sampling.at_hand import generator_at_hand
+
+
+class _Shards(StageConfig):
+    stage: ClassVar[str] = "write-shards"
+    package: ClassVar[str] = "datasets"
+
+    number: int = 0
+
+
+def shards(store: Path, number: int = 0) -> Path:
+    return build(_Shards(number=number), lambda config, folder: {}, store=store)
+
+
+def generator(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "model_index.json").write_text(folder.name)
+    return folder
+
+
+def evaluate(store: Path, of: Path, *, ssim: float, lpips: float | None, pairs: int = 100, **fields: Any) -> None:
+    row = {"row": fields.pop("row", "T1"), "ssim": ssim, **({} if lpips is None else {"lpips": lpips})}
+    config = EvaluateGeneratorConfig(generator=of, shards=fields.pop("shards", shards(store)), limit=pairs, **fields)
+    build(config, lambda config, folder: {"pairs": pairs, "rows": [row]}, store=store)
+
+
+def test_without_evaluations_the_built_in_one_is_taken(tmp_path: Path) -> None:
+    folder, why = generator_at_hand(tmp_path)
+    assert folder == BUILT_IN and "holds no evaluated generator" in why
+
+
+def test_the_lowest_lpips_on_the_same_pairs_wins(tmp_path: Path) -> None:
+    soft, sharp = generator(tmp_path / "soft"), generator(tmp_path / "sharp")
+    evaluate(tmp_path, soft, ssim=0.3, lpips=0.41)
+    evaluate(tmp_path, sharp, ssim=0.2, lpips=0.34)
+    folder, why = generator_at_hand(tmp_path)
+    assert folder == sharp and why.endswith("LPIPS 0.340 on 100 pairs")
+
+
+def test_where_one_has_no_lpips_the_highest_ssim_wins(tmp_path: Path) -> None:
+    soft, sharp = generator(tmp_path / "soft"), generator(tmp_path / "sharp")
+    evaluate(tmp_path, soft, ssim=0.3, lpips=None)
+    evaluate(tmp_path, sharp, ssim=0.2, lpips=0.34)
+    assert generator_at_hand(tmp_path)[0] == soft
+
+
+@pytest.mark.parametrize("other", [{"seed": 1}, {"height": 64, "width": 32}, {"pairs": 50}])
+def test_figures_on_other_pairs_do_not_compare(tmp_path: Path, other: dict[str, Any]) -> None:
+    easy, best = generator(tmp_path / "easy"), generator(tmp_path / "best")
+    for steps, lpips in ((6, 0.36), (12, 0.34)):
+        evaluate(tmp_path, best, ssim=0.2, lpips=lpips, steps=steps)
+    evaluate(tmp_path, easy, ssim=0.9, lpips=0.1, **other)
+    assert generator_at_hand(tmp_path)[0] == best
+
+
+def test_figures_on_other_images_do_not_compare_and_most_pairs_decide(tmp_path: Path) -> None:
+    easy, best = generator(tmp_path / "easy"), generator(tmp_path / "best")
+    evaluate(tmp_path, easy, ssim=0.9, lpips=0.1, shards=shards(tmp_path, 1))
+    evaluate(tmp_path, best, ssim=0.2, lpips=0.34, pairs=1000)
+    assert generator_at_hand(tmp_path)[0] == best
+
+
+def test_a_generator_that_is_gone_or_was_not_measured_on_one_source_is_no_choice(tmp_path: Path) -> None:
+    gone, other = generator(tmp_path / "gone"), generator(tmp_path / "other")
+    evaluate(tmp_path, gone, ssim=0.9, lpips=0.1)
+    evaluate(tmp_path, other, ssim=0.9, lpips=0.1, row="T3", modes=("T3",))
+    (gone / "model_index.json").unlink()
+    assert generator_at_hand(tmp_path)[0] == BUILT_IN
