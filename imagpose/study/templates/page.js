@@ -122,8 +122,10 @@
     const choices = make("div", { className: "choices" });
     const count = step.choices.length;
     const columns = innerWidth < 560 && count > 3 ? Math.ceil(count / 2) : count;
-    choices.style.setProperty("--columns", String(Math.min(columns, innerWidth < 560 ? 3 : 5)));
-    choices.style.maxWidth = `${Math.min(columns, 5) * 170}px`;
+    const across = Math.min(columns, innerWidth < 560 ? 3 : 5);
+    choices.style.setProperty("--columns", String(across));
+    choices.style.setProperty("--rows", String(Math.ceil(count / across)));
+    choices.style.maxWidth = `${across * 190}px`;
     step.choices.forEach(([mark, picture], i) => {
       const made = button("", () => give(mark), "choice");
       made.value = mark;
