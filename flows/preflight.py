@@ -85,7 +85,7 @@ def data_problems(config: RegenerateConfig) -> list[str]:
 
 def synthetic_problems(config: RegenerateConfig) -> list[str]:
     """What is wrong with the images of other generators, of each subset that is trained on."""
-    from reid.data.folders import synthetic_problem
+    from datasets.sources.folders.image_folders import synthetic_problem
 
     units = [(fraction, draw) for fraction in config.fractions for draw in range(config.draws)]
     places = {name: [foreign_folder(path, unit) for unit in units] for name, path in config.synthetic.items()}

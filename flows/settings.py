@@ -109,7 +109,8 @@ class RegenerateSettings(Config):
     given: 2 where 'real-long' or 'real-then-synthetic' is among the arms, else 1 (equal to 'real')."""
     synthetic: Annotated[dict[ArmName, Path], Role.RUNTIME] = {}
     """Images of other generators as further arms, ``NAME=PATH``: a set of `imagpose synthesize`, or a folder of images
-    that tells their identities (`reid.data.folders`). ``{fraction}``, ``{draw}`` in a path stand for the subset's."""
+    that tells their identities (`datasets.sources.folders.image_folders`). ``{fraction}``, ``{draw}`` in a path stand
+    for the subset's."""
     protocol: Literal["leak-free", "paper"] = "leak-free"
     """'leak-free': the generator sees the subset only; 'paper': it is trained on the full training split."""
 

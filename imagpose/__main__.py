@@ -57,6 +57,16 @@ COMMANDS = {
         config="imagpose.config:EvaluateGeneratorConfig",
         run="imagpose.evaluation.evaluate:make_evaluation",
     ),
+    "user-study pack": Command(
+        summary="one page on which people tell real from generated pictures and choose the best generator's",
+        config="imagpose.config:PackStudyConfig",
+        run="imagpose.study.pack:run_pack",
+    ),
+    "user-study score": Command(
+        summary="R2G, G2R and Jab from people's answers: user-study score A.json B.json --key key.json",
+        config="imagpose.config:ScoreStudyConfig",
+        run="imagpose.study.score:run_score",
+    ),
 }
 
 if __name__ == "__main__":

@@ -192,6 +192,7 @@ def test_every_named_file_of_the_repository_exists(page: Path) -> None:
 NOT_IN_THE_REPOSITORY = {
     "ablation.md",
     "comparison.md",
+    "scores.md",
     "results.md",
     "report.md",
     "README.md",  # written by stages

@@ -19,7 +19,7 @@ from datasets.shards.config import WriteShardsConfig
 from datasets.shards.tars import read_samples
 from datasets.sources.config import IndexConfig
 from datasets.sources.files import IMAGE_SUFFIXES
-from reid.data.folders import iterate_folder, read_table
+from datasets.sources.folders.image_folders import iterate_folder, read_table
 from reid.data.images import read_images
 from reid.data.training_set import read_synthetic_table
 from reid.evaluation.ranking import rank_features

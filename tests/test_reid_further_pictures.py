@@ -12,9 +12,9 @@ from PIL import Image
 from datasets.runtime.artifacts import build
 from datasets.runtime.config import StageConfig
 from datasets.runtime.errors import DatasetLayoutError, InputError
+from datasets.sources.folders.image_folders import iterate_folder
+from datasets.sources.folders.output_forms import published_table
 from reid.config import CentralizeConfig, EvaluateReidConfig, NfcConfig
-from reid.data.folders import iterate_folder
-from reid.data.output_forms import published_table
 from reid.data.training_set import has_provenance, read_synthetic_table
 from reid.evaluation.averaging import corner_crops, sum_by_source
 from reid.evaluation.evaluate import load_network, make_evaluation

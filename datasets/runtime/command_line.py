@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import errno
 import functools
+import itertools
 import json
 import logging
 import os
@@ -234,7 +235,7 @@ def parse_config(config_class: type[BaseModel], arguments: Sequence[str], progra
     settings_class = types.new_class("Arguments", (config_class, BaseSettings), {}, lambda ns: ns.update(namespace))
     refuse_old_flags(config_class, arguments)
     try:
-        flags = with_whole_paths(config_class, [_as_flag(argument) for argument in arguments])
+        flags = with_whole_paths(config_class, [_as_flag(argument) for argument in _named(config_class, arguments)])
         source = _flags_source()(settings_class, cli_parse_args=flags)
         given = source()
     except SettingsError as error:
@@ -262,6 +263,15 @@ def _flags_source() -> type[Any]:
             return super()._help_format(field_name, field_info, *others, **options)
 
     return FlagsSource
+
+
+def _named(config_class: type[BaseModel], arguments: Sequence[str]) -> list[str]:
+    """The arguments, those before the first flag as the config's positional field, if it has one."""
+    field = getattr(config_class, "positional", None)
+    words = list(itertools.takewhile(lambda argument: not argument.startswith("-"), arguments))
+    if field is None or not words:
+        return list(arguments)
+    return [f"--{field}", json.dumps(words), *arguments[len(words) :]]
 
 
 def _as_flag(argument: str) -> str:

@@ -53,6 +53,8 @@ class Config(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=(), validate_default=True
     )
+    positional: ClassVar[str | None] = None
+    """The field, a list, that a command line's words before the first flag are values of; without, there are none."""
     renamed: ClassVar[Mapping[str, str]] = {}
     """Old name -> present name of fields that the class itself declares; old names are refused with the present one."""
 

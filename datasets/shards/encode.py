@@ -32,11 +32,11 @@ from datasets.runtime.manifests import model_sha256
 from datasets.runtime.progress import Progress
 from datasets.runtime.reading.contents import AGAIN, artifact_file
 from datasets.shards.config import EncodeConfig
-from datasets.shards.encoded import keypoints_from_json, keypoints_to_json
+from datasets.shards.encoded import keypoints_to_json
 from datasets.shards.frozen_models import FeatureEncoder
 from datasets.shards.index_files import INDEX_FILE
 from datasets.shards.reuse import earlier_artifacts, take_over
-from datasets.shards.samples import sample_facts, sample_picture
+from datasets.shards.samples import keypoints_from_json, sample_facts, sample_picture
 from datasets.shards.tars import read_samples, write_tar
 from datasets.shards.write import read_shard_index
 

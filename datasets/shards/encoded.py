@@ -25,17 +25,11 @@ from datasets.poses.skeleton import flip_keypoints
 from datasets.runtime.errors import ArtifactError, InputError
 from datasets.runtime.reading.contents import artifact_file
 from datasets.shards.index_files import read_index_file
-from datasets.shards.samples import sample_facts
+from datasets.shards.samples import keypoints_from_json, sample_facts
 from datasets.shards.tars import Place, locate_samples
 
 AGAIN = "delete its folder and encode again"
 Flipped = bool | Sequence[bool] | np.ndarray | torch.Tensor
-
-
-def keypoints_from_json(rows: Sequence[Sequence[float | None] | None]) -> np.ndarray:
-    """(18, 3) float32 x, y, score from a sample's JSON; a missing joint is NaN, NaN, 0."""
-    missing = (float("nan"), float("nan"), 0.0)
-    return np.array([missing if row is None or row[0] is None else row for row in rows], np.float32)
 
 
 def keypoints_to_json(keypoints: np.ndarray) -> list[list[float | None]]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -82,6 +83,12 @@ def sample_picture(path: Path, key: str, members: Mapping[str, bytes], facts: Ma
         return open_picture(image_of(members), facts)
     except (KeyError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise unreadable(path, key, error) from None
+
+
+def keypoints_from_json(rows: Sequence[Sequence[float | None] | None]) -> np.ndarray:
+    """(18, 3) float32 x, y, score from a sample's JSON; a missing joint is NaN, NaN, 0."""
+    missing = (float("nan"), float("nan"), 0.0)
+    return np.array([missing if row is None or row[0] is None else row for row in rows], np.float32)
 
 
 def unreadable(path: Path, key: str, error: Exception) -> ArtifactError:

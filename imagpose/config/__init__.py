@@ -8,6 +8,7 @@ from imagpose.config.frozen import (
     TrainVaeConfig,
     TrainVaeSettings,
 )
+from imagpose.config.study import PackStudyConfig, ScoreStudyConfig
 from imagpose.config.synthesis import (
     DrawPosesConfig,
     EvaluateGeneratorConfig,
@@ -41,6 +42,8 @@ __all__ = [
     "GenerateConfig",
     "ModelConfig",
     "NoiseConfig",
+    "PackStudyConfig",
+    "ScoreStudyConfig",
     "ShowPicturesConfig",
     "SynthesizeConfig",
     "SynthesizeSettings",

@@ -16,8 +16,7 @@ from datasets.poses.skeleton import present_joints
 from datasets.poses.views import keypoints_in_view
 from datasets.runtime.errors import InputError
 from datasets.runtime.reading.contents import artifact_files
-from datasets.shards.encoded import keypoints_from_json
-from datasets.shards.samples import sample_facts, sample_picture
+from datasets.shards.samples import keypoints_from_json, sample_facts, sample_picture
 from datasets.shards.tars import read_samples
 from imagpose.canvas.layout import Size
 

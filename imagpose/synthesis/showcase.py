@@ -21,8 +21,8 @@ from datasets.poses.skeleton import overlay_skeleton
 from datasets.runtime.atomic import write_text_atomically
 from datasets.runtime.manifests import is_complete, manifest_of, recorded_path
 from datasets.runtime.reading.contents import artifact_files
-from datasets.shards.encoded import EncodedImages, keypoints_from_json
-from datasets.shards.samples import sample_facts, sample_picture
+from datasets.shards.encoded import EncodedImages
+from datasets.shards.samples import keypoints_from_json, sample_facts, sample_picture
 from datasets.shards.tars import read_chosen
 from datasets.sources.pictures import decode_pixels
 from imagpose.canvas.layout import CanvasRequest, canvas_seed

@@ -204,7 +204,8 @@ class TrainReidConfig(TrainReidSettings, StageConfig):
     command: ClassVar[str | None] = "train"
 
     shards: SourceTree
-    """Image shards (`datasets write-shards`) with the training split, or a folder (`reid.data.folders`)."""
+    """Image shards (`datasets write-shards`) with the training split, or a folder
+    (`datasets.sources.folders.image_folders`)."""
     test_shards: SourceTree
     """Image shards or a folder that holds the query and gallery splits; may be the same one."""
     subsets: Artifact | None = None
@@ -215,7 +216,7 @@ class TrainReidConfig(TrainReidSettings, StageConfig):
     """Which draw of the subset."""
     synthetic: list[SourceTree] = []
     """Sets of generated images to train on as well, under the same labels: `imagpose synthesize`, or any folder of
-    images that tells their identities (`reid/data/folders.py`)."""
+    images that tells their identities (`datasets/sources/folders/image_folders.py`)."""
     identity_check: list[Artifact] = []
     """`reid check-identity` of each synthetic set, in the same order; only images that it kept are used."""
     protocol: Literal["leak-free", "paper"] = "leak-free"

@@ -10,9 +10,9 @@ from typing import Any
 from datasets.runtime.errors import DatasetLayoutError
 from datasets.runtime.manifests import manifest_of
 from datasets.runtime.regular_files import read_regular
-from reid.data.folders import SPLIT_FOLDERS, SYNTHETIC, find_table, read_table, rows_of_names
+from datasets.sources.folders.image_folders import SPLIT_FOLDERS, SYNTHETIC, find_table, read_table, rows_of_names
+from datasets.sources.folders.output_forms import PICTURES, key_of, pictures_below
 from reid.data.images import iterate_samples
-from reid.data.output_forms import PICTURES, key_of, pictures_below
 
 LABELS = ("split", "pid", "camid")
 

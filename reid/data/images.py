@@ -26,9 +26,9 @@ from datasets.runtime.progress import Progress
 from datasets.runtime.reading.contents import artifact_files
 from datasets.shards.samples import sample_facts, sample_picture
 from datasets.shards.tars import IMAGE_KINDS, image_of, read_samples
+from datasets.sources.folders.image_folders import iterate_folder
 from datasets.sources.listing import nobody_problem
 from reid.config import AugmentationConfig
-from reid.data.folders import iterate_folder
 from reid.evaluation.ranking import Labels
 from reid.training.pretrained import IMAGENET, Normalization
 
@@ -110,7 +110,7 @@ def read_images(
     """The images of a split, in the order of their keys.
 
     Args:
-        folder: artifact with ``{split}-00000.tar`` ..., or a plain folder (`reid.data.folders`).
+        folder: artifact with ``{split}-00000.tar`` ..., or a plain folder (`datasets.sources.folders.image_folders`).
         size: (height, width) of the network's input.
         keys: only these images; each must be there.
         workers: threads that decode.

@@ -15,11 +15,10 @@ import torch
 from datasets.runtime.errors import DatasetLayoutError, InputError
 from datasets.runtime.manifests import is_complete
 from datasets.runtime.reading.tables import read_table as read_parquet
+from datasets.sources.folders.image_folders import read_generated_table
 from datasets.sources.subsets import read_subset
 from reid.config import TrainReidConfig
-from reid.data.folders import find_table, iterate_folder, read_table
 from reid.data.images import ImageSet, read_images, select
-from reid.data.output_forms import published_table
 
 logger = logging.getLogger(__name__)
 
@@ -109,13 +108,7 @@ def read_synthetic_table(folder: Path) -> pd.DataFrame:
             raise DatasetLayoutError(f"{folder} holds no {SYNTHETIC_FILE}; give the artifact of 'imagpose synthesize'")
         table = read_parquet(folder, SYNTHETIC_FILE, COLUMNS, optional=PROVENANCE).to_pandas()
         return table[table.status == "ok"].reset_index(drop=True)
-    if (found := find_table(folder)) is not None:
-        table = read_table(found)
-        return table[table.split == "synthetic"] if "split" in table else table
-    if (published := published_table(folder)) is not None:
-        return published
-    images = [meta for meta, _ in iterate_folder(folder, "synthetic")]
-    return pd.DataFrame(images)[["key", "pid", "camid"]]
+    return read_generated_table(folder)
 
 
 def has_provenance(table: pd.DataFrame) -> bool:

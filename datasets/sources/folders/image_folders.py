@@ -8,7 +8,8 @@ A folder tells whose images it holds in one of two ways:
   of generated images, ``source_keys`` (a list; in CSV separated by spaces) and ``target_pose_key``, which a leak-free
   run checks;
 - Market-1501's file names (``0002_c1s1_000451_03.jpg``), in Market-1501's folders, or, for generated images, in the
-  folder itself; generated images also in the forms in which other generators publish them (`reid.data.output_forms`).
+  folder itself; generated images also in the forms in which other generators publish them
+  (`datasets.sources.folders.output_forms`).
 
 Which files are images follows the rule of the index (`datasets.sources.files`).
 """
@@ -29,7 +30,7 @@ from datasets.runtime.reading.names import is_safe_path
 from datasets.runtime.regular_files import read_regular
 from datasets.sources import market1501
 from datasets.sources.files import ImageSource, image_key, is_ignored, slashed
-from reid.data.output_forms import published_table
+from datasets.sources.folders.output_forms import published_table
 
 logger = logging.getLogger(__name__)
 
@@ -165,6 +166,23 @@ def _rows(folder: Path, split: str) -> list[dict[str, Any]]:
             f"{','.join(COLUMNS)},split), nor files named as Market-1501's; {INDEX_ADVICE}"
         )
     return rows
+
+
+def read_generated_table(folder: Path) -> pd.DataFrame:
+    """The images of a folder of generated ones: ``key, path, pid, camid``, and where they come from, if it says.
+
+    Returns:
+        Also ``source_keys`` and ``target_pose_key`` where a table or the names tell them.
+
+    Raises:
+        DatasetLayoutError: the folder does not say whose images it holds.
+    """
+    if (found := find_table(folder)) is not None:
+        table = read_table(found)
+        return table[table.split == SYNTHETIC] if "split" in table else table
+    if (published := published_table(folder)) is not None:
+        return published
+    return pd.DataFrame(_rows(Path(folder), SYNTHETIC))
 
 
 def _rows_of_table(path: Path, split: str) -> list[dict[str, Any]]:
