@@ -20,6 +20,7 @@ from datasets.runtime.command_line import BAD_INPUT, one_line, parse_config
 from datasets.runtime.config import StageConfig
 from datasets.runtime.errors import InputError, printable
 from datasets.runtime.keys import artifact_key
+from datasets.runtime.remote.addresses import with_addresses
 from datasets.shards.config import EncodeConfig, WriteShardsConfig
 from flows.alerts import AlertsConfig
 from flows.config import RegenerateConfig
@@ -76,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0 if argv else BAD_INPUT
         run = prepare(argv[0], argv[1:])
     except (InputError, ValidationError) as error:
-        print(f"{' '.join(['python -m flows', *argv[:1]])}: {one_line(error)}", file=sys.stderr)
+        print(f"{' '.join(['python -m flows', *argv[:1]])}: {with_addresses(one_line(error))}", file=sys.stderr)
         return BAD_INPUT
     return run()
 
@@ -152,7 +153,7 @@ def create_alerts(config: AlertsConfig) -> int:
     try:
         return make_alerts(config)
     except InputError as error:
-        print(f"python -m flows alerts: {one_line(error)}", file=sys.stderr)
+        print(f"python -m flows alerts: {with_addresses(one_line(error))}", file=sys.stderr)
         return BAD_INPUT
 
 
@@ -161,7 +162,7 @@ def print_result(program: str, run: Callable[[], str]) -> int:
     try:
         result = run()
     except (InputError, ValidationError) as error:
-        print(f"{program}: {printable(one_line(error))}", file=sys.stderr)
+        print(f"{program}: {printable(with_addresses(one_line(error)))}", file=sys.stderr)
         return BAD_INPUT
     except CommandError as error:
         print(f"\n{program}: {error}", file=sys.stderr)

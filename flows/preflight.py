@@ -12,6 +12,9 @@ from pathlib import Path
 
 from datasets.runtime.artifacts import try_lock
 from datasets.runtime.errors import DatasetLayoutError, InputError
+from datasets.runtime.remote.addresses import is_remote
+from datasets.runtime.remote.copies import is_file
+from datasets.runtime.remote.folders import files_below
 from datasets.shards.image_encoders import NAMED_ENCODERS
 from datasets.shards.saved_models import DIFFUSERS, TRANSFORMERS, has_weights, weights_problem
 from datasets.sources.layouts import LAYOUTS
@@ -70,7 +73,7 @@ def data_problems(config: RegenerateConfig) -> list[str]:
     if config.root is None:
         return ["--poses without --root: the rendered data set has keypoints of its own"] if config.poses else []
     problems = [source_problem(config, config.root)]
-    problems += [csv_problem(path) for path in config.poses if path.is_file()]
+    problems += [csv_problem(path) for path in config.poses if is_file(path)]
     if not config.poses and config.extract_poses is None:
         problems.append(
             "--poses is missing: give the keypoint CSV file of the images in --root, or --extract-poses.backend"
@@ -78,9 +81,16 @@ def data_problems(config: RegenerateConfig) -> list[str]:
     problems += [
         f"--poses {path} is not a file, nor a folder with one JSON file an image; give the published keypoint CSV"
         for path in config.poses
-        if not (path.is_file() or (path.is_dir() and any(path.rglob("*.json"))))
+        if not (is_file(path) or has_json_files(path))
     ]
     return [problem for problem in problems if problem]
+
+
+def has_json_files(path: Path) -> bool:
+    """Whether a folder, here or at an address, holds a JSON file at any depth."""
+    if is_remote(path):
+        return any(name.endswith(".json") for name in files_below(path))
+    return path.is_dir() and any(path.rglob("*.json"))
 
 
 def synthetic_problems(config: RegenerateConfig) -> list[str]:
@@ -117,7 +127,7 @@ def other_people_problems(config: RegenerateConfig) -> list[str]:
             f"preset '{config.preset}' pretrains on other people: give --pretrain.people.root TABLE (photographs of "
             "people who are not in --root; docs/benchmark.md), or --pretrain null with arms that need none"
         ]
-    problems = [f"pretrain.people.poses: {path} is not a file" for path in others.poses if not path.is_file()]
+    problems = [f"pretrain.people.poses: {path} is not a file" for path in others.poses if not is_file(path)]
     if not others.poses and config.extract_poses is None:
         problems.append("pretrain.people.poses is missing: give their keypoint files, or --extract-poses.backend")
     layout = LAYOUTS[others.layout]

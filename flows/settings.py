@@ -15,7 +15,7 @@ from pydantic.config import JsonDict
 
 from datasets.miniature.config import MiniatureSettings
 from datasets.poses.config import Coordinates, ExtractPosesSettings
-from datasets.runtime.config import Config, Percent, Role
+from datasets.runtime.config import Config, Location, Percent, Role
 from datasets.shards.config import EncodeSettings, WriteShardsSettings
 from datasets.shards.image_encoders import folder_of
 from datasets.sources.config import IndexSettings, SelectSubsetsSettings
@@ -32,11 +32,11 @@ ArmName = Annotated[str, Field(pattern=r"^[\w+.-]+$")]
 class OtherPeopleSettings(Config):
     """A data set of other people, whose training split is seen by what is pretrained."""
 
-    root: Annotated[Path | None, Role.RUNTIME] = None
+    root: Annotated[Location | None, Role.RUNTIME] = None
     """The unpacked data set, its zip, or (layout 'table') a CSV/Parquet with path,pid,camid,split. Must be given."""
     layout: Annotated[str, LAYOUTS] = "table"
     """How folders and names of `root` tell identity, camera and split."""
-    poses: Annotated[list[Path], Role.RUNTIME] = []
+    poses: Annotated[list[Location], Role.RUNTIME] = []
     """Published keypoint files of these images; none given: `extract_poses` of the regeneration finds the skeletons."""
     coordinates: Coordinates = "image"
     """What the coordinates in `poses` are pixels of."""
@@ -82,11 +82,11 @@ class RegenerateSettings(Config):
 
     preset: str = "none"
     """Whose values the fields take that are not given; 'none': the fields' own defaults."""
-    root: Annotated[Path | None, Role.RUNTIME] = None
-    """The unpacked data set, or its official zip; not given: `miniature` is rendered."""
+    root: Annotated[Location | None, Role.RUNTIME] = None
+    """The unpacked data set, or its official zip; may be an address (s3://...); not given: `miniature` is rendered."""
     layout: Annotated[str, LAYOUTS] = "market1501"
     """How folders and names of `root` tell identity, camera and split."""
-    poses: Annotated[list[Path], Role.RUNTIME] = []
+    poses: Annotated[list[Location], Role.RUNTIME] = []
     """Published keypoint files (``name:keypoints_y:keypoints_x``) of the images in `root`; used instead of
     `extract_poses`."""
     coordinates: Coordinates = "image"

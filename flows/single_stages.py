@@ -11,6 +11,8 @@ from prefect import flow
 
 from datasets.poses.config import ExtractPosesConfig, ImportPosesConfig
 from datasets.runtime.config import StageConfig
+from datasets.runtime.errors import InputError
+from datasets.runtime.remote.addresses import local_only_problem
 from datasets.shards.config import EncodeConfig, WriteShardsConfig
 from flows.regenerate import make_artifacts
 from flows.stages import Resources, stage_name
@@ -21,6 +23,8 @@ STORE = Path("runs/store")
 
 
 def _make(configs: list[StageConfig], store: Path, gpus: int = 1) -> list[str]:
+    if (problem := local_only_problem(store)) is not None:
+        raise InputError(f"store: {problem}, where runs keep logs and locks; its stage's own command publishes there")
     resources = Resources(gpus=gpus)
     return make_artifacts(stage_name(configs[0]), configs, store, resources)["folders"]
 

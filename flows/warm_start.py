@@ -14,7 +14,7 @@ from typing import Any
 from datasets.runtime.config import Role
 from datasets.runtime.errors import InputError
 from datasets.runtime.keys import describe_config
-from datasets.runtime.manifests import MANIFEST, manifest_of
+from datasets.runtime.manifests import MANIFEST, local_path, manifest_of
 from imagpose.config import TrainGeneratorConfig
 
 logger = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ def starting_point(wanted: TrainGeneratorConfig, store: Path) -> TrainGeneratorC
         if all(described[name] == before.get(name, {}).get("sha256") for name in ("encoded", "subset")):
             origin = before.get("init_from")
             logger.info("%s was trained on the same data", folder)
-            return wanted.model_copy(update={"init_from": origin and Path(origin["path"])})
+            return wanted.model_copy(update={"init_from": origin and local_path(origin["path"])})
     for folder, manifest in earlier:
         if (outside := _images_outside(manifest, wanted)) == 0:
             logger.info("training continues from %s", folder)
@@ -67,7 +67,9 @@ def _is_compatible(manifest: dict[str, Any], wanted: TrainGeneratorConfig, store
     ):
         return False
     first = describe_config(wanted)["init_from"]
-    return first in _origins(manifest, store) and _features(manifest["config"]["encoded"]) == _features(wanted.encoded)
+    return first in _origins(manifest, store) and _features(local_path(manifest["config"]["encoded"])) == _features(
+        wanted.encoded
+    )
 
 
 def _origins(manifest: dict[str, Any], store: Path) -> list[str | None]:
@@ -76,7 +78,7 @@ def _origins(manifest: dict[str, Any], store: Path) -> list[str | None]:
     while True:
         origin = manifest["inputs"].get("init_from")
         found.append(origin and origin["sha256"])
-        folder = Path(origin["path"]) if origin else None
+        folder = local_path(origin["path"]) if origin else None
         if (
             folder is None
             or folder.parent != store.absolute() / TrainGeneratorConfig.stage
@@ -86,10 +88,10 @@ def _origins(manifest: dict[str, Any], store: Path) -> list[str | None]:
         manifest = manifest_of(folder)
 
 
-def _features(encoded: Path | str) -> list[Any]:
+def _features(encoded: Path) -> list[Any]:
     """By what an encoding was made; if it is gone, something that equals nothing."""
     try:
-        manifest = manifest_of(Path(encoded), "encode")
+        manifest = manifest_of(encoded, "encode")
     except InputError:
         return [object()]
     hashes = {name: item["sha256"] for name, item in manifest["inputs"].items()}

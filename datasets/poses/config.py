@@ -9,7 +9,17 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from datasets.poses.backends import POSE_BACKENDS, with_built_in_weights
-from datasets.runtime.config import Artifact, Config, Device, Precision, Role, SourceFile, SourceTree, StageConfig
+from datasets.runtime.config import (
+    Artifact,
+    Config,
+    Device,
+    Location,
+    Precision,
+    Role,
+    SourceFile,
+    SourceTree,
+    StageConfig,
+)
 
 Coordinates = Literal["image", "deepfashion", "deepfashion-256", "deepfashion-176"]
 """Frames that a keypoint file's coordinates can be in."""
@@ -171,7 +181,7 @@ class ComparePosesConfig(StageConfig):
     """Images on overlays.png, half random and half the worst; 0 for none. It shows people."""
     seed: int = Field(0, ge=0)
     """Which images are the random ones."""
-    root: Annotated[Path | None, Role.RUNTIME] = None
+    root: Annotated[Location | None, Role.RUNTIME] = None
     """Where the data set lies now, if it has moved since it was indexed."""
 
 

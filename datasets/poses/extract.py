@@ -35,7 +35,7 @@ from datasets.poses.table import POSES_FILE, SCHEMA, pose_table, read_poses, wri
 from datasets.runtime import devices
 from datasets.runtime.errors import ArtifactError, InputError
 from datasets.runtime.hashing import file_sha256
-from datasets.runtime.manifests import is_complete, manifest_of, recorded_path
+from datasets.runtime.manifests import finished_beside, manifest_of, recorded_path
 from datasets.runtime.processes import end_with_parent
 from datasets.runtime.progress import Progress
 from datasets.sources.files import ImageSource, UnreadableFileError
@@ -108,9 +108,7 @@ def _in_order(tables: list[pa.Table], images: pd.DataFrame, config: ExtractPoses
 def _known_skeletons(config: ExtractPosesConfig, directory: Path) -> dict[str, PoseRow]:
     """Skeletons in finished artifacts beside this one, by image hash, where backend, weights and settings agree."""
     known: dict[str, PoseRow] = {}
-    for artifact in sorted(directory.parent.iterdir()):
-        if artifact == directory or not artifact.is_dir() or not is_complete(artifact):
-            continue
+    for artifact in finished_beside(directory):
         try:
             known.update(_skeletons_by_hash(artifact, config))
         except (ArtifactError, OSError, KeyError, pa.ArrowException) as error:

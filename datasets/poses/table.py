@@ -25,6 +25,7 @@ from datasets.poses.views import frame_of, from_deepfashion, is_of_another_frame
 from datasets.runtime.errors import InputError
 from datasets.runtime.manifests import manifest_of
 from datasets.runtime.reading.tables import read_table
+from datasets.runtime.remote.folders import fetch_tree
 from datasets.sources.index import QUERY_IN_GALLERY, read_index
 from datasets.sources.layouts import Layout, layout_of
 
@@ -108,7 +109,7 @@ def _read_files(files: list[Path]) -> tuple[dict[Path, dict[str, PoseRow]], list
     found: dict[Path, dict[str, PoseRow]] = {}
     seen: set[str] = set()
     for file in files:
-        rows, others = read_pose_folder(file) if file.is_dir() else (read_pose_csv(file), [])
+        rows, others = read_pose_folder(file) if fetch_tree(file).is_dir() else (read_pose_csv(file), [])
         if others:
             logger.warning("%s: %d files are no JSON and are passed over: %s", file, len(others), others[:3])
         passed_over += others

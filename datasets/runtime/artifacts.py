@@ -24,6 +24,9 @@ from datasets.runtime.config import StageConfig
 from datasets.runtime.errors import ArtifactBusyError, ArtifactError, InputError
 from datasets.runtime.keys import artifact_directory, artifact_key_and_inputs, partial_directory
 from datasets.runtime.manifests import SCRATCH, is_complete, manifest_of, write_manifest
+from datasets.runtime.remote.addresses import is_remote
+from datasets.runtime.remote.copies import discard_folder
+from datasets.runtime.remote.publishing import check_publishable, publish
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +48,8 @@ def build(
         config: the stage's settings.
         make: writes the artifact's files into the folder it is given (where it may find its own earlier,
             interrupted work) and returns a JSON summary: counts by status and whatever a reader asks first.
-        store: the store's root; the artifact's folder is then named by its key.
+        store: the store's root; the artifact's folder is then named by its key. Where it stands for an address, the
+            artifact is made here and then published there.
         output: or an explicit folder, for use by hand.
 
     Returns:
@@ -66,6 +70,7 @@ def build(
     with _only_writer(directory):
         if _is_reusable(directory, key):  # made by another process while this one came here
             return directory
+        check_publishable(directory)
         started = time.time()
         with _disk_full_explained(directory):
             partial = _working_folder(directory, key)
@@ -74,12 +79,15 @@ def build(
                 write_manifest(config, partial, key, inputs, summary, started)
             shutil.rmtree(partial / SCRATCH, ignore_errors=True)
             (partial / ".key").unlink()
-            os.replace(partial, directory)
+            publish(partial, directory)
     logger.info("%s: done in %.1f s: %s", config.stage, time.time() - started, directory)
     return directory
 
 
 def _is_reusable(directory: Path, key: str) -> bool:
+    if is_remote(directory) and not is_complete(directory):
+        discard_folder(directory)  # copies of an artifact that was removed there
+        return False
     if not directory.exists():
         if directory.is_symlink():  # the finished folder could not be renamed to it
             raise ArtifactError(f"{directory} is a link to nowhere; remove it")

@@ -32,6 +32,7 @@ from datasets.runtime.errors import ArtifactBusyError, InputError, printable
 from datasets.runtime.keys import artifact_directory
 from datasets.runtime.manifests import is_complete
 from datasets.runtime.registry import load_name, registry_of
+from datasets.runtime.remote.addresses import path_of, spelled, with_addresses
 from datasets.runtime.renames import RENAMED, models_in, refuse_old_flags
 
 BAD_INPUT = 2
@@ -97,13 +98,10 @@ def main(package: str, commands: Mapping[str, Command], argv: Sequence[str] | No
     if name not in commands:
         print(f"python -m {package}: unknown command '{name}'; known: {', '.join(commands)}", file=sys.stderr)
         return BAD_INPUT
-    logging.basicConfig(
-        level=logging.INFO,
-        stream=sys.stderr,
-        datefmt="%H:%M:%S",
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
-    for noisy in ("httpx", "fontTools", "matplotlib", "PIL"):
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Lines("%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    for noisy in ("httpx", "fontTools", "matplotlib", "PIL", "aiobotocore", "botocore", "google", "filelock"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     # Read when torch is loaded, later. Threads that wait by spinning stall each other where other work shares the
     # cores: measured 57 s a training step with two threads on two busy cores, 1.1 s with threads that sleep.
@@ -112,11 +110,11 @@ def main(package: str, commands: Mapping[str, Command], argv: Sequence[str] | No
     try:
         return run_command(f"python -m {package} {name}", commands[name], arguments)
     except (InputError, ValidationError) as error:
-        print(f"python -m {package} {name}: {printable(one_line(error))}", file=sys.stderr)
+        print(f"python -m {package} {name}: {printable(with_addresses(one_line(error)))}", file=sys.stderr)
         return BUSY if isinstance(error, ArtifactBusyError) else BAD_INPUT
     except OSError as error:
         if error.errno in BAD_PATH:
-            shown = printable(str(error.filename or "a path"))
+            shown = printable(with_addresses(str(error.filename or "a path")))
             print(f"python -m {package} {name}: {shown[:200]}: {error.strerror}; name another path", file=sys.stderr)
             return BAD_INPUT
         if error.errno not in PASSING_ERRORS:
@@ -125,6 +123,13 @@ def main(package: str, commands: Mapping[str, Command], argv: Sequence[str] | No
         return IO_ERROR
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
+
+
+class _Lines(logging.Formatter):
+    """Log lines with addresses in place of the paths of their local copies."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return with_addresses(super().format(record))
 
 
 def run_command(program: str, command: Command, arguments: Sequence[str]) -> int:
@@ -146,17 +151,20 @@ def run_command(program: str, command: Command, arguments: Sequence[str]) -> int
     if own["output"] and len(configs) > 1:
         raise InputError("--output names one folder, but several --config were given; use --store")
     for config in configs:
-        print(_build_one(config, command, own), flush=True)
+        print(spelled(_build_one(config, command, own)), flush=True)
     return 0
 
 
 def _build_one(config: StageConfig, command: Command, own: Mapping[str, Any]) -> Path:
-    store = Path(own["store"] or "runs/store")
-    if not own["output"] and is_complete(directory := artifact_directory(config, store)):
+    store, output = _folder(own["store"] or "runs/store"), _folder(own["output"]) if own["output"] else None
+    if not output and is_complete(directory := artifact_directory(config, store)):
         return directory  # found before the stage's module, and with it torch, is imported
-    output = Path(own["output"]) if own["output"] else None
     _check_device(config)
     return build(config, load_name(command.run), store=store, output=output)
+
+
+def _folder(given: str) -> Path:
+    return Path(str(path_of(given)))
 
 
 def _check_device(config: BaseModel) -> None:

@@ -5,11 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    PlainSerializer,
+    model_validator,
+)
 from pydantic_core import CoreSchema
 
+from datasets.runtime.remote.addresses import local_only_problem, path_of, spelled
 from datasets.runtime.renames import refuse_old_names
 
 
@@ -23,10 +32,12 @@ class Role(Enum):
     RUNTIME = "runtime"  # how, not what: device, workers; never counts
 
 
-Artifact = Annotated[Path, Role.ARTIFACT]
-SourceFile = Annotated[Path, Role.FILE]
-SourceTree = Annotated[Path, Role.TREE]
-ModelFolder = Annotated[Path, Role.MODEL]
+Location = Annotated[Path, BeforeValidator(path_of), PlainSerializer(spelled, return_type=str, when_used="json")]
+"""A path that may be given, and is recorded, as an address (s3://...); see `datasets.runtime.remote.addresses`."""
+Artifact = Annotated[Location, Role.ARTIFACT]
+SourceFile = Annotated[Location, Role.FILE]
+SourceTree = Annotated[Location, Role.TREE]
+ModelFolder = Annotated[Location, Role.MODEL]
 Device = Annotated[str, Role.RUNTIME]
 """'auto', 'cpu', 'cuda' or 'cuda:1', as `datasets.runtime.devices.pick` reads it."""
 Percent = Annotated[int, Field(gt=0, le=100)]
@@ -63,6 +74,14 @@ class Config(BaseModel):
     def _refuse_old_names(cls, given: Any) -> Any:
         refuse_old_names(cls, given)
         return given
+
+    @model_validator(mode="after")
+    def _refuse_addresses(self) -> Self:
+        """Refuse an address where only a local path is read: it would become a folder called 's3:'."""
+        for name in type(self).model_fields:
+            if (problem := local_only_problem(getattr(self, name))) is not None:
+                raise ValueError(f"{name}: {problem}")
+        return self
 
 
 class StageConfig(Config):

@@ -16,6 +16,9 @@ from datasets.runtime.config import Role, StageConfig
 from datasets.runtime.errors import InputError
 from datasets.runtime.hashing import file_sha256, json_sha256, tree_sha256
 from datasets.runtime.manifests import is_complete, manifest_of, model_sha256
+from datasets.runtime.remote.addresses import is_remote, spelled
+from datasets.runtime.remote.folders import is_there
+from datasets.runtime.remote.listings import listed_sha256
 
 KEY_LENGTH = 16
 
@@ -67,9 +70,9 @@ def _describe(value: object, role: Role | None, prefix: str, inputs: dict[str, A
     if isinstance(value, Path):
         if role in (Role.ARTIFACT, Role.FILE, Role.TREE, Role.MODEL):
             fingerprint = _fingerprint(role, value)
-            inputs[prefix] = {"path": str(value), "sha256": fingerprint}
+            inputs[prefix] = {"path": spelled(value), "sha256": fingerprint}
             return fingerprint
-        return str(value)
+        return spelled(value)
     return value.value if isinstance(value, Enum) else value
 
 
@@ -87,10 +90,11 @@ def _role_in(annotation: object, metadata: tuple[object, ...] = ()) -> Role | No
 def _fingerprint(role: Role, path: Path) -> str:
     if role is Role.ARTIFACT or (role is Role.TREE and is_complete(path)):  # a rendered data set, made by a stage
         return manifest_of(path)["content_sha256"]
-    if not path.exists():
-        raise InputError(f"{path} does not exist; give the path of an existing file or folder")
-    if role is Role.FILE and not path.is_file():
+    kind = is_there(path)
+    if role is Role.FILE and not (kind == "file" and path.is_file()):
         raise InputError(f"{path} is not a file; give the path of one")
     if role is Role.MODEL:
         return model_sha256(path)
+    if is_remote(path) and kind == "folder":
+        return listed_sha256(path)
     return file_sha256(path) if role is Role.FILE else tree_sha256(path)

@@ -22,6 +22,9 @@ from datasets.runtime.errors import ArtifactError
 from datasets.runtime.hashing import file_sha256, json_sha256
 from datasets.runtime.reading.json_values import read_object
 from datasets.runtime.reading.names import is_safe_path
+from datasets.runtime.remote.addresses import is_remote, path_of
+from datasets.runtime.remote.copies import discard, fetched, is_file
+from datasets.runtime.remote.listings import fetch_listed
 
 MANIFEST = "manifest.json"
 LOGS = "logs"
@@ -95,8 +98,13 @@ class _Manifest(_Form):
 
 
 def is_complete(directory: Path) -> bool:
-    """Whether a folder is a finished artifact."""
-    return (Path(directory) / MANIFEST).is_file()
+    """Whether a folder, or the address that it stands for, is a finished artifact."""
+    return is_file(Path(directory) / MANIFEST)
+
+
+def finished_beside(directory: Path) -> list[Path]:
+    """Finished artifacts in the folder of another one, sorted; of a store at an address those that are here already."""
+    return sorted(path for path in directory.parent.iterdir() if path != directory and (path / MANIFEST).is_file())
 
 
 def manifest_of(directory: Path, stage: str | None = None) -> dict[str, Any]:
@@ -107,7 +115,7 @@ def manifest_of(directory: Path, stage: str | None = None) -> dict[str, Any]:
     """
     path = Path(directory) / MANIFEST
     try:
-        manifest = read_object(path)
+        manifest = _read(path)
         _Manifest.model_validate(manifest)
         manifest |= {name: _Recorded(manifest[name], path) for name in ("summary", "config", "inputs")}
     except FileNotFoundError:
@@ -123,6 +131,26 @@ def manifest_of(directory: Path, stage: str | None = None) -> dict[str, Any]:
     return manifest
 
 
+def _read(path: Path) -> dict[str, Any]:
+    """A manifest's values; one that came from an address is compared with the hash that it holds of itself.
+
+    Raises:
+        ValueError, OSError: it cannot be read.
+    """
+    manifest = read_object(fetched(path))
+    if is_remote(path) and not _is_whole(manifest):
+        discard(path)
+        manifest = read_object(fetched(path))
+        if not _is_whole(manifest):
+            raise ValueError("it has other content than when it was written")
+    return manifest
+
+
+def _is_whole(manifest: dict[str, Any]) -> bool:
+    rest = {name: value for name, value in manifest.items() if name != "own_sha256"}
+    return manifest.get("own_sha256") in (None, json_sha256(rest))  # those of earlier versions have none
+
+
 def recorded_path(manifest: dict[str, Any], name: str) -> Path:
     """A path that an artifact's config records.
 
@@ -132,7 +160,21 @@ def recorded_path(manifest: dict[str, Any], name: str) -> Path:
     value = manifest["config"][name]
     if not isinstance(value, str) or not value or "\0" in value:
         raise ArtifactError(f"a manifest of stage '{manifest['stage']}' records no path as '{name}'; make it again")
-    return Path(value)
+    return local_path(value)
+
+
+def input_path(manifest: dict[str, Any], name: str) -> Path:
+    """The path of an input, by the field that named it.
+
+    Raises:
+        ArtifactError: the artifact has no such input.
+    """
+    return local_path(manifest["inputs"][name]["path"])
+
+
+def local_path(recorded: str) -> Path:
+    """The path to read by what a manifest or config records, which may be an address."""
+    return Path(str(path_of(recorded)))
 
 
 def _reason(error: Exception) -> str:
@@ -150,6 +192,7 @@ def model_sha256(folder: Path) -> str:
     """
     if is_complete(folder):
         return manifest_of(folder)["content_sha256"]
+    fetch_listed(folder)
     files = sorted(path for path in Path(folder).rglob("*") if path.is_file() and path.suffix != ".md")
     return json_sha256([[str(path.relative_to(folder)), file_sha256(path)] for path in files])
 

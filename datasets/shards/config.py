@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from datasets.runtime.config import Artifact, Config, Device, ModelFolder, Role, StageConfig
+from datasets.runtime.config import Artifact, Config, Device, Location, ModelFolder, Role, StageConfig
+from datasets.runtime.remote.copies import is_file
 from datasets.shards.image_encoders import EncoderFolder, how_to_get
 
 
@@ -32,7 +32,7 @@ class WriteShardsConfig(WriteShardsSettings, StageConfig):
     """Skeletons of those images."""
     splits: list[Literal["train", "query", "gallery"]] = ["train"]
     """Splits to write."""
-    root: Annotated[Path | None, Role.RUNTIME] = None
+    root: Annotated[Location | None, Role.RUNTIME] = None
     """Where the data set lies now, if it has moved since it was indexed; every image is compared with the index."""
 
 
@@ -78,6 +78,6 @@ class EncodeConfig(EncodeSettings, StageConfig):
     def _folders_exist(self) -> Self:
         how = {"vae": "give the folder of a saved model", "image_encoder": how_to_get(self.image_encoder)}
         for name, folder in (("vae", self.vae), ("image_encoder", self.image_encoder)):
-            if not (folder / "config.json").is_file():
+            if not is_file(folder / "config.json"):
                 raise ValueError(f"{name} {folder} holds no config.json; {how[name]}")
         return self

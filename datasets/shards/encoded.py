@@ -23,7 +23,9 @@ import torch
 
 from datasets.poses.skeleton import flip_keypoints
 from datasets.runtime.errors import ArtifactError, InputError
+from datasets.runtime.manifests import manifest_of
 from datasets.runtime.reading.contents import artifact_file
+from datasets.runtime.remote.copies import fetched
 from datasets.shards.index_files import read_index_file
 from datasets.shards.samples import keypoints_from_json, sample_facts
 from datasets.shards.tars import Place, locate_samples
@@ -60,12 +62,14 @@ class _StoredArrays:
         self.kind, self.orientations, self.shape = kind, orientations, shape
         self.bytes = 2 * math.prod(shape)
         self.paths: list[Path] = []
+        self.listed: list[tuple[int, str]] = []
         self.files: list[int] = []
         self.offsets: list[int] = []
 
-    def open(self, path: Path) -> None:
-        """The arrays that are added next lie in this file."""
+    def open(self, path: Path, listed: tuple[int, str]) -> None:
+        """The arrays that are added next lie in this file; its size and SHA-256 bring a remote one again if need be."""
         self.paths.append(path)
+        self.listed.append(listed)
 
     def add(self, place: Place) -> None:
         """Take up one more array.
@@ -101,7 +105,7 @@ class _StoredArrays:
             for target, row, orientation in zip(found, rows.tolist(), orientations.tolist(), strict=True):
                 file = self.files[row]
                 if file not in opened:
-                    opened[file] = os.open(self.paths[file], os.O_RDONLY)
+                    opened[file] = os.open(fetched(self.paths[file], *self.listed[file]), os.O_RDONLY)
                 if os.preadv(opened[file], [target], self.offsets[row] + orientation * self.bytes) != self.bytes:
                     raise ArtifactError(f"{self.paths[file]} was cut off; {AGAIN}")
         except OSError as error:
@@ -130,6 +134,8 @@ class EncodedImages:
         """
         self.directory = Path(directory)
         self.index = read_index_file(self.directory, "encode")
+        listed = manifest_of(self.directory)["files"]
+        self._files: dict[str, tuple[int, str]] = {file["name"]: (file["size"], file["sha256"]) for file in listed}
         self.view_size: tuple[int, int] = tuple(self.index["view_size"])
         self.latent_shape: tuple[int, int, int] = tuple(self.index["latent_shape"])
         self.token_shape: tuple[int, int] = tuple(self.index["token_shape"])
@@ -158,7 +164,7 @@ class EncodedImages:
         """Facts of a file's images, and the places of their arrays."""
         facts = []
         for arrays in (self._latents, self._tokens):
-            arrays.open(path)
+            arrays.open(path, self._files[path.name])
         for key, places, contents in locate_samples(path, {"json"}):
             if wanted is not None and key not in wanted:
                 continue

@@ -11,6 +11,7 @@ from PIL import Image
 
 from datasets.runtime import devices
 from datasets.runtime.errors import InputError, WeightsError
+from datasets.runtime.remote.folders import fetch_folder
 from datasets.shards.config import EncodeConfig
 from datasets.shards.image_encoders import ENCODER_KINDS, kind_of
 from datasets.shards.saved_models import DIFFUSERS, TRANSFORMERS, refuse_unreadable
@@ -27,7 +28,7 @@ def load_vae(folder: Path) -> Any:
     """
     from diffusers import AutoencoderKL
 
-    refuse_unreadable(folder, DIFFUSERS)
+    refuse_unreadable(fetch_folder(folder), DIFFUSERS)
     try:
         vae = AutoencoderKL.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, torch_dtype=torch.float32
@@ -45,7 +46,7 @@ def load_image_encoder(folder: Path) -> Any:
     """
     import transformers
 
-    kind = kind_of(folder)
+    kind = kind_of(fetch_folder(folder))
     refuse_unreadable(folder, TRANSFORMERS)
     try:
         encoder, report = getattr(transformers, kind.name).from_pretrained(

@@ -12,7 +12,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator
 
-from datasets.runtime.config import Role
+from datasets.runtime.config import ModelFolder
 from datasets.runtime.errors import WeightsError
 from datasets.runtime.reading.json_values import read_object
 from datasets.runtime.registry import Registry
@@ -177,5 +177,5 @@ def how_to_get(folder: Path) -> str:
     return f"give the folder of a saved model, or one of {', '.join(NAMED_ENCODERS)}"
 
 
-EncoderFolder = Annotated[Path, Role.MODEL, BeforeValidator(folder_of)]
+EncoderFolder = Annotated[ModelFolder, BeforeValidator(folder_of)]
 """A config's image encoder: a saved model's folder, or a name of `NAMED_ENCODERS`."""

@@ -16,7 +16,8 @@ from typing import Any
 
 from datasets.runtime.errors import ArtifactError
 from datasets.runtime.hashing import file_sha256
-from datasets.runtime.manifests import is_complete, manifest_of
+from datasets.runtime.manifests import finished_beside, manifest_of
+from datasets.runtime.remote.copies import fetched
 from datasets.shards.index_files import read_index_file
 
 FICLONE = 0x40049409
@@ -25,12 +26,11 @@ FICLONE = 0x40049409
 
 def earlier_artifacts(directory: Path, stage: str) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Finished artifacts beside a stage's working folder, each with its index; corrupt ones are passed over."""
-    for artifact in sorted(directory.parent.iterdir()):
-        if artifact != directory and artifact.is_dir() and is_complete(artifact):
-            try:
-                yield artifact, read_index_file(artifact, stage)
-            except ArtifactError:
-                continue
+    for artifact in finished_beside(directory):
+        try:
+            yield artifact, read_index_file(artifact, stage)
+        except ArtifactError:
+            continue
 
 
 def take_over(existing: Path, target: Path) -> bool:
@@ -42,7 +42,7 @@ def take_over(existing: Path, target: Path) -> bool:
     temporary.unlink(missing_ok=True)
     try:
         listed = {file["name"]: file["sha256"] for file in manifest_of(existing.parent)["files"]}
-        _share(existing, temporary)
+        _share(fetched(existing, None, listed.get(existing.name)), temporary)
     except (FileNotFoundError, ArtifactError):
         return False
     if file_sha256(temporary) != listed.get(existing.name):

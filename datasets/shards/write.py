@@ -190,6 +190,7 @@ def _provide(plan: ShardPlan, directory: Path, source: ImageSource, earlier: dic
 
 
 def _members(plan: ShardPlan, source: ImageSource) -> Iterator[tuple[str, bytes]]:
+    source.bring(plan.images["path"])
     for row in plan.images.itertuples():
         try:
             content = source.read(row.path)

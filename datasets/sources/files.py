@@ -7,18 +7,22 @@ listed as what they are and never followed. Listing is sorted, so nothing depend
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import stat
 import zipfile
 import zlib
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from datasets.runtime.errors import DatasetLayoutError, printable
+from datasets.runtime.errors import DatasetLayoutError, InputError, printable
 from datasets.runtime.reading.names import is_safe_path
 from datasets.runtime.regular_files import MAX_FILE_BYTES, IrregularFileError, read_regular
+from datasets.runtime.remote.addresses import is_remote
+from datasets.runtime.remote.folders import Listed, fetch_files, files_below, is_there
 
 BOMB_BYTES, BOMB_RATIO = 1 << 20, 50
 """An archive member that unpacks to more bytes and to so many times its packed size is no JPEG, and is not unpacked."""
@@ -63,7 +67,11 @@ class ImageSource:
         self.root, self.prefix = Path(root), prefix
         self.archive: zipfile.ZipFile | None = None
         self._members: list[tuple[str, zipfile.ZipInfo]] = []
-        if self.root.is_dir():
+        self._open()
+
+    def _open(self) -> None:
+        root = self.root
+        if self._is_folder():
             return
         if self.root.exists() and not self.root.is_file():  # a pipe or a device would never end
             raise DatasetLayoutError(f"{root} is neither a folder nor a file; give the unpacked data set or its zip")
@@ -75,6 +83,33 @@ class ImageSource:
             raise DatasetLayoutError(f"{root} is neither a folder nor a readable zip archive ({error})") from None
         self._members = [(slashed(member.filename), member) for member in self.archive.infolist()]
         self._by_name = dict(self._members)
+
+    def _is_folder(self) -> bool:
+        if not is_remote(self.root):
+            return self.root.is_dir()
+        try:
+            return is_there(self.root) == "folder"
+        except InputError as error:
+            raise DatasetLayoutError(str(error)) from None
+
+    @functools.cached_property
+    def _listed(self) -> Listed | None:
+        """The files of a folder at an address, by path below the root; None of a local folder or an archive."""
+        return files_below(self.root) if self.archive is None and is_remote(self.root) else None
+
+    def _names(self) -> list[str]:
+        """Paths below the root, of an archive or a folder at an address."""
+        return list(self._listed) if self._listed is not None else [name for name, _ in self._members]
+
+    def bring(self, paths: Iterable[str]) -> None:
+        """Bring files of a folder at an address, several at a time, before they are read; else there is nothing to do.
+
+        Args:
+            paths: below the prefix.
+        """
+        if self._listed is not None:
+            names = (self.prefix + path for path in paths)
+            fetch_files(self.root, (name for name in names if name in self._listed), self._listed)
 
     def __enter__(self) -> Self:
         return self
@@ -89,7 +124,8 @@ class ImageSource:
         Raises:
             DatasetLayoutError: several folders hold one; which is meant must be said.
         """
-        found = self._folders_with(marker) if self.archive is None else self._archive_folders_with(marker)
+        local_folder = self.archive is None and self._listed is None
+        found = self._folders_with(marker) if local_folder else self._archive_folders_with(marker)
         if not found:
             return None
         nearest = min(prefix.count("/") for prefix in found)
@@ -106,7 +142,7 @@ class ImageSource:
 
     def _archive_folders_with(self, marker: str) -> set[str]:
         found = set()
-        for name, _ in self._members:
+        for name in self._names():
             parts = name.split("/")
             if marker in parts and ".." not in parts and parts.index(marker) <= 2:
                 found.add("".join(part + "/" for part in parts[: parts.index(marker)]))
@@ -114,14 +150,17 @@ class ImageSource:
 
     def has_folder(self, folder: str) -> bool:
         """Whether `folder` (relative to the prefix) exists, be it empty."""
-        if self.archive is None:
+        if self.archive is None and self._listed is None:
             return (self.root / self.prefix / folder).is_dir()
-        return any(name.startswith(f"{self.prefix}{folder}/") for name, _ in self._members)
+        return any(name.startswith(f"{self.prefix}{folder}/") for name in self._names())
 
     def entries(self, folder: str = "") -> list[SourceEntry]:
         """All files below `folder` (relative to the prefix, '' for everything), sorted by path."""
-        archive = self.archive
-        found = self._folder_entries(folder) if archive is None else self._archive_entries(folder)
+        if self._listed is not None:
+            start = f"{self.prefix}{folder}/" if folder else self.prefix
+            found = [SourceEntry(name.removeprefix(self.prefix)) for name in self._listed if name.startswith(start)]
+        else:
+            found = self._folder_entries(folder) if self.archive is None else self._archive_entries(folder)
         return sorted(found, key=lambda entry: entry.path)
 
     def _folder_entries(self, folder: str) -> list[SourceEntry]:
@@ -186,6 +225,7 @@ class ImageSource:
             raise UnreadableFileError("unreadable", reason) from None
 
     def _read_folder(self, path: str) -> bytes:
+        self.bring([path])
         try:
             return read_regular(Path(self.root, self.prefix, path), MAX_FILE_BYTES)
         except IrregularFileError as error:

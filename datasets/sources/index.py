@@ -20,12 +20,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from datasets.runtime.errors import ArtifactError, DatasetLayoutError, InputError
-from datasets.runtime.manifests import installed_versions, is_complete, manifest_of, recorded_path
+from datasets.runtime.manifests import finished_beside, installed_versions, manifest_of, recorded_path
 from datasets.runtime.processes import end_with_parent
 from datasets.runtime.progress import Progress
 from datasets.runtime.reading.contents import AGAIN
 from datasets.runtime.reading.names import is_file_name, is_safe_path
 from datasets.runtime.reading.tables import read_table
+from datasets.runtime.remote.addresses import spelled
 from datasets.runtime.verify import verify
 from datasets.sources.config import IndexConfig
 from datasets.sources.files import ImageSource, Row, UnreadableFileError
@@ -194,12 +195,12 @@ def earlier_checks(directory: Path, config: IndexConfig) -> dict[str, ImageCheck
     """
     known: dict[str, ImageCheck] = {}
     versions = installed_versions()
-    for artifact in sorted(path for path in directory.parent.glob("*") if path != directory and is_complete(path)):
+    for artifact in finished_beside(directory):
         try:
             manifest = manifest_of(artifact, config.stage)
             settings = [manifest["config"][name] for name in ("root", "gray_as_rgb")]
             same = (manifest["stage_version"], manifest["versions"]["pillow"], *settings)
-            wanted = (config.stage_version, versions["pillow"], str(config.root), config.gray_as_rgb)
+            wanted = (config.stage_version, versions["pillow"], spelled(config.root), config.gray_as_rgb)
             if same != wanted or verify(artifact):
                 continue
             rows = read_index(artifact, usable=False)
@@ -270,6 +271,8 @@ def _check_chunk(paths: list[str]) -> list[ImageCheck]:
     if _worker_arguments:
         _open_in_worker(*_worker_arguments)
         _worker_arguments = ()
+    assert _worker_source is not None  # _open_in_worker opened it
+    _worker_source.bring(paths)
     return [_check_path(path) for path in paths]
 
 

@@ -16,6 +16,9 @@ from datasets.runtime.errors import DatasetLayoutError
 from datasets.runtime.hashing import json_sha256
 from datasets.runtime.reading.names import is_safe_path
 from datasets.runtime.regular_files import read_regular
+from datasets.runtime.remote.addresses import is_remote
+from datasets.runtime.remote.copies import is_file
+from datasets.runtime.remote.listings import listed_files as storage_list
 from datasets.sources.files import ImageSource, Listing, Row, SourceEntry, image_record, slashed
 
 COLUMNS = ("path", "pid", "camid", "split")
@@ -34,10 +37,13 @@ class TableSource(ImageSource):
         super().__init__(file.parent)
         self.table = file
 
+    def _open(self) -> None:
+        """Nothing: what the table lists is read by its path."""
+
 
 def open_source(file: Path) -> ImageSource:
     """The folder of a table file."""
-    if not Path(file).is_file():
+    if not is_file(Path(file)):
         raise DatasetLayoutError(
             f"{file} is not a file; layout 'table' takes a CSV or Parquet with {','.join(COLUMNS)}"
         )
@@ -134,7 +140,7 @@ def key_inputs(root: Path) -> dict[str, object]:
     Raises:
         DatasetLayoutError: the table cannot be read.
     """
-    return {"listed_files": json_sha256(listed_files(root))} if root.is_file() else {}
+    return {"listed_files": json_sha256(listed_files(root))} if is_file(root) else {}
 
 
 def listed_files(file: Path) -> list[list[object]]:
@@ -144,7 +150,11 @@ def listed_files(file: Path) -> list[list[object]]:
         DatasetLayoutError: the table cannot be read.
     """
     found: list[list[object]] = []
-    for path in sorted({row["path"] for row in read_table(file) if row["path"] and is_safe_path(row["path"])}):
+    paths = sorted({row["path"] for row in read_table(file) if row["path"] and is_safe_path(row["path"])})
+    if is_remote(file):
+        there = storage_list(file.parent)
+        return [[path, there[path].size, there[path].stamp] if path in there else [path] for path in paths]
+    for path in paths:
         try:
             status = os.stat(file.parent / path)
         except OSError:

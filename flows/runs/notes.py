@@ -7,6 +7,7 @@ from pathlib import Path
 
 from datasets.runtime.config import StageConfig
 from datasets.runtime.keys import artifact_key_and_inputs
+from datasets.runtime.manifests import local_path
 from datasets.store.records import RunRecord, now, read_records, write_record
 from flows.config import RegenerateConfig
 from flows.overrides import variant
@@ -40,7 +41,7 @@ class RunNotes:
         names = [f"{config.stage}/{key}" for config, (key, _) in zip(configs, keys, strict=True)]
         artifacts = list(dict.fromkeys([*self.record.artifacts, *names]))
         self.record = write_record(self.record.model_copy(update={"artifacts": artifacts, "used": now()}), self.store)
-        return [Path(item["path"]) for _, inputs in keys for item in inputs.values()]
+        return [local_path(item["path"]) for _, inputs in keys for item in inputs.values()]
 
     def finish(self, report: Path, pages: Path) -> None:
         """Note that the run is complete.

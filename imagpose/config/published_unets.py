@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets.runtime.reading.json_values import read_object
+from datasets.runtime.remote.copies import fetched
 from datasets.shards.saved_models import DIFFUSERS, weights_problem
 
 STOCK = "UNet2DConditionModel"
@@ -55,6 +56,6 @@ def unet_problem(config: Mapping[str, Any]) -> str | None:
 
 def _unet_config(folder: Path) -> dict[str, Any]:
     try:
-        return read_object(Path(folder) / "unet" / "config.json")
+        return read_object(fetched(Path(folder) / "unet" / "config.json"))
     except (OSError, ValueError):
         return {}

@@ -15,7 +15,7 @@ from datasets.poses.pairs import Pair, groups_by_names, has_torso, ordered_pairs
 from datasets.poses.skeleton import present_joints
 from datasets.poses.views import keypoints_in_view
 from datasets.runtime.errors import InputError
-from datasets.runtime.reading.contents import artifact_files
+from datasets.runtime.reading.contents import artifact_files, each_artifact_file
 from datasets.shards.samples import keypoints_from_json, sample_facts, sample_picture
 from datasets.shards.tars import read_samples
 from imagpose.canvas.layout import Size
@@ -44,7 +44,7 @@ class HeldOutImages:
         self._tars: dict[str, Path] = {}
         self.facts: dict[str, dict[str, Any]] = {}
         for split in TEST_SPLITS:
-            for tar in artifact_files(self.shards, f"{split}-*.tar", "write-shards"):
+            for tar in each_artifact_file(self.shards, f"{split}-*.tar", "write-shards"):
                 for key, members in read_samples(tar):
                     self._files[key], self._tars[key] = members, tar
                     self.facts[key] = sample_facts(tar, key, members, *FACTS)

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from datasets.runtime.errors import InputError
-from datasets.runtime.reading.contents import artifact_files
+from datasets.runtime.reading.contents import each_artifact_file
 from datasets.shards.samples import sample_facts, sample_picture
 from datasets.shards.tars import read_samples
 
@@ -43,7 +43,7 @@ def load_crops(shards: Path, height: int, width: int) -> Crops:
         InputError: no training image in it.
     """
     pixels, pids, camids = [], [], []
-    for path in artifact_files(shards, "train-*.tar", "write-shards"):
+    for path in each_artifact_file(shards, "train-*.tar", "write-shards"):
         for key, members in read_samples(path):
             facts = sample_facts(path, key, members, "pid", "camid")
             if facts["pid"] <= 0:

@@ -22,6 +22,8 @@ from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
 from datasets.runtime.errors import InputError, WeightsError
+from datasets.runtime.remote.copies import is_file
+from datasets.runtime.remote.folders import fetch_folder
 from datasets.shards.frozen_models import image_tokens, view_pixels
 from datasets.shards.saved_models import DIFFUSERS, TRANSFORMERS, refuse_unreadable
 from imagpose.canvas.layout import Canvases, CanvasRequest, Source, SourceFeatures, check_request, lay_out
@@ -282,12 +284,12 @@ def load_pipeline(
     Raises:
         WeightsError: not a complete generator folder.
     """
-    if not (folder / "model_index.json").is_file():
+    if not is_file(folder / "model_index.json"):
         raise WeightsError(f"{folder} holds no model_index.json; give the folder of a generator ('imagpose train')")
     for library in (diffusers_logging, transformers_logging):
         library.disable_progress_bar()  # bars for the parts would tear the log lines apart
     left_out = {} if photographs else {"image_encoder": None}
-    _refuse_unreadable_parts(folder, left_out)
+    _refuse_unreadable_parts(fetch_folder(folder), left_out)
     try:
         pipeline = IMAGPosePipeline.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False, **left_out

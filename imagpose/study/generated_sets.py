@@ -18,6 +18,7 @@ from datasets.runtime.manifests import is_complete, manifest_of
 from datasets.runtime.reading.contents import artifact_files
 from datasets.runtime.reading.tables import read_table
 from datasets.runtime.regular_files import read_regular
+from datasets.runtime.remote.folders import fetch_folder
 from datasets.shards.tars import image_of, read_chosen
 from datasets.sources.folders.image_folders import read_generated_table
 from imagpose.config import EvaluateGeneratorConfig
@@ -104,7 +105,7 @@ def _evaluated(name: str, folder: Path) -> list[GeneratedSet]:
 
 
 def _plain(name: str, folder: Path) -> GeneratedSet:
-    if not Path(folder).is_dir():
+    if not fetch_folder(Path(folder)).is_dir():
         raise InputError(f"--synthetic {name}: {folder} is not a folder; give one of generated pictures")
     table = read_generated_table(folder)
     paths = dict(zip(table.key, table.path, strict=True))

@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 
 from datasets.runtime.errors import ArtifactError
-from datasets.runtime.manifests import is_complete, manifest_of
+from datasets.runtime.manifests import input_path, is_complete, local_path, manifest_of
+from datasets.runtime.reading.contents import artifact_file
 from datasets.shards.encoded import EncodedImages
 from datasets.sources.subsets import read_subset
 from imagpose.config import BUILT_IN
@@ -33,10 +34,10 @@ class DataSet:
 def data_set_of(encoded: Path) -> DataSet | None:
     """The data set of encoded images, through the manifests of shards and index; None where one is gone."""
     try:
-        shards = manifest_of(encoded, "encode")["inputs"]["shards"]["path"]
-        index = Path(manifest_of(Path(shards), "write-shards")["inputs"]["images"]["path"])
+        shards = input_path(manifest_of(encoded, "encode"), "shards")
+        index = input_path(manifest_of(shards, "write-shards"), "images")
         root = manifest_of(index, "index")["inputs"]["root"]
-        contents = pd.read_parquet(index / "images.parquet", columns=["sha256"]).sha256
+        contents = pd.read_parquet(artifact_file(index, "images.parquet"), columns=["sha256"]).sha256
     except (ArtifactError, OSError, KeyError):
         return None
     return DataSet(root["path"], root["sha256"], frozenset(contents[contents != ""]))
@@ -60,21 +61,21 @@ def identities_seen(generator: Path, encoded: Path, pids: set[int]) -> int | Non
     current: Path | None = Path(generator)
     while current is not None and is_complete(current):
         manifest = manifest_of(current)
-        trained_on = Path(manifest["inputs"].get("encoded", {}).get("path", ""))
+        trained_on = input_path(manifest, "encoded")
         other = data_set_of(trained_on)
         if own is None or other is None:
             return None
         if other.same_as(own):
             seen |= pids & _trained_people(trained_on, manifest["config"])
-        base = manifest["inputs"].get("init_from")
-        current = None if base is None else Path(base["path"])
+        current = input_path(manifest, "init_from") if "init_from" in manifest["inputs"] else None
     return len(seen)
 
 
 def _trained_people(encoded: Path, config: dict[str, Any]) -> set[int]:
     """Who is in the training split (in the subset of it) that a generator was trained on."""
     keys = None
-    if config.get("subset") is not None and is_complete(Path(config["subset"])):
-        keys = read_subset(Path(config["subset"]), config["fraction"], config["draw"])
+    subset = config.get("subset") and local_path(config["subset"])
+    if subset and is_complete(subset):
+        keys = read_subset(subset, config["fraction"], config["draw"])
     images = EncodedImages(encoded, keys, None if keys is not None else "train")
     return set(images.pids.tolist())

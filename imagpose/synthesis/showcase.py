@@ -20,7 +20,7 @@ from PIL import Image
 from datasets.poses.skeleton import overlay_skeleton
 from datasets.runtime.atomic import write_text_atomically
 from datasets.runtime.manifests import is_complete, manifest_of, recorded_path
-from datasets.runtime.reading.contents import artifact_files
+from datasets.runtime.reading.contents import each_artifact_file
 from datasets.shards.encoded import EncodedImages
 from datasets.shards.samples import keypoints_from_json, sample_facts, sample_picture
 from datasets.shards.tars import read_chosen
@@ -69,10 +69,10 @@ class RealPictures:
         self.size = images.view_size
         self._pictures: dict[str, np.ndarray] = {}
         shards = recorded_path(manifest_of(images.directory), "shards")
-        tars = artifact_files(shards, "train-*.tar") if is_complete(shards) else []
-        if not tars:
+        is_there = is_complete(shards)
+        if not is_there:
             logger.info("%s holds no image shard any more: sources are shown as the VAE decodes them", shards)
-        for tar in tars:
+        for tar in each_artifact_file(shards, "train-*.tar") if is_there else ():
             for key, members in read_chosen(tar, keys):
                 self._pictures[key] = self._fit(sample_picture(tar, key, members, sample_facts(tar, key, members)))
 

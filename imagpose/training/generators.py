@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from datasets.runtime.errors import WeightsError
+from datasets.runtime.remote.folders import fetch_folder
 from datasets.shards.saved_models import DIFFUSERS, model_files, refuse_unreadable
 from imagpose.config.published_unets import stock_unet_problem
 from imagpose.modeling.denoiser import COMPONENTS, IMAGPose
@@ -92,6 +93,7 @@ def load_denoiser(folder: Path) -> IMAGPose:
         WeightsError: the folder is not a generator, or its weights cannot be used.
     """
     folder = Path(folder)
+    folder = fetch_folder(folder)
     missing = [name for name in COMPONENTS if not (folder / name / "config.json").is_file()]
     if missing:
         raise WeightsError(f"{folder} is not a generator (no {', '.join(missing)}); give one made by 'imagpose train'")
@@ -110,7 +112,7 @@ def load_unet2d(folder: Path) -> UNet2DConditionModel:
     Raises:
         WeightsError: no weights that can be read, or a UNet that a generator cannot start from.
     """
-    if (problem := stock_unet_problem(folder)) is not None:
+    if (problem := stock_unet_problem(fetch_folder(folder))) is not None:
         raise WeightsError(f"{folder} {problem}")
     return _opened(UNet2DConditionModel, Path(folder) / "unet")
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from datasets.runtime.errors import InputError, WeightsError
 from datasets.runtime.manifests import manifest_of, model_sha256, recorded_path
+from datasets.runtime.remote.copies import is_file
 from datasets.shards.encoded import EncodedImages
 from datasets.shards.frozen_models import load_image_encoder, load_vae
 from datasets.shards.index_files import read_index_file
@@ -103,16 +104,16 @@ class FrozenParts:
         made = manifest_of(config.encoded, "encode")
         index = read_index_file(config.encoded, "encode")
         settings = made["config"]
-        for name in ("vae", "image_encoder"):
-            folder = recorded_path(made, name)
-            if not folder.is_dir() or model_sha256(folder) != index.get(f"{name}_sha256"):
+        folders = {name: recorded_path(made, name) for name in ("vae", "image_encoder")}
+        for name, folder in folders.items():
+            if not is_file(folder / "config.json") or model_sha256(folder) != index.get(f"{name}_sha256"):
                 raise WeightsError(f"{folder} is not the {name} that {config.encoded} was encoded with; encode again")
         return cls(
-            vae=load_vae(Path(settings["vae"])),
-            image_encoder=load_image_encoder(Path(settings["image_encoder"])),
+            vae=load_vae(folders["vae"]),
+            image_encoder=load_image_encoder(folders["image_encoder"]),
             view_size=(settings["view_height"], settings["view_width"]),
             token_size=(settings["token_height"], settings["token_width"]),
-            folders={name: Path(settings[name]) for name in ("vae", "image_encoder")},
+            folders=folders,
         )
 
     def generator(self, model: IMAGPose, scheduler: DDIMScheduler) -> Generator:

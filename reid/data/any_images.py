@@ -10,6 +10,7 @@ from typing import Any
 from datasets.runtime.errors import DatasetLayoutError
 from datasets.runtime.manifests import manifest_of
 from datasets.runtime.regular_files import read_regular
+from datasets.runtime.remote.folders import fetch_folder
 from datasets.sources.folders.image_folders import SPLIT_FOLDERS, SYNTHETIC, find_table, read_table, rows_of_names
 from datasets.sources.folders.output_forms import PICTURES, key_of, pictures_below
 from reid.data.images import iterate_samples
@@ -24,7 +25,7 @@ def iterate_images(folder: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
         DatasetLayoutError: there is no image, a table or a file cannot be read, or two pictures share a key.
         ArtifactError: a tar is corrupt.
     """
-    if tars := sorted(Path(folder).glob("*-[0-9]*.tar")):
+    if tars := sorted(fetch_folder(Path(folder)).glob("*-[0-9]*.tar")):
         manifest_of(folder)
         for tar in tars:
             yield from iterate_samples(tar)

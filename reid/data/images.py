@@ -8,6 +8,7 @@ Legend: N images, B batch, H, W pixels of the network's input.
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +24,7 @@ from torch import Tensor
 from datasets.runtime.errors import DatasetLayoutError
 from datasets.runtime.manifests import is_complete, manifest_of
 from datasets.runtime.progress import Progress
-from datasets.runtime.reading.contents import artifact_files
+from datasets.runtime.reading.contents import each_artifact_file
 from datasets.shards.samples import sample_facts, sample_picture
 from datasets.shards.tars import IMAGE_KINDS, image_of, read_samples
 from datasets.sources.folders.image_folders import iterate_folder
@@ -92,10 +93,11 @@ def iterate_split(folder: Path, split: str) -> Iterator[tuple[dict[str, Any], by
         if any(folder.glob(f"{split}-[0-9]*.tar")):
             manifest_of(folder)  # says that it is unfinished
         return iterate_folder(folder, split)
-    tars = artifact_files(folder, f"{split}-[0-9]*.tar")
-    if not tars:
+    tars = each_artifact_file(folder, f"{split}-[0-9]*.tar")
+    first = next(tars, None)
+    if first is None:
         raise DatasetLayoutError(f"{folder} holds no {split}-*.tar; write shards with the split '{split}'")
-    return (item for tar in tars for item in iterate_samples(tar))
+    return (item for tar in itertools.chain([first], tars) for item in iterate_samples(tar))
 
 
 def read_images(

@@ -15,6 +15,7 @@ import torch
 from datasets.runtime.errors import DatasetLayoutError, InputError
 from datasets.runtime.manifests import is_complete
 from datasets.runtime.reading.tables import read_table as read_parquet
+from datasets.runtime.remote.copies import is_file
 from datasets.sources.folders.image_folders import read_generated_table
 from datasets.sources.subsets import read_subset
 from reid.config import TrainReidConfig
@@ -104,7 +105,7 @@ def read_synthetic_table(folder: Path) -> pd.DataFrame:
         DatasetLayoutError: the folder does not say whose images it holds.
     """
     if is_complete(folder):
-        if not (Path(folder) / SYNTHETIC_FILE).is_file():
+        if not is_file(Path(folder) / SYNTHETIC_FILE):
             raise DatasetLayoutError(f"{folder} holds no {SYNTHETIC_FILE}; give the artifact of 'imagpose synthesize'")
         table = read_parquet(folder, SYNTHETIC_FILE, COLUMNS, optional=PROVENANCE).to_pandas()
         return table[table.status == "ok"].reset_index(drop=True)

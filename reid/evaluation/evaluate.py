@@ -14,6 +14,7 @@ from datasets.runtime import devices
 from datasets.runtime.errors import ArtifactError, InputError, WeightsError
 from datasets.runtime.manifests import manifest_of
 from datasets.runtime.reading.contents import artifact_file
+from datasets.runtime.remote.copies import is_file
 from reid.config import EvaluateReidConfig, NetworkConfig, TrainReidConfig
 from reid.data.images import read_images
 from reid.evaluation.averaging import averaged_features
@@ -77,7 +78,7 @@ def load_network(run: Path) -> tuple[ReidNetwork, NetworkConfig]:
     """
     settings = manifest_of(run, TrainReidConfig.stage)["config"].get("network")
     path = Path(run) / "model.safetensors"
-    if settings is None or not path.is_file():
+    if settings is None or not is_file(path):
         raise ArtifactError(f"{run} is no re-ID run; give the folder of a finished 'python -m reid train'")
     before_the_setting = {"stem_relu": True}  # what every run had while there was no such setting
     config = NetworkConfig.model_validate(before_the_setting | settings | {"weights": "none"})

@@ -27,6 +27,7 @@ from datasets.runtime.errors import ArtifactError, DivergedError, InputError, We
 from datasets.runtime.manifests import SCRATCH, manifest_of
 from datasets.runtime.progress import Progress
 from datasets.runtime.reading.contents import artifact_file, read_json
+from datasets.runtime.remote.copies import is_file
 from datasets.runtime.training.checkpoints import Checkpoints, Part
 from reid.config import ScheduleConfig, TrainReidConfig, run_name
 from reid.data.images import augment, read_images
@@ -84,7 +85,7 @@ def init_from_run(network: ReidNetwork, run: Path) -> None:
         WeightsError: if the other network is of another architecture.
     """
     manifest_of(run, TrainReidConfig.stage)
-    if not (run / MODEL).is_file():
+    if not is_file(run / MODEL):
         raise ArtifactError(f"init_from {run} holds no {MODEL}; delete the run and make it again")
     with safe_open(artifact_file(run, MODEL), framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping

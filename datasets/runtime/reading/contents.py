@@ -11,6 +11,7 @@ from __future__ import annotations
 import fnmatch
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from datasets.runtime.errors import ArtifactError, InputError
 from datasets.runtime.hashing import file_sha256
 from datasets.runtime.manifests import manifest_of
 from datasets.runtime.reading.json_values import read_object
+from datasets.runtime.remote.addresses import is_remote
+from datasets.runtime.remote.copies import discard, fetched
 
 CHECK_HASHES = "IMAGPOSE_REID_CHECK_HASHES"
 """Environment variable: 0 reads artifacts without comparing hashes; 1, as if it were not set, compares them."""
@@ -47,8 +50,14 @@ def artifact_file(directory: Path, name: str, stage: str | None = None) -> Path:
 
 def artifact_files(directory: Path, pattern: str, stage: str | None = None) -> list[Path]:
     """The paths of an artifact's files whose names match a pattern, sorted and checked as by `artifact_file`."""
+    return list(each_artifact_file(directory, pattern, stage))
+
+
+def each_artifact_file(directory: Path, pattern: str, stage: str | None = None) -> Iterator[Path]:
+    """The same, one after the other: a file is checked, and one at an address brought, when its turn comes."""
     files = [file for file in manifest_of(directory, stage)["files"] if fnmatch.fnmatchcase(file["name"], pattern)]
-    return [_checked(Path(directory), file) for file in sorted(files, key=lambda file: file["name"])]
+    for file in sorted(files, key=lambda file: file["name"]):
+        yield _checked(Path(directory), file)
 
 
 def read_json(directory: Path, name: str, stage: str | None = None) -> dict[str, Any]:
@@ -65,7 +74,21 @@ def read_json(directory: Path, name: str, stage: str | None = None) -> dict[str,
 
 
 def _checked(directory: Path, listed: dict[str, Any]) -> Path:
+    """The path of a listed file, which is compared with what is listed; from an address it is brought before."""
     path = directory / listed["name"]
+    if not is_remote(path):
+        return _compared_file(path, listed)
+    try:
+        try:
+            return _compared_file(fetched(path, listed["size"], listed["sha256"]), listed)
+        except ArtifactError:  # the copy went bad on this disk
+            discard(path)
+            return _compared_file(fetched(path, listed["size"], listed["sha256"]), listed)
+    except FileNotFoundError:
+        raise ArtifactError(f"{path} is not there, though its manifest lists it; publish the artifact again") from None
+
+
+def _compared_file(path: Path, listed: dict[str, Any]) -> Path:
     try:
         status = path.lstat()
         if not stat.S_ISREG(status.st_mode):

@@ -28,6 +28,7 @@ from datasets.runtime.errors import DatasetLayoutError, InputError
 from datasets.runtime.manifests import is_complete, manifest_of
 from datasets.runtime.reading.names import is_safe_path
 from datasets.runtime.regular_files import read_regular
+from datasets.runtime.remote.folders import fetch_folder
 from datasets.sources import market1501
 from datasets.sources.files import ImageSource, image_key, is_ignored, slashed
 from datasets.sources.folders.output_forms import published_table
@@ -119,7 +120,7 @@ def iterate_folder(folder: Path, split: str) -> Iterator[tuple[dict[str, Any], b
     Raises:
         DatasetLayoutError: the folder tells of no image of this split, or a file is missing.
     """
-    folder = Path(folder)
+    folder = fetch_folder(Path(folder))
     for row in _rows(folder, split):
         try:
             yield row, read_regular(folder / row["path"])
@@ -177,7 +178,7 @@ def read_generated_table(folder: Path) -> pd.DataFrame:
     Raises:
         DatasetLayoutError: the folder does not say whose images it holds.
     """
-    if (found := find_table(folder)) is not None:
+    if (found := find_table(fetch_folder(folder))) is not None:
         table = read_table(found)
         return table[table.split == SYNTHETIC] if "split" in table else table
     if (published := published_table(folder)) is not None:
