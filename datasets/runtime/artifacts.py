@@ -25,7 +25,6 @@ from datasets.runtime.errors import ArtifactBusyError, ArtifactError, InputError
 from datasets.runtime.keys import artifact_directory, artifact_key_and_inputs, partial_directory
 from datasets.runtime.manifests import SCRATCH, is_complete, manifest_of, write_manifest
 from datasets.runtime.remote.addresses import is_remote
-from datasets.runtime.remote.copies import discard_folder
 from datasets.runtime.remote.publishing import check_publishable, publish
 
 logger = logging.getLogger(__name__)
@@ -86,8 +85,7 @@ def build(
 
 def _is_reusable(directory: Path, key: str) -> bool:
     if is_remote(directory) and not is_complete(directory):
-        discard_folder(directory)  # copies of an artifact that was removed there
-        return False
+        return False  # whatever lies here are copies of an artifact that was removed there
     if not directory.exists():
         if directory.is_symlink():  # the finished folder could not be renamed to it
             raise ArtifactError(f"{directory} is a link to nowhere; remove it")

@@ -105,7 +105,7 @@ def discard(path: Path) -> None:
     """Remove a copy, so that the next use brings it again."""
     if address_of(path) is not None:
         for place in (_note_path(path), path):
-            with suppress(FileNotFoundError, NotADirectoryError):
+            with suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 place.unlink()
 
 

@@ -35,9 +35,9 @@ def _status(error: BaseException) -> int | None:
         response = getattr(one, "response", None)
         if isinstance(response, dict):
             return response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-        status = getattr(one, "status", getattr(one, "code", None))
-        if isinstance(status, int):
-            return status
+        for name in ("status", "code"):
+            if isinstance(status := getattr(one, name, None), int):
+                return status
     return None
 
 

@@ -227,7 +227,7 @@ def _options(scheme: str) -> dict[str, Any]:
     if scheme == "s3":
         options["config_kwargs"] = {"retries": {"total_max_attempts": 1}, "connect_timeout": 10, "read_timeout": 60}
     if scheme in READ_ONLY:
-        import aiohttp  # pyrefly: ignore[missing-import] - an extra, not installed everywhere
+        import aiohttp
 
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=60)
         options["client_kwargs"] = {"timeout": timeout, "trust_env": True}
