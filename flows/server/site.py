@@ -23,6 +23,7 @@ from prefect.blocks.system import Secret
 from prefect.variables import Variable
 
 from datasets.runtime.errors import InputError
+from datasets.runtime.manifests import local_path
 from flows.config import RegenerateConfig
 
 REPORT_URL = re.compile(r"https?://[^\s<>\x00-\x1f]+|[^\s<>:\x00-\x1f]+", re.IGNORECASE)
@@ -41,7 +42,10 @@ def with_data_of_the_site(config: RegenerateConfig) -> RegenerateConfig:
             f"{config.layout}_root and {config.layout}_poses"
         )
     found = poses if isinstance(poses, list) else [poses] if poses else []
-    update = {"root": Path(str(root)), **({} if config.poses else {"poses": [Path(str(path)) for path in found]})}
+    update = {
+        "root": local_path(str(root)),
+        **({} if config.poses else {"poses": [local_path(str(path)) for path in found]}),
+    }
     return config.model_copy(update=update)
 
 
