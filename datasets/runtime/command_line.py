@@ -30,9 +30,9 @@ from datasets.runtime.artifacts import build
 from datasets.runtime.config import StageConfig
 from datasets.runtime.errors import ArtifactBusyError, InputError, printable
 from datasets.runtime.keys import artifact_directory
-from datasets.runtime.manifests import is_complete
+from datasets.runtime.manifests import is_complete, local_path
 from datasets.runtime.registry import load_name, registry_of
-from datasets.runtime.remote.addresses import path_of, spelled, with_addresses
+from datasets.runtime.remote.addresses import AddressLines, spelled, with_addresses
 from datasets.runtime.renames import RENAMED, models_in, refuse_old_flags
 
 BAD_INPUT = 2
@@ -99,7 +99,7 @@ def main(package: str, commands: Mapping[str, Command], argv: Sequence[str] | No
         print(f"python -m {package}: unknown command '{name}'; known: {', '.join(commands)}", file=sys.stderr)
         return BAD_INPUT
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Lines("%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S"))
+    handler.setFormatter(AddressLines("%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     for noisy in ("httpx", "fontTools", "matplotlib", "PIL", "aiobotocore", "botocore", "google", "filelock"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -123,13 +123,6 @@ def main(package: str, commands: Mapping[str, Command], argv: Sequence[str] | No
         return IO_ERROR
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-
-
-class _Lines(logging.Formatter):
-    """Log lines with addresses in place of the paths of their local copies."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return with_addresses(super().format(record))
 
 
 def run_command(program: str, command: Command, arguments: Sequence[str]) -> int:
@@ -156,15 +149,11 @@ def run_command(program: str, command: Command, arguments: Sequence[str]) -> int
 
 
 def _build_one(config: StageConfig, command: Command, own: Mapping[str, Any]) -> Path:
-    store, output = _folder(own["store"] or "runs/store"), _folder(own["output"]) if own["output"] else None
+    store, output = local_path(own["store"] or "runs/store"), local_path(own["output"]) if own["output"] else None
     if not output and is_complete(directory := artifact_directory(config, store)):
         return directory  # found before the stage's module, and with it torch, is imported
     _check_device(config)
     return build(config, load_name(command.run), store=store, output=output)
-
-
-def _folder(given: str) -> Path:
-    return Path(str(path_of(given)))
 
 
 def _check_device(config: BaseModel) -> None:

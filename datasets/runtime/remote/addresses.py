@@ -9,6 +9,7 @@ user name or a query (as signed ones have) is refused, credentials come from the
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 from collections.abc import Sequence
@@ -87,6 +88,14 @@ def with_addresses(text: str) -> str:
     folders = "|".join(SCHEMES)
     text = re.sub(rf"{re.escape(str(copies_folder()))}/({folders})(-[0-9a-f]{{8}})?/", r"\1://", text)
     return re.sub(r"(\w://)([^\s/@'\"]*@)?([^\s?'\"]*)(\?[^\s'\"]*)?", r"\1\3", text)
+
+
+class AddressLines(logging.Formatter):
+    """Log lines as `with_addresses` shows them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """A record's line."""
+        return with_addresses(super().format(record))
 
 
 def copies_folder() -> Path:
