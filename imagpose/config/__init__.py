@@ -1,5 +1,6 @@
 """Settings of this package's stages, training recipes, names that settings may take. No torch: the flows read it."""
 
+from imagpose.config.canvas_training import CanvasTrainingConfig, CanvasTrainingSettings
 from imagpose.config.fields import BUILT_IN
 from imagpose.config.frozen import (
     TINY_VIEW,
@@ -36,6 +37,8 @@ __all__ = [
     "SD_MODEL",
     "TINY_VIEW",
     "AblateConfig",
+    "CanvasTrainingConfig",
+    "CanvasTrainingSettings",
     "CheckModelConfig",
     "DrawPosesConfig",
     "EvaluateGeneratorConfig",

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from imagpose.canvas.training import CanvasBatch, ViewSource, make_batch, plan_batch
-from imagpose.config import TrainGeneratorConfig
+from imagpose.config import CanvasTrainingConfig
 from imagpose.training.objective import total_weight
 
 
@@ -33,7 +33,7 @@ class StepReader:
     """Reads the batch of any step; every process plans the whole batch and lays out its own canvases only."""
 
     source: ViewSource
-    config: TrainGeneratorConfig
+    config: CanvasTrainingConfig
     process: int
     processes: int
 
