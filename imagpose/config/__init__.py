@@ -1,6 +1,7 @@
 """Settings of this package's stages, training recipes, names that settings may take. No torch: the flows read it."""
 
 from imagpose.config.canvas_training import CanvasTrainingConfig, CanvasTrainingSettings
+from imagpose.config.distillation import DistillConfig, DistillSettings
 from imagpose.config.fields import BUILT_IN
 from imagpose.config.frozen import (
     TINY_VIEW,
@@ -40,6 +41,8 @@ __all__ = [
     "CanvasTrainingConfig",
     "CanvasTrainingSettings",
     "CheckModelConfig",
+    "DistillConfig",
+    "DistillSettings",
     "DrawPosesConfig",
     "EvaluateGeneratorConfig",
     "GenerateConfig",

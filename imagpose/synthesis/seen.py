@@ -44,11 +44,11 @@ def data_set_of(encoded: Path) -> DataSet | None:
 
 
 def identities_seen(generator: Path, encoded: Path, pids: set[int]) -> int | None:
-    """How many of some people a generator, or a base that it was trained on from, has seen; None if it cannot be told.
+    """How many of some people a generator, its base or its teacher has seen; None if it cannot be told.
 
     People of the same data set are compared by their number, whatever slice was used; those of another data set have
-    numbers of their own. The chain of bases ends at one that is no artifact: Stable Diffusion's UNet or the built-in
-    generator, which have seen nobody of a data set by name.
+    numbers of their own. The chain of bases and teachers ends at one that is no artifact: Stable Diffusion's UNet or
+    the built-in generator, which have seen nobody of a data set by name.
 
     Args:
         encoded: the images that are drawn.
@@ -67,7 +67,8 @@ def identities_seen(generator: Path, encoded: Path, pids: set[int]) -> int | Non
             return None
         if other.same_as(own):
             seen |= pids & _trained_people(trained_on, manifest["config"])
-        current = input_path(manifest, "init_from") if "init_from" in manifest["inputs"] else None
+        base = next((name for name in ("init_from", "teacher") if name in manifest["inputs"]), None)
+        current = None if base is None else input_path(manifest, base)
     return len(seen)
 
 
