@@ -26,6 +26,7 @@ from flows.reid_arms import WHOLE_SET, ReidInputs, Unit, train_arms
 from flows.stages import MakeArtifacts
 from flows.warm_start import starting_point
 from imagpose.config import (
+    DistillConfig,
     BUILT_IN,
     SynthesizeConfig,
     SynthesizeSettings,
@@ -242,7 +243,7 @@ class Regeneration:
         return self._make(complete(EncodeConfig, self.config.encode, device=self.config.device, **inputs))
 
     def train_generators(self, encoded: Path, subsets: Path, models: Models) -> dict[Unit, Path]:
-        """The generator of each subset; under the papers' protocol one that has seen the full training split."""
+        """The generator of each subset, or its student; under the papers' protocol one of the full training split."""
         config = self.config
         needed = self._train_on("synthetic") or self._train_on("reconstructions")
         units = [unit for unit in self.units() if unit[0] < WHOLE_SET] if needed else []
@@ -255,6 +256,14 @@ class Regeneration:
         if config.continue_training == "warm-start":
             trainings = [starting_point(training, config.store.absolute()) for training in trainings]
         folders = self._make_artifacts(trainings)
+        if config.distill is not None:
+            inputs = {"encoded": encoded, "device": config.device}
+            folders = self._make_artifacts(
+                [
+                    complete(DistillConfig, config.distill, teacher=folder, **part, **inputs)
+                    for part, folder in zip(parts, folders, strict=True)
+                ]
+            )
         return dict(zip(units, folders * (len(units) // max(1, len(folders))), strict=True))
 
     def _train_on(self, kind: str) -> bool:

@@ -34,9 +34,9 @@ logger = logging.getLogger(__name__)
 MakeArtifacts = Callable[[Sequence[StageConfig]], list[Path]]
 """Makes what is missing of several artifacts of one stage; returns their folders in order."""
 
-TORCHRUN_STAGES = frozenset({("imagpose", "train")})
+TORCHRUN_STAGES = frozenset({("imagpose", "train"), ("imagpose", "distill")})
 """Stages whose command spreads over GPUs."""
-SIDE_BY_SIDE_STAGES = frozenset({("imagpose", "train"), ("imagpose", "synthesize"), ("reid", "train")})
+SIDE_BY_SIDE_STAGES = frozenset({*TORCHRUN_STAGES, ("imagpose", "synthesize"), ("reid", "train")})
 """Stages whose artifacts are made by several processes at once: on a CPU, or sharing a GPU (`Resources.runs_per_gpu`).
 
 Small networks gain little from a second thread: on two cores one process took 17 canvases per second with two threads
@@ -47,7 +47,7 @@ MAP_STAGES = frozenset(
     {
         ("datasets", "extract-poses"),
         ("datasets", "encode"),
-        ("imagpose", "train"),
+        *TORCHRUN_STAGES,
         ("imagpose", "synthesize"),
         ("reid", "train"),
         ("reid", "check-identity"),

@@ -36,6 +36,7 @@ from imagpose.evaluation.meter import Meter
 from imagpose.evaluation.pair_canvases import PairCanvas, canvases_of, draw_pairs
 from imagpose.evaluation.table import BOUNDS, write_results
 from imagpose.pictures.contact_sheet import SheetRow, save_contact_sheet, skeleton_picture
+from imagpose.sampling.checks import check_sampler
 from imagpose.sampling.generate import view_size_of
 from imagpose.sampling.pipeline import IMAGPosePipeline, load_pipeline
 
@@ -85,9 +86,10 @@ class Evaluation:
     ) -> None:
         self.config, self.images, self.pairs, self.meter = config, images, pairs, meter
         self.pictures, self.scored, self.directory = directory / "pictures", directory / "scores", directory
+        self.pipeline: IMAGPosePipeline = load_pipeline(config.generator, meter.device, precision=config.precision)
+        check_sampler(config.sampler, config.steps, config.guidance, self.pipeline.scheduler)
         for folder in (self.pictures, self.scored):
             folder.mkdir(exist_ok=True)
-        self.pipeline: IMAGPosePipeline = load_pipeline(config.generator, meter.device, precision=config.precision)
 
     def run(self) -> None:
         """Every scenario, the bounds, and the reference of FID."""
