@@ -26,21 +26,19 @@ from PIL import Image
 from pydantic import Field
 
 from benchmarks.machine import machine
-from benchmarks.people.identity_judge import Judge, JudgeConfig, make_judge
+from benchmarks.people.identity_judge import Judge, JudgeConfig
 from benchmarks.people.measurement import DrawingConfig, Meter, Tasks, generate
+from benchmarks.people.scores import find_judge
 from benchmarks.people.table import METRICS, table
 from datasets.runtime import devices
 from datasets.runtime.arrays.bootstrap import bootstrap_interval
-from datasets.runtime.artifacts import build
 from datasets.runtime.atomic import write_text_atomically
 from datasets.runtime.config import ModelFolder, Role, SourceFile
-from datasets.runtime.errors import InputError
 from datasets.runtime.manifests import model_sha256
 from imagpose.config.fields import BUILT_IN
 from imagpose.metrics.lpips import Lpips
 from imagpose.metrics.weights import find_weights
 from imagpose.pictures.contact_sheet import SheetRow, save_contact_sheet, skeleton_picture
-from imagpose.sampling.generate import view_size_of
 from imagpose.sampling.pipeline import IMAGPosePipeline, load_pipeline
 
 POSE_GOAL, IDENTITY_GOAL = 0.92, 0.85
@@ -91,17 +89,11 @@ def measure(config: QualityConfig) -> dict[str, Any]:
     Raises:
         InputError: a generator of another view size than the people's.
     """
-    size = (config.judge.height, config.judge.width)
-    if (view := view_size_of(config.generator)) != size:
-        raise InputError(
-            f"{config.generator} makes views of {view[0]}x{view[1]}, the people are {size[0]}x{size[1]}; pass "
-            f"--judge.height {view[0]} --judge.width {view[1]}"
-        )
+    judge = Judge(find_judge(config.judge, config.generator, config.cache))
     found = find_weights("alexnet", config.alexnet, from_hub=False, known_only=True)
     device = devices.pick(config.device)
     lpips = Lpips(found).to(device) if isinstance(found, Path) else None
     pipeline = load_pipeline(config.generator, device, precision=config.precision)
-    judge = Judge(build(config.judge, make_judge, store=config.cache))
     tasks = Tasks(judge, config.limit)
     config.out.mkdir(parents=True, exist_ok=True)
     meter = Meter(judge, tasks, lpips, device)

@@ -41,13 +41,16 @@ class Sampler:
         return load_name(self.scheduler).from_config(stated, **self.options)
 
 
+STUDENTS_SAMPLER = "lcm"
+"""The one that students of `imagpose distill` take."""
+
 SAMPLERS: Registry[Sampler] = Registry(
     "sampler",
     Sampler("unipc", "UniPC; as good as DDIM's 20 steps with 12", "diffusers:UniPCMultistepScheduler"),
     Sampler("dpm++", "DPM-Solver++ 2M; as good as DDIM's 20 steps with 12", "diffusers:DPMSolverMultistepScheduler"),
     Sampler("ddim", "DDIM, the paper's, with 20 steps", "diffusers:DDIMScheduler"),
     Sampler(
-        "lcm",
+        STUDENTS_SAMPLER,
         "latent consistency; students of 'imagpose distill' only, 4 steps without guidance",
         "diffusers:LCMScheduler",
         distilled=True,

@@ -27,14 +27,12 @@ from datasets.runtime.errors import InputError
 from imagpose.canvas.layout import Canvases
 from imagpose.canvas.training import CanvasBatch
 from imagpose.config import DistillSettings
-from imagpose.config.samplers import SAMPLERS
+from imagpose.config.samplers import SAMPLERS, STUDENTS_SAMPLER
 from imagpose.modeling.denoiser import IMAGPose
 from imagpose.sampling.guidance import GuidedPrediction
 from imagpose.training.ema import DenoiserEma
 from imagpose.training.generators import Generator
 from imagpose.training.objective import predict
-
-SAMPLER = "lcm"
 
 
 def student_scheduler(teacher: Generator, solver_steps: int) -> LCMScheduler:
@@ -55,13 +53,13 @@ def student_scheduler(teacher: Generator, solver_steps: int) -> LCMScheduler:
             f"solver_steps {solver_steps} does not divide the teacher's {noise.num_train_timesteps} timesteps, so that "
             "sampling would not start from pure noise; give a divisor, such as 50"
         )
-    return SAMPLERS[SAMPLER].with_noise(dict(noise) | {"original_inference_steps": solver_steps})
+    return SAMPLERS[STUDENTS_SAMPLER].with_noise(dict(noise) | {"original_inference_steps": solver_steps})
 
 
 class ConsistencyDistillation:
     """An `Objective`: neighboring points of the teacher's guided path have one end."""
 
-    sampler, guidance = SAMPLER, 1.0
+    sampler, guidance = STUDENTS_SAMPLER, 1.0
 
     def __init__(
         self, config: DistillSettings, teacher: IMAGPose, scheduler: LCMScheduler, student: IMAGPose, ema: DenoiserEma
