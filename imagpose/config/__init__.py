@@ -1,5 +1,6 @@
 """Settings of this package's stages, training recipes, names that settings may take. No torch: the flows read it."""
 
+from imagpose.config.ablation import AblateConfig
 from imagpose.config.canvas_training import CanvasTrainingConfig, CanvasTrainingSettings
 from imagpose.config.distillation import DistillConfig, DistillSettings
 from imagpose.config.fields import BUILT_IN
@@ -22,7 +23,6 @@ from imagpose.config.synthesis import (
 from imagpose.config.training import (
     ABLATIONS,
     SD_MODEL,
-    AblateConfig,
     CheckModelConfig,
     ModelConfig,
     NoiseConfig,

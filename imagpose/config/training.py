@@ -12,17 +12,13 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from datasets.runtime.config import (
-    Artifact,
     Config,
     Device,
     ModelFolder,
     Role,
-    SourceFile,
     StageConfig,
 )
 from imagpose.config.canvas_training import CanvasTrainingConfig, CanvasTrainingSettings
-from imagpose.config.fields import Scenario
-from imagpose.config.samplers import SamplerName
 
 
 class ModelConfig(Config):
@@ -183,47 +179,6 @@ def recommended(**fields: Any) -> TrainGeneratorSettings:
         "workers": 4,
     }
     return TrainGeneratorSettings(**{**defaults, **fields})
-
-
-class AblateConfig(StageConfig):
-    """Variants of one recipe (the paper's Table 2), each trained and evaluated the same way, in one table."""
-
-    stage: ClassVar[str] = "ablate"
-    package: ClassVar[str] = "imagpose"
-    stage_version: ClassVar[int] = 2  # 1: SSIM with the reflected border
-
-    train: TrainGeneratorConfig
-    """The recipe; the variants change three switches of its `model` and nothing else."""
-    shards: Artifact
-    """Image shards with the test images: query and gallery."""
-    variants: tuple[Literal["B0", "B1", "B2", "B3", "B4", "full"], ...] = Field(
-        ("B0", "B1", "B2", "B3", "B4", "full"), min_length=1
-    )
-    """Which variants, in this order."""
-    pairs: SourceFile | None = None
-    """CSV file ``from,to`` of test pairs; not given: all ordered pairs by PATN's rule."""
-    limit: int | None = Field(None, ge=2)
-    """Take this many pairs; all if not given. Every variant gets the same."""
-    mode: Scenario = "T1"
-    """Scenario; the paper's tables use T1."""
-    sampler: SamplerName = "ddim"
-    """Solver; the paper's is DDIM."""
-    steps: int = Field(20, ge=1)
-    """Sampler steps; the paper's are 20."""
-    guidance: float = Field(2.0, ge=0)
-    """Classifier-free guidance scale."""
-    alexnet: SourceFile | None = None
-    """AlexNet's weights, for LPIPS; no such column without."""
-    inception: SourceFile | None = None
-    """Inception's weights, for FID; no such column without."""
-    batch_size: Annotated[int, Role.RUNTIME] = Field(16, ge=1)
-    """Canvases at a time when sampling."""
-
-    @model_validator(mode="after")
-    def _distinct(self) -> AblateConfig:
-        if len(set(self.variants)) < len(self.variants):
-            raise ValueError(f"variants {', '.join(self.variants)}: name each once")
-        return self
 
 
 class CheckModelConfig(Config):

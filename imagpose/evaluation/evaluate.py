@@ -104,7 +104,7 @@ class Evaluation:
         canvases = canvases_of(mode, self.pairs, self.images.members, self.config.seed)
         size = self.config.canvases_per_shard
         parts = [canvases[i : i + size] for i in range(0, len(canvases), size)]
-        names = [f"{_file_name(mode)}-{number:05d}" for number in range(len(parts))]
+        names = [f"{file_name(mode)}-{number:05d}" for number in range(len(parts))]
         done = sum(
             len(part) for part, name in zip(parts, names, strict=True) if (self.pictures / f"{name}.tar").is_file()
         )
@@ -231,7 +231,7 @@ class Evaluation:
             )
             for canvas in chosen
         ]
-        save_contact_sheet(rows, self.directory / f"contact_sheet-{_file_name(mode)}.png")
+        save_contact_sheet(rows, self.directory / f"contact_sheet-{file_name(mode)}.png")
 
 
 def read_pictures(tar: Path) -> tuple[list[int], list[Image.Image]]:
@@ -240,7 +240,7 @@ def read_pictures(tar: Path) -> tuple[list[int], list[Image.Image]]:
     return [number for number, _ in samples], [picture for _, picture in samples]
 
 
-def _file_name(mode: str) -> str:
+def file_name(mode: str) -> str:
     """A scenario's name without the star."""
     return mode.replace("*", "-star")
 
