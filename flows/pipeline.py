@@ -26,8 +26,8 @@ from flows.reid_arms import WHOLE_SET, ReidInputs, Unit, train_arms
 from flows.stages import MakeArtifacts
 from flows.warm_start import starting_point
 from imagpose.config import (
-    DistillConfig,
     BUILT_IN,
+    DistillConfig,
     SynthesizeConfig,
     SynthesizeSettings,
     TrainGeneratorConfig,

@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 
 from benchmarks.people import scores
-from benchmarks.people.builtin_generator import BUILT_IN
 from benchmarks.people.identity_judge import JudgeConfig
 from benchmarks.people.sampling_costs import CostsConfig, SamplingConfig, markdown, measure
 from datasets.runtime.errors import InputError
+from imagpose.config import BUILT_IN
 from imagpose.training.consistency import student_scheduler
 from imagpose.training.generators import load_generator, save_generator
 

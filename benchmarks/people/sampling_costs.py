@@ -22,7 +22,6 @@ import pandas as pd
 from pydantic import Field, model_validator
 
 from benchmarks.machine import machine
-from benchmarks.people.builtin_generator import BUILT_IN
 from benchmarks.people.cost_chart import save_chart
 from benchmarks.people.identity_judge import JudgeConfig
 from benchmarks.people.scores import ScoresConfig, find_judge, scores_of
@@ -31,7 +30,7 @@ from datasets.runtime.arrays.bootstrap import bootstrap_interval
 from datasets.runtime.atomic import write_text_atomically
 from datasets.runtime.config import Config, ModelFolder, Precision, Role
 from datasets.runtime.manifests import model_sha256
-from imagpose.config.fields import Scenario
+from imagpose.config.fields import BUILT_IN, Scenario
 from imagpose.config.samplers import SAMPLERS, STUDENTS_SAMPLER, SamplerName
 
 JUDGED = {"pose": "pose %", "identity": "identity %", "ssim": "SSIM"}
