@@ -25,7 +25,7 @@ COMMANDS = {
     "distill": Command(
         summary="a few-step student of a generator: 4 network calls without guidance",
         config="imagpose.config:DistillConfig",
-        run="imagpose.training.distill:make_student",
+        run="imagpose.distillation.distill:make_student",
     ),
     "ablate": Command(
         summary="train and evaluate variants of the model (the paper's Table 2) into one table",

@@ -13,7 +13,7 @@ from benchmarks.people.identity_judge import JudgeConfig
 from benchmarks.people.sampling_costs import CostsConfig, SamplingConfig, markdown, measure
 from datasets.runtime.errors import InputError
 from imagpose.config import BUILT_IN
-from imagpose.training.consistency import student_scheduler
+from imagpose.distillation.consistency import student_scheduler
 from imagpose.training.generators import load_generator, save_generator
 
 SMALL = JudgeConfig(identities=3, judge_images=2, targets=3, steps=2, batch_size=4)

@@ -16,9 +16,9 @@ from datasets.runtime.training.checkpoints import Checkpoints
 from imagpose.canvas.layout import CanvasRequest, SourceFeatures
 from imagpose.canvas.training import CanvasPlan, make_batch
 from imagpose.config import DistillConfig, NoiseConfig
+from imagpose.distillation.distill import Distiller, make_student
 from imagpose.modeling.denoiser import new_denoiser
 from imagpose.sampling.pipeline import IMAGPosePipeline
-from imagpose.training.distill import Distiller, make_student
 from imagpose.training.generators import load_generator, save_generator
 from imagpose.training.inputs import FrozenParts
 from imagpose.training.noise import noise_scheduler

@@ -13,8 +13,8 @@ from datasets.runtime.errors import InputError
 from datasets.runtime.manifests import model_sha256
 from imagpose.config import DistillConfig
 from imagpose.config.published_unets import is_stable_diffusion
+from imagpose.distillation.consistency import ConsistencyDistillation, student_scheduler
 from imagpose.modeling.denoiser import IMAGPose
-from imagpose.training.consistency import ConsistencyDistillation, student_scheduler
 from imagpose.training.generators import load_generator
 from imagpose.training.inputs import check_fit
 from imagpose.training.objective import Objective
