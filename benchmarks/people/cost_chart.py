@@ -62,13 +62,16 @@ def _panel(axes: Axes, rows: Sequence[Mapping[str, Any]], cost: str, metric: str
     (band,) = [row[metric]["interval"] for row in rows if row["sampling"] == reference]
     if band is not None:
         axes.axhspan(factor * band[0], factor * band[1], color="#1b6ca8", alpha=0.1, linewidth=0)
-    for sampler in dict.fromkeys(row["sampler"] for row in rows):
+    for number, sampler in enumerate(dict.fromkeys(row["sampler"] for row in rows)):
         points = sorted((row for row in rows if row["sampler"] == sampler), key=lambda row: row[cost])
         x, y = [row[cost] for row in points], [factor * row[metric]["mean"] for row in points]
         name = f"{sampler} (student)" if points[0]["student"] else sampler
         style = {"color": COLORS.get(sampler, OTHER_COLOR), "marker": MARKERS.get(sampler, "v")}
         axes.plot(x, y, markersize=4.5, linewidth=1.3, label=name, **style)
         for row, across, up in zip(points, x, y, strict=True):
-            axes.annotate(str(row["steps"]), (across, up), xytext=(2, 4), textcoords="offset points", fontsize=7)
-    axes.set_xscale("log")
+            place = {"xytext": (2, -9 if number % 2 else 4), "textcoords": "offset points"}  # two lines often cross
+            axes.annotate(str(row["steps"]), (across, up), fontsize=7, color=style["color"], **place)
+    axes.set_xscale("log", subs=[3])
+    for which in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        which(lambda value, _: f"{value:g}")
     axes.margins(x=0.1, y=0.15)
