@@ -22,11 +22,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     requested = config.getoption("-m") or ""
     named = any("::" in argument for argument in config.args)
     for item in items:
-        if "realdata" in item.keywords and not os.environ.get("MARKET1501_ROOT"):
+        # get_closest_marker and not `keywords`, which hold the names of folders too: a checkout may lie in one called 'gpu'
+        if item.get_closest_marker("realdata") and not os.environ.get("MARKET1501_ROOT"):
             item.add_marker(pytest.mark.skip(reason="MARKET1501_ROOT is not set"))
-        if "gpu" in item.keywords and not _has_gpu():
+        if item.get_closest_marker("gpu") and not _has_gpu():
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
-        if "slow" in item.keywords and "slow" not in requested and not named:
+        if item.get_closest_marker("slow") and "slow" not in requested and not named:
             item.add_marker(pytest.mark.skip(reason="slow; run with -m slow"))
 
 
