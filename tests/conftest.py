@@ -22,7 +22,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     requested = config.getoption("-m") or ""
     named = any("::" in argument for argument in config.args)
     for item in items:
-        # get_closest_marker and not `keywords`, which hold the names of folders too: a checkout may lie in one called 'gpu'
+        # not by `keywords`, which hold the names of folders too: a checkout may lie in one called 'gpu'
         if item.get_closest_marker("realdata") and not os.environ.get("MARKET1501_ROOT"):
             item.add_marker(pytest.mark.skip(reason="MARKET1501_ROOT is not set"))
         if item.get_closest_marker("gpu") and not _has_gpu():
@@ -32,9 +32,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _has_gpu() -> bool:
+    """Whether the GPU's tests can be run, or are to be rehearsed on the CPU."""
     import torch
 
-    return torch.cuda.is_available()
+    return torch.cuda.is_available() or os.environ.get("GPU_TESTS_ON") == "cpu"
 
 
 @pytest.fixture(scope="session")
