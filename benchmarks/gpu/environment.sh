@@ -19,7 +19,7 @@ left() { echo $((SECONDS_IN_ALL - $(date +%s) + STARTED)); }
 # step SECONDS NAME COMMAND...: run it for at most so long, and no longer than what is left; its output goes to NAME.txt.
 # SIGTERM first: our commands then save where they are, and the next sitting goes on from there.
 step() {
-    local most=$1 name=$2; shift 2
+    local most=$(($1 * ${SLOW:-1})) name=$2; shift 2
     local seconds=$(($(left) < most ? $(left) : most))
     if [ "$seconds" -lt 5 ]; then echo "$name: no time left"; return 0; fi
     local begun=$(date +%s)
