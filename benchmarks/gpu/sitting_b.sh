@@ -8,4 +8,4 @@ results() {
     "$PYTHON" -m benchmarks.gpu.table results && bring results "$STORE" -T "$STORE/results.txt"
     (cd "$STORE" && tail -q -n 30 logs/*.log) > "$LOGS/last_lines.txt" 2>/dev/null
 }
-TAIL=40 step "$(($(left) - ${SECONDS_TO_FINISH:-30}))" table "$PYTHON" -m benchmarks.gpu.table run
+TAIL=40 step "$(($(left) - ${SECONDS_TO_FINISH:-40}))" table "$PYTHON" -m benchmarks.gpu.table run
