@@ -82,6 +82,16 @@ class Models:
 
 
 @dataclass(frozen=True)
+class Material:
+    """What the re-ID runs are made from, and where it comes from."""
+
+    images: Images
+    models: Models
+    generators: dict[Unit, Path]
+    inputs: ReidInputs
+
+
+@dataclass(frozen=True)
 class RegenerationResult:
     """The artifacts of a finished regeneration."""
 
@@ -110,6 +120,15 @@ class Regeneration:
 
     def make(self) -> RegenerationResult:
         """All steps in order."""
+        material = self.make_material()
+        runs = train_arms(self.config, material.inputs, self.units(), self._make_artifacts)
+        benchmark = self._make(complete(BenchmarkConfig, self.config.benchmark, runs=runs))
+        report = self.write_report(benchmark, runs, material)
+        synthetic, generators = dict(material.inputs.synthetic), material.generators
+        return RegenerationResult(report, benchmark, runs, synthetic, generators, material.images.index)
+
+    def make_material(self) -> Material:
+        """Everything that the re-ID runs are made from."""
         people = self.find_people()
         images = self.prepare_images(people)
         subsets = self.select_subsets(images)
@@ -122,10 +141,7 @@ class Regeneration:
         synthetic = self.synthesize(encoded, subsets, generators)
         reconstructions = self.reconstruct(encoded, subsets, generators)
         inputs = ReidInputs(images.shards, test_shards, subsets, synthetic, reconstructions, models.others)
-        runs = train_arms(self.config, inputs, self.units(), self._make_artifacts)
-        benchmark = self._make(complete(BenchmarkConfig, self.config.benchmark, runs=runs))
-        report = self.write_report(benchmark, runs, images, generators, synthetic, models)
-        return RegenerationResult(report, benchmark, runs, synthetic, generators, images.index)
+        return Material(images, models, generators, inputs)
 
     def _make(self, config: StageConfig) -> Path:
         (folder,) = self._make_artifacts([config])
@@ -287,25 +303,17 @@ class Regeneration:
         ]
         return dict(zip(generators, self._make_artifacts(configs), strict=True))
 
-    def write_report(
-        self,
-        benchmark: Path,
-        runs: list[Path],
-        images: Images,
-        generators: Mapping[Unit, Path],
-        synthetic: Mapping[Unit, Path],
-        models: Models,
-    ) -> Path:
+    def write_report(self, benchmark: Path, runs: list[Path], material: Material) -> Path:
         """The report about all of it."""
         return self._make(
             ReportConfig(
                 benchmark=benchmark,
                 runs=runs,
-                generators=_distinct(generators.values()),
-                synthetic=list(synthetic.values()),
-                images=images.index,
-                poses=images.poses,
-                model_cards=model_cards(self.config, models),
+                generators=_distinct(material.generators.values()),
+                synthetic=list(material.inputs.synthetic.values()),
+                images=material.images.index,
+                poses=material.images.poses,
+                model_cards=model_cards(self.config, material.models),
                 preset=self.config.preset,
                 resolved=self.config.resolved(),
                 commands=[regenerate_command(self.config)],

@@ -27,7 +27,7 @@ from datasets.runtime.manifests import is_complete, manifest_of
 from datasets.shards.config import EncodeConfig
 from flows.config import RegenerateConfig
 from flows.process.commands import GRACE_SECONDS, Guard, run_commands
-from flows.process.locks import hold_gpus
+from flows.process.locks import hold_gpus, visible_gpus
 
 logger = logging.getLogger(__name__)
 
@@ -201,7 +201,7 @@ def processes_side_by_side(config: StageConfig, resources: Resources) -> int:
     if _command(config) not in SIDE_BY_SIDE_STAGES:
         return 1
     device = getattr(config, "device", None)
-    on_cpu = device == "cpu" or (device == "auto" and not Path("/dev/nvidiactl").exists())  # torch stays unimported
+    on_cpu = device == "cpu" or (device == "auto" and not visible_gpus())  # torch stays unimported
     return resources.workers if on_cpu else resources.runs_per_gpu
 
 
