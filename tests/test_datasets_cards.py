@@ -35,7 +35,7 @@ for record in dataset.records("samples"):
     records.append({**record, **text, "image": image.fp.getvalue().hex()})
 issues = dataset.metadata.ctx.issues
 found = {"errors": sorted(issues.errors), "warnings": sorted(issues.warnings), "records": records}
-print(json.dumps(found, default=float))
+print(json.dumps(found, default=lambda value: value.decode() if isinstance(value, bytes) else float(value)))
 """
 
 

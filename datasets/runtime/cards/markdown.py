@@ -25,7 +25,7 @@ def readme_of(card: DataSetCard) -> str:
         _section("What is in it", _counts(card, splits)),
         _section("Fields", _fields(card)),
         *(_section(heading, text) for heading, text in card.notes.items()),
-        _section("Where it comes from", table(("", ""), card.provenance.items())),
+        _section("Where it comes from", markdown_table(("", ""), card.provenance.items())),
         _section("How to read it", READING.format(tar=card.tars[0].name if card.tars else "NAME.tar")),
         _section("People and terms", f"{plain_text(card.people)}\n\n{plain_text(card.terms)}\n\n{PEOPLE}"),
         _section("Files", _files(card)),
@@ -33,7 +33,7 @@ def readme_of(card: DataSetCard) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A table of Markdown; texts as plain text, numbers with separators, hashes as code.
 
     Args:
@@ -81,19 +81,19 @@ def _counts(card: DataSetCard, splits: Sequence[str]) -> str:
         )
         for split in splits
     ]
-    of_all = table(("", ""), card.counts.items())
-    return f"{of_all}\n\n{table(('split', 'images', 'identities', 'tars'), rows)}"
+    of_all = markdown_table(("", ""), card.counts.items())
+    return f"{of_all}\n\n{markdown_table(('split', 'images', 'identities', 'tars'), rows)}"
 
 
 def _fields(card: DataSetCard) -> str:
     rows = [(column.name, column.type, column.description) for column in card.table.columns]
     said = f"Columns of {code_span(card.table.name)}; `KEY.json` says the same of each sample."
-    return f"{said}\n\n{table(('field', 'type', 'meaning'), rows)}"
+    return f"{said}\n\n{markdown_table(('field', 'type', 'meaning'), rows)}"
 
 
 def _files(card: DataSetCard) -> str:
     rows = [(tar.name, tar.bytes, tar.sha256) for tar in card.tars]
-    return table(("file", "bytes", "SHA-256"), [*rows, (card.table.name, "", card.table.sha256)])
+    return markdown_table(("file", "bytes", "SHA-256"), [*rows, (card.table.name, "", card.table.sha256)])
 
 
 READING = """A sample is `KEY.jpg` (or `KEY.png`) and `KEY.json`.
