@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 
 from datasets.runtime.manifests import code_version
+from datasets.store.records import now
 from flows.config import RegenerateConfig
 from flows.overrides import variant
 from flows.pipeline import RegenerationResult
@@ -32,7 +32,7 @@ def remember(config: RegenerateConfig, result: RegenerationResult, run: str, pag
         result.images,
         list(dict.fromkeys(result.generators.values())),
         list(result.synthetic.values()),
-        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        finished=now().isoformat(timespec="seconds"),
         run=run,
         preset=config.preset,
         variant=of_settings,

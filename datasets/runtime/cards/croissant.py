@@ -15,7 +15,7 @@ CONFORMS_TO = "http://mlcommons.org/croissant/1.0"
 RECORDS, PICTURES = "samples", "pictures"
 """Ids of the record set and of the pictures' file set."""
 KEY_OF_MEMBER = r"^([^.]+)"
-"""A member's name up to the first dot, as WebDataset reads it; a key stays what it is, as mlcroissant applies it twice."""
+"""A member's name up to the first dot, as WebDataset reads it. A key stays as it is: mlcroissant applies it twice."""
 CONTEXT: dict[str, Any] = {
     "@language": "en",
     "@vocab": "https://schema.org/",
