@@ -69,3 +69,11 @@ def test_drawn_test_images_have_a_card_too(made: dict[str, Path], tmp_path: Path
     config = drawing(made, pose_policy="reconstruction", poses=1)
     readme = (build(config, make_drawn, output=tmp_path / "set") / "README.md").read_text()
     assert "Protocol: leak-free. Of the people who are drawn the generator had seen: 0." in readme
+
+
+def test_without_the_subset_that_a_generator_was_trained_on_no_protocol_is_claimed(made: dict[str, Path]) -> None:
+    class TrainOnSubset(TrainConfig):
+        subset: Path = Path("gone/select-subsets/0123456789abcdef")
+
+    generator = build(TrainOnSubset(encoded=made["encoded"]), nothing, store=made["store"])
+    assert UNKNOWN_PROTOCOL in seen_by(generator, made["encoded"], EncodedImages(made["encoded"], split="train").keys)

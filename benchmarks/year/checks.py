@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks.year.commands import DATA, RESULTS, STORE
-from benchmarks.year.data import counts_of, hashes
+from benchmarks.year.data import answerable_queries, counts_of, hashes
 from benchmarks.year.plan import TRAIN, Week
 from benchmarks.year.preset import FRACTION
 from datasets.shards.tars import image_of, read_samples
@@ -127,7 +127,8 @@ class Checker:
         if (base / "latest").resolve().name[:10] != f"{self._last_change():%Y-%m-%d}":
             yield f"latest leads to {(base / 'latest').resolve().name}"
         counts, report = counts_of(self.folder / DATA), (base / "report.md").read_text()
-        said = f"tested on {counts['queries']} queries against {counts['gallery images']} gallery images"
+        queries = answerable_queries(self.folder / DATA)
+        said = f"tested on {queries} queries against {counts['gallery images']} gallery images"
         if said not in report:
             yield f"the report does not say: {said}"
         real = max(round(counts["training images"] * FRACTION / 100), counts["training people"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -42,7 +43,8 @@ def run_week(folder: Path, week: Week, keep_runs: int, older_than: float) -> Cos
     """
     started, before = time.time(), _cpu()
     if week.leaving is not None:
-        _run(folder, week.date, "datasets", "store", "forget", *_store(), "--pid", str(week.leaving), "--remove")
+        said = _run(folder, week.date, "datasets", "store", "forget", *_store(), "--pid", str(week.leaving), "--remove")
+        _remove_named_pages(said)
     poses = ",".join(f"{POOL}/market-annotation-{part}.csv" for part in ("train", "test"))
     data = ("--root", DATA, "--poses", poses, "--device", "cpu", "--store", STORE)
     _run(folder, week.date, "flows", "direct", "--preset", NAME, *data)
@@ -50,6 +52,13 @@ def run_week(folder: Path, week: Week, keep_runs: int, older_than: float) -> Cos
     limits = ("--keep-runs", str(keep_runs), "--older-than", str(older_than))
     _run(folder, week.date, "datasets", "store", "prune", *_store(), *limits, "--remove")
     return Cost(time.time() - started, _cpu() - before)
+
+
+def _remove_named_pages(said: str) -> None:
+    """Look at the pages that `store forget` cannot tell about, as it says to; here each shows everybody."""
+    for line in said.splitlines():
+        if line.startswith("look at "):
+            shutil.rmtree(line.removeprefix("look at ").rpartition(": its artifacts")[0])
 
 
 def last_words(folder: Path, week: Week) -> str:

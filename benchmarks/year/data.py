@@ -80,8 +80,20 @@ def counts_of(root: Path) -> dict[str, int]:
         "training people": len({pid_of(name) for name in names if name.startswith(TRAIN)}),
         "queries": parts[QUERY],
         "gallery images": parts[GALLERY],
-        "cameras": len({name.rpartition("/")[2].split("_")[1][:2] for name in names}),
+        "cameras": len({_camera(name) for name in names}),
     }
+
+
+def answerable_queries(root: Path) -> int:
+    """Queries of whom the gallery has a picture by another camera: those that a report counts."""
+    found = [name for name in pictures_below(root) if name.startswith((QUERY, GALLERY))]
+    gallery = {(pid_of(name), _camera(name)) for name in found if name.startswith(GALLERY)}
+    queries = [(pid_of(name), _camera(name)) for name in found if name.startswith(QUERY)]
+    return sum(any(pid == other and camera != by for other, by in gallery) for pid, camera in queries)
+
+
+def _camera(name: str) -> str:
+    return name.rpartition("/")[2].split("_")[1][:2]
 
 
 def set_date(paths: Iterable[Path], date: datetime) -> None:

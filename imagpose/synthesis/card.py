@@ -183,7 +183,8 @@ def _trainings(generator: Path, encoded: Path, keys: Collection[str]) -> Iterato
         fraction, other = manifest["config"].get("fraction"), data_set_of(trained_on)
         part = "train" if fraction is None else f"train, {fraction} percent"
         counts = (manifest["summary"].get("images", ""), manifest["summary"].get("identities", ""))
-        if own is None or other is None:
+        subset = manifest["config"].get("subset")
+        if own is None or other is None or (subset and not is_complete(Path(subset))):
             yield (manifest["key"], UNKNOWN, part, *counts, UNKNOWN)
         elif not other.same_as(own):
             yield (manifest["key"], "another one", part, *counts, "all")
