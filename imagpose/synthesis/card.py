@@ -13,7 +13,7 @@ from datasets.runtime.cards.write import made_by, write_cards
 from datasets.runtime.errors import InputError
 from datasets.runtime.hashing import file_sha256
 from datasets.runtime.keys import artifact_key
-from datasets.runtime.manifests import is_complete, manifest_of, model_sha256
+from datasets.runtime.manifests import is_complete, local_path, manifest_of, model_sha256
 from datasets.shards.card import RENDERED, RENDERED_TERMS, is_rendered
 from datasets.shards.encoded import EncodedImages
 from datasets.sources.layouts import layout_of
@@ -184,7 +184,7 @@ def _trainings(generator: Path, encoded: Path, keys: Collection[str]) -> Iterato
         part = "train" if fraction is None else f"train, {fraction} percent"
         counts = (manifest["summary"].get("images", ""), manifest["summary"].get("identities", ""))
         subset = manifest["config"].get("subset")
-        if own is None or other is None or (subset and not is_complete(Path(subset))):
+        if own is None or other is None or (subset and not is_complete(local_path(subset))):
             yield (manifest["key"], UNKNOWN, part, *counts, UNKNOWN)
         elif not other.same_as(own):
             yield (manifest["key"], "another one", part, *counts, "all")
@@ -219,7 +219,7 @@ def _base(generator: Path) -> str:
         base = manifest["inputs"].get("init_from")
         if base is None:
             return "Base: none; the first training began with random weights."
-        path, fingerprint = Path(base["path"]), base["sha256"]
+        path, fingerprint = local_path(base["path"]), base["sha256"]
     if fingerprint == model_sha256(BUILT_IN):
         return "Base: the built-in generator, which has seen rendered people alone."
     if not path.is_dir():

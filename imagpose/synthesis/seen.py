@@ -61,7 +61,7 @@ def trainings_of(generator: Path) -> Iterator[tuple[dict[str, Any], Path]]:
     current: Path | None = generator
     while current is not None and is_complete(current):
         manifest = manifest_of(current)
-        yield manifest, input_path(manifest, "encoded")
+        yield manifest, input_path(manifest, "encoded") if "encoded" in manifest["inputs"] else Path()
         current = input_path(manifest, "init_from") if "init_from" in manifest["inputs"] else None
 
 
