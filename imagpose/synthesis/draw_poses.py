@@ -22,13 +22,14 @@ from datasets.shards.tars import read_samples
 from datasets.sources.subsets import read_subset
 from imagpose.canvas.layout import canvas_seed
 from imagpose.config import DrawPosesConfig
+from imagpose.synthesis.card import write_card
 from imagpose.synthesis.plan import COLUMNS, MIN_KEYPOINTS, synthetic_key, visible_keypoints
 from imagpose.synthesis.ranks import ranks
 from imagpose.synthesis.seen import identities_seen
 from imagpose.synthesis.standard_poses import StandardPose, choose_standard_poses
-from imagpose.synthesis.synthesize import PLAN_FILE, write_facts, write_shards
+from imagpose.synthesis.synthesize import write_facts, write_shards
 from imagpose.synthesis.synthesizer import Synthesizer
-from imagpose.synthesis.tables import PLAN_SCHEMA, write_table
+from imagpose.synthesis.tables import PLAN_FILE, PLAN_SCHEMA, write_table
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +85,8 @@ def make_drawn(config: DrawPosesConfig, directory: Path) -> dict[str, Any]:
     if not own.first:
         return {}
     table = write_facts((m["json"] for name in shards for _, m in read_samples(directory / name)), directory)
+    counts = {name: len(part) for name, part in shards.items()}
+    write_card(config, table, counts, images, directory, _protocol(config.protocol, seen))
     return {
         "images": len(table),
         "drawn_images": len(rows),
@@ -94,6 +97,12 @@ def make_drawn(config: DrawPosesConfig, directory: Path) -> dict[str, Any]:
         "test_identities_seen": seen,
         "shards": len(shards),
     }
+
+
+def _protocol(protocol: str, seen: int | None) -> str:
+    """Which protocol a set keeps, for its card."""
+    people = "how many cannot be told" if seen is None else f"{seen:,}"
+    return f"Protocol: {protocol}. Of the people who are drawn the generator had seen: {people}."
 
 
 def _poses(config: DrawPosesConfig, images: EncodedImages) -> list[StandardPose]:

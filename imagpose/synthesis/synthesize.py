@@ -27,15 +27,15 @@ from datasets.shards.encoded import EncodedImages
 from datasets.shards.tars import read_samples, write_tar
 from datasets.sources.subsets import read_subset
 from imagpose.config import SynthesizeConfig, TrainGeneratorConfig
+from imagpose.synthesis.card import write_card
 from imagpose.synthesis.plan import cut_shards, make_plan
 from imagpose.synthesis.ranks import Ranks, ranks
 from imagpose.synthesis.showcase import write_pictures
 from imagpose.synthesis.synthesizer import Synthesizer
-from imagpose.synthesis.tables import PLAN_SCHEMA, TABLE_SCHEMA, write_table
+from imagpose.synthesis.tables import PLAN_FILE, PLAN_SCHEMA, TABLE_FILE, TABLE_SCHEMA, write_table
 
 logger = logging.getLogger(__name__)
 
-PLAN_FILE, TABLE_FILE = "plan.parquet", "synthetic.parquet"
 SCENARIOS = {"T1": (1, 1), "T2": (1, 1), "T3": (3, 1), "IMAGPose*": (1, 3)}
 """Most sources, and poses, of a canvas of each mode."""
 
@@ -61,6 +61,7 @@ def make_synthetic(config: SynthesizeConfig, directory: Path) -> dict[str, Any]:
     samples = [sample for name in shards for sample in read_samples(directory / name)]
     table = write_facts([members["json"] for _, members in samples], directory)
     write_pictures(config, images, synthesizer, samples, directory)
+    write_card(config, table, {name: len(shard) for name, shard in shards.items()}, images, directory)
     return _summary(config, images, table, len(shards))
 
 
