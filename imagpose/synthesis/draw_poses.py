@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pandas as pd
 
 from datasets.runtime.atomic import write_text_atomically
 from datasets.runtime.errors import InputError
+from datasets.runtime.manifests import LOGS
 from datasets.shards.encoded import EncodedImages, keypoints_to_json
 from datasets.shards.tars import read_samples
 from datasets.sources.subsets import read_subset
@@ -35,6 +37,8 @@ logger = logging.getLogger(__name__)
 PER_CANVAS = 3
 """Target poses of a canvas: IMAGPose* draws three at once."""
 POSES_FILE = "standard_poses.json"
+DRAWING_FILE = "drawing.json"
+"""In the logs: how many pictures were made in how many seconds."""
 
 
 class PoseDrawer(Synthesizer):
@@ -79,10 +83,14 @@ def make_drawn(config: DrawPosesConfig, directory: Path) -> dict[str, Any]:
         _publish(poses, directory)
     shards = {f"synthetic-{i:05d}.tar": part for i, part in enumerate(cut_canvases(plan, config.images_per_shard))}
     drawer = PoseDrawer(config, images, poses)
+    missing = sum(len(part) for name, part in shards.items() if not (directory / name).is_file())
+    started = time.perf_counter()
     with ranks() as own:
         write_shards(shards, own, drawer, directory)
     if not own.first:
         return {}
+    if missing:  # else a resumed run has nothing left to draw, and the earlier one's file stays
+        _note_seconds(missing, time.perf_counter() - started, directory)
     table = write_facts((m["json"] for name in shards for _, m in read_samples(directory / name)), directory)
     return {
         "images": len(table),
@@ -157,3 +165,10 @@ def _publish(poses: list[StandardPose], directory: Path) -> None:
         for p in poses
     ]
     write_text_atomically(directory / POSES_FILE, json.dumps({"poses": rows}, indent=1) + "\n")
+
+
+def _note_seconds(pictures: int, seconds: float, directory: Path) -> None:
+    """Write what this process (with its fellows under torchrun) took: of a resumed set, for the rest alone."""
+    (directory / LOGS).mkdir(exist_ok=True)
+    text = json.dumps({"pictures": pictures, "seconds": round(seconds, 3)})
+    write_text_atomically(directory / LOGS / DRAWING_FILE, text + "\n")

@@ -20,6 +20,7 @@ from datasets.runtime.reading.names import code_block
 from datasets.sources.index import read_index
 from reid.config import ReportConfig
 from reid.report import text as report_text
+from reid.report.at_test_time import test_time_section
 from reid.report.cards import read_card
 from reid.report.data import costs, points, read_statistics
 from reid.report.gains import gain_cards, gain_rows, runs_heading
@@ -41,6 +42,7 @@ MOST_BYTES = 5_000_000
 
 SECTIONS = (
     ("result", "Result"),
+    ("test-time", "At test time"),
     ("ranking", "Who profits"),
     ("pictures", "Pictures"),
     ("retrieval", "Retrieval"),
@@ -121,6 +123,7 @@ def report_context(material: Material) -> dict[str, Any]:
 
 PARTS: tuple[Callable[[Material], dict[str, Any]], ...] = (
     plan_section,
+    test_time_section,
     ranking_section,
     people_section,
     pictures_section,
