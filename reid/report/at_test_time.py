@@ -17,23 +17,18 @@ from reid.report.gains import spoken_interval
 from reid.report.material import Material
 
 FILES = ("test_time.parquet", "test_time_gains.parquet")
-ABSENT = (
-    "Nothing was tried at test time. ‘--test-time’ of a regeneration averages each test image’s feature with those of "
-    "generated pictures of it, without training anything again (docs/benchmark.md)."
-)
 
 
 def test_time_section(material: Material) -> dict[str, Any]:
     """Tables by fraction, training and test time together, and generated pictures over their controls."""
     found = read_test_time(material)
     if found is None:
-        return {"treated": [], "together": [], "beyond": [], "test_time_caption": "", "test_time_missing": ABSENT}
+        return {"treated": [], "together": [], "beyond": [], "test_time_caption": ""}
     return {
         "treated": [_table(material, rows) for rows in _by_fraction(variant_rows(found))],
         "together": list(_together(material, found)),
         "beyond": list(_beyond(material, found)),
         "test_time_caption": _caption(material.confidence),
-        "test_time_missing": "",
     }
 
 

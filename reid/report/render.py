@@ -40,9 +40,11 @@ logger = logging.getLogger(__name__)
 MOST_BYTES = 5_000_000
 """A report that is larger is said to be; it is still written."""
 
+TEST_TIME = "test-time"
+"""The section that stands only where something was tried at test time, which is nobody's default."""
 SECTIONS = (
     ("result", "Result"),
-    ("test-time", "At test time"),
+    (TEST_TIME, "At test time"),
     ("ranking", "Who profits"),
     ("pictures", "Pictures"),
     ("retrieval", "Retrieval"),
@@ -86,7 +88,7 @@ def report_context(material: Material) -> dict[str, Any]:
     return context | {
         "title": config.title,
         "preset": config.preset,
-        "sections": SECTIONS,
+        "sections": [section for section in SECTIONS if section[0] != TEST_TIME or context["treated"]],
         "headline": headline(comparison, confidence, rendered=material.rendered),
         "cards": gain_cards(comparison, confidence),
         "words": report_text.WORDS,
