@@ -20,9 +20,10 @@ from datasets.runtime.config import StageConfig
 from datasets.runtime.manifests import manifest_of
 from datasets.shards.config import EncodeConfig, WriteShardsConfig
 from datasets.sources.config import IndexConfig, SelectSubsetsConfig
+from flows.at_test_time import Drawer, draw_pictures, evaluate_networks
 from flows.config import RegenerateConfig, complete
 from flows.overrides import regenerate_command, variant
-from flows.reid_arms import WHOLE_SET, ReidInputs, Unit, train_arms
+from flows.reid_arms import WHOLE_SET, ReidInputs, Unit, of_whole_set, train_arms
 from flows.stages import MakeArtifacts
 from flows.warm_start import starting_point
 from imagpose.config import (
@@ -33,7 +34,7 @@ from imagpose.config import (
     TrainImageEncoderConfig,
     TrainVaeConfig,
 )
-from reid.arms import ARMS
+from reid.arms import ARMS, arm_of
 from reid.config import BenchmarkConfig, HistoryEntry, ReportConfig
 from reid.history.table import HISTORY, entry_before, read_history
 
@@ -122,8 +123,11 @@ class Regeneration:
         synthetic = self.synthesize(encoded, subsets, generators)
         reconstructions = self.reconstruct(encoded, subsets, generators)
         inputs = ReidInputs(images.shards, test_shards, subsets, synthetic, reconstructions, models.others)
-        runs = train_arms(self.config, inputs, self.units(), self._make_artifacts)
-        benchmark = self._make(complete(BenchmarkConfig, self.config.benchmark, runs=runs))
+        networks = train_arms(self.config, inputs, self.units(), self._make_artifacts)
+        drawn = self.draw_test_images(test_shards, encoded, subsets, generators, models)
+        evaluations = evaluate_networks(self.config, networks, test_shards, drawn, self._make_artifacts)
+        runs, settings = list(networks.values()), self.config.benchmark
+        benchmark = self._make(complete(BenchmarkConfig, settings, runs=runs, evaluations=evaluations))
         report = self.write_report(benchmark, runs, images, generators, synthetic, models)
         return RegenerationResult(report, benchmark, runs, synthetic, generators, images.index)
 
@@ -236,16 +240,54 @@ class Regeneration:
             return None
         return self.prepare_images(replace(people, outside_slice=True), others=True)
 
-    def encode(self, shards: Path, models: Models) -> Path:
-        """Frozen features of the images in `shards`."""
+    def encode(self, shards: Path, models: Models, *, flipped: bool | None = None) -> Path:
+        """Frozen features of the images in `shards`; whether `flipped` ones too, by default as the config says."""
+        settings = self.config.encode
+        if flipped is not None:
+            settings = settings.model_copy(update={"flipped": flipped})
         inputs = {"shards": shards, "vae": models.vae, "image_encoder": models.image_encoder}
-        return self._make(complete(EncodeConfig, self.config.encode, device=self.config.device, **inputs))
+        return self._make(complete(EncodeConfig, settings, device=self.config.device, **inputs))
+
+    def draw_test_images(
+        self, test_shards: Path, encoded: Path, subsets: Path, generators: Mapping[Unit, Path], models: Models
+    ) -> dict[Unit, dict[str, Path]]:
+        """For each subset, by treatment, its generator's pictures of the test images, where they are requested.
+
+        The standard poses are the subset's. Nothing of the test images has been seen by a generator.
+        """
+        settings = self.config.test_time
+        if settings is None or not settings.draws():
+            return {}
+        with self._for(TEST):
+            of_tests = self.encode(test_shards, models, flipped=False)
+            drawers = {
+                unit: Drawer(
+                    generator=generator,
+                    encoded=of_tests,
+                    training=encoded,
+                    subset=subsets,
+                    fraction=unit[0],
+                    draw=unit[1],
+                )
+                for unit, generator in generators.items()
+            }
+            return draw_pictures(self.config, drawers, self._make_artifacts)
+
+    def _needs_generator(self, unit: Unit) -> bool:
+        """Whether an arm trains on what a subset's generator makes, or test images are drawn for a network of it."""
+        config = self.config
+        if unit[0] < WHOLE_SET and any(ARMS[arm].needs_generator for arm in config.arms):
+            return True
+        if config.test_time is None or not config.test_time.draws():
+            return False
+        tested = config.test_time.arms or [*config.arms, *config.synthetic]
+        whole = [arm for arm in tested if of_whole_set(config, arm) and not arm_of(arm).needs_generator]
+        return bool(tested if unit[0] < WHOLE_SET else whole)
 
     def train_generators(self, encoded: Path, subsets: Path, models: Models) -> dict[Unit, Path]:
         """The generator of each subset; under the papers' protocol one that has seen the full training split."""
         config = self.config
-        needed = self._train_on("synthetic") or self._train_on("reconstructions")
-        units = [unit for unit in self.units() if unit[0] < WHOLE_SET] if needed else []
+        units = [unit for unit in self.units() if self._needs_generator(unit)]
         common = {"encoded": encoded, "init_from": models.generator, "device": config.device}
         if config.protocol == "paper":
             parts = [{}] if units else []
@@ -281,11 +323,12 @@ class Regeneration:
         weights = settings.pose_weights
         settings = settings.model_copy(update={"pose_weights": weights and weights.absolute()})
         common = {"encoded": encoded, "subset": subsets, "device": self.config.device}
+        units = [unit for unit in generators if unit[0] < WHOLE_SET]
         configs = [
-            complete(SynthesizeConfig, settings, generator=generator, fraction=fraction, draw=draw, **common)
-            for (fraction, draw), generator in generators.items()
+            complete(SynthesizeConfig, settings, generator=generators[unit], fraction=unit[0], draw=unit[1], **common)
+            for unit in units
         ]
-        return dict(zip(generators, self._make_artifacts(configs), strict=True))
+        return dict(zip(units, self._make_artifacts(configs), strict=True))
 
     def write_report(
         self,

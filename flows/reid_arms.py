@@ -37,12 +37,21 @@ class ReidInputs:
     """Training shards of the people whom the generator's base has seen."""
 
 
-def train_arms(config: RegenerateConfig, inputs: ReidInputs, units: Sequence[Unit], make: MakeArtifacts) -> list[Path]:
+RunCell = tuple[Unit, str, int]
+"""Which cell of the table a run is: (subset, arm, seed)."""
+
+
+def train_arms(
+    config: RegenerateConfig, inputs: ReidInputs, units: Sequence[Unit], make: MakeArtifacts
+) -> dict[RunCell, Path]:
     """All runs of the table, arm by arm: first those that need no other run, then those that are initialized from one.
 
     Args:
         units: the subsets.
         make: makes what is missing of several artifacts of one stage; returns their folders in order.
+
+    Returns:
+        Their folders, in the table's order.
     """
     maker = _RunMaker(config, inputs)
     cells = [(unit, arm, seed) for unit in units for arm in _arms(config) for seed in config.seeds]
@@ -61,7 +70,7 @@ def train_arms(config: RegenerateConfig, inputs: ReidInputs, units: Sequence[Uni
         check = checks[unit, seed] if arm_of(arm).checked else None
         later.append(maker.make(unit, arm, seed, init_from=start, check=check))
     folders.update(zip(second, make(later), strict=True))
-    return [folders[cell] for cell in cells]
+    return {cell: folders[cell] for cell in cells}
 
 
 def _arms(config: RegenerateConfig) -> list[str]:
@@ -71,8 +80,8 @@ def _arms(config: RegenerateConfig) -> list[str]:
 def _check_identities(
     config: RegenerateConfig,
     inputs: ReidInputs,
-    cells: Sequence[tuple[Unit, str, int]],
-    folders: Mapping[tuple[Unit, str, int], Path],
+    cells: Sequence[RunCell],
+    folders: Mapping[RunCell, Path],
     make: MakeArtifacts,
 ) -> dict[tuple[Unit, int], Path]:
     """The check of each subset's synthetic images by the `real` run of the same seed."""
@@ -104,8 +113,7 @@ class _RunMaker:
 
     def possible(self, unit: Unit, arm: str) -> bool:
         """Whether the arm is wanted here and has something to train on: nothing is synthesized for the whole set."""
-        chosen = self.config.arms_of_whole_set
-        if unit[0] == WHOLE_SET and chosen is not None and arm not in chosen:
+        if unit[0] == WHOLE_SET and not of_whole_set(self.config, arm):
             return False
         made = {"synthetic": self.inputs.synthetic, "reconstructions": self.inputs.reconstructions}
         needed = made.get(arm_of(arm).trains_on)
@@ -168,6 +176,11 @@ class _RunMaker:
             workers=config.workers,
             **inputs,
         )
+
+
+def of_whole_set(config: RegenerateConfig, arm: str) -> bool:
+    """Whether an arm is wanted on the whole training split."""
+    return config.arms_of_whole_set is None or arm in config.arms_of_whole_set
 
 
 def foreign_folder(path: Path, unit: Unit) -> Path:

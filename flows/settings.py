@@ -20,6 +20,7 @@ from datasets.shards.config import EncodeSettings, WriteShardsSettings
 from datasets.shards.image_encoders import folder_of
 from datasets.sources.config import IndexSettings, SelectSubsetsSettings
 from datasets.sources.layouts import LAYOUTS
+from flows.test_time_settings import NetworksAtTestTimeSettings
 from imagpose.config import SynthesizeSettings, TrainGeneratorSettings, TrainImageEncoderSettings, TrainVaeSettings
 from reid.arms import ARMS
 from reid.config import BenchmarkSettings, CheckIdentitySettings, TrainReidSettings
@@ -148,6 +149,9 @@ class RegenerateSettings(Config):
     """The re-ID networks."""
     check_identity: CheckIdentitySettings = CheckIdentitySettings()
     """Which synthetic images arm 'real+checked' keeps."""
+    test_time: NetworksAtTestTimeSettings | None = None
+    """What every trained network is tested with besides, without training it again ('{}': all of it); not given:
+    nothing."""
     benchmark: BenchmarkSettings = BenchmarkSettings()
     """The table."""
 
@@ -206,6 +210,9 @@ class RegenerateSettings(Config):
             )
         if unknown := sorted(self._compared() - {*ARMS, *self.synthetic}):
             raise ValueError(f"benchmark.comparisons: '{unknown[0]}' is no arm; known: {', '.join(ARMS)}")
+        treated = (self.test_time.arms if self.test_time is not None else None) or []
+        if absent := sorted(set(treated) - {*self.arms, *self.synthetic}):
+            raise ValueError(f"test_time.arms: '{absent[0]}' is none of the arms {', '.join(self.arms)}; name one")
         if self.fractions == [100] and "real" not in self.arms:
             raise ValueError("fractions 100: nothing is synthesized for the full set, so arms must hold 'real'")
         if self.nodes > 1 and not self.rendezvous:

@@ -73,6 +73,11 @@ class Arm:
         return self.trains_on != "real"
 
     @property
+    def needs_generator(self) -> bool:
+        """Whether it trains on what the subset's own generator makes."""
+        return self.trains_on not in ("real", "foreign")
+
+    @property
     def needs_real(self) -> bool:
         """Whether it needs the run of arm 'real': to start from, or as the judge of identities."""
         return self.starts_from == "real" or self.checked
