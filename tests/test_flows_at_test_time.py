@@ -6,12 +6,19 @@ from pathlib import Path
 
 import pytest
 
+from datasets.runtime.errors import InputError
 from datasets.runtime.keys import artifact_directory
 from datasets.shards.config import EncodeConfig
+from flows import one_network
+from flows.__main__ import prepare
 from flows.config import RegenerateConfig
+from flows.one_network import OneNetworkConfig, treat_network
 from flows.pipeline import Regeneration
+from flows.presets import BUILT_IN
+from flows.stages import StageResult
 from imagpose.config import DrawPosesConfig, SynthesizeConfig, TrainGeneratorConfig
 from reid.config import BenchmarkConfig, EvaluateReidConfig, TrainReidConfig
+from tests import small_sets
 from tests.test_flows_pipeline import Notes, models
 
 __all__ = ["models"]  # the fixture
@@ -97,3 +104,64 @@ def test_what_cannot_be_tried_is_refused_before_any_work():
     ):
         with pytest.raises(ValueError, match=message):
             RegenerateConfig(preset="demo", test_time=changes)
+
+
+# --- one network ----------------------------------------------------------------
+
+
+@pytest.fixture
+def network(tmp_path, monkeypatch) -> tuple[Path, Notes]:
+    """A finished run on 60 % of its images, and a runner that only takes notes."""
+    for name, stage in (("shards", "write-shards"), ("test", "write-shards"), ("subsets", "select-subsets")):
+        (tmp_path / name).mkdir()
+        small_sets.finish(tmp_path / name, stage, name)
+    config = {"arm": "real", "fraction": 60, "draw": 1, "subsets": str(tmp_path / "subsets")}
+    config |= {"shards": str(tmp_path / "shards"), "test_shards": str(tmp_path / "test")}
+    (tmp_path / "run").mkdir()
+    run = small_sets.finish(tmp_path / "run", "train-reid", "run", config=config)
+    notes = Notes(tmp_path / "store")
+
+    def fake_stages(configs, store, *, resources):
+        folders = notes(configs)
+        if type(configs[0]) is BenchmarkConfig:
+            (folders[0] / "test_time.txt").write_text("the table\n")
+        return StageResult(folders, folders)
+
+    monkeypatch.setattr(one_network, "run_stages", fake_stages)
+    return run, notes
+
+
+def test_one_trained_network_is_enough_to_know_its_images_its_subset_and_its_table(network, tmp_path):
+    run, notes = network
+    text = treat_network(OneNetworkConfig(run=run, poses=3, store=tmp_path / "store"))
+    of_tests, training = notes.of(EncodeConfig)
+    assert (of_tests.shards, training.shards) == (tmp_path / "test", tmp_path / "shards")
+    assert of_tests.vae == BUILT_IN / "vae" and not of_tests.flipped
+    for config in notes.of(DrawPosesConfig):
+        assert (config.subset, config.fraction, config.draw) == (tmp_path / "subsets", 60, 1)
+        assert (config.generator, config.sampler, config.steps, config.poses) == (BUILT_IN, "ddim", 6, 3)
+    (tested,) = notes.of(EvaluateReidConfig)
+    assert (tested.run, tested.test_shards) == (run, tmp_path / "test")
+    assert [entry.name for entry in tested.centralize] == ["flips", "crops", "reconstruction", "centralized"]
+    (table,) = notes.of(BenchmarkConfig)
+    assert table.runs == [run] and len(table.evaluations) == 1 and table.baseline == "real"
+    assert text.startswith("\nthe table\n\ntables: ")
+
+
+def test_without_a_generator_nothing_is_encoded_or_drawn(network, tmp_path):
+    run, notes = network
+    treat_network(OneNetworkConfig(run=run, treatments=["flips", "reranked"], store=tmp_path / "store"))
+    assert [call[0].stage for call in notes.calls] == ["evaluate-reid", "benchmark"]
+
+
+def test_images_that_are_gone_are_asked_for(network, tmp_path):
+    run, _ = network
+    (tmp_path / "test" / "manifest.json").unlink()
+    with pytest.raises(InputError, match=r"test is no finished 'datasets write-shards'; .* --test-shards FOLDER"):
+        treat_network(OneNetworkConfig(run=run, store=tmp_path / "store"))
+
+
+def test_the_command_refuses_a_folder_that_is_no_generator(network, tmp_path):
+    run, _ = network
+    with pytest.raises(ValueError, match=r"has no vae/config.json; give a folder that 'imagpose train' made"):
+        prepare("test-time", ["--run", str(run), "--generator", str(tmp_path), "--store", str(tmp_path / "store")])
