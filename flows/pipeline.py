@@ -15,7 +15,7 @@ from pathlib import Path
 
 from datasets.miniature.config import MiniatureConfig, MiniatureSettings
 from datasets.poses.backends import POSE_BACKENDS
-from datasets.poses.config import Coordinates, ExtractPosesConfig, ImportPosesConfig
+from datasets.poses.config import ExtractPosesConfig, ImportPosesConfig
 from datasets.runtime.config import StageConfig
 from datasets.runtime.manifests import manifest_of
 from datasets.shards.config import EncodeConfig, WriteShardsConfig
@@ -23,6 +23,7 @@ from datasets.sources.config import IndexConfig, SelectSubsetsConfig
 from flows.at_test_time import Drawer, draw_pictures, evaluate_networks
 from flows.config import RegenerateConfig, complete
 from flows.overrides import regenerate_command, variant
+from flows.populations import Images, Models, Population, of_data_set
 from flows.reid_arms import WHOLE_SET, ReidInputs, Unit, of_whole_set, train_arms
 from flows.stages import MakeArtifacts
 from flows.warm_start import starting_point
@@ -40,46 +41,15 @@ from reid.history.table import HISTORY, entry_before, read_history
 
 logger = logging.getLogger(__name__)
 
-OTHER_PEOPLE, TEST, RECONSTRUCTIONS = "other people", "test images", "reconstructions"
+OTHER_PEOPLE, TEST, POSE_BANK = "other people", "test images", "pose bank"
 """Purposes that tell stages apart that are made more than once."""
-
-
-@dataclass(frozen=True)
-class Population:
-    """A population: where its images and skeletons come from."""
-
-    root: Path
-    """The data set: a folder, a zip or a table."""
-    layout: str
-    keypoints: list[Path]
-    """Published keypoint files; a network finds the skeletons where there are none."""
-    coordinates: Coordinates = "image"
-    """What the coordinates in `keypoints` are pixels of."""
-    identities: int | None = None
-    """Size of a slice; all people if None."""
-    outside_slice: bool = False
-    """The people whom the slice leaves out."""
-
-
-@dataclass(frozen=True)
-class Images:
-    """Indexed images of one population."""
-
-    index: Path
-    poses: Path
-    shards: Path
-    """Image shards of the training split."""
-
-
-@dataclass(frozen=True)
-class Models:
-    """Where the generators of the subsets start from."""
-
-    vae: Path
-    image_encoder: Path
-    generator: Path | None
-    others: Path | None = None
-    """Training shards of the people whom the base was trained on here."""
+POSE_POLICIES: Mapping[str, Mapping[str, str]] = {
+    "synthetic": {},
+    "reconstructions": {"pose_policy": "reconstruction"},
+    "foreign poses": {},
+    "rare poses": {"pose_policy": "rare-viewpoint"},
+}
+"""What an arm may train on that the subset's generator makes (`reid.arms.Arm.trains_on`), and in which poses."""
 
 
 @dataclass(frozen=True)
@@ -120,14 +90,15 @@ class Regeneration:
             models = self.pretrain(people)
         encoded = self.encode(images.shards, models)
         generators = self.train_generators(encoded, subsets, models)
-        synthetic = self.synthesize(encoded, subsets, generators)
-        reconstructions = self.reconstruct(encoded, subsets, generators)
-        inputs = ReidInputs(images.shards, test_shards, subsets, synthetic, reconstructions, models.others)
+        generated = self.synthesize(encoded, subsets, generators, self.find_pose_bank(models))
+        others = models.others and models.others.shards
+        inputs = ReidInputs(images.shards, test_shards, subsets, generated, others)
         networks = train_arms(self.config, inputs, self.units(), self._make_artifacts)
         drawn = self.draw_test_images(test_shards, encoded, subsets, generators, models)
         evaluations = evaluate_networks(self.config, networks, test_shards, drawn, self._make_artifacts)
         runs, settings = list(networks.values()), self.config.benchmark
         benchmark = self._make(complete(BenchmarkConfig, settings, runs=runs, evaluations=evaluations))
+        synthetic = generated.get("synthetic", {})
         report = self.write_report(benchmark, runs, images, generators, synthetic, models)
         return RegenerationResult(report, benchmark, runs, synthetic, generators, images.index)
 
@@ -166,6 +137,11 @@ class Regeneration:
 
     def prepare_images(self, people: Population, *, others: bool = False) -> Images:
         """Index, poses and training shards of one population; of `others` nobody is held out for testing."""
+        index, poses = self.find_skeletons(people, others=others)
+        return Images(index, poses, self.write_shards(index, poses, ["train"]))
+
+    def find_skeletons(self, people: Population, *, others: bool = False) -> tuple[Path, Path]:
+        """Index and poses of one population."""
         settings = self.config.index
         if others:
             settings = settings.model_copy(update={"validation_identities": None})
@@ -180,8 +156,7 @@ class Regeneration:
                 workers=self.config.workers,
             )
         )
-        poses = self.find_poses(index, people)
-        return Images(index, poses, self.write_shards(index, poses, ["train"]))
+        return index, self.find_poses(index, people)
 
     def find_poses(self, index: Path, people: Population) -> Path:
         """Skeletons from files where there are some, else from the network that the config names."""
@@ -221,24 +196,38 @@ class Regeneration:
             encoded = self.encode(shards, Models(vae, image_encoder, generator))
             inputs = {"encoded": encoded, "init_from": generator}
             generator = self._make(complete(TrainGeneratorConfig, first.generator, **inputs, **device))
-        return Models(vae, image_encoder, generator, shards)
+        return Models(vae, image_encoder, generator, others)
 
     def _other_people(self, people: Population) -> Images | None:
         """The population that pretraining may see, or None where there is none (or nothing to pretrain)."""
         first = self.config.pretrain
-        if first is None or not (first.trains_models() or any(ARMS[arm].needs_others for arm in self.config.arms)):
+        needed = any(ARMS[arm].needs_others for arm in self.config.arms) or self._bank_of_others()
+        if first is None or not (first.trains_models() or needed):
             return None
         if first.people is not None:
-            others = first.people
-            assert others.root is not None  # flows.preflight
-            poses = [path.absolute() for path in others.poses]
-            return self.prepare_images(Population(others.root.absolute(), others.layout, poses, others.coordinates))
+            return self.prepare_images(of_data_set(first.people))
         if first.population is not None:
             return self.prepare_images(self.render(first.population), others=True)
         if self.config.identities is None:
             logger.warning("no people outside the slice: the generator starts from the given models as they are")
             return None
         return self.prepare_images(replace(people, outside_slice=True), others=True)
+
+    def _bank_of_others(self) -> bool:
+        """Whether the poses of the people who are pretrained on serve as the bank of another data set."""
+        return self.config.pose_bank is None and self._train_on("foreign poses")
+
+    def find_pose_bank(self, models: Models) -> Path | None:
+        """Skeletons of another data set's people, where an arm's images take their poses from it."""
+        if not self._train_on("foreign poses"):
+            return None
+        bank = self.config.pose_bank
+        if bank is None:
+            assert models.others is not None  # flows.settings
+            return models.others.poses
+        with self._for(POSE_BANK):
+            population = self.render(bank.population) if bank.population is not None else of_data_set(bank.people)
+            return self.find_skeletons(population, others=True)[1]
 
     def encode(self, shards: Path, models: Models, *, flipped: bool | None = None) -> Path:
         """Frozen features of the images in `shards`; whether `flipped` ones too, by default as the config says."""
@@ -303,26 +292,30 @@ class Regeneration:
         """Whether an arm trains on these images (`reid.arms.Arm.trains_on`)."""
         return any(ARMS[arm].trains_on == kind for arm in self.config.arms)
 
-    def synthesize(self, encoded: Path, subsets: Path, generators: Mapping[Unit, Path]) -> dict[Unit, Path]:
-        """The synthetic images of each subset, where an arm trains on them."""
-        if not self._train_on("synthetic"):
-            return {}
-        return self._synthesize(self.config.synthesize, encoded, subsets, generators)
-
-    def reconstruct(self, encoded: Path, subsets: Path, generators: Mapping[Unit, Path]) -> dict[Unit, Path]:
-        """As many images as `synthesize` makes, each in its source's own pose, where that control is requested."""
-        if not self._train_on("reconstructions"):
-            return {}
-        settings = self.config.synthesize.model_copy(update={"pose_policy": "reconstruction"})
-        with self._for(RECONSTRUCTIONS):
-            return self._synthesize(settings, encoded, subsets, generators)
+    def synthesize(
+        self, encoded: Path, subsets: Path, generators: Mapping[Unit, Path], bank: Path | None
+    ) -> dict[str, dict[Unit, Path]]:
+        """The generators' images of each subset, by what an arm trains on (`POSE_POLICIES`): equally many of each."""
+        found = {}
+        for kind, policy in POSE_POLICIES.items():
+            if self._train_on(kind):
+                settings = self.config.synthesize.model_copy(update=dict(policy))
+                lent = bank if kind == "foreign poses" else None
+                with self._for("" if kind == "synthetic" else kind):
+                    found[kind] = self._synthesize(settings, encoded, subsets, generators, lent)
+        return found
 
     def _synthesize(
-        self, settings: SynthesizeSettings, encoded: Path, subsets: Path, generators: Mapping[Unit, Path]
+        self,
+        settings: SynthesizeSettings,
+        encoded: Path,
+        subsets: Path,
+        generators: Mapping[Unit, Path],
+        bank: Path | None,
     ) -> dict[Unit, Path]:
         weights = settings.pose_weights
         settings = settings.model_copy(update={"pose_weights": weights and weights.absolute()})
-        common = {"encoded": encoded, "subset": subsets, "device": self.config.device}
+        common = {"encoded": encoded, "subset": subsets, "pose_bank": bank, "device": self.config.device}
         units = [unit for unit in generators if unit[0] < WHOLE_SET]
         configs = [
             complete(SynthesizeConfig, settings, generator=generators[unit], fraction=unit[0], draw=unit[1], **common)

@@ -31,8 +31,8 @@ class ReidInputs:
     shards: Path
     test_shards: Path
     subsets: Path
-    synthetic: Mapping[Unit, Path] = field(default_factory=dict)
-    reconstructions: Mapping[Unit, Path] = field(default_factory=dict)
+    generated: Mapping[str, Mapping[Unit, Path]] = field(default_factory=dict)
+    """By what an arm trains on (`reid.arms.Arm.trains_on`), the sets that the subsets' generators made."""
     others: Path | None = None
     """Training shards of the people whom the generator's base has seen."""
 
@@ -91,7 +91,7 @@ def _check_identities(
             CheckIdentityConfig,
             config.check_identity,
             run=folders[unit, "real", seed],
-            synthetic=inputs.synthetic[unit],
+            synthetic=inputs.generated["synthetic"][unit],
             shards=inputs.shards,
             subsets=inputs.subsets,
             fraction=unit[0],
@@ -115,9 +115,7 @@ class _RunMaker:
         """Whether the arm is wanted here and has something to train on: nothing is synthesized for the whole set."""
         if unit[0] == WHOLE_SET and not of_whole_set(self.config, arm):
             return False
-        made = {"synthetic": self.inputs.synthetic, "reconstructions": self.inputs.reconstructions}
-        needed = made.get(arm_of(arm).trains_on)
-        return needed is None or unit in needed
+        return not arm_of(arm).needs_generator or unit in self.inputs.generated.get(arm_of(arm).trains_on, {})
 
     def make(
         self, unit: Unit, arm: str, seed: int, *, init_from: Path | None = None, check: Path | None = None
@@ -158,12 +156,10 @@ class _RunMaker:
         match arm_of(name).trains_on:
             case "real":
                 return []
-            case "synthetic":
-                return [self.inputs.synthetic[unit]]
-            case "reconstructions":
-                return [self.inputs.reconstructions[unit]]
             case "foreign":
                 return [foreign_folder(self.config.synthetic[name], unit)]
+            case kind:
+                return [self.inputs.generated[kind][unit]]
 
     def _complete(self, settings: TrainReidSettings, **inputs: Any) -> TrainReidConfig:
         config = self.config

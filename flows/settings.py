@@ -78,6 +78,21 @@ class PretrainConfig(Config):
         return any(model is not None for model in (self.vae, self.image_encoder, self.generator))
 
 
+class PoseBankSettings(Config):
+    """Whose skeletons arm 'real+foreign-poses' takes the poses of its generated images from."""
+
+    people: OtherPeopleSettings | None = None
+    """Another data set's training people."""
+    population: MiniatureSettings | None = None
+    """Render these people."""
+
+    @model_validator(mode="after")
+    def _one_kind_of_people(self) -> Self:
+        if (self.people is None) == (self.population is None):
+            raise ValueError("pose_bank: give either pose_bank.people or pose_bank.population")
+        return self
+
+
 class RegenerateSettings(Config):
     """From a data set to the table that says what synthesis gains, with every stage's settings."""
 
@@ -131,6 +146,8 @@ class RegenerateSettings(Config):
     """The rendered data set that stands in for `root`."""
     pretrain: PretrainConfig | None = None
     """What is trained beforehand on other people."""
+    pose_bank: PoseBankSettings | None = None
+    """Whose poses arm 'real+foreign-poses' uses; not given: those of the people in `pretrain`."""
     extract_poses: ExtractPosesSettings | None = None
     """The network that finds the skeletons; not given: `poses`, or the keypoints of the rendered people."""
     index: IndexSettings = IndexSettings()
@@ -237,6 +254,11 @@ class RegenerateSettings(Config):
     def _check_other_people(self) -> None:
         first = self.pretrain
         known = first is not None and (first.people or first.population or self.identities)
+        if any(ARMS[arm].trains_on == "foreign poses" for arm in self.arms) and not (known or self.pose_bank):
+            raise ValueError(
+                "arm 'real+foreign-poses' needs another data set's skeletons: give pose_bank.people, "
+                "pose_bank.population, or people to pretrain on (pretrain)"
+            )
         if (asking := [arm for arm in self.arms if ARMS[arm].needs_others]) and not known:
             raise ValueError(
                 f"arm '{asking[0]}' needs the people whom the generator's base has seen: give another data set "

@@ -24,13 +24,14 @@ from datasets.shards.tars import read_samples
 from datasets.sources.subsets import read_subset
 from imagpose.canvas.layout import canvas_seed
 from imagpose.config import DrawPosesConfig
-from imagpose.synthesis.plan import COLUMNS, MIN_KEYPOINTS, synthetic_key, visible_keypoints
+from imagpose.synthesis.plan import COLUMNS, MIN_KEYPOINTS, synthetic_key
 from imagpose.synthesis.ranks import ranks
 from imagpose.synthesis.seen import identities_seen
 from imagpose.synthesis.standard_poses import StandardPose, choose_standard_poses
 from imagpose.synthesis.synthesize import PLAN_FILE, write_facts, write_shards
 from imagpose.synthesis.synthesizer import Synthesizer
 from imagpose.synthesis.tables import PLAN_SCHEMA, write_table
+from imagpose.synthesis.viewpoints import visible_keypoints
 
 logger = logging.getLogger(__name__)
 
@@ -39,18 +40,6 @@ PER_CANVAS = 3
 POSES_FILE = "standard_poses.json"
 DRAWING_FILE = "drawing.json"
 """In the logs: how many pictures were made in how many seconds."""
-
-
-class PoseDrawer(Synthesizer):
-    """A synthesizer whose target poses are images of another set."""
-
-    def __init__(self, config: DrawPosesConfig, images: EncodedImages, poses: list[StandardPose]) -> None:
-        super().__init__(config, images)
-        self.poses = {pose.key: pose.keypoints for pose in poses}
-
-    def keypoints(self, key: str) -> np.ndarray:
-        """A standard pose, or a drawn image's own."""
-        return self.poses[key] if key in self.poses else super().keypoints(key)
 
 
 def make_drawn(config: DrawPosesConfig, directory: Path) -> dict[str, Any]:
@@ -82,7 +71,8 @@ def make_drawn(config: DrawPosesConfig, directory: Path) -> dict[str, Any]:
         write_table(plan, PLAN_SCHEMA, directory / PLAN_FILE)
         _publish(poses, directory)
     shards = {f"synthetic-{i:05d}.tar": part for i, part in enumerate(cut_canvases(plan, config.images_per_shard))}
-    drawer = PoseDrawer(config, images, poses)
+    drawer = Synthesizer(config, images)
+    drawer.lent = {pose.key: pose.keypoints for pose in poses}
     missing = sum(len(part) for name, part in shards.items() if not (directory / name).is_file())
     started = time.perf_counter()
     with ranks() as own:
