@@ -197,6 +197,7 @@ NOT_IN_THE_REPOSITORY = {
     "scores.md",
     "results.md",
     "report.md",
+    "test_time.txt",
     "README.md",  # written by stages
     "train_stage1.py",
     "train_stage2.py",

@@ -67,7 +67,7 @@ def make_encoded(config: EncodeConfig, folder: Path) -> dict[str, Any]:
 
 
 def skeletons(store: Path, index: Path) -> Path:
-    """Skeletons of every image of an index, by a keypoint file; the joints of person 1001, who is tested, are others."""
+    """Skeletons of every image of an index, by a keypoint file; person 1001, who is tested, stands elsewhere."""
     lines = ["name:keypoints_y:keypoints_x"]
     for row in pd.read_parquet(index / "images.parquet").itertuples():
         x = 5 if row.pid == 1001 else 15

@@ -89,10 +89,7 @@ def make_plan(
     if sources + poses > 4:
         raise InputError(f"{sources} sources and {poses} poses do not fit a canvas of 4 views; lower one of them")
     records = records.sort_values("key", ignore_index=True)
-    borrowed = pd.DataFrame(columns=["key", "keypoints"]) if lent is None else lent.sort_values("key")
-    keys, keypoints = [*records.key, *borrowed.key], np.concatenate([_stacked(records), _stacked(borrowed)])
-    bank = np.flatnonzero(visible_keypoints(keypoints) >= MIN_KEYPOINTS)
-    bank = bank if lent is None else bank[bank >= len(records)]
+    keys, keypoints, bank = _pose_bank(records, lent)
     if images > 0:
         _check_material(records, bank)
     choose = _PoseChooser(bank, keypoints, records.camid.to_numpy(), pose_policy)
@@ -106,8 +103,16 @@ def make_plan(
             name = synthetic_key(shared[0], shared[1], canvas, slot)
             rows.append((name, canvas, slot, *shared, str(keys[target]), canvas_seed(seed, canvas)))
     plan = pd.DataFrame(rows, columns=list(COLUMNS)).sort_values(["pid", "canvas", "slot"], ignore_index=True)
-    check_leak_free(plan, set(records.key), set(borrowed.key))
+    check_leak_free(plan, set(records.key), set(keys[len(records) :]))
     return plan
+
+
+def _pose_bank(records: pd.DataFrame, lent: pd.DataFrame | None) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Keys and (N, 18, 3) keypoints of the subset's images, then of the lent poses; positions of possible targets."""
+    lending = pd.DataFrame(columns=["key", "keypoints"]) if lent is None else lent.sort_values("key")
+    keypoints = np.concatenate([_stacked(records), _stacked(lending)])
+    bank = np.flatnonzero(visible_keypoints(keypoints) >= MIN_KEYPOINTS)
+    return [*records.key, *lending.key], keypoints, bank if lent is None else bank[bank >= len(records)]
 
 
 def _check_material(records: pd.DataFrame, bank: np.ndarray) -> None:
