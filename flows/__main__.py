@@ -24,11 +24,11 @@ from datasets.runtime.remote.addresses import with_addresses
 from datasets.shards.config import EncodeConfig, WriteShardsConfig
 from flows.alerts import AlertsConfig
 from flows.config import RegenerateConfig
-from flows.one_network import OneNetworkConfig, treat_network
 from flows.preflight import check, folder_problem
 from flows.presets import PRESETS
 from flows.process.commands import CommandError
 from flows.server.loopback import bypass_proxies_for_loopback
+from flows.test_time.one_network import OneNetworkConfig, treat_network
 from imagpose.config import SynthesizeConfig, TrainGeneratorConfig
 
 SINGLE_STAGES: dict[str, type[StageConfig]] = {

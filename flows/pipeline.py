@@ -15,17 +15,17 @@ from pathlib import Path
 
 from datasets.miniature.config import MiniatureConfig, MiniatureSettings
 from datasets.poses.backends import POSE_BACKENDS
-from datasets.poses.config import ExtractPosesConfig, ImportPosesConfig
+from datasets.poses.config import Coordinates, ExtractPosesConfig, ImportPosesConfig
 from datasets.runtime.config import StageConfig
 from datasets.runtime.manifests import manifest_of
 from datasets.shards.config import EncodeConfig, WriteShardsConfig
 from datasets.sources.config import IndexConfig, SelectSubsetsConfig
-from flows.at_test_time import Drawer, draw_pictures, evaluate_networks
 from flows.config import RegenerateConfig, complete
 from flows.overrides import regenerate_command, variant
-from flows.populations import Images, Models, Population, of_data_set
-from flows.reid_arms import WHOLE_SET, ReidInputs, Unit, of_whole_set, train_arms
+from flows.reid_arms import WHOLE_SET, ReidInputs, Unit, train_arms
+from flows.settings import OtherPeopleSettings
 from flows.stages import MakeArtifacts
+from flows.test_time.stages import Drawer, draw_pictures, evaluate_networks, needs_generator
 from flows.warm_start import starting_point
 from imagpose.config import (
     BUILT_IN,
@@ -35,7 +35,7 @@ from imagpose.config import (
     TrainImageEncoderConfig,
     TrainVaeConfig,
 )
-from reid.arms import ARMS, arm_of
+from reid.arms import ARMS
 from reid.config import BenchmarkConfig, HistoryEntry, ReportConfig
 from reid.history.table import HISTORY, entry_before, read_history
 
@@ -50,6 +50,44 @@ POSE_POLICIES: Mapping[str, Mapping[str, str]] = {
     "rare poses": {"pose_policy": "rare-viewpoint"},
 }
 """What an arm may train on that the subset's generator makes (`reid.arms.Arm.trains_on`), and in which poses."""
+
+
+@dataclass(frozen=True)
+class Population:
+    """A population: where its images and skeletons come from."""
+
+    root: Path
+    """The data set: a folder, a zip or a table."""
+    layout: str
+    keypoints: list[Path]
+    """Published keypoint files; a network finds the skeletons where there are none."""
+    coordinates: Coordinates = "image"
+    """What the coordinates in `keypoints` are pixels of."""
+    identities: int | None = None
+    """Size of a slice; all people if None."""
+    outside_slice: bool = False
+    """The people whom the slice leaves out."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """Indexed images of one population."""
+
+    index: Path
+    poses: Path
+    shards: Path
+    """Image shards of the training split."""
+
+
+@dataclass(frozen=True)
+class Models:
+    """Where the generators of the subsets start from."""
+
+    vae: Path
+    image_encoder: Path
+    generator: Path | None
+    others: Images | None = None
+    """The people whom the base was trained on here."""
 
 
 @dataclass(frozen=True)
@@ -240,43 +278,18 @@ class Regeneration:
     def draw_test_images(
         self, test_shards: Path, encoded: Path, subsets: Path, generators: Mapping[Unit, Path], models: Models
     ) -> dict[Unit, dict[str, Path]]:
-        """For each subset, by treatment, its generator's pictures of the test images, where they are requested.
-
-        The standard poses are the subset's. Nothing of the test images has been seen by a generator.
-        """
-        settings = self.config.test_time
-        if settings is None or not settings.draws():
+        """For each subset, by treatment, its generator's pictures of the test images, where they are requested."""
+        if self.config.test_time is None or not self.config.test_time.draws():
             return {}
         with self._for(TEST):
             of_tests = self.encode(test_shards, models, flipped=False)
-            drawers = {
-                unit: Drawer(
-                    generator=generator,
-                    encoded=of_tests,
-                    training=encoded,
-                    subset=subsets,
-                    fraction=unit[0],
-                    draw=unit[1],
-                )
-                for unit, generator in generators.items()
-            }
-            return draw_pictures(self.config, drawers, self._make_artifacts)
-
-    def _needs_generator(self, unit: Unit) -> bool:
-        """Whether an arm trains on what a subset's generator makes, or test images are drawn for a network of it."""
-        config = self.config
-        if unit[0] < WHOLE_SET and any(ARMS[arm].needs_generator for arm in config.arms):
-            return True
-        if config.test_time is None or not config.test_time.draws():
-            return False
-        tested = config.test_time.arms or [*config.arms, *config.synthetic]
-        whole = [arm for arm in tested if of_whole_set(config, arm) and not arm_of(arm).needs_generator]
-        return bool(tested if unit[0] < WHOLE_SET else whole)
+            bank = Drawer(encoded=of_tests, training=encoded, subset=subsets)
+            return draw_pictures(self.config, generators, bank, self._make_artifacts)
 
     def train_generators(self, encoded: Path, subsets: Path, models: Models) -> dict[Unit, Path]:
         """The generator of each subset; under the papers' protocol one that has seen the full training split."""
         config = self.config
-        units = [unit for unit in self.units() if self._needs_generator(unit)]
+        units = [unit for unit in self.units() if needs_generator(config, unit)]
         common = {"encoded": encoded, "init_from": models.generator, "device": config.device}
         if config.protocol == "paper":
             parts = [{}] if units else []
@@ -353,6 +366,13 @@ class Regeneration:
         """The regeneration of the same settings that the report compares this one with."""
         entries = read_history(self.config.output_folder().absolute() / HISTORY)
         return entry_before(entries, manifest_of(benchmark)["content_sha256"], variant(self.config))
+
+
+def of_data_set(people: OtherPeopleSettings | None) -> Population:
+    """The population of a data set of other people."""
+    assert people is not None and people.root is not None  # flows.preflight
+    poses = [path.absolute() for path in people.poses]
+    return Population(people.root.absolute(), people.layout, poses, people.coordinates)
 
 
 def _distinct(paths: Iterable[Path]) -> list[Path]:

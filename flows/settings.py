@@ -20,7 +20,7 @@ from datasets.shards.config import EncodeSettings, WriteShardsSettings
 from datasets.shards.image_encoders import folder_of
 from datasets.sources.config import IndexSettings, SelectSubsetsSettings
 from datasets.sources.layouts import LAYOUTS
-from flows.test_time_settings import NetworksAtTestTimeSettings
+from flows.test_time.settings import NetworksAtTestTimeSettings
 from imagpose.config import SynthesizeSettings, TrainGeneratorSettings, TrainImageEncoderSettings, TrainVaeSettings
 from reid.arms import ARMS
 from reid.config import BenchmarkSettings, CheckIdentitySettings, TrainReidSettings

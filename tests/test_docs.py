@@ -21,7 +21,7 @@ from datasets.runtime.registry import load_name
 from flows.__main__ import SINGLE_STAGES
 from flows.alerts import AlertsConfig
 from flows.config import RegenerateConfig
-from flows.one_network import OneNetworkConfig
+from flows.test_time.one_network import OneNetworkConfig
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 FRONT = [REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]

@@ -9,13 +9,13 @@ import pytest
 from datasets.runtime.errors import InputError
 from datasets.runtime.keys import artifact_directory
 from datasets.shards.config import EncodeConfig
-from flows import one_network
 from flows.__main__ import prepare
 from flows.config import RegenerateConfig
-from flows.one_network import OneNetworkConfig, treat_network
 from flows.pipeline import Regeneration
 from flows.presets import BUILT_IN
 from flows.stages import StageResult
+from flows.test_time import one_network
+from flows.test_time.one_network import OneNetworkConfig, treat_network
 from imagpose.config import DrawPosesConfig, SynthesizeConfig, TrainGeneratorConfig
 from reid.config import BenchmarkConfig, EvaluateReidConfig, TrainReidConfig
 from tests import small_sets

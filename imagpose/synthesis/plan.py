@@ -74,9 +74,8 @@ def make_plan(
         policy: 'top-up': the person with the fewest images is next, each source in its turn. 'paper': any image.
         pose_policy: 'random': any pose of the subset (the papers' choice). 'rare': rather a side of the body that
             this person's images lack. 'rare-in-camera': rather one that the source's camera seldom shows (the picture
-            takes over its background). 'rare-viewpoint': a pose is the likelier, the fewer of all poses show its
-            direction and stride (`imagpose.synthesis.viewpoints`). 'reconstruction': the first source's own pose, a
-            control.
+            takes over its background). 'rare-viewpoint': rather one whose direction and stride few poses of all show
+            (`imagpose.synthesis.viewpoints.rarity`). 'reconstruction': the first source's own pose, a control.
         seed: decides everything random.
         lent: target poses of another data set in place of the subset's: columns key, keypoints (18, 3); any order.
 
@@ -94,11 +93,10 @@ def make_plan(
         _check_material(records, bank)
     choose = _PoseChooser(bank, keypoints, records.camid.to_numpy(), pose_policy)
     turns = (_fewest_first if policy == "top-up" else _at_random)(records, -(-images // poses), poses, sources, seed)
-    camids = records.camid.to_numpy()
     rows: list[tuple[object, ...]] = []
     for canvas, (person, shown) in enumerate(turns):
         targets = choose(np.random.default_rng([seed, canvas]), shown, person, min(poses, images - len(rows)))
-        shared = (person.pid, int(camids[shown[0]]), [str(keys[i]) for i in shown])
+        shared = (person.pid, int(records.camid[shown[0]]), [str(keys[i]) for i in shown])
         for slot, target in enumerate(targets):
             name = synthetic_key(shared[0], shared[1], canvas, slot)
             rows.append((name, canvas, slot, *shared, str(keys[target]), canvas_seed(seed, canvas)))

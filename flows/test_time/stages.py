@@ -6,23 +6,23 @@ Nothing is trained here: a network's evaluation is an artifact of its own, so an
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from flows.config import RegenerateConfig
-from flows.reid_arms import RunCell, Unit
+from flows.reid_arms import WHOLE_SET, RunCell, Unit, of_whole_set
 from flows.stages import MakeArtifacts
-from flows.test_time_settings import DRAWN, VIEWS, AtTestTimeSettings
+from flows.test_time.settings import DRAWN, VIEWS, AtTestTimeSettings
 from imagpose.config import DrawingSettings, DrawPosesConfig
+from reid.arms import ARMS, arm_of
 from reid.config import CentralizeConfig, EvaluateReidConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class Drawer:
-    """A generator, what it draws, and the training images that may lend the standard poses."""
+    """What a generator draws, and the training images that may lend the standard poses."""
 
-    generator: Path
     encoded: Path
     """Encoded query and gallery images."""
     training: Path
@@ -46,17 +46,31 @@ class Surroundings:
         return cls(protocol=config.protocol, device=config.device, workers=config.workers)
 
 
+def needs_generator(config: RegenerateConfig, unit: Unit) -> bool:
+    """Whether an arm trains on what a subset's generator makes, or test images are drawn for a network of it."""
+    if unit[0] < WHOLE_SET and any(ARMS[arm].needs_generator for arm in config.arms):
+        return True
+    if config.test_time is None or not config.test_time.draws():
+        return False
+    tested = config.test_time.arms or [*config.arms, *config.synthetic]
+    whole = [arm for arm in tested if of_whole_set(config, arm) and not arm_of(arm).needs_generator]
+    return bool(tested if unit[0] < WHOLE_SET else whole)
+
+
 def draw_pictures(
-    config: RegenerateConfig, drawers: Mapping[Unit, Drawer], make: MakeArtifacts
+    config: RegenerateConfig, generators: Mapping[Unit, Path], drawer: Drawer, make: MakeArtifacts
 ) -> dict[Unit, dict[str, Path]]:
-    """For each subset, by treatment, its generator's pictures of the test images; drawn as its training images are."""
+    """For each subset, by treatment, its generator's pictures of the test images in standard poses of that subset.
+
+    They are drawn as the training images are, by the settings of `synthesize`.
+    """
     settings = config.test_time
     assert settings is not None  # the pipeline asks for nothing then
-    wanted = {
-        (unit, name): stage
-        for unit, drawer in drawers.items()
-        for name, stage in drawings(settings, config.synthesize, drawer, Surroundings.of(config)).items()
-    }
+    wanted = {}
+    for unit, generator in generators.items():
+        of_subset = replace(drawer, fraction=unit[0], draw=unit[1])
+        stages = drawings(settings, config.synthesize, generator, of_subset, Surroundings.of(config))
+        wanted |= {(unit, name): stage for name, stage in stages.items()}
     found: dict[Unit, dict[str, Path]] = {}
     for (unit, name), folder in zip(wanted, make(list(wanted.values())), strict=True):
         found.setdefault(unit, {})[name] = folder
@@ -85,7 +99,7 @@ def evaluate_networks(
 
 
 def drawings(
-    settings: AtTestTimeSettings, drawing: DrawingSettings, drawer: Drawer, around: Surroundings
+    settings: AtTestTimeSettings, drawing: DrawingSettings, generator: Path, drawer: Drawer, around: Surroundings
 ) -> dict[str, DrawPosesConfig]:
     """By treatment, the sets of pictures that it needs; their poses are not scored, as nothing is left out by that."""
     fields = {name: getattr(drawing, name) for name in DrawingSettings.model_fields}
@@ -93,7 +107,7 @@ def drawings(
     return {
         name: DrawPosesConfig(
             **fields,
-            generator=drawer.generator,
+            generator=generator,
             encoded=drawer.encoded,
             training=drawer.training,
             subset=drawer.subset,

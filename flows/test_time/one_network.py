@@ -18,11 +18,11 @@ from datasets.runtime.config import Device, Role, StageConfig
 from datasets.runtime.errors import InputError
 from datasets.runtime.manifests import is_complete, manifest_of
 from datasets.shards.config import EncodeConfig, EncodeSettings
-from flows.at_test_time import Drawer, Surroundings, drawings, evaluation
 from flows.config import complete
 from flows.presets import BUILT_IN
 from flows.stages import Resources, run_stages, stage_name
-from flows.test_time_settings import AtTestTimeSettings
+from flows.test_time.settings import AtTestTimeSettings
+from flows.test_time.stages import Drawer, Surroundings, drawings, evaluation
 from imagpose.config import DrawingSettings
 from reid.config import BenchmarkConfig, TrainReidConfig
 
@@ -90,15 +90,14 @@ class _Network:
         return path
 
     def drawer(self, test_shards: Path) -> Drawer:
-        """The generator at work on this network's test images."""
+        """What is drawn for this network, and in poses of which images."""
         training = self.shards("shards", self.config.training)
         encoded = self.make([self.encoding(shards) for shards in (test_shards, training)])
         of_subset: dict[str, Any] = {}
         if self.recorded.get("subsets") and self.config.training is None:
             of_subset["subset"] = Path(self.recorded["subsets"])
             of_subset |= {name: self.recorded[name] for name in ("fraction", "draw")}
-        generator = self.config.generator.absolute()
-        return Drawer(generator=generator, encoded=encoded[0], training=encoded[1], **of_subset)
+        return Drawer(encoded=encoded[0], training=encoded[1], **of_subset)
 
     def encoding(self, shards: Path) -> EncodeConfig:
         """Features of images for the generator, by its own frozen models."""
@@ -117,7 +116,10 @@ class _Network:
     def table(self) -> Path:
         """Draw, evaluate and compare; returns the table's artifact."""
         config, test_shards = self.config, self.shards("test_shards", self.config.test_shards)
-        wanted = drawings(config, config.drawing, self.drawer(test_shards), self.around) if config.draws() else {}
+        wanted = {}
+        if config.draws():
+            generator = config.generator.absolute()
+            wanted = drawings(config, config.drawing, generator, self.drawer(test_shards), self.around)
         drawn = dict(zip(wanted, self.make(list(wanted.values())), strict=True))
         evaluated = self.make([evaluation(config, self.run, test_shards, drawn, self.around)])
         arm = str(self.recorded["arm"])
