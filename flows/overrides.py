@@ -39,8 +39,8 @@ def _given(config: RegenerateConfig) -> Iterator[tuple[str, str]]:
     yield from _differences(RegenerateConfig(preset=config.preset).resolved(), config.resolved(), "")
     yield from (("synthetic", f"{name}={_without_machine(path)}") for name, path in config.synthetic.items())
     data_sets = {
-        "pretrain.people": config.pretrain and config.pretrain.people,
-        "pose-bank.people": config.pose_bank and config.pose_bank.people,
+        "pretrain.people": None if config.pretrain is None else config.pretrain.people,
+        "pose-bank.people": None if config.pose_bank is None else config.pose_bank.people,
     }
     for name, others in data_sets.items():
         if others and others.root is not None:

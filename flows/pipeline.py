@@ -129,7 +129,7 @@ class Regeneration:
         encoded = self.encode(images.shards, models)
         generators = self.train_generators(encoded, subsets, models)
         generated = self.synthesize(encoded, subsets, generators, self.find_pose_bank(models))
-        others = models.others and models.others.shards
+        others = None if models.others is None else models.others.shards
         inputs = ReidInputs(images.shards, test_shards, subsets, generated, others)
         networks = train_arms(self.config, inputs, self.units(), self._make_artifacts)
         drawn = self.draw_test_images(test_shards, encoded, subsets, generators, models)
