@@ -12,11 +12,10 @@ from datasets.shards.config import EncodeConfig
 from flows.__main__ import prepare
 from flows.config import RegenerateConfig
 from flows.pipeline import Regeneration
-from flows.presets import BUILT_IN
 from flows.stages import StageResult
 from flows.test_time import one_network
 from flows.test_time.one_network import OneNetworkConfig, treat_network
-from imagpose.config import DrawPosesConfig, SynthesizeConfig, TrainGeneratorConfig
+from imagpose.config import BUILT_IN, DrawPosesConfig, SynthesizeConfig, TrainGeneratorConfig
 from reid.config import BenchmarkConfig, EvaluateReidConfig, TrainReidConfig
 from tests import small_sets
 from tests.test_flows_pipeline import Notes, models

@@ -19,11 +19,10 @@ from datasets.runtime.errors import InputError
 from datasets.runtime.manifests import is_complete, manifest_of
 from datasets.shards.config import EncodeConfig, EncodeSettings
 from flows.config import complete
-from flows.presets import BUILT_IN
 from flows.stages import Resources, run_stages, stage_name
 from flows.test_time.settings import AtTestTimeSettings
 from flows.test_time.stages import Drawer, Surroundings, drawings, evaluation
-from imagpose.config import DrawingSettings
+from imagpose.config import BUILT_IN, DrawingSettings
 from reid.config import BenchmarkConfig, TrainReidConfig
 
 logger = logging.getLogger(__name__)
