@@ -147,6 +147,13 @@ def test_one_trained_network_is_enough_to_know_its_images_its_subset_and_its_tab
     assert text.startswith("\nthe table\n\ntables: ")
 
 
+def test_a_field_of_the_drawing_leaves_the_others_as_they_were(network):
+    run, _ = network
+    config = OneNetworkConfig(run=run, drawing={"seed": 3}, encode={"view_height": 64})
+    assert (config.drawing.seed, config.drawing.sampler, config.drawing.steps) == (3, "ddim", 6)
+    assert (config.encode.view_height, config.encode.flipped) == (64, False)
+
+
 def test_without_a_generator_nothing_is_encoded_or_drawn(network, tmp_path):
     run, notes = network
     treat_network(OneNetworkConfig(run=run, treatments=["flips", "reranked"], store=tmp_path / "store"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -18,7 +18,7 @@ from datasets.runtime.config import Device, Role, StageConfig
 from datasets.runtime.errors import InputError
 from datasets.runtime.manifests import is_complete, manifest_of
 from datasets.shards.config import EncodeConfig, EncodeSettings
-from flows.config import complete
+from flows.config import complete, merged
 from flows.stages import Resources, run_stages, stage_name
 from flows.test_time.settings import AtTestTimeSettings
 from flows.test_time.stages import Drawer, Surroundings, drawings, evaluation
@@ -26,6 +26,11 @@ from imagpose.config import BUILT_IN, DrawingSettings
 from reid.config import BenchmarkConfig, TrainReidConfig
 
 logger = logging.getLogger(__name__)
+
+
+ENCODE = EncodeSettings(flipped=False)
+DRAWING = DrawingSettings(sampler="ddim", steps=6, guidance=1.5)
+"""What the built-in generator does best (docs/tiny-models.md)."""
 
 
 class OneNetworkConfig(AtTestTimeSettings):
@@ -41,9 +46,9 @@ class OneNetworkConfig(AtTestTimeSettings):
     training: Path | None = None
     """Image shards with the skeletons of training images that the standard poses are chosen from; not given: those that
     the run was trained on (of its subset alone)."""
-    encode: EncodeSettings = EncodeSettings(flipped=False)
+    encode: EncodeSettings = ENCODE
     """At which sizes the generator sees images."""
-    drawing: DrawingSettings = DrawingSettings(sampler="ddim", steps=6, guidance=1.5)
+    drawing: DrawingSettings = DRAWING
     """By which sampler pictures are drawn; the default is what the built-in generator does best."""
     protocol: Literal["leak-free", "paper"] = "leak-free"
     """'leak-free' refuses a generator that has seen test identities."""
@@ -55,6 +60,14 @@ class OneNetworkConfig(AtTestTimeSettings):
     """'auto' (GPU when there is one), 'cpu', 'cuda', 'cuda:1'."""
     workers: Annotated[int, Role.RUNTIME] = Field(2, ge=1)
     """Processes that draw side by side on a CPU, and threads that decode images."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _over_our_defaults(cls, given: Any) -> Any:
+        """Of `encode` and `drawing` a field that is given overrides ours, not all of them the stages' own."""
+        if not isinstance(given, Mapping):
+            return given  # which the class itself refuses
+        return merged({"encode": ENCODE.model_dump(), "drawing": DRAWING.model_dump()}, given)
 
     @model_validator(mode="after")
     def _generator_is_whole(self) -> Self:
