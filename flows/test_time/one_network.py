@@ -14,9 +14,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from datasets.runtime.config import Device, Role, StageConfig
+from datasets.runtime.config import Device, Location, Role, StageConfig
 from datasets.runtime.errors import InputError
-from datasets.runtime.manifests import is_complete, manifest_of
+from datasets.runtime.manifests import is_complete, local_path, manifest_of
+from datasets.runtime.remote.copies import is_file
 from datasets.shards.config import EncodeConfig, EncodeSettings
 from flows.config import complete, merged
 from flows.stages import Resources, run_stages, stage_name
@@ -36,14 +37,14 @@ DRAWING = DrawingSettings(sampler="ddim", steps=6, guidance=1.5)
 class OneNetworkConfig(AtTestTimeSettings):
     """What test time adds to one trained network: a table with intervals paired by query, and seconds."""
 
-    run: Path
+    run: Location
     """The network: a finished run of `reid train`."""
-    generator: Path = BUILT_IN
+    generator: Location = BUILT_IN
     """Folder of the generator that draws: the train stage's artifact (its VAE and image encoder lie in it), or the
     built-in one, which has seen rendered people only."""
-    test_shards: Path | None = None
+    test_shards: Location | None = None
     """Image shards with skeletons of the query and gallery splits; not given: those that the run was tested on."""
-    training: Path | None = None
+    training: Location | None = None
     """Image shards with the skeletons of training images that the standard poses are chosen from; not given: those that
     the run was trained on (of its subset alone)."""
     encode: EncodeSettings = ENCODE
@@ -72,7 +73,7 @@ class OneNetworkConfig(AtTestTimeSettings):
     @model_validator(mode="after")
     def _generator_is_whole(self) -> Self:
         for part in ("vae", "image_encoder"):
-            if self.draws() and not (self.generator / part / "config.json").is_file():
+            if self.draws() and not is_file(self.generator / part / "config.json"):
                 raise ValueError(
                     f"generator {self.generator} has no {part}/config.json; give a folder that 'imagpose train' made"
                 )
@@ -93,7 +94,7 @@ class _Network:
         Raises:
             InputError: they are gone, or are a folder without skeletons.
         """
-        path = (given or Path(str(self.recorded[name]))).absolute()
+        path = (given or local_path(str(self.recorded[name]))).absolute()
         if not is_complete(path) and (given is not None or self.config.draws() or not path.is_dir()):
             flag = "test-shards" if name == "test_shards" else "training"
             raise InputError(
@@ -107,7 +108,7 @@ class _Network:
         encoded = self.make([self.encoding(shards) for shards in (test_shards, training)])
         of_subset: dict[str, Any] = {}
         if self.recorded.get("subsets") and self.config.training is None:
-            of_subset["subset"] = Path(self.recorded["subsets"])
+            of_subset["subset"] = local_path(self.recorded["subsets"])
             of_subset |= {name: self.recorded[name] for name in ("fraction", "draw")}
         return Drawer(encoded=encoded[0], training=encoded[1], **of_subset)
 

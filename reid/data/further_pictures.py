@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from datasets.runtime.errors import ArtifactError, InputError
-from datasets.runtime.manifests import LOGS, is_complete, manifest_of
+from datasets.runtime.manifests import LOGS, input_path, is_complete, manifest_of
 from datasets.runtime.reading.contents import read_json
+from datasets.runtime.remote.copies import is_file
 from reid.data.training_set import read_synthetic_table
 
 logger = logging.getLogger(__name__)
@@ -80,19 +82,19 @@ def drawing_seconds(folder: Path) -> float | None:
 
     The encoding's share is missing where its artifact is gone.
     """
-    if not is_complete(folder) or not (Path(folder) / DRAWING).is_file():
+    if not is_complete(folder) or not is_file(Path(folder) / DRAWING):
         return None
     manifest, took = manifest_of(folder), read_json(folder, DRAWING)
     drawn = manifest["summary"].get("drawn_images")
     if not drawn or not took.get("pictures"):
         return None
     a_picture = took["seconds"] / took["pictures"]
-    return a_picture * manifest["summary"]["images"] / drawn + _encoding_seconds(manifest["inputs"])
+    return a_picture * manifest["summary"]["images"] / drawn + _encoding_seconds(manifest)
 
 
-def _encoding_seconds(inputs: dict[str, dict[str, str]]) -> float:
+def _encoding_seconds(manifest: dict[str, Any]) -> float:
     try:
-        encoded = manifest_of(Path(inputs["encoded"]["path"]), "encode")
+        encoded = manifest_of(input_path(manifest, "encoded"), "encode")
     except (ArtifactError, KeyError):
         return 0.0
     return encoded["seconds"] / max(1, encoded["summary"].get("samples", 0))

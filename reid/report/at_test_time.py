@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from datasets.runtime.reading.tables import read_table
+from datasets.runtime.remote.copies import is_file
 from reid.arms import arm_rank
 from reid.benchmark.at_test_time import PLAIN, SECONDS, AtTestTime, origin_of, spoken_variant, steps_of
 from reid.benchmark.variant_tables import seconds_together, variant_rows
@@ -35,7 +36,7 @@ def test_time_section(material: Material) -> dict[str, Any]:
 def read_test_time(material: Material) -> AtTestTime | None:
     """The benchmark's tables of the headline's protocol; None where nothing was tried."""
     folder = material.config.benchmark
-    if not (folder / FILES[0]).is_file():
+    if not is_file(folder / FILES[0]):
         return None
     figures, gained = (read_table(folder, name).to_pandas() for name in FILES)
     figures, gained = (table[table["protocol"] == material.protocol] for table in (figures, gained))
