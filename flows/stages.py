@@ -36,7 +36,15 @@ MakeArtifacts = Callable[[Sequence[StageConfig]], list[Path]]
 
 TORCHRUN_STAGES = frozenset({("imagpose", "train")})
 """Stages whose command spreads over GPUs."""
-SIDE_BY_SIDE_STAGES = frozenset({("imagpose", "train"), ("imagpose", "synthesize"), ("reid", "train")})
+SIDE_BY_SIDE_STAGES = frozenset(
+    {
+        ("imagpose", "train"),
+        ("imagpose", "synthesize"),
+        ("imagpose", "draw-poses"),
+        ("reid", "train"),
+        ("reid", "evaluate"),
+    }
+)
 """Stages whose artifacts are made by several processes at once: on a CPU, or sharing a GPU (`Resources.runs_per_gpu`).
 
 Small networks gain little from a second thread: on two cores one process took 17 canvases per second with two threads
@@ -49,7 +57,9 @@ MAP_STAGES = frozenset(
         ("datasets", "encode"),
         ("imagpose", "train"),
         ("imagpose", "synthesize"),
+        ("imagpose", "draw-poses"),
         ("reid", "train"),
+        ("reid", "evaluate"),
         ("reid", "check-identity"),
     }
 )

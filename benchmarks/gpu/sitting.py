@@ -119,4 +119,4 @@ class Sitting:
         """The re-ID runs of one subset and seed, the pretraining they start from included."""
         unit, seed = cell
         config = self.config.model_copy(update={"seeds": [seed]})
-        return train_arms(config, inputs, [unit], make or self.make)
+        return list(train_arms(config, inputs, [unit], make or self.make).values())

@@ -10,6 +10,7 @@ from imagpose.config.frozen import (
 )
 from imagpose.config.study import PackStudyConfig, ScoreStudyConfig
 from imagpose.config.synthesis import (
+    DrawingSettings,
     DrawPosesConfig,
     EvaluateGeneratorConfig,
     GenerateConfig,
@@ -38,6 +39,7 @@ __all__ = [
     "AblateConfig",
     "CheckModelConfig",
     "DrawPosesConfig",
+    "DrawingSettings",
     "EvaluateGeneratorConfig",
     "GenerateConfig",
     "ModelConfig",

@@ -28,6 +28,7 @@ from datasets.shards.tars import read_samples, write_tar
 from datasets.sources.subsets import read_subset
 from imagpose.config import SynthesizeConfig, TrainGeneratorConfig
 from imagpose.synthesis.card import write_card
+from imagpose.synthesis.lent_poses import LentPoses, lend_poses
 from imagpose.synthesis.plan import cut_shards, make_plan
 from imagpose.synthesis.ranks import Ranks, ranks
 from imagpose.synthesis.showcase import write_pictures
@@ -48,12 +49,14 @@ def make_synthetic(config: SynthesizeConfig, directory: Path) -> dict[str, Any]:
     """
     manifest_of(config.generator, TrainGeneratorConfig.stage)
     images = EncodedImages(config.encoded, _subset_keys(config))
-    plan = plan_for(config, images)
+    lent = lend_poses(config, images)
+    plan = plan_for(config, images, lent)
     if int(os.environ.get("RANK", "0")) == 0:
         write_table(plan, PLAN_SCHEMA, directory / PLAN_FILE)
     cut = cut_shards(plan, config.images_per_shard)
     shards = {f"synthetic-{number:05d}.tar": shard for number, shard in enumerate(cut)}
     synthesizer = Synthesizer(config, images)
+    synthesizer.lent = {} if lent is None else lent.by_key()
     with ranks() as own:
         write_shards(shards, own, synthesizer, directory)
     if not own.first:
@@ -62,7 +65,7 @@ def make_synthetic(config: SynthesizeConfig, directory: Path) -> dict[str, Any]:
     table = write_facts([members["json"] for _, members in samples], directory)
     write_pictures(config, images, synthesizer, samples, directory)
     write_card(config, table, {name: len(shard) for name, shard in shards.items()}, images, directory)
-    return _summary(config, images, table, len(shards))
+    return _summary(config, images, table, len(shards)) | ({} if lent is None else {"pose_bank": lent.provenance})
 
 
 def write_shards(shards: Mapping[str, pd.DataFrame], own: Ranks, synthesizer: Synthesizer, directory: Path) -> None:
@@ -85,7 +88,7 @@ def write_facts(facts: Iterable[bytes], directory: Path) -> pd.DataFrame:
     return table
 
 
-def plan_for(config: SynthesizeConfig, images: EncodedImages) -> pd.DataFrame:
+def plan_for(config: SynthesizeConfig, images: EncodedImages, lent: LentPoses | None = None) -> pd.DataFrame:
     """The plan of a config: as many images as requested, or as the subset lacks to the full training split's size."""
     records = records_of(images)
     full = sum(file["samples"] for file in images.index["files"] if file["split"] == "train")
@@ -99,6 +102,7 @@ def plan_for(config: SynthesizeConfig, images: EncodedImages) -> pd.DataFrame:
         policy=config.policy,
         pose_policy=config.pose_policy,
         seed=config.seed,
+        lent=None if lent is None else lent.records(),
     )
 
 
