@@ -50,14 +50,7 @@ def make_drawn(config: DrawPosesConfig, directory: Path) -> dict[str, Any]:
         InputError: nothing to draw, no usable training pose, or a generator that has seen these people ('leak-free').
     """
     images = EncodedImages(config.encoded)
-    rows = np.flatnonzero(np.isin(images.splits, config.splits) & (images.pids >= 0))
-    if not len(rows):
-        raise InputError(f"{config.encoded} has no image of {', '.join(config.splits)} to draw; encode these splits")
-    wanted = len(rows)
-    if config.pose_policy == "reconstruction":  # an image without a skeleton has no pose to be drawn in
-        rows = np.array(
-            [row for row in rows.tolist() if visible_keypoints(images.keypoints(row)) >= MIN_KEYPOINTS], dtype=int
-        )
+    rows, without_pose = _rows_to_draw(config, images)
     seen = identities_seen(config.generator, config.encoded, {int(pid) for pid in images.pids[rows] if pid > 0})
     if seen and config.protocol == "leak-free":
         raise InputError(
@@ -88,13 +81,24 @@ def make_drawn(config: DrawPosesConfig, directory: Path) -> dict[str, Any]:
     return {
         "images": len(table),
         "drawn_images": len(rows),
-        "without_pose": wanted - len(rows),
+        "without_pose": without_pose,
         "poses": [pose.name for pose in poses],
         "status": {str(status): int(count) for status, count in table.status.value_counts().items()},
         "protocol": config.protocol,
         "test_identities_seen": seen,
         "shards": len(shards),
     }
+
+
+def _rows_to_draw(config: DrawPosesConfig, images: EncodedImages) -> tuple[np.ndarray, int]:
+    """Rows of the people's images in the config's splits, and how many more have no pose to be drawn in."""
+    rows = np.flatnonzero(np.isin(images.splits, config.splits) & (images.pids >= 0))
+    if not len(rows):
+        raise InputError(f"{config.encoded} has no image of {', '.join(config.splits)} to draw; encode these splits")
+    if config.pose_policy != "reconstruction":
+        return rows, 0
+    posed = [row for row in rows.tolist() if visible_keypoints(images.keypoints(row)) >= MIN_KEYPOINTS]
+    return np.array(posed, dtype=int), len(rows) - len(posed)
 
 
 def _protocol(protocol: str, seen: int | None) -> str:
