@@ -34,6 +34,11 @@ COMMANDS = {
         config="benchmarks.people.builtin_generator:QualityConfig",
         run="benchmarks.people.builtin_generator:run",
     ),
+    "year": command_line.Command(
+        summary="a simulated year: 52 weekly regenerations of a data set that grows and changes, each checked",
+        config="benchmarks.year.driver:YearConfig",
+        run="benchmarks.year.driver:run",
+    ),
 }
 """With options (``--help`` lists them)."""
 

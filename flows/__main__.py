@@ -28,6 +28,7 @@ from flows.preflight import check, folder_problem
 from flows.presets import PRESETS
 from flows.process.commands import CommandError
 from flows.server.loopback import bypass_proxies_for_loopback
+from flows.test_time.one_network import OneNetworkConfig, treat_network
 from imagpose.config import SynthesizeConfig, TrainGeneratorConfig
 
 SINGLE_STAGES: dict[str, type[StageConfig]] = {
@@ -42,6 +43,8 @@ SINGLE_STAGES: dict[str, type[StageConfig]] = {
 
 ALERTS = "alerts"
 """The command that makes automations."""
+TEST_TIME = "test-time"
+"""The command for one trained network."""
 
 USAGE = """usage: python -m flows regenerate --preset NAME [--root DATA_SET --poses CSV] [--field value ...]
 
@@ -55,6 +58,8 @@ presets:
 'python -m flows regenerate --help' explains every field; nested ones are written --train.steps 100.
 
 without Prefect: python -m flows direct, with the same arguments
+
+one trained network at test time, without Prefect: test-time --run FOLDER [--generator FOLDER] [--field value ...]
 
 one stage as a flow: {stages} [--store DIR] [--field value ...]
 
@@ -93,13 +98,18 @@ def prepare(command: str, arguments: Sequence[str]) -> Callable[[], int]:
         config = parse_config(RegenerateConfig, arguments, f"python -m flows {command}")
         check(config)
         return partial(regenerate_and_print if command == "regenerate" else regenerate_without_prefect, config)
+    if command == TEST_TIME:
+        network = parse_config(OneNetworkConfig, arguments, f"python -m flows {TEST_TIME}")
+        if (problem := folder_problem("--store", network.store)) is not None:
+            raise InputError(problem)
+        return partial(print_result, f"python -m flows {TEST_TIME}", partial(treat_network, network))
     if command == ALERTS:
         alerts = parse_config(AlertsConfig, arguments, "python -m flows alerts")
         if not os.environ.get("PREFECT_API_URL"):
             raise InputError("PREFECT_API_URL is not set; alerts are made on a server that stays, so name one")
         return partial(create_alerts, alerts)
     if command not in SINGLE_STAGES:
-        known = ", ".join(["regenerate", "direct", ALERTS, *SINGLE_STAGES])
+        known = ", ".join(["regenerate", "direct", TEST_TIME, ALERTS, *SINGLE_STAGES])
         raise InputError(f"there is no such command; known: {known}")
     config_class = SINGLE_STAGES[command]
     store = (Path, Field(Path("runs/store"), description="Where artifacts are kept and found again."))

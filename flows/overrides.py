@@ -38,11 +38,15 @@ def _given(config: RegenerateConfig) -> Iterator[tuple[str, str]]:
     """Flag and value of every setting that differs from the preset's and can change a result."""
     yield from _differences(RegenerateConfig(preset=config.preset).resolved(), config.resolved(), "")
     yield from (("synthetic", f"{name}={_without_machine(path)}") for name, path in config.synthetic.items())
-    others = config.pretrain and config.pretrain.people
-    if others and others.root is not None:
-        yield "pretrain.people.root", others.root.name
-        if others.poses:
-            yield "pretrain.people.poses", ",".join(path.name for path in others.poses)
+    data_sets = {
+        "pretrain.people": None if config.pretrain is None else config.pretrain.people,
+        "pose-bank.people": None if config.pose_bank is None else config.pose_bank.people,
+    }
+    for name, others in data_sets.items():
+        if others and others.root is not None:
+            yield f"{name}.root", others.root.name
+            if others.poses:
+                yield f"{name}.poses", ",".join(path.name for path in others.poses)
 
 
 def _without_machine(path: Path) -> str:

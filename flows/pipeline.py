@@ -8,7 +8,7 @@ images -> index -> poses -> subsets -> shards -> encoded -> generator (a subset)
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,7 +23,9 @@ from datasets.sources.config import IndexConfig, SelectSubsetsConfig
 from flows.config import RegenerateConfig, complete
 from flows.overrides import regenerate_command, variant
 from flows.reid_arms import WHOLE_SET, ReidInputs, Unit, train_arms
+from flows.settings import OtherPeopleSettings
 from flows.stages import MakeArtifacts
+from flows.test_time.stages import Drawer, draw_pictures, evaluate_networks, needs_generator
 from flows.warm_start import starting_point
 from imagpose.config import (
     BUILT_IN,
@@ -40,8 +42,15 @@ from reid.history.table import HISTORY, entry_before, read_history
 
 logger = logging.getLogger(__name__)
 
-OTHER_PEOPLE, TEST, RECONSTRUCTIONS = "other people", "test images", "reconstructions"
+OTHER_PEOPLE, TEST, POSE_BANK = "other people", "test images", "pose bank"
 """Purposes that tell stages apart that are made more than once."""
+POSE_POLICIES: Mapping[str, Mapping[str, str]] = {
+    "synthetic": {},
+    "reconstructions": {"pose_policy": "reconstruction"},
+    "foreign poses": {},
+    "rare poses": {"pose_policy": "rare-viewpoint"},
+}
+"""What an arm may train on that the subset's generator makes (`reid.arms.Arm.trains_on`), and in which poses."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +87,24 @@ class Models:
     vae: Path
     image_encoder: Path
     generator: Path | None
-    others: Path | None = None
-    """Training shards of the people whom the base was trained on here."""
+    others: Images | None = None
+    """The people whom the base was trained on here."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """What the re-ID runs are made from, and where it comes from."""
+
+    images: Images
+    encoded: Path
+    """Frozen features of the training images."""
+    models: Models
+    generators: dict[Unit, Path]
+    inputs: ReidInputs
+
+    def synthetic(self) -> dict[Unit, Path]:
+        """The synthetic set of each subset that has one, with the usual poses."""
+        return dict(self.inputs.generated.get("synthetic", {}))
 
 
 @dataclass(frozen=True)
@@ -111,6 +136,19 @@ class Regeneration:
 
     def make(self) -> RegenerationResult:
         """All steps in order."""
+        material = self.make_material()
+        networks = train_arms(self.config, material.inputs, self.units(), self._make_artifacts)
+        test_shards, drawn = material.inputs.test_shards, self.draw_test_images(material)
+        evaluations = evaluate_networks(self.config, networks, test_shards, drawn, self._make_artifacts)
+        runs, settings = list(networks.values()), self.config.benchmark
+        benchmark = self._make(complete(BenchmarkConfig, settings, runs=runs, evaluations=evaluations))
+        report = self.write_report(benchmark, runs, material)
+        return RegenerationResult(
+            report, benchmark, runs, material.synthetic(), material.generators, material.images.index
+        )
+
+    def make_material(self) -> Material:
+        """Everything that the re-ID runs are made from."""
         people = self.find_people()
         images = self.prepare_images(people)
         subsets = self.select_subsets(images)
@@ -120,13 +158,10 @@ class Regeneration:
             models = self.pretrain(people)
         encoded = self.encode(images.shards, models)
         generators = self.train_generators(encoded, subsets, models)
-        synthetic = self.synthesize(encoded, subsets, generators)
-        reconstructions = self.reconstruct(encoded, subsets, generators)
-        inputs = ReidInputs(images.shards, test_shards, subsets, synthetic, reconstructions, models.others)
-        runs = train_arms(self.config, inputs, self.units(), self._make_artifacts)
-        benchmark = self._make(complete(BenchmarkConfig, self.config.benchmark, runs=runs))
-        report = self.write_report(benchmark, runs, images, generators, synthetic, models)
-        return RegenerationResult(report, benchmark, runs, synthetic, generators, images.index)
+        generated = self.synthesize(encoded, subsets, generators, self.find_pose_bank(models))
+        others = None if models.others is None else models.others.shards
+        inputs = ReidInputs(images.shards, test_shards, subsets, generated, others)
+        return Material(images, encoded, models, generators, inputs)
 
     def _make(self, config: StageConfig) -> Path:
         (folder,) = self._make_artifacts([config])
@@ -163,6 +198,11 @@ class Regeneration:
 
     def prepare_images(self, people: Population, *, others: bool = False) -> Images:
         """Index, poses and training shards of one population; of `others` nobody is held out for testing."""
+        index, poses = self.find_skeletons(people, others=others)
+        return Images(index, poses, self.write_shards(index, poses, ["train"]))
+
+    def find_skeletons(self, people: Population, *, others: bool = False) -> tuple[Path, Path]:
+        """Index and poses of one population."""
         settings = self.config.index
         if others:
             settings = settings.model_copy(update={"validation_identities": None})
@@ -177,8 +217,7 @@ class Regeneration:
                 workers=self.config.workers,
             )
         )
-        poses = self.find_poses(index, people)
-        return Images(index, poses, self.write_shards(index, poses, ["train"]))
+        return index, self.find_poses(index, people)
 
     def find_poses(self, index: Path, people: Population) -> Path:
         """Skeletons from files where there are some, else from the network that the config names."""
@@ -218,18 +257,16 @@ class Regeneration:
             encoded = self.encode(shards, Models(vae, image_encoder, generator))
             inputs = {"encoded": encoded, "init_from": generator}
             generator = self._make(complete(TrainGeneratorConfig, first.generator, **inputs, **device))
-        return Models(vae, image_encoder, generator, shards)
+        return Models(vae, image_encoder, generator, others)
 
     def _other_people(self, people: Population) -> Images | None:
         """The population that pretraining may see, or None where there is none (or nothing to pretrain)."""
         first = self.config.pretrain
-        if first is None or not (first.trains_models() or any(ARMS[arm].needs_others for arm in self.config.arms)):
+        needed = any(ARMS[arm].needs_others for arm in self.config.arms) or self._bank_of_others()
+        if first is None or not (first.trains_models() or needed):
             return None
         if first.people is not None:
-            others = first.people
-            assert others.root is not None  # flows.preflight
-            poses = [path.absolute() for path in others.poses]
-            return self.prepare_images(Population(others.root.absolute(), others.layout, poses, others.coordinates))
+            return self.prepare_images(of_data_set(first.people))
         if first.population is not None:
             return self.prepare_images(self.render(first.population), others=True)
         if self.config.identities is None:
@@ -237,16 +274,43 @@ class Regeneration:
             return None
         return self.prepare_images(replace(people, outside_slice=True), others=True)
 
-    def encode(self, shards: Path, models: Models) -> Path:
-        """Frozen features of the images in `shards`."""
+    def _bank_of_others(self) -> bool:
+        """Whether the poses of the people who are pretrained on serve as the bank of another data set."""
+        return self.config.pose_bank is None and self._train_on("foreign poses")
+
+    def find_pose_bank(self, models: Models) -> Path | None:
+        """Skeletons of another data set's people, where an arm's images take their poses from it."""
+        if not self._train_on("foreign poses"):
+            return None
+        bank = self.config.pose_bank
+        if bank is None:
+            assert models.others is not None  # flows.settings
+            return models.others.poses
+        with self._for(POSE_BANK):
+            population = self.render(bank.population) if bank.population is not None else of_data_set(bank.people)
+            return self.find_skeletons(population, others=True)[1]
+
+    def encode(self, shards: Path, models: Models, *, flipped: bool | None = None) -> Path:
+        """Frozen features of the images in `shards`; whether `flipped` ones too, by default as the config says."""
+        settings = self.config.encode
+        if flipped is not None:
+            settings = settings.model_copy(update={"flipped": flipped})
         inputs = {"shards": shards, "vae": models.vae, "image_encoder": models.image_encoder}
-        return self._make(complete(EncodeConfig, self.config.encode, device=self.config.device, **inputs))
+        return self._make(complete(EncodeConfig, settings, device=self.config.device, **inputs))
+
+    def draw_test_images(self, material: Material) -> dict[Unit, dict[str, Path]]:
+        """For each subset, by treatment, its generator's pictures of the test images, where they are requested."""
+        if self.config.test_time is None or not self.config.test_time.draws():
+            return {}
+        with self._for(TEST):
+            of_tests = self.encode(material.inputs.test_shards, material.models, flipped=False)
+            bank = Drawer(encoded=of_tests, training=material.encoded, subset=material.inputs.subsets)
+            return draw_pictures(self.config, material.generators, bank, self._make_artifacts)
 
     def train_generators(self, encoded: Path, subsets: Path, models: Models) -> dict[Unit, Path]:
         """The generator of each subset, or its student; under the papers' protocol one of the full training split."""
         config = self.config
-        needed = self._train_on("synthetic") or self._train_on("reconstructions")
-        units = [unit for unit in self.units() if unit[0] < WHOLE_SET] if needed else []
+        units = [unit for unit in self.units() if needs_generator(config, unit)]
         common = {"encoded": encoded, "init_from": models.generator, "device": config.device}
         if config.protocol == "paper":
             parts = [{}] if units else []
@@ -270,51 +334,48 @@ class Regeneration:
         """Whether an arm trains on these images (`reid.arms.Arm.trains_on`)."""
         return any(ARMS[arm].trains_on == kind for arm in self.config.arms)
 
-    def synthesize(self, encoded: Path, subsets: Path, generators: Mapping[Unit, Path]) -> dict[Unit, Path]:
-        """The synthetic images of each subset, where an arm trains on them."""
-        if not self._train_on("synthetic"):
-            return {}
-        return self._synthesize(self.config.synthesize, encoded, subsets, generators)
-
-    def reconstruct(self, encoded: Path, subsets: Path, generators: Mapping[Unit, Path]) -> dict[Unit, Path]:
-        """As many images as `synthesize` makes, each in its source's own pose, where that control is requested."""
-        if not self._train_on("reconstructions"):
-            return {}
-        settings = self.config.synthesize.model_copy(update={"pose_policy": "reconstruction"})
-        with self._for(RECONSTRUCTIONS):
-            return self._synthesize(settings, encoded, subsets, generators)
+    def synthesize(
+        self, encoded: Path, subsets: Path, generators: Mapping[Unit, Path], bank: Path | None
+    ) -> dict[str, dict[Unit, Path]]:
+        """The generators' images of each subset, by what an arm trains on (`POSE_POLICIES`): equally many of each."""
+        found = {}
+        for kind, policy in POSE_POLICIES.items():
+            if self._train_on(kind):
+                settings = self.config.synthesize.model_copy(update=dict(policy))
+                lent = bank if kind == "foreign poses" else None
+                with self._for("" if kind == "synthetic" else kind):
+                    found[kind] = self._synthesize(settings, encoded, subsets, generators, lent)
+        return found
 
     def _synthesize(
-        self, settings: SynthesizeSettings, encoded: Path, subsets: Path, generators: Mapping[Unit, Path]
+        self,
+        settings: SynthesizeSettings,
+        encoded: Path,
+        subsets: Path,
+        generators: Mapping[Unit, Path],
+        bank: Path | None,
     ) -> dict[Unit, Path]:
         weights = settings.pose_weights
         settings = settings.model_copy(update={"pose_weights": weights and weights.absolute()})
-        common = {"encoded": encoded, "subset": subsets, "device": self.config.device}
+        common = {"encoded": encoded, "subset": subsets, "pose_bank": bank, "device": self.config.device}
+        units = [unit for unit in generators if unit[0] < WHOLE_SET]
         configs = [
-            complete(SynthesizeConfig, settings, generator=generator, fraction=fraction, draw=draw, **common)
-            for (fraction, draw), generator in generators.items()
+            complete(SynthesizeConfig, settings, generator=generators[unit], fraction=unit[0], draw=unit[1], **common)
+            for unit in units
         ]
-        return dict(zip(generators, self._make_artifacts(configs), strict=True))
+        return dict(zip(units, self._make_artifacts(configs), strict=True))
 
-    def write_report(
-        self,
-        benchmark: Path,
-        runs: list[Path],
-        images: Images,
-        generators: Mapping[Unit, Path],
-        synthetic: Mapping[Unit, Path],
-        models: Models,
-    ) -> Path:
+    def write_report(self, benchmark: Path, runs: list[Path], material: Material) -> Path:
         """The report about all of it."""
         return self._make(
             ReportConfig(
                 benchmark=benchmark,
                 runs=runs,
-                generators=_distinct(generators.values()),
-                synthetic=list(synthetic.values()),
-                images=images.index,
-                poses=images.poses,
-                model_cards=model_cards(self.config, models),
+                generators=list(dict.fromkeys(material.generators.values())),
+                synthetic=list(material.synthetic().values()),
+                images=material.images.index,
+                poses=material.images.poses,
+                model_cards=model_cards(self.config, material.models),
                 preset=self.config.preset,
                 resolved=self.config.resolved(),
                 commands=[regenerate_command(self.config)],
@@ -328,8 +389,11 @@ class Regeneration:
         return entry_before(entries, manifest_of(benchmark)["content_sha256"], variant(self.config))
 
 
-def _distinct(paths: Iterable[Path]) -> list[Path]:
-    return list(dict.fromkeys(paths))
+def of_data_set(people: OtherPeopleSettings | None) -> Population:
+    """The population of a data set of other people."""
+    assert people is not None and people.root is not None  # flows.preflight
+    poses = [path.absolute() for path in people.poses]
+    return Population(people.root.absolute(), people.layout, poses, people.coordinates)
 
 
 def model_cards(config: RegenerateConfig, models: Models) -> list[Path]:

@@ -21,6 +21,7 @@ from datasets.sources.layouts import LAYOUTS
 from datasets.sources.listing import list_source
 from flows.config import RegenerateConfig
 from flows.reid_arms import foreign_folder
+from flows.settings import OtherPeopleSettings
 from imagpose.config.published_unets import init_from_problem
 from reid.training.pretrained import PACKAGE, weights_package
 
@@ -118,29 +119,43 @@ def source_problem(config: RegenerateConfig, root: Path) -> str | None:
 
 
 def other_people_problems(config: RegenerateConfig) -> list[str]:
-    """What is wrong with the other data set that pretraining sees."""
+    """What is wrong with the other data sets that pretraining sees, and that lend poses."""
+    problems = []
     others = config.pretrain and config.pretrain.people
-    if not others:
-        return []
-    if others.root is None:
-        return [
+    if others and others.root is None:
+        problems.append(
             f"preset '{config.preset}' pretrains on other people: give --pretrain.people.root TABLE (photographs of "
             "people who are not in --root; docs/benchmark.md), or --pretrain null with arms that need none"
-        ]
-    problems = [f"pretrain.people.poses: {path} is not a file" for path in others.poses if not is_file(path)]
+        )
+    elif others:
+        problems += data_set_problems("pretrain.people", others, config)
+    lending = config.pose_bank and config.pose_bank.people
+    if lending and lending.root is None:
+        problems.append("--pose-bank.people.root is missing: give the data set whose people lend their poses")
+    elif lending:
+        problems += data_set_problems("pose_bank.people", lending, config)
+    return problems
+
+
+def data_set_problems(name: str, others: OtherPeopleSettings, config: RegenerateConfig) -> list[str]:
+    """What is wrong with a data set of other people.
+
+    Args:
+        name: of the setting.
+    """
+    assert others.root is not None
+    problems = [f"{name}.poses: {path} is not a file" for path in others.poses if not is_file(path)]
     if not others.poses and config.extract_poses is None:
-        problems.append("pretrain.people.poses is missing: give their keypoint files, or --extract-poses.backend")
+        problems.append(f"{name}.poses is missing: give their keypoint files, or --extract-poses.backend")
     layout = LAYOUTS[others.layout]
     try:
         with layout.open_source(others.root) as source:
             rows = [row for row in layout.list_images(source).rows if not row["status"] and row["split"] == "train"]
     except DatasetLayoutError as error:
-        return [*problems, f"pretrain.people.root {error}"]
+        return [*problems, f"{name}.root {error}"]
     people = {row["pid"] for row in rows if row["role"] == "person"}
     if len(people) < FEWEST_OTHERS:
-        problems.append(
-            f"pretrain.people.root {others.root} has {len(people)} people in split train; it takes {FEWEST_OTHERS}"
-        )
+        problems.append(f"{name}.root {others.root} has {len(people)} people in split train; it takes {FEWEST_OTHERS}")
     return problems
 
 

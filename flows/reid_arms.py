@@ -31,18 +31,27 @@ class ReidInputs:
     shards: Path
     test_shards: Path
     subsets: Path
-    synthetic: Mapping[Unit, Path] = field(default_factory=dict)
-    reconstructions: Mapping[Unit, Path] = field(default_factory=dict)
+    generated: Mapping[str, Mapping[Unit, Path]] = field(default_factory=dict)
+    """By what an arm trains on (`reid.arms.Arm.trains_on`), the sets that the subsets' generators made."""
     others: Path | None = None
     """Training shards of the people whom the generator's base has seen."""
 
 
-def train_arms(config: RegenerateConfig, inputs: ReidInputs, units: Sequence[Unit], make: MakeArtifacts) -> list[Path]:
+RunCell = tuple[Unit, str, int]
+"""Which cell of the table a run is: (subset, arm, seed)."""
+
+
+def train_arms(
+    config: RegenerateConfig, inputs: ReidInputs, units: Sequence[Unit], make: MakeArtifacts
+) -> dict[RunCell, Path]:
     """All runs of the table, arm by arm: first those that need no other run, then those that are initialized from one.
 
     Args:
         units: the subsets.
         make: makes what is missing of several artifacts of one stage; returns their folders in order.
+
+    Returns:
+        Their folders, in the table's order.
     """
     maker = _RunMaker(config, inputs)
     cells = [(unit, arm, seed) for unit in units for arm in _arms(config) for seed in config.seeds]
@@ -61,7 +70,7 @@ def train_arms(config: RegenerateConfig, inputs: ReidInputs, units: Sequence[Uni
         check = checks[unit, seed] if arm_of(arm).checked else None
         later.append(maker.make(unit, arm, seed, init_from=start, check=check))
     folders.update(zip(second, make(later), strict=True))
-    return [folders[cell] for cell in cells]
+    return {cell: folders[cell] for cell in cells}
 
 
 def _arms(config: RegenerateConfig) -> list[str]:
@@ -71,8 +80,8 @@ def _arms(config: RegenerateConfig) -> list[str]:
 def _check_identities(
     config: RegenerateConfig,
     inputs: ReidInputs,
-    cells: Sequence[tuple[Unit, str, int]],
-    folders: Mapping[tuple[Unit, str, int], Path],
+    cells: Sequence[RunCell],
+    folders: Mapping[RunCell, Path],
     make: MakeArtifacts,
 ) -> dict[tuple[Unit, int], Path]:
     """The check of each subset's synthetic images by the `real` run of the same seed."""
@@ -82,7 +91,7 @@ def _check_identities(
             CheckIdentityConfig,
             config.check_identity,
             run=folders[unit, "real", seed],
-            synthetic=inputs.synthetic[unit],
+            synthetic=inputs.generated["synthetic"][unit],
             shards=inputs.shards,
             subsets=inputs.subsets,
             fraction=unit[0],
@@ -104,12 +113,9 @@ class _RunMaker:
 
     def possible(self, unit: Unit, arm: str) -> bool:
         """Whether the arm is wanted here and has something to train on: nothing is synthesized for the whole set."""
-        chosen = self.config.arms_of_whole_set
-        if unit[0] == WHOLE_SET and chosen is not None and arm not in chosen:
+        if unit[0] == WHOLE_SET and not of_whole_set(self.config, arm):
             return False
-        made = {"synthetic": self.inputs.synthetic, "reconstructions": self.inputs.reconstructions}
-        needed = made.get(arm_of(arm).trains_on)
-        return needed is None or unit in needed
+        return not arm_of(arm).needs_generator or unit in self.inputs.generated.get(arm_of(arm).trains_on, {})
 
     def make(
         self, unit: Unit, arm: str, seed: int, *, init_from: Path | None = None, check: Path | None = None
@@ -150,12 +156,10 @@ class _RunMaker:
         match arm_of(name).trains_on:
             case "real":
                 return []
-            case "synthetic":
-                return [self.inputs.synthetic[unit]]
-            case "reconstructions":
-                return [self.inputs.reconstructions[unit]]
             case "foreign":
                 return [foreign_folder(self.config.synthetic[name], unit)]
+            case kind:
+                return [self.inputs.generated[kind][unit]]
 
     def _complete(self, settings: TrainReidSettings, **inputs: Any) -> TrainReidConfig:
         config = self.config
@@ -168,6 +172,11 @@ class _RunMaker:
             workers=config.workers,
             **inputs,
         )
+
+
+def of_whole_set(config: RegenerateConfig, arm: str) -> bool:
+    """Whether an arm is wanted on the whole training split."""
+    return config.arms_of_whole_set is None or arm in config.arms_of_whole_set
 
 
 def foreign_folder(path: Path, unit: Unit) -> Path:

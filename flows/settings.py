@@ -20,6 +20,7 @@ from datasets.shards.config import EncodeSettings, WriteShardsSettings
 from datasets.shards.image_encoders import folder_of
 from datasets.sources.config import IndexSettings, SelectSubsetsSettings
 from datasets.sources.layouts import LAYOUTS
+from flows.test_time.settings import NetworksAtTestTimeSettings
 from imagpose.config import (
     DistillSettings,
     SynthesizeSettings,
@@ -84,6 +85,21 @@ class PretrainConfig(Config):
         return any(model is not None for model in (self.vae, self.image_encoder, self.generator))
 
 
+class PoseBankSettings(Config):
+    """Whose skeletons arm 'real+foreign-poses' takes the poses of its generated images from."""
+
+    people: OtherPeopleSettings | None = None
+    """Another data set's training people."""
+    population: MiniatureSettings | None = None
+    """Render these people."""
+
+    @model_validator(mode="after")
+    def _one_kind_of_people(self) -> Self:
+        if (self.people is None) == (self.population is None):
+            raise ValueError("pose_bank: give either pose_bank.people or pose_bank.population")
+        return self
+
+
 class RegenerateSettings(Config):
     """From a data set to the table that says what synthesis gains, with every stage's settings."""
 
@@ -137,6 +153,8 @@ class RegenerateSettings(Config):
     """The rendered data set that stands in for `root`."""
     pretrain: PretrainConfig | None = None
     """What is trained beforehand on other people."""
+    pose_bank: PoseBankSettings | None = None
+    """Whose poses arm 'real+foreign-poses' uses; not given: those of the people in `pretrain`."""
     extract_poses: ExtractPosesSettings | None = None
     """The network that finds the skeletons; not given: `poses`, or the keypoints of the rendered people."""
     index: IndexSettings = IndexSettings()
@@ -158,6 +176,9 @@ class RegenerateSettings(Config):
     """The re-ID networks."""
     check_identity: CheckIdentitySettings = CheckIdentitySettings()
     """Which synthetic images arm 'real+checked' keeps."""
+    test_time: NetworksAtTestTimeSettings | None = None
+    """What every trained network is tested with besides, without training it again ('{}': all of it); not given:
+    nothing."""
     benchmark: BenchmarkSettings = BenchmarkSettings()
     """The table."""
 
@@ -217,6 +238,9 @@ class RegenerateSettings(Config):
             )
         if unknown := sorted(self._compared() - {*ARMS, *self.synthetic}):
             raise ValueError(f"benchmark.comparisons: '{unknown[0]}' is no arm; known: {', '.join(ARMS)}")
+        treated = (self.test_time.arms if self.test_time is not None else None) or []
+        if absent := sorted(set(treated) - {*self.arms, *self.synthetic}):
+            raise ValueError(f"test_time.arms: '{absent[0]}' is none of the arms {', '.join(self.arms)}; name one")
         if self.fractions == [100] and "real" not in self.arms:
             raise ValueError("fractions 100: nothing is synthesized for the full set, so arms must hold 'real'")
         if self.nodes > 1 and not self.rendezvous:
@@ -241,6 +265,11 @@ class RegenerateSettings(Config):
     def _check_other_people(self) -> None:
         first = self.pretrain
         known = first is not None and (first.people or first.population or self.identities)
+        if any(ARMS[arm].trains_on == "foreign poses" for arm in self.arms) and not (known or self.pose_bank):
+            raise ValueError(
+                "arm 'real+foreign-poses' needs another data set's skeletons: give pose_bank.people, "
+                "pose_bank.population, or people to pretrain on (pretrain)"
+            )
         if (asking := [arm for arm in self.arms if ARMS[arm].needs_others]) and not known:
             raise ValueError(
                 f"arm '{asking[0]}' needs the people whom the generator's base has seen: give another data set "

@@ -27,7 +27,7 @@ from datasets.runtime.manifests import is_complete, manifest_of
 from datasets.shards.config import EncodeConfig
 from flows.config import RegenerateConfig
 from flows.process.commands import GRACE_SECONDS, Guard, run_commands
-from flows.process.locks import hold_gpus
+from flows.process.locks import hold_gpus, visible_gpus
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,15 @@ MakeArtifacts = Callable[[Sequence[StageConfig]], list[Path]]
 
 TORCHRUN_STAGES = frozenset({("imagpose", "train"), ("imagpose", "distill")})
 """Stages whose command spreads over GPUs."""
-SIDE_BY_SIDE_STAGES = frozenset({*TORCHRUN_STAGES, ("imagpose", "synthesize"), ("reid", "train")})
+SIDE_BY_SIDE_STAGES = frozenset(
+    {
+        *TORCHRUN_STAGES,
+        ("imagpose", "synthesize"),
+        ("imagpose", "draw-poses"),
+        ("reid", "train"),
+        ("reid", "evaluate"),
+    }
+)
 """Stages whose artifacts are made by several processes at once: on a CPU, or sharing a GPU (`Resources.runs_per_gpu`).
 
 Small networks gain little from a second thread: on two cores one process took 17 canvases per second with two threads
@@ -49,7 +57,9 @@ MAP_STAGES = frozenset(
         ("datasets", "encode"),
         *TORCHRUN_STAGES,
         ("imagpose", "synthesize"),
+        ("imagpose", "draw-poses"),
         ("reid", "train"),
+        ("reid", "evaluate"),
         ("reid", "check-identity"),
     }
 )
@@ -201,7 +211,7 @@ def processes_side_by_side(config: StageConfig, resources: Resources) -> int:
     if _command(config) not in SIDE_BY_SIDE_STAGES:
         return 1
     device = getattr(config, "device", None)
-    on_cpu = device == "cpu" or (device == "auto" and not Path("/dev/nvidiactl").exists())  # torch stays unimported
+    on_cpu = device == "cpu" or (device == "auto" and not visible_gpus())  # torch stays unimported
     return resources.workers if on_cpu else resources.runs_per_gpu
 
 

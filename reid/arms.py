@@ -37,8 +37,9 @@ class Arm:
     """What its network is trained on, in a sentence."""
     tells: str
     """What a comparison with it tells."""
-    trains_on: Literal["real", "synthetic", "reconstructions", "foreign"] = "real"
-    """Beside the subset: nothing, the generator's images, its images in their source's pose, or another generator's."""
+    trains_on: Literal["real", "synthetic", "reconstructions", "foreign poses", "rare poses", "foreign"] = "real"
+    """Beside the subset: nothing, the generator's images, those in the source's pose, in another data set's poses, in
+    rare ones, or another generator's images."""
     starts_from: Literal["nothing", "real", "other people"] = "nothing"
     """A new network, that of arm 'real' of the same subset and seed, or one trained on the people whom the generator's
     base has seen."""
@@ -71,6 +72,11 @@ class Arm:
     def generated(self) -> bool:
         """Whether it trains on generated images of any kind."""
         return self.trains_on != "real"
+
+    @property
+    def needs_generator(self) -> bool:
+        """Whether it trains on what the subset's own generator makes."""
+        return self.trains_on not in ("real", "foreign")
 
     @property
     def needs_real(self) -> bool:
@@ -152,6 +158,20 @@ REAL_SYNTHETIC = Arm(
     trains_on="synthetic",
     color=1,
 )
+FOREIGN_POSES = Arm(
+    name="real+foreign-poses",
+    text="As real+synthetic, but the generated images take their poses from another data set’s people.",
+    tells="whether poses that the subset lacks help",
+    trains_on="foreign poses",
+    color=3,
+)
+RARE_POSES = Arm(
+    name="real+rare-poses",
+    text="As real+synthetic, but poses are the likelier, the fewer images show their direction and stride.",
+    tells="whether rarer viewpoints help",
+    trains_on="rare poses",
+    color=7,
+)
 PRETRAINED_SYNTHETIC = Arm(
     name="pretrained+synthetic",
     text="As real+synthetic, but from the network that real-pretrained is initialized from.",
@@ -169,6 +189,8 @@ ARMS = Registry(
     RECONSTRUCTION,
     REAL_THEN_SYNTHETIC,
     REAL_CHECKED,
+    FOREIGN_POSES,
+    RARE_POSES,
     REAL_SYNTHETIC,
     PRETRAINED_SYNTHETIC,
 )

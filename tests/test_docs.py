@@ -21,6 +21,7 @@ from datasets.runtime.registry import load_name
 from flows.__main__ import SINGLE_STAGES
 from flows.alerts import AlertsConfig
 from flows.config import RegenerateConfig
+from flows.test_time.one_network import OneNetworkConfig
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 FRONT = [REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
@@ -69,6 +70,7 @@ def config_of(package: str, command: str) -> type[BaseModel] | None:
     """The config class of a package's command; None if there is no such command."""
     if package == "flows":
         whole = {"regenerate": RegenerateConfig, "direct": RegenerateConfig, "alerts": AlertsConfig}
+        whole["test-time"] = OneNetworkConfig
         return {**whole, **SINGLE_STAGES}.get(command)
     commands = importlib.import_module(f"{package}.__main__").COMMANDS
     return load_name(commands[command].config) if command in commands else None
@@ -139,7 +141,7 @@ def known_flag(flag: str) -> bool:
 
 @cache
 def all_configs() -> list[type[BaseModel]]:
-    found: list[type[BaseModel]] = [RegenerateConfig]
+    found: list[type[BaseModel]] = [RegenerateConfig, OneNetworkConfig]
     for package in ("datasets", "imagpose", "reid"):
         commands = importlib.import_module(f"{package}.__main__").COMMANDS
         found += [load_name(command.config) for command in commands.values()]
@@ -195,6 +197,7 @@ NOT_IN_THE_REPOSITORY = {
     "scores.md",
     "results.md",
     "report.md",
+    "test_time.txt",
     "README.md",  # written by stages
     "train_stage1.py",
     "train_stage2.py",

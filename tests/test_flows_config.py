@@ -349,7 +349,7 @@ def test_a_base_is_pretrained_on_the_other_data_sets_training_split(tmp_path):
     models = Regeneration(config, note).pretrain(Population(tmp_path / "own", "market1501", []))
     assert [item.stage for item in asked[:3]] == ["index", "import-poses", "write-shards"]
     assert asked[0].root == tmp_path / "others" and asked[2].splits == ["train"]
-    assert models.others == tmp_path / "write-shards" and models.generator == config.generator
+    assert models.others.shards == tmp_path / "write-shards" and models.generator == config.generator
 
 
 def test_people_of_two_kinds_to_pretrain_on_are_refused(tmp_path):

@@ -85,6 +85,17 @@ def test_a_job_on_the_cpu_or_without_gpus_takes_none(gpus, monkeypatch):
         assert nothing == ({}, [])
 
 
+def test_gpus_are_counted_as_cuda_counts_them(tmp_path, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(locks, "DEVICES", tmp_path)
+    assert visible_gpus() == []
+    for name in ("nvidia3", "nvidiactl", "nvidia-uvm", "nvidia-caps", "null"):
+        (tmp_path / name).touch()
+    assert visible_gpus() == ["0"]
+    (tmp_path / "nvidia11").touch()
+    assert visible_gpus() == ["0", "1"]
+
+
 def test_a_gpu_that_is_named_is_the_one_that_is_held(gpus):
     with hold_gpus("cuda:1", 1, print, give_up) as (environment, held):
         assert environment == {} and len(held) == 1  # 'cuda:1' counts among the visible ones

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from datasets.miniature.config import MiniatureConfig
-from datasets.poses.config import ImportPosesConfig
+from datasets.poses.config import ExtractPosesConfig, ImportPosesConfig
 from datasets.runtime.config import StageConfig
 from datasets.runtime.keys import artifact_directory, artifact_key, describe_config
 from datasets.runtime.manifests import is_complete
@@ -146,6 +146,36 @@ def test_pidms_schedule_goes_on_from_the_real_run_of_the_same_seed(tmp_path, mod
     }
     second = [config for config in run.of(TrainReidConfig) if config.arm == "real-then-synthetic"]
     assert {config.seed: config.init_from for config in second} == real
+
+
+def test_arms_of_other_poses_train_on_sets_of_their_own_and_the_bank_is_of_other_people(tmp_path, models):
+    arms = ["real", "real+synthetic", "real+foreign-poses", "real+rare-poses"]
+    run = Notes(tmp_path / "store")
+    settings = {"preset": "study", "fractions": [20], "draws": 1, "seeds": [0], "arms": arms, "benchmark": {}, **models}
+    settings["benchmark"] = {"baseline": "real", "controls": [], "comparisons": []}
+    Regeneration(RegenerateConfig(**settings), run).make()
+    sets = {artifact_directory(c, run.store): c for c in run.of(SynthesizeConfig)}
+    trained = {config.arm: sets[config.synthetic[0]] for config in run.of(TrainReidConfig) if config.synthetic}
+    assert {arm: config.pose_policy for arm, config in trained.items()} == {
+        "real+synthetic": "random",
+        "real+foreign-poses": "random",
+        "real+rare-poses": "rare-viewpoint",
+    }
+    found = [artifact_directory(config, run.store) for config in run.of(ExtractPosesConfig)]
+    banks = {arm: config.pose_bank for arm, config in trained.items()}
+    assert banks == {"real+synthetic": None, "real+foreign-poses": found[1], "real+rare-poses": None}
+
+
+def test_a_pose_bank_can_be_a_population_of_its_own(tmp_path, models):
+    run = Notes(tmp_path / "store")
+    arms = {"arms": ["real", "real+foreign-poses"], "fractions": [20]}
+    with pytest.raises(ValueError, match=r"needs another data set's skeletons: give pose_bank.people"):
+        RegenerateConfig(preset="demo", **arms)
+    config = RegenerateConfig(preset="demo", **arms, pose_bank={"population": {"seed": 77}}, **models)
+    Regeneration(config, run).make()
+    assert [c.seed for c in run.of(MiniatureConfig)] == [1501, 77]
+    (synthetic,) = run.of(SynthesizeConfig)
+    assert synthetic.pose_bank == artifact_directory(run.of(ExtractPosesConfig)[1], run.store)
 
 
 def test_a_slices_models_are_adapted_on_people_outside_it(tmp_path, models):

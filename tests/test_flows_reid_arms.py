@@ -49,8 +49,10 @@ def inputs(tmp_path):
         folder("shards"),
         folder("test"),
         folder("subsets"),
-        {(20, 0): folder("synthetic")},
-        {(20, 0): folder("reconstructions")},
+        {
+            kind: {(20, 0): folder(kind.replace(" ", "-"))}
+            for kind in ("synthetic", "reconstructions", "foreign poses", "rare poses")
+        },
         folder("others"),
     )
 
@@ -75,6 +77,8 @@ def test_every_arm_runs_on_its_own_data_and_the_full_set_has_no_synthetic_arm(tm
     assert len(folders) == len(runs) == 2 * (len(ARMS) + 4)
     synthetic = {arm: [path.name for path in runs[20, arm, 0].synthetic] for arm in ARMS}
     assert synthetic.pop("reconstruction") == ["reconstructions"]
+    assert synthetic.pop("real+foreign-poses") == ["foreign-poses"]
+    assert synthetic.pop("real+rare-poses") == ["rare-poses"]
     assert {arm for arm, names in synthetic.items() if names == ["synthetic"]} == {
         "real+synthetic",
         "real-then-synthetic",

@@ -29,10 +29,11 @@ from imagpose.config import ShowPicturesConfig, SynthesizeConfig
 from imagpose.pictures.image_checks import check_generated_image
 from imagpose.pictures.synthetic_jpeg import encode_synthetic_jpeg, is_marked_synthetic
 from imagpose.sampling.pose_check import pose_score
-from imagpose.synthesis.plan import FACINGS, check_leak_free, cut_shards, facing, is_synthetic_key, make_plan
+from imagpose.synthesis.plan import check_leak_free, cut_shards, is_synthetic_key, make_plan
 from imagpose.synthesis.show_pictures import run_show_pictures
 from imagpose.synthesis.synthesize import make_synthetic, plan_for
 from imagpose.synthesis.synthesizer import Synthesizer
+from imagpose.synthesis.viewpoints import FACINGS, facing, rarity, viewpoint
 from tests.test_imagpose_pipeline import HEIGHT, LATENTS, TOKENS, WIDTH, pose, tiny_pipeline
 
 IMAGES = {1: 5, 2: 3, 3: 1, 7: 2}  # per identity
@@ -215,6 +216,51 @@ def test_poses_rare_in_a_camera_are_those_that_it_seldom_shows() -> None:
     plan = make_plan(frame, images=200, poses=1, policy="paper", pose_policy="rare-in-camera")
     for camera, other in ((1, "0002"), (2, "0001")):
         assert plan[plan.camid == camera].target_pose_key.str.startswith(other).mean() > 0.9
+
+
+def standing(right: float, left: float, ankles: float) -> np.ndarray:
+    """A body from (18, 3) keypoints: shoulders and hips at these x, ankles so far apart; 100 high."""
+    keypoints = pose(0)
+    keypoints[:, 1] = np.linspace(0, 100, 18)
+    keypoints[[2, 8], 0], keypoints[[5, 11], 0] = right, left
+    keypoints[[10, 13], 1], keypoints[10, 0], keypoints[13, 0] = 90, 30, 30 + ankles
+    return keypoints
+
+
+def test_rare_viewpoints_are_as_likely_as_frequent_ones_and_poses_that_do_not_tell_are_none() -> None:
+    ways = {"front": (20, 40, 5), "back": (40, 20, 5), "striding": (20, 40, 50)}
+    counts = {"front": 60, "back": 12, "striding": 8}
+    rows = [(f"0001_c1s1_{way}{i}_01", 1, 1, standing(*ways[way])) for way in ways for i in range(counts[way])]
+    unknown = standing(*ways["front"])
+    unknown[10] = [np.nan, np.nan, 0]
+    rows += [(f"0002_c1s1_unknown{i}_01", 2, 1, unknown) for i in range(20)]
+    assert len(set(viewpoint(np.stack([row[3] for row in rows])))) == 4
+    frame = pd.DataFrame(rows, columns=["key", "pid", "camid", "keypoints"])
+    plan = make_plan(frame, images=900, poses=3, policy="paper", pose_policy="rare-viewpoint", seed=5)
+    shares = plan.target_pose_key.str.extract("s1_([a-z]+)")[0].value_counts(normalize=True)
+    assert set(shares.index) == set(ways) and shares.between(0.28, 0.39).all()
+    again = make_plan(
+        frame.sample(frac=1, random_state=2), images=900, policy="paper", pose_policy="rare-viewpoint", seed=5
+    )
+    pd.testing.assert_frame_equal(plan, again)
+    assert all(part.target_pose_key.is_unique for _, part in plan.groupby("canvas"))
+
+
+def test_a_lone_pose_is_not_drawn_over_and_over() -> None:
+    weights = rarity(np.array([0] * 100 + [1] * 10 + [2] + [-1]))
+    assert weights[:100].sum() == pytest.approx(weights[100:110].sum())
+    assert weights[110] == pytest.approx(weights[:100].sum() / 5) and weights[111] == 0
+    assert rarity(np.array([-1, -1])).tolist() == [0.5, 0.5]
+
+
+def test_lent_poses_take_the_place_of_the_subsets_own() -> None:
+    lent = pd.DataFrame({"key": [f"bank:{i}" for i in range(7)], "keypoints": [pose(i) for i in range(7)]})
+    plan = make_plan(records(), images=20, lent=lent)
+    assert set(plan.target_pose_key) <= set(lent.key) and len(set(plan.target_pose_key)) > 3
+    assert {key for keys in plan.source_keys for key in keys} <= set(KEYS)
+    pd.testing.assert_frame_equal(plan, make_plan(records(), images=20, lent=lent[::-1]))
+    with pytest.raises(InputError, match="images outside its subset, for example bank:"):
+        check_leak_free(plan, set(KEYS), set())
 
 
 def test_reconstruction_asks_for_the_sources_own_pose() -> None:

@@ -147,12 +147,12 @@ def test_an_averaged_feature_is_the_own_one_plus_weight_times_the_mean(world, pe
     device = torch.device("cpu")
     plain = features_of(network, query, gallery, device)
     config = evaluate_config(world, people, centralize=[CentralizeConfig(images=people, weight=2.0)])
-    pairs, _ = averaged_features(config, lambda p: embed_batch(network, p, device), (query, gallery), plain)
+    found = averaged_features(config, lambda p: embed_batch(network, p, device), (query, gallery), plain)
     drawn = read_images(people, "synthetic", (32, 16))
     own = [i for i, key in enumerate(drawn.keys) if key.endswith(gallery.keys[4])]
     assert len(own) == 2
     expected = plain[1].values[4] + 2 * embed_batch(network, drawn.pixels[own], device).mean(axis=0)
-    np.testing.assert_allclose(pairs["centralized"][1][4], expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found["centralized"].pair[1][4], expected, rtol=1e-4, atol=1e-5)
 
 
 def drawn_set(store, people, seen, pose):

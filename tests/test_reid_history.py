@@ -63,6 +63,8 @@ def test_what_changed_besides_is_named_data_settings_versions_and_code():
         f"code: {'a' * 12} → {'b' * 12}",
     ]
     assert changes(before, before) == []
+    dirty = before.model_copy(update={"code": "a" * 12 + "-dirty"})
+    assert changes(dirty, after)[-1] == f"code: {'a' * 12}-dirty → {'b' * 12}"
 
 
 def test_an_entry_survives_the_file_and_the_file_only_grows(tmp_path):

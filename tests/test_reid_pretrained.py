@@ -216,6 +216,11 @@ def test_frozen_stages_keep_weights_and_statistics_and_the_rest_learns():
     assert {"backbone.blocks.2.0.conv_exp.weight", "backbone.blocks.2.0.bn1.running_mean"} <= changed
 
 
+def test_a_resnets_first_stage_is_its_stem():
+    network = timm.create_model("resnet18", num_classes=0)
+    assert first_stages(network, 1) == [network.conv1, network.bn1]
+
+
 @pytest.mark.parametrize("network", [timm.create_model(BACKBONE), nn.Conv2d(3, 3, 3)])
 def test_more_frozen_stages_than_there_are_is_refused(network):
     assert first_stages(network, 0) == []

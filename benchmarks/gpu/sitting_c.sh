@@ -1,7 +1,8 @@
 #!/bin/bash
 # The generator at preset market's full size with random weights: memory and seconds a step beside docs/presets.md.
+# Environment: see environment.sh; SIZE (sd15, tiny), BATCHES of canvases, BENCHMARKS.
 . "$(dirname "$0")/environment.sh"
-step 60 counted "$PYTHON" -m benchmarks preset_costs
-step 240 full-size "$PYTHON" -m imagpose check-model --size "${SIZE:-sd15}" --device "$DEVICE"
-step 200 training-step "$PYTHON" -m benchmarks training_step
-echo "done after $(($(date +%s) - STARTED)) s"
+export SIZE=${SIZE:-sd15} BATCHES=${BATCHES:-"1 4 16 64"}
+TAIL=12 step 150 full-size-step "$PYTHON" -m benchmarks.gpu.full_size_step
+step 150 check-model "$PYTHON" -m imagpose check-model --size "$SIZE" --device "$DEVICE"
+for name in ${BENCHMARKS-sampling training_step}; do step 120 "$name" "$PYTHON" -m benchmarks $name; done

@@ -3,11 +3,13 @@
 The same networks, input size (128x64) and batch (16 identities of 4 images) for all, random weights, one process with
 all cores. Ways are timed in turn, round by round, so that what else the machine does hits all alike. torchreid's engine
 (`ImageTripletEngine`: triplet and cross-entropy, Adam) gets its batches from memory; ours does the whole step: flips,
-crops, erasing, losses, Adam. Environment: REID_STEPS (timed steps of each way, default 12), REID_BACKBONES.
+crops, erasing, losses, Adam; torchreid is left out where it is not installed. Environment: REID_STEPS (timed steps of
+each way, default 12), REID_BACKBONES.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import statistics
@@ -34,15 +36,21 @@ HEIGHT, WIDTH, PEOPLE, IMAGES = 128, 64, 64, 8
 WARM_UP = 2
 
 
-def training_set() -> TrainingSet:
+def training_set(height: int, width: int) -> TrainingSet:
     """Noise with the labels of `PEOPLE` identities of `IMAGES` images."""
     count = PEOPLE * IMAGES
-    pixels = torch.randint(0, 256, (count, 3, HEIGHT, WIDTH), dtype=torch.uint8)
+    pixels = torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8)
     labels = np.repeat(np.arange(PEOPLE), IMAGES)
     images = ImageSet(keys=[str(i) for i in range(count)], pixels=pixels, pids=labels + 1, camids=np.ones(count, int))
     return TrainingSet(
         images=images, labels=labels, is_synthetic=np.zeros(count, bool), pids=list(range(1, PEOPLE + 1))
     )
+
+
+def finished() -> None:
+    """Wait until a GPU has computed what it was given: a step returns before."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def trainer(backbone: str, **settings: Any) -> Trainer:
@@ -56,7 +64,7 @@ def trainer(backbone: str, **settings: Any) -> Trainer:
     }
     config = TrainReidConfig(**fields | settings)
     network = assemble_network(seeded_backbone(config.network, 0), config.network, PEOPLE, 0)
-    return Trainer(config, network, training_set(), Processes(1, "auto"))
+    return Trainer(config, network, training_set(config.network.height, config.network.width), Processes(1, "auto"))
 
 
 def ours(backbone: str, **settings: Any) -> Callable[[], None]:
@@ -140,8 +148,9 @@ def torchreids(backbone: str) -> Callable[[], None]:
 
 def ways(backbone: str) -> dict[str, Callable[[], None]]:
     """What is compared, by name."""
+    there = importlib.util.find_spec("torchreid") is not None
     return {
-        "torchreid's engine": torchreids(backbone),
+        **({"torchreid's engine": torchreids(backbone)} if there else {}),
         "ours before (channels first, plain Adam)": before(backbone),
         "ours, not compiled": ours(backbone, compile=False),
         "ours, compiled": ours(backbone, compile=True),
@@ -154,14 +163,16 @@ def main() -> int:
     """Print a table for each network; returns 0."""
     steps = int(os.environ.get("REID_STEPS", "12"))
     names = os.environ.get("REID_BACKBONES", ",".join(BACKBONES)).split(",")
-    print(json.dumps(machine("torch", "timm", "torchreid")))
+    print(json.dumps(machine("torch", "timm")))
     for backbone in names:
         compared = ways(backbone)
         seconds: dict[str, list[float]] = {name: [] for name in compared}
         for turn in range(WARM_UP + steps):
             for name, step in compared.items():
+                finished()
                 started = time.perf_counter()
                 step()
+                finished()
                 if turn >= WARM_UP:
                     seconds[name].append(time.perf_counter() - started)
         reference = statistics.median(seconds["ours before (channels first, plain Adam)"])

@@ -32,6 +32,10 @@ class Role(Enum):
     RUNTIME = "runtime"  # how, not what: device, workers; never counts
 
 
+class AddedLater:
+    """Marks a setting that is younger than artifacts of its stage: at its default it leaves their keys as they were."""
+
+
 Location = Annotated[Path, BeforeValidator(path_of), PlainSerializer(spelled, return_type=str, when_used="json")]
 """A path that may be given, and is recorded, as an address (s3://...); see `datasets.runtime.remote.addresses`."""
 Artifact = Annotated[Location, Role.ARTIFACT]

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from datasets.runtime.config import Role, StageConfig
+from datasets.runtime.config import AddedLater, Role, StageConfig
 from datasets.runtime.errors import InputError
 from datasets.runtime.hashing import file_sha256, json_sha256, tree_sha256
 from datasets.runtime.manifests import is_complete, manifest_of, model_sha256
@@ -51,6 +51,8 @@ def describe_config(config: BaseModel, prefix: str = "", inputs: dict[str, Any] 
     described = {}
     for name, field in type(config).model_fields.items():
         role = _role_in(field.annotation, tuple(field.metadata))
+        if AddedLater in field.metadata and getattr(config, name) == field.get_default():
+            continue
         if role is not Role.RUNTIME:
             path = f"{prefix}.{name}" if prefix else name
             described[name] = _describe(getattr(config, name), role, path, inputs)

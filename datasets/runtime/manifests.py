@@ -9,7 +9,9 @@ import functools
 import importlib.metadata
 import json
 import platform
+import subprocess
 import time
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,6 +35,12 @@ content hash, so that an equal retraining re-does nothing downstream."""
 SCRATCH = ".scratch"
 """Folder of an unfinished artifact for what is needed only to resume after an interruption (training states); `build`
 deletes it once the manifest is written."""
+README_FILE, CROISSANT_FILE, SAMPLES_FILE = "README.md", "croissant.json", "samples.parquet"
+CARD_FILES = frozenset({README_FILE, CROISSANT_FILE, SAMPLES_FILE})
+"""Files of an artifact that only describe it: verified, but not counted in its content hash, so that another wording
+re-does nothing downstream. The manifest says of each file whether it counts, as earlier ones counted ``README.md``."""
+DISTRIBUTION = "imagpose-reid"
+PROJECT = Path(__file__).resolve().parents[2]
 RECORDED_VERSIONS = (
     "torch",
     "diffusers",
@@ -81,6 +89,7 @@ class _File(_Form):
     name: Annotated[str, AfterValidator(_below)]
     size: int = Field(ge=0)
     sha256: Sha256
+    counted: bool = True
 
 
 class _Manifest(_Form):
@@ -213,28 +222,58 @@ def write_manifest(
     for path in directory.rglob(".*.tmp"):  # half-written before a kill, and not needed again
         path.unlink()
     files = [
-        {"name": str(path.relative_to(directory)), "size": path.stat().st_size, "sha256": file_sha256(path)}
+        _listed(directory, path)
         for path in sorted(directory.rglob("*"))
         if path.is_file() and path not in (directory / ".key", directory / MANIFEST)
         if path.relative_to(directory).parts[0] != SCRATCH
     ]
-    counted = [file for file in files if not file["name"].startswith(f"{LOGS}/")]
     manifest = {
         "stage": config.stage,
         "stage_version": config.stage_version,
         "key": key,
-        "content_sha256": json_sha256([[file["name"], file["sha256"]] for file in counted]),
+        "content_sha256": content_sha256(files),
         "summary": summary,
         "config": config.model_dump(mode="json"),
         "inputs": inputs,
         "files": files,
         "started": datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds"),
         "seconds": round(time.time() - started, 3),
+        "code": code_version(),
         "versions": installed_versions(),
     }
     manifest = json.loads(json.dumps(manifest))  # as a reader sees it: keys that are numbers become text, and sort so
     manifest["own_sha256"] = json_sha256(manifest)
     write_text_atomically(directory / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+
+
+def _listed(directory: Path, path: Path) -> dict[str, Any]:
+    name = str(path.relative_to(directory))
+    listed = {"name": name, "size": path.stat().st_size, "sha256": file_sha256(path)}
+    return listed | ({"counted": False} if name in CARD_FILES else {})
+
+
+def content_sha256(files: Iterable[Mapping[str, Any]]) -> str:
+    """An artifact's content hash, over the names and hashes of those of its files that count.
+
+    Args:
+        files: as its manifest lists them.
+    """
+    return json_sha256([[file["name"], file["sha256"]] for file in files if _counts(file)])
+
+
+def _counts(file: Mapping[str, Any]) -> bool:
+    only_describes = file["name"] in CARD_FILES and not file.get("counted", True)
+    return not only_describes and not file["name"].startswith(f"{LOGS}/")
+
+
+@functools.cache
+def code_version() -> str:
+    """The commit of this checkout, with ``-dirty`` where files differ from it; the installed version without one."""
+    command = ["git", "-C", str(PROJECT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return importlib.metadata.version(DISTRIBUTION)
 
 
 @functools.cache

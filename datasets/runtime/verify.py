@@ -13,7 +13,7 @@ from datasets.runtime.config import Config
 from datasets.runtime.errors import ArtifactError, InputError
 from datasets.runtime.hashing import file_sha256, json_sha256
 from datasets.runtime.keys import KEY_LENGTH
-from datasets.runtime.manifests import LOGS, MANIFEST, is_complete, manifest_of
+from datasets.runtime.manifests import MANIFEST, content_sha256, is_complete, manifest_of
 
 logger = logging.getLogger(__name__)
 
@@ -83,10 +83,8 @@ def problems_of(artifact: Path) -> list[str]:
     """One line, beginning with the path, for each corrupt file of an artifact, its manifest included."""
     try:
         manifest = manifest_of(artifact)
-        counted = (file for file in manifest["files"] if not file["name"].startswith(f"{LOGS}/"))
-        files = [[file["name"], file["sha256"]] for file in counted]
         said = manifest.pop("own_sha256", None)  # manifests of earlier versions have none
-        if json_sha256(files) != manifest["content_sha256"] or said not in (None, json_sha256(manifest)):
+        if content_sha256(manifest["files"]) != manifest["content_sha256"] or said not in (None, json_sha256(manifest)):
             return [f"{artifact / MANIFEST}: content changed"]
         return [f"{artifact / line}" for line in verify(artifact)]
     except ArtifactError as error:

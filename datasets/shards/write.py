@@ -31,17 +31,17 @@ from datasets.runtime.errors import InputError
 from datasets.runtime.hashing import file_sha256, json_sha256
 from datasets.runtime.manifests import manifest_of
 from datasets.runtime.progress import Progress
+from datasets.shards.card import write_card
 from datasets.shards.config import WriteShardsConfig
 from datasets.shards.index_files import INDEX_FILE, read_index_file
 from datasets.shards.reuse import earlier_artifacts, take_over
 from datasets.shards.tars import LONGEST_NAME, image_kind, write_tar
 from datasets.sources.files import ImageSource, UnreadableFileError
-from datasets.sources.index import TURNED_OR_GRAY, open_images, read_index
+from datasets.sources.index import open_images, read_index
 from datasets.sources.layouts import Layout, layout_of
 
 logger = logging.getLogger(__name__)
 
-CARD_FILE = "README.md"
 LONGEST_KEY = LONGEST_NAME - len(".tokens.npy")
 """Bytes of a key, so that every member that `encode` makes of a sample has a name that fits a tar's header."""
 AGAIN = "delete the index's folder and index again"
@@ -82,9 +82,10 @@ def make_shards(config: WriteShardsConfig, directory: Path) -> dict[str, object]
         for plan in plans:
             counts[_provide(plan, directory, source, earlier)] += 1
             progress.update(len(plan.images))
-    summary = _write_index(plans, directory)
-    unlike = manifest_of(config.images, "index")["summary"].get(TURNED_OR_GRAY, 0)
-    _write_card(layout, summary, directory, unlike)
+    shards = _write_index(plans, directory)
+    summary: dict[str, Any] = {"shards": len(shards), "samples": _samples(plans)}
+    if plans:
+        write_card(config, pd.concat([plan.images for plan in plans]), shards, directory)
     summary["cropped_images"] = int(images["crop"].notna().sum())
     return {**summary, **{f"shards_{how}": counts[how] for how in ("written", "kept", "reused")}}
 
@@ -218,7 +219,8 @@ def read_shard_index(directory: Path) -> dict[str, Any]:
     return read_index_file(directory, WriteShardsConfig.stage)
 
 
-def _write_index(plans: list[ShardPlan], directory: Path) -> dict[str, Any]:
+def _write_index(plans: list[ShardPlan], directory: Path) -> list[dict[str, Any]]:
+    """Write ``index.json``; returns what it says of each tar."""
     shards = [
         {
             "name": plan.name,
@@ -233,44 +235,13 @@ def _write_index(plans: list[ShardPlan], directory: Path) -> dict[str, Any]:
         }
         for plan in plans
     ]
+    index = {"samples": _samples(plans), "shards": shards}
+    write_text_atomically(directory / INDEX_FILE, json.dumps(index, indent=1) + "\n")
+    return shards
+
+
+def _samples(plans: list[ShardPlan]) -> dict[str, int]:
     samples: Counter[str] = Counter()
     for plan in plans:
         samples[plan.split] += len(plan.images)
-    write_text_atomically(directory / INDEX_FILE, json.dumps({"samples": samples, "shards": shards}, indent=1) + "\n")
-    return {"shards": len(shards), "samples": dict(samples)}
-
-
-def _write_card(layout: Layout, summary: dict[str, Any], directory: Path, turned_or_gray: int) -> None:
-    """The data-set card: what lies here, how to read it, what may be done with it."""
-    rows = "\n".join(f"| {split} | {count:,} |" for split, count in summary["samples"].items())
-    card = CARD.format(name=layout.title, rows=rows, shards=summary["shards"])
-    if turned_or_gray:
-        card += CARD_OF_TURNED.format(count=turned_or_gray)
-    write_text_atomically(directory / CARD_FILE, card)
-
-
-CARD_OF_TURNED = """
-{count:,} images of the data set are gray, or stored turned with an EXIF orientation. Width, height, crop and keypoints
-are those of the upright picture: `ImageOps.exif_transpose(image).convert("RGB")` gives it, plain decoders do not.
-"""
-CARD = """# Image shards ({name} layout)
-
-| split | images |
-|---|---|
-{rows}
-
-{shards} WebDataset tars, sorted by identity; no identity spans two tars. A sample is `KEY.jpg` or, of a PNG,
-`KEY.png` (the source's own bytes) and `KEY.json`: key, pid (-1 junk, 0 distractor), camid, split, role, width, height
-and `keypoints`, 18 x [x, y, score] in pixels of the image, OpenPose/COCO-18 order, `[null, null, 0.0]` for a missing
-joint; `crop`, if there, is the part [left, top, right, bottom] of the image that is the picture (DeepFashion's square
-originals have margins). `index.json` lists the tars with counts and SHA-256, `manifest.json` what they were made from.
-
-```python
-import webdataset
-samples = webdataset.WebDataset("train-00000.tar", shardshuffle=False).decode("pil")
-samples = samples.to_tuple("__key__", "jpg;png", "json")
-```
-
-The images belong to their data set's owners and keep its terms: Market-1501 and DeepFashion are for non-commercial
-research only and may not be passed on. They show people who were not asked; do not use them to identify anyone.
-"""
+    return dict(samples)

@@ -130,19 +130,20 @@ def run_forget(config: ForgetConfig) -> int:
         sightings = Sightings(inventory, config.pid, config.key, config.root)
         seen = [item for item in reversed(inventory.in_order()) if item.name in sightings.seen]
         unfinished = list(inventory.partial.values()) if seen else []
-        pages = [record for record in records if record.report in sightings.seen and _has_pages(record)]
-        unknown = [r for r in records if r.report not in inventory.finished and _has_pages(r)]
+        pages = _pages(record for record in records if record.report in sightings.seen)
+        unknown = _pages(record for record in records if record.report not in inventory.finished)
         _tell(seen, unfinished, pages, unknown, sightings, removed=config.remove)
         if config.remove:
             _refuse_while_running(records, config.store)
+            for folder in pages:  # first: once the artifacts are gone, nobody could tell whom the pages show
+                _remove_pages(folder)
             remove([*unfinished, *seen], inventory)
-            for record in pages:
-                _remove_pages(record)
     return 0
 
 
-def _has_pages(record: RunRecord) -> bool:
-    return record.pages is not None and record.pages.is_dir()
+def _pages(records: Iterable[RunRecord]) -> list[Path]:
+    """The folders that keep copies of their reports, each once: a run that changed nothing has the earlier one's."""
+    return list(dict.fromkeys(r.pages for r in records if r.pages is not None and r.pages.is_dir()))
 
 
 def _refuse_while_running(records: Iterable[RunRecord], store: Path) -> None:
@@ -156,8 +157,8 @@ def _refuse_while_running(records: Iterable[RunRecord], store: Path) -> None:
 def _tell(
     seen: list[StoredArtifact],
     unfinished: list[StoredArtifact],
-    pages: list[RunRecord],
-    unknown: list[RunRecord],
+    pages: list[Path],
+    unknown: list[Path],
     sightings: Sightings,
     *,
     removed: bool,
@@ -168,19 +169,17 @@ def _tell(
     for item in seen:
         count = len(sightings.seen[item.name])
         print(f"{verb} {item.name} ({spoken_size(item.bytes)}): has seen {count} image{'s' if count != 1 else ''}")
-    for record in pages:
-        print(f"{verb} {record.pages}: a copy of its report")
-    for record in unknown:
-        print(f"look at {record.pages}: its artifacts are gone, so whether it shows it cannot be told")
+    for folder in pages:
+        print(f"{verb} {folder}: a copy of its report")
+    for folder in unknown:
+        print(f"look at {folder}: its artifacts are gone, so whether it shows it cannot be told")
     images = sorted(set().union(*sightings.seen.values()))
     said = "removed" if removed else "would be removed (nothing was: give --remove)"
     print(f"{len(images)} images in {len(seen)} artifacts, {total([*seen, *unfinished])}, {said}")
 
 
-def _remove_pages(record: RunRecord) -> None:
-    """Delete a run's folder of results, and the links that led there."""
-    folder = record.pages
-    assert folder is not None
+def _remove_pages(folder: Path) -> None:
+    """Delete a folder of results, and the links that led there."""
     shutil.rmtree(folder)
     for path in folder.parent.iterdir():
         if path.is_symlink() and not path.exists():

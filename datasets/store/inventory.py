@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,6 +12,7 @@ from typing import Any
 
 from datasets.runtime.errors import ArtifactError, InputError
 from datasets.runtime.manifests import MANIFEST, is_complete, manifest_of
+from datasets.store.records import clock
 
 PARTIAL = ".partial"
 NOT_STAGES = frozenset({"configs", "logs", "locks", "runs", "prefect"})
@@ -43,7 +43,7 @@ class StoredArtifact:
 
     def age(self) -> float:
         """Days since it was finished or last written to."""
-        return (time.time() - self.changed) / DAY
+        return (clock() - self.changed) / DAY
 
 
 class Inventory:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import logging
 import shutil
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +17,7 @@ from datasets.runtime.errors import ArtifactBusyError
 from datasets.runtime.manifests import MANIFEST
 from datasets.store.config import PruneStoreConfig, StoreConfig
 from datasets.store.inventory import DAY, Inventory, StoredArtifact, config_files, lock_file, spoken_size
-from datasets.store.records import RUNS, RunRecord, is_locked, is_running, read_records, store_lock
+from datasets.store.records import RUNS, RunRecord, clock, is_locked, is_running, read_records, store_lock
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +85,7 @@ class Retention:
             and (
                 is_running(record, self.inventory.store)
                 or newest[_series(record)] == record.run
-                or (time.time() - record.used.timestamp()) / DAY < self.older_than
+                or (clock() - record.used.timestamp()) / DAY < self.older_than
             )
         ]
 
@@ -116,7 +115,7 @@ class Retention:
         items = (self.inventory.finished.get(name), self.inventory.partial.get(name))
         times = [item.changed for item in items if item is not None]
         times += [self._last_used[name]] if name in self._last_used else []
-        return (time.time() - max(times)) / DAY
+        return (clock() - max(times)) / DAY
 
     @cached_property
     def _last_used(self) -> dict[str, float]:
@@ -217,7 +216,7 @@ def remove(items: Iterable[StoredArtifact], inventory: Inventory) -> None:
 
 def _remove_old_files(retention: Retention, days: float) -> None:
     """Logs, records of runs whose results are not kept and have no page either, what an interrupted removal left."""
-    store, limit = retention.inventory.store, time.time() - days * DAY
+    store, limit = retention.inventory.store, clock() - days * DAY
     for path in store.glob("*/.*.removed"):
         shutil.rmtree(path)
     for path in (store / "logs").glob("*.log"):

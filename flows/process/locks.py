@@ -25,6 +25,7 @@ from datasets.runtime.atomic import open_plain
 from datasets.runtime.errors import InputError
 from datasets.runtime.reading.json_values import parse_object
 
+DEVICES = Path("/dev")
 POLL_SECONDS = 1.0
 SECONDS_BETWEEN_LINES = 60.0
 CREATION_TRIES, SECONDS_TO_SET_A_MODE = 20, 0.05
@@ -69,12 +70,15 @@ def _holder(lock: Path) -> str:
 
 
 def visible_gpus() -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them; torch stays unimported."""
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them; torch stays unimported.
+
+    CUDA counts the ones that are there: in a container that was given ``/dev/nvidia3`` alone, that one is 0.
+    """
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
         return [gpu.strip() for gpu in chosen.split(",") if gpu.strip() not in ("", "-1")]
-    numbers = (path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia*"))
-    return sorted((number for number in numbers if number.isdigit()), key=int)
+    there = [path for path in DEVICES.glob("nvidia*") if path.name.removeprefix("nvidia").isdigit()]
+    return [str(number) for number in range(len(there))]
 
 
 @contextlib.contextmanager

@@ -50,6 +50,7 @@ def keep_run(config: RegenerateConfig, result: RegenerationResult, run: str) -> 
     """
     table, samples = table_file(result.benchmark), sample_sheets(result.synthetic)
     files = {name: result.report / name for name in (REPORT, "report.md", "results.csv")}
+    files["test_time.txt"] = result.benchmark / "test_time.txt"
     files = {name: path for name, path in files.items() if name == REPORT or path.is_file()}
     about = {
         "command": regenerate_command(config),

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import subprocess
-from datetime import UTC, datetime
 from pathlib import Path
 
+from datasets.runtime.manifests import code_version
+from datasets.store.records import now
 from flows.config import RegenerateConfig
 from flows.overrides import variant
 from flows.pipeline import RegenerationResult
-from flows.process.commands import PROJECT
 from reid.config import HistoryEntry
 from reid.history.entry import entry_of
 from reid.history.table import HISTORY, append, read_history
-
-DISTRIBUTION = "imagpose-reid"
 
 
 def remember(config: RegenerateConfig, result: RegenerationResult, run: str, pages: Path) -> list[HistoryEntry]:
@@ -36,7 +32,7 @@ def remember(config: RegenerateConfig, result: RegenerationResult, run: str, pag
         result.images,
         list(dict.fromkeys(result.generators.values())),
         list(result.synthetic.values()),
-        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        finished=now().isoformat(timespec="seconds"),
         run=run,
         preset=config.preset,
         variant=of_settings,
@@ -55,12 +51,3 @@ def remember(config: RegenerateConfig, result: RegenerationResult, run: str, pag
 
 def _of(entries: list[HistoryEntry], of_settings: str) -> list[HistoryEntry]:
     return [entry for entry in entries if entry.variant == of_settings]
-
-
-def code_version() -> str:
-    """The commit of this checkout, with ``-dirty`` where files differ from it; the installed version without one."""
-    command = ["git", "-C", str(PROJECT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return importlib.metadata.version(DISTRIBUTION)

@@ -17,11 +17,11 @@ import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from datasets.runtime.atomic import copy_atomically
+from datasets.store.records import now
 from flows.config import RegenerateConfig
 from flows.overrides import variant
 
@@ -60,10 +60,10 @@ def keep_results(
     new = not _holds(link, files)
     if new:
         _set_aside(base)
-        now = datetime.now(UTC)
-        folder = base / f"{now:%Y-%m-%d}-{run_id[:RUN_ID_LENGTH]}"
+        date = now()
+        folder = base / f"{date:%Y-%m-%d}-{run_id[:RUN_ID_LENGTH]}"
         facts = {"preset": config.preset, "variant": of_settings, "run": run_id}
-        _copy(files, folder, facts | {"finished": now.isoformat(timespec="seconds"), **about})
+        _copy(files, folder, facts | {"finished": date.isoformat(timespec="seconds"), **about})
         _point(link, folder.name)
     if not of_settings:
         _link_files(base, files)

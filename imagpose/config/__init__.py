@@ -13,6 +13,7 @@ from imagpose.config.frozen import (
 )
 from imagpose.config.study import PackStudyConfig, ScoreStudyConfig
 from imagpose.config.synthesis import (
+    DrawingSettings,
     DrawPosesConfig,
     EvaluateGeneratorConfig,
     GenerateConfig,
@@ -44,6 +45,7 @@ __all__ = [
     "DistillConfig",
     "DistillSettings",
     "DrawPosesConfig",
+    "DrawingSettings",
     "EvaluateGeneratorConfig",
     "GenerateConfig",
     "ModelConfig",

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from datasets.poses.backends import POSE_BACKENDS, with_built_in_weights
 from datasets.runtime.config import (
+    AddedLater,
     Artifact,
     Config,
     Device,
@@ -60,10 +61,10 @@ class SynthesizeSettings(DrawingSettings):
     """Synthetic images to make; not given: top the subset up to the size of the full training split."""
     policy: Literal["top-up", "paper"] = "top-up"
     """'top-up': identities with the fewest images or one camera first; 'paper': any image of the subset is a source."""
-    pose_policy: Literal["random", "rare", "rare-in-camera", "reconstruction"] = "random"
+    pose_policy: Literal["random", "rare", "rare-in-camera", "rare-viewpoint", "reconstruction"] = "random"
     """'random': any pose of the subset; 'rare': rather a side of the body that the person's images lack;
-    'rare-in-camera': rather one that the source's camera seldom shows; 'reconstruction': the source's own pose (a
-    control, not an augmentation)."""
+    'rare-in-camera': rather one that the source's camera seldom shows; 'rare-viewpoint': rather a direction and stride
+    that few poses of all show; 'reconstruction': the source's own pose (a control, not an augmentation)."""
     mode: Scenario = "IMAGPose*"
     """How sources and poses share a canvas; 'IMAGPose*': one source and three target poses."""
     showcase: int = Field(8, ge=0)
@@ -87,6 +88,9 @@ class SynthesizeConfig(SynthesizeSettings, StageConfig):
     """Which fraction of `subset`, in percent."""
     draw: int = Field(0, ge=0)
     """Which draw of `subset`."""
+    pose_bank: Annotated[Artifact | None, AddedLater] = None
+    """Skeletons of another data set (`import-poses`, `extract-poses`) that lend the target poses in place of the
+    subset's own; only those of its training people. A bank that shares an image with the data set is refused."""
     device: Device = "auto"
     """'auto' (GPU when there is one), 'cpu', 'cuda', 'cuda:1'."""
 
@@ -99,6 +103,12 @@ class SynthesizeConfig(SynthesizeSettings, StageConfig):
     def _subset_with_fraction(self) -> Self:
         if (self.subset is None) != (self.fraction is None):
             raise ValueError("subset and fraction go together: give both, or neither to use all images")
+        return self
+
+    @model_validator(mode="after")
+    def _bank_is_used(self) -> Self:
+        if self.pose_bank is not None and self.pose_policy == "reconstruction":
+            raise ValueError("pose_policy 'reconstruction' keeps the source's own pose, so leave pose_bank out")
         return self
 
 

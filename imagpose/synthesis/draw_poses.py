@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,36 +18,29 @@ import pandas as pd
 
 from datasets.runtime.atomic import write_text_atomically
 from datasets.runtime.errors import InputError
+from datasets.runtime.manifests import LOGS
 from datasets.shards.encoded import EncodedImages, keypoints_to_json
 from datasets.shards.tars import read_samples
 from datasets.sources.subsets import read_subset
 from imagpose.canvas.layout import canvas_seed
 from imagpose.config import DrawPosesConfig
-from imagpose.synthesis.plan import COLUMNS, MIN_KEYPOINTS, synthetic_key, visible_keypoints
+from imagpose.synthesis.card import write_card
+from imagpose.synthesis.plan import COLUMNS, MIN_KEYPOINTS, synthetic_key
 from imagpose.synthesis.ranks import ranks
 from imagpose.synthesis.seen import identities_seen
 from imagpose.synthesis.standard_poses import StandardPose, choose_standard_poses
-from imagpose.synthesis.synthesize import PLAN_FILE, write_facts, write_shards
+from imagpose.synthesis.synthesize import write_facts, write_shards
 from imagpose.synthesis.synthesizer import Synthesizer
-from imagpose.synthesis.tables import PLAN_SCHEMA, write_table
+from imagpose.synthesis.tables import PLAN_FILE, PLAN_SCHEMA, write_table
+from imagpose.synthesis.viewpoints import visible_keypoints
 
 logger = logging.getLogger(__name__)
 
 PER_CANVAS = 3
 """Target poses of a canvas: IMAGPose* draws three at once."""
 POSES_FILE = "standard_poses.json"
-
-
-class PoseDrawer(Synthesizer):
-    """A synthesizer whose target poses are images of another set."""
-
-    def __init__(self, config: DrawPosesConfig, images: EncodedImages, poses: list[StandardPose]) -> None:
-        super().__init__(config, images)
-        self.poses = {pose.key: pose.keypoints for pose in poses}
-
-    def keypoints(self, key: str) -> np.ndarray:
-        """A standard pose, or a drawn image's own."""
-        return self.poses[key] if key in self.poses else super().keypoints(key)
+DRAWING_FILE = "drawing.json"
+"""In the logs: how many pictures were made in how many seconds."""
 
 
 def make_drawn(config: DrawPosesConfig, directory: Path) -> dict[str, Any]:
@@ -56,14 +50,7 @@ def make_drawn(config: DrawPosesConfig, directory: Path) -> dict[str, Any]:
         InputError: nothing to draw, no usable training pose, or a generator that has seen these people ('leak-free').
     """
     images = EncodedImages(config.encoded)
-    rows = np.flatnonzero(np.isin(images.splits, config.splits) & (images.pids >= 0))
-    if not len(rows):
-        raise InputError(f"{config.encoded} has no image of {', '.join(config.splits)} to draw; encode these splits")
-    wanted = len(rows)
-    if config.pose_policy == "reconstruction":  # an image without a skeleton has no pose to be drawn in
-        rows = np.array(
-            [row for row in rows.tolist() if visible_keypoints(images.keypoints(row)) >= MIN_KEYPOINTS], dtype=int
-        )
+    rows, without_pose = _rows_to_draw(config, images)
     seen = identities_seen(config.generator, config.encoded, {int(pid) for pid in images.pids[rows] if pid > 0})
     if seen and config.protocol == "leak-free":
         raise InputError(
@@ -78,22 +65,46 @@ def make_drawn(config: DrawPosesConfig, directory: Path) -> dict[str, Any]:
         write_table(plan, PLAN_SCHEMA, directory / PLAN_FILE)
         _publish(poses, directory)
     shards = {f"synthetic-{i:05d}.tar": part for i, part in enumerate(cut_canvases(plan, config.images_per_shard))}
-    drawer = PoseDrawer(config, images, poses)
+    drawer = Synthesizer(config, images)
+    drawer.lent = {pose.key: pose.keypoints for pose in poses}
+    missing = sum(len(part) for name, part in shards.items() if not (directory / name).is_file())
+    started = time.perf_counter()
     with ranks() as own:
         write_shards(shards, own, drawer, directory)
     if not own.first:
         return {}
+    if missing:  # else a resumed run has nothing left to draw, and the earlier one's file stays
+        _note_seconds(missing, time.perf_counter() - started, directory)
     table = write_facts((m["json"] for name in shards for _, m in read_samples(directory / name)), directory)
+    counts = {name: len(part) for name, part in shards.items()}
+    write_card(config, table, counts, images, directory, _protocol(config.protocol, seen))
     return {
         "images": len(table),
         "drawn_images": len(rows),
-        "without_pose": wanted - len(rows),
+        "without_pose": without_pose,
         "poses": [pose.name for pose in poses],
         "status": {str(status): int(count) for status, count in table.status.value_counts().items()},
         "protocol": config.protocol,
         "test_identities_seen": seen,
         "shards": len(shards),
     }
+
+
+def _rows_to_draw(config: DrawPosesConfig, images: EncodedImages) -> tuple[np.ndarray, int]:
+    """Rows of the people's images in the config's splits, and how many more have no pose to be drawn in."""
+    rows = np.flatnonzero(np.isin(images.splits, config.splits) & (images.pids >= 0))
+    if not len(rows):
+        raise InputError(f"{config.encoded} has no image of {', '.join(config.splits)} to draw; encode these splits")
+    if config.pose_policy != "reconstruction":
+        return rows, 0
+    posed = [row for row in rows.tolist() if visible_keypoints(images.keypoints(row)) >= MIN_KEYPOINTS]
+    return np.array(posed, dtype=int), len(rows) - len(posed)
+
+
+def _protocol(protocol: str, seen: int | None) -> str:
+    """Which protocol a set keeps, for its card."""
+    people = "how many cannot be told" if seen is None else f"{seen:,}"
+    return f"Protocol: {protocol}. Of the people who are drawn the generator had seen: {people}."
 
 
 def _poses(config: DrawPosesConfig, images: EncodedImages) -> list[StandardPose]:
@@ -157,3 +168,10 @@ def _publish(poses: list[StandardPose], directory: Path) -> None:
         for p in poses
     ]
     write_text_atomically(directory / POSES_FILE, json.dumps({"poses": rows}, indent=1) + "\n")
+
+
+def _note_seconds(pictures: int, seconds: float, directory: Path) -> None:
+    """Write what this process (with its fellows under torchrun) took: of a resumed set, for the rest alone."""
+    (directory / LOGS).mkdir(exist_ok=True)
+    text = json.dumps({"pictures": pictures, "seconds": round(seconds, 3)})
+    write_text_atomically(directory / LOGS / DRAWING_FILE, text + "\n")

@@ -2,13 +2,14 @@
 
 The plan is a pure function of the subset's records and a seed, so it can be read, compared and resumed. Identities,
 sources *and* target poses all come from the subset (a leak-free pose bank by construction: a fraction that may use
-20 % of the images may use 20 % of the poses), and nothing here looks at a picture.
+20 % of the images may use 20 % of the poses), unless a bank of another data set's skeletons lends the poses. Nothing
+here looks at a picture.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,14 +18,13 @@ import pandas as pd
 
 from datasets.runtime.errors import InputError
 from imagpose.canvas.layout import canvas_seed
+from imagpose.synthesis.viewpoints import FACINGS, facing, rarity, viewpoint, visible_keypoints
 
-RIGHT_SHOULDER, LEFT_SHOULDER, RIGHT_HIP, LEFT_HIP = 2, 5, 8, 11  # COCO-18
 MIN_KEYPOINTS = 6
 """A pose with fewer visible joints asks for nothing in particular, so it is never a target."""
 
 Policy = Literal["top-up", "paper"]
-PosePolicy = Literal["random", "rare", "rare-in-camera", "reconstruction"]
-FACINGS = ("front", "back", "side", "unknown")
+PosePolicy = Literal["random", "rare", "rare-in-camera", "rare-viewpoint", "reconstruction"]
 COLUMNS = ("key", "canvas", "slot", "pid", "camid", "source_keys", "target_pose_key", "seed")
 
 
@@ -53,38 +53,6 @@ def is_synthetic_key(key: str) -> bool:
     return len(parts) == 4 and parts[1].startswith("c") and parts[1].endswith("s0")
 
 
-def visible_keypoints(keypoints: np.ndarray) -> np.ndarray:
-    """How many joints are known: (N, 18, 3) -> (N,)."""
-    return np.isfinite(keypoints[..., :2]).all(-1).sum(-1)
-
-
-def facing(keypoints: np.ndarray) -> np.ndarray:
-    """Which way a body faces, from its shoulders (hips where they are missing).
-
-    Args:
-        keypoints: (N, 18, 3) pixels, missing = NaN.
-
-    Returns:
-        (N,) indices into `FACINGS`. A person seen from the front has the right shoulder on the image's left.
-    """
-    width = _signed_width(keypoints, RIGHT_SHOULDER, LEFT_SHOULDER)
-    width = np.where(np.isnan(width), _signed_width(keypoints, RIGHT_HIP, LEFT_HIP), width)
-    height = np.nan_to_num(_extent(keypoints[..., 1]), nan=1.0)
-    share = width / np.maximum(height, 1.0)  # shoulders span about 0.2 of a standing body's height
-    result = np.select([share > 0.06, share < -0.06, np.isfinite(share)], [0, 1, 2], default=3)
-    return result.astype(np.int64)
-
-
-def _signed_width(keypoints: np.ndarray, right: int, left: int) -> np.ndarray:
-    return keypoints[:, left, 0] - keypoints[:, right, 0]
-
-
-def _extent(values: np.ndarray) -> np.ndarray:
-    known = np.isfinite(values)
-    extent = np.where(known, values, -np.inf).max(-1) - np.where(known, values, np.inf).min(-1)
-    return np.where(known.any(-1), extent, np.nan)
-
-
 def make_plan(
     records: pd.DataFrame,
     *,
@@ -94,6 +62,7 @@ def make_plan(
     policy: Policy = "top-up",
     pose_policy: PosePolicy = "random",
     seed: int = 0,
+    lent: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Plan `images` synthetic images of the people in `records`.
 
@@ -105,8 +74,10 @@ def make_plan(
         policy: 'top-up': the person with the fewest images is next, each source in its turn. 'paper': any image.
         pose_policy: 'random': any pose of the subset (the papers' choice). 'rare': rather a side of the body that
             this person's images lack. 'rare-in-camera': rather one that the source's camera seldom shows (the picture
-            takes over its background). 'reconstruction': the first source's own pose, a control.
+            takes over its background). 'rare-viewpoint': rather one whose direction and stride few poses of all show
+            (`imagpose.synthesis.viewpoints.rarity`). 'reconstruction': the first source's own pose, a control.
         seed: decides everything random.
+        lent: target poses of another data set in place of the subset's: columns key, keypoints (18, 3); any order.
 
     Returns:
         One row for each picture, columns `COLUMNS`; sorted by person and canvas.
@@ -117,39 +88,48 @@ def make_plan(
     if sources + poses > 4:
         raise InputError(f"{sources} sources and {poses} poses do not fit a canvas of 4 views; lower one of them")
     records = records.sort_values("key", ignore_index=True)
-    keypoints = _stacked(records)
-    bank = np.flatnonzero(visible_keypoints(keypoints) >= MIN_KEYPOINTS)
+    keys, keypoints, bank = _pose_bank(records, lent)
     if images > 0:
         _check_material(records, bank)
-    choose = _PoseChooser(bank, facing(keypoints), records.camid.to_numpy(), pose_policy)
+    choose = _PoseChooser(bank, keypoints, records.camid.to_numpy(), pose_policy)
     turns = (_fewest_first if policy == "top-up" else _at_random)(records, -(-images // poses), poses, sources, seed)
-    keys, camids = records.key.to_numpy(), records.camid.to_numpy()
     rows: list[tuple[object, ...]] = []
     for canvas, (person, shown) in enumerate(turns):
         targets = choose(np.random.default_rng([seed, canvas]), shown, person, min(poses, images - len(rows)))
-        shared = (person.pid, int(camids[shown[0]]), [str(keys[i]) for i in shown])
+        shared = (person.pid, int(records.camid[shown[0]]), [str(keys[i]) for i in shown])
         for slot, target in enumerate(targets):
             name = synthetic_key(shared[0], shared[1], canvas, slot)
             rows.append((name, canvas, slot, *shared, str(keys[target]), canvas_seed(seed, canvas)))
     plan = pd.DataFrame(rows, columns=list(COLUMNS)).sort_values(["pid", "canvas", "slot"], ignore_index=True)
-    check_leak_free(plan, set(records.key))
+    check_leak_free(plan, set(records.key), set(keys[len(records) :]))
     return plan
+
+
+def _pose_bank(records: pd.DataFrame, lent: pd.DataFrame | None) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Keys and (N, 18, 3) keypoints of the subset's images, then of the lent poses; positions of possible targets."""
+    lending = pd.DataFrame(columns=["key", "keypoints"]) if lent is None else lent.sort_values("key")
+    keypoints = np.concatenate([_stacked(records), _stacked(lending)])
+    bank = np.flatnonzero(visible_keypoints(keypoints) >= MIN_KEYPOINTS)
+    return [*records.key, *lending.key], keypoints, bank if lent is None else bank[bank >= len(records)]
 
 
 def _check_material(records: pd.DataFrame, bank: np.ndarray) -> None:
     if records.empty:
         raise InputError("the subset holds no images, so there is nobody to synthesize; choose a larger fraction")
     if len(bank) == 0:
-        raise InputError(f"no image of the subset has a pose of {MIN_KEYPOINTS} or more joints; extract poses first")
+        raise InputError(f"no image has a pose of {MIN_KEYPOINTS} or more joints to lend; extract poses first")
 
 
-def check_leak_free(plan: pd.DataFrame, subset: set[str]) -> None:
+def check_leak_free(plan: pd.DataFrame, subset: set[str], lent: Set[str] = frozenset()) -> None:
     """Refuse a plan that shows more than the subset allows.
+
+    Args:
+        lent: keys of another data set's poses that it may use.
 
     Raises:
         InputError: an image outside the subset is used, or a picture would get a real image's key.
     """
-    used = {key for keys in plan.source_keys for key in keys} | set(plan.target_pose_key)
+    used = {key for keys in plan.source_keys for key in keys} | (set(plan.target_pose_key) - lent)
     if outside := sorted(used - subset):
         raise InputError(f"the plan uses {len(outside)} images outside its subset, for example {outside[0]}")
     if clash := sorted(set(plan.key) & subset):
@@ -208,15 +188,26 @@ def _at_random(
 
 
 class _PoseChooser:
-    """Draws the target poses of a canvas from the subset's poses."""
+    """Draws the target poses of a canvas from a bank.
 
-    def __init__(self, bank: np.ndarray, sides: np.ndarray, cameras: np.ndarray, policy: PosePolicy) -> None:
-        self.bank, self.sides, self.cameras, self.policy = bank, sides, cameras, policy
-        self.bank_by_side = [bank[sides[bank] == side] for side in range(len(FACINGS))]
+    Args:
+        bank: positions of the poses that may be drawn.
+        keypoints: (N, 18, 3) of the subset's images, then of those that are lent.
+        cameras: of the subset's images.
+        policy: as `make_plan` explains them.
+    """
+
+    def __init__(self, bank: np.ndarray, keypoints: np.ndarray, cameras: np.ndarray, policy: PosePolicy) -> None:
+        self.bank, self.cameras, self.policy = bank, cameras, policy
+        self.sides = facing(keypoints)
+        self.bank_by_side = [bank[self.sides[bank] == side] for side in range(len(FACINGS))]
+        self.rarity = rarity(viewpoint(keypoints[bank])) if policy == "rare-viewpoint" else None
 
     def __call__(self, rng: np.random.Generator, shown: Sequence[int], person: Person, count: int) -> list[int]:
         if self.policy == "reconstruction":
             return [shown[0]] * count
+        if self.rarity is not None:
+            return self._rare(rng, shown, count)
         chosen: list[int] = []
         for _ in range(count):
             candidates = self._candidates(rng, person, shown[0])
@@ -225,6 +216,16 @@ class _PoseChooser:
             while pose is not None and (pose in shown or pose in chosen):
                 pose = int(rng.choice(free))
             chosen.append(self._again(rng, shown) if pose is None else pose)
+        return chosen
+
+    def _rare(self, rng: np.random.Generator, shown: Sequence[int], count: int) -> list[int]:
+        """Different poses, as long as there are any, by how rare each is."""
+        assert self.rarity is not None
+        chosen: list[int] = []
+        for _ in range(count):
+            weights = np.where(np.isin(self.bank, [*shown, *chosen]), 0.0, self.rarity)
+            total = weights.sum()
+            chosen.append(int(rng.choice(self.bank, p=weights / total)) if total > 0 else self._again(rng, shown))
         return chosen
 
     def _again(self, rng: np.random.Generator, shown: Sequence[int]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,14 +34,40 @@ class DataSet:
 
 def data_set_of(encoded: Path) -> DataSet | None:
     """The data set of encoded images, through the manifests of shards and index; None where one is gone."""
+    index = index_of(encoded)
+    if index is None:
+        return None
     try:
-        shards = input_path(manifest_of(encoded, "encode"), "shards")
-        index = input_path(manifest_of(shards, "write-shards"), "images")
-        root = manifest_of(index, "index")["inputs"]["root"]
+        root = manifest_of(index)["inputs"]["root"]
         contents = pd.read_parquet(artifact_file(index, "images.parquet"), columns=["sha256"]).sha256
     except (ArtifactError, OSError, KeyError):
         return None
     return DataSet(root["path"], root["sha256"], frozenset(contents[contents != ""]))
+
+
+def index_of(encoded: Path) -> Path | None:
+    """The index of encoded images, through the manifest of their shards; None where one is gone."""
+    try:
+        shards = input_path(manifest_of(encoded, "encode"), "shards")
+        index = input_path(manifest_of(shards, "write-shards"), "images")
+        manifest_of(index, "index")
+    except (ArtifactError, KeyError):
+        return None
+    return index
+
+
+def trainings_of(generator: Path) -> Iterator[tuple[dict[str, Any], Path]]:
+    """The trainings that made a generator, those of its base or teacher too, the last one first.
+
+    Yields:
+        The manifest of each, and the encoded images it saw.
+    """
+    current: Path | None = generator
+    while current is not None and is_complete(current):
+        manifest = manifest_of(current)
+        yield manifest, input_path(manifest, "encoded") if "encoded" in manifest["inputs"] else Path()
+        base = next((name for name in ("init_from", "teacher") if name in manifest["inputs"]), None)
+        current = None if base is None else input_path(manifest, base)
 
 
 def identities_seen(generator: Path, encoded: Path, pids: set[int]) -> int | None:
@@ -58,25 +85,24 @@ def identities_seen(generator: Path, encoded: Path, pids: set[int]) -> int | Non
         return 0 if Path(generator).resolve() == BUILT_IN else None
     own = data_set_of(encoded)
     seen: set[int] = set()
-    current: Path | None = Path(generator)
-    while current is not None and is_complete(current):
-        manifest = manifest_of(current)
-        trained_on = input_path(manifest, "encoded")
+    for manifest, trained_on in trainings_of(Path(generator)):
         other = data_set_of(trained_on)
         if own is None or other is None:
             return None
         if other.same_as(own):
-            seen |= pids & _trained_people(trained_on, manifest["config"])
-        base = next((name for name in ("init_from", "teacher") if name in manifest["inputs"]), None)
-        current = None if base is None else input_path(manifest, base)
+            seen |= pids & set(trained_images(trained_on, manifest["config"]).pids.tolist())
     return len(seen)
 
 
-def _trained_people(encoded: Path, config: dict[str, Any]) -> set[int]:
-    """Who is in the training split (in the subset of it) that a generator was trained on."""
+def trained_images(encoded: Path, config: dict[str, Any]) -> EncodedImages:
+    """The training split (the subset of it) that a generator was trained on.
+
+    Args:
+        encoded: what it was trained from.
+        config: its settings.
+    """
     keys = None
     subset = config.get("subset") and local_path(config["subset"])
     if subset and is_complete(subset):
         keys = read_subset(subset, config["fraction"], config["draw"])
-    images = EncodedImages(encoded, keys, None if keys is not None else "train")
-    return set(images.pids.tolist())
+    return EncodedImages(encoded, keys, None if keys is not None else "train")

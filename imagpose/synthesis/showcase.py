@@ -28,8 +28,9 @@ from datasets.sources.pictures import decode_pixels
 from imagpose.canvas.layout import CanvasRequest, canvas_seed
 from imagpose.config import SynthesizeConfig
 from imagpose.pictures.contact_sheet import SheetRow, save_contact_sheet, skeleton_picture
-from imagpose.synthesis.plan import MIN_KEYPOINTS, visible_keypoints
+from imagpose.synthesis.plan import MIN_KEYPOINTS
 from imagpose.synthesis.synthesizer import Synthesizer
+from imagpose.synthesis.viewpoints import visible_keypoints
 
 logger = logging.getLogger(__name__)
 

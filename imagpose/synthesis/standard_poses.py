@@ -16,13 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from datasets.runtime.errors import InputError
-from imagpose.synthesis.plan import FACINGS, facing, visible_keypoints
+from imagpose.synthesis.viewpoints import DIRECTIONS, body_height, direction, stride, visible_keypoints
 
-NOSE, NECK, RIGHT_ANKLE, LEFT_ANKLE = 0, 1, 10, 13  # COCO-18
 COMPLETE = 14
 """Joints that a standard pose must show at least: all limbs, whatever side of the head."""
-DIRECTIONS = ("front", "back", "left", "right")
-"""Where the body faces in the image; 'left': its nose is to the left of its neck."""
 STANDARD_POSES = tuple(f"{direction}-{stride}" for stride in ("standing", "striding") for direction in DIRECTIONS)
 """All of them, in the order in which a smaller set is filled."""
 MOST_COMPARED = 400
@@ -76,33 +73,11 @@ def choose_standard_poses(keys: Sequence[str], keypoints: np.ndarray, count: int
     return chosen[:count]
 
 
-def direction(keypoints: np.ndarray) -> np.ndarray:
-    """(N,) indices into `DIRECTIONS`; -1 where the skeleton does not tell."""
-    sides = facing(keypoints)
-    ahead = keypoints[:, NOSE, 0] - keypoints[:, NECK, 0]
-    is_side = (sides == FACINGS.index("side")) & np.isfinite(ahead) & (ahead != 0)
-    choices = [sides == FACINGS.index("front"), sides == FACINGS.index("back"), is_side & (ahead < 0), is_side]
-    return np.select(choices, [0, 1, 2, 3], default=-1)
-
-
-def stride(keypoints: np.ndarray) -> np.ndarray:
-    """(N,) distance of the ankles over the height of the visible body; NaN where one is missing."""
-    apart = np.linalg.norm(keypoints[:, LEFT_ANKLE, :2] - keypoints[:, RIGHT_ANKLE, :2], axis=1)
-    return apart / np.maximum(_heights(keypoints), 1.0)
-
-
-def _heights(keypoints: np.ndarray) -> np.ndarray:
-    y = keypoints[..., 1]
-    known = np.isfinite(y)
-    height = np.where(known, y, -np.inf).max(-1) - np.where(known, y, np.inf).min(-1)
-    return np.where(known.any(-1), height, np.nan)
-
-
 def _medoid(keypoints: np.ndarray) -> int:
     """The pose with the smallest mean distance to the others, over the joints that two poses both show."""
     compared = np.unique(np.linspace(0, len(keypoints) - 1, min(len(keypoints), MOST_COMPARED)).astype(int))
     points = keypoints[compared, :, :2]
     centers = np.nanmean(points, axis=1, keepdims=True)
-    points = (points - centers) / np.maximum(_heights(keypoints[compared]), 1.0)[:, None, None]
+    points = (points - centers) / np.maximum(body_height(keypoints[compared]), 1.0)[:, None, None]
     totals = [np.nanmean(np.linalg.norm(points - one, axis=-1)) for one in points]
     return int(compared[int(np.argmin(totals))])

@@ -27,15 +27,16 @@ from datasets.shards.encoded import EncodedImages
 from datasets.shards.tars import read_samples, write_tar
 from datasets.sources.subsets import read_subset
 from imagpose.config import SynthesizeConfig, TrainGeneratorConfig
+from imagpose.synthesis.card import write_card
+from imagpose.synthesis.lent_poses import LentPoses, lend_poses
 from imagpose.synthesis.plan import cut_shards, make_plan
 from imagpose.synthesis.ranks import Ranks, ranks
 from imagpose.synthesis.showcase import write_pictures
 from imagpose.synthesis.synthesizer import Synthesizer
-from imagpose.synthesis.tables import PLAN_SCHEMA, TABLE_SCHEMA, write_table
+from imagpose.synthesis.tables import PLAN_FILE, PLAN_SCHEMA, TABLE_FILE, TABLE_SCHEMA, write_table
 
 logger = logging.getLogger(__name__)
 
-PLAN_FILE, TABLE_FILE = "plan.parquet", "synthetic.parquet"
 SCENARIOS = {"T1": (1, 1), "T2": (1, 1), "T3": (3, 1), "IMAGPose*": (1, 3)}
 """Most sources, and poses, of a canvas of each mode."""
 
@@ -48,12 +49,14 @@ def make_synthetic(config: SynthesizeConfig, directory: Path) -> dict[str, Any]:
     """
     manifest_of(config.generator, TrainGeneratorConfig.stage)
     images = EncodedImages(config.encoded, _subset_keys(config))
-    plan = plan_for(config, images)
+    lent = lend_poses(config, images)
+    plan = plan_for(config, images, lent)
     if int(os.environ.get("RANK", "0")) == 0:
         write_table(plan, PLAN_SCHEMA, directory / PLAN_FILE)
     cut = cut_shards(plan, config.images_per_shard)
     shards = {f"synthetic-{number:05d}.tar": shard for number, shard in enumerate(cut)}
     synthesizer = Synthesizer(config, images)
+    synthesizer.lent = {} if lent is None else lent.by_key()
     with ranks() as own:
         write_shards(shards, own, synthesizer, directory)
     if not own.first:
@@ -61,7 +64,8 @@ def make_synthetic(config: SynthesizeConfig, directory: Path) -> dict[str, Any]:
     samples = [sample for name in shards for sample in read_samples(directory / name)]
     table = write_facts([members["json"] for _, members in samples], directory)
     write_pictures(config, images, synthesizer, samples, directory)
-    return _summary(config, images, table, len(shards))
+    write_card(config, table, {name: len(shard) for name, shard in shards.items()}, images, directory)
+    return _summary(config, images, table, len(shards)) | ({} if lent is None else {"pose_bank": lent.provenance})
 
 
 def write_shards(shards: Mapping[str, pd.DataFrame], own: Ranks, synthesizer: Synthesizer, directory: Path) -> None:
@@ -84,7 +88,7 @@ def write_facts(facts: Iterable[bytes], directory: Path) -> pd.DataFrame:
     return table
 
 
-def plan_for(config: SynthesizeConfig, images: EncodedImages) -> pd.DataFrame:
+def plan_for(config: SynthesizeConfig, images: EncodedImages, lent: LentPoses | None = None) -> pd.DataFrame:
     """The plan of a config: as many images as requested, or as the subset lacks to the full training split's size."""
     records = records_of(images)
     full = sum(file["samples"] for file in images.index["files"] if file["split"] == "train")
@@ -98,6 +102,7 @@ def plan_for(config: SynthesizeConfig, images: EncodedImages) -> pd.DataFrame:
         policy=config.policy,
         pose_policy=config.pose_policy,
         seed=config.seed,
+        lent=None if lent is None else lent.records(),
     )
 
 

@@ -43,6 +43,8 @@ class Synthesizer:
             self.pipeline.unet.compile()
         self.generator_sha256 = model_sha256(config.generator)
         self.rows = {key: row for row, key in enumerate(images.keys)}
+        self.lent: dict[str, np.ndarray] = {}
+        """Poses that are no image's of the set, by key: (18, 3) in view pixels."""
         self._decoded: dict[str, np.ndarray] = {}
 
     def members(self, shard: pd.DataFrame, progress: Progress) -> Iterator[tuple[str, bytes]]:
@@ -82,8 +84,8 @@ class Synthesizer:
         )
 
     def keypoints(self, key: str) -> np.ndarray:
-        """A real image's skeleton, (18, 3) in view pixels."""
-        return self.images.keypoints(self.rows[key])
+        """A lent pose, or a real image's skeleton: (18, 3) in view pixels."""
+        return self.lent[key] if key in self.lent else self.images.keypoints(self.rows[key])
 
     def pid(self, key: str) -> int:
         """Whom a real image shows."""

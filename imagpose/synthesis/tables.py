@@ -8,6 +8,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+PLAN_FILE, TABLE_FILE = "plan.parquet", "synthetic.parquet"
 PLAN_SCHEMA = pa.schema(
     [
         ("key", pa.string()),

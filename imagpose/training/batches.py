@@ -9,7 +9,7 @@ from torch import Tensor
 
 from imagpose.canvas.training import CanvasBatch, ViewSource, make_batch, plan_batch
 from imagpose.config import CanvasTrainingConfig
-from imagpose.training.objective import total_weight
+from imagpose.training.objective import noise_of_step, total_weight
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,34 +18,47 @@ class StepBatch:
 
     parts: list[tuple[Tensor, CanvasBatch]]
     """Canvases' numbers in the whole batch, (n,), and their tensors: a part per accumulated gradient."""
+    draws: list[tuple[Tensor, Tensor]]
+    """Noise (n, C, 2h, 2w) and timesteps (n,) of each part."""
     total_weight: float
     """Of the whole batch, over all processes: what makes a mean of the sums of its parts."""
 
     def pin_memory(self) -> StepBatch:
         """The same in page-locked memory."""
         return StepBatch(
-            parts=[(numbers, batch.pin_memory()) for numbers, batch in self.parts], total_weight=self.total_weight
+            parts=[(numbers, batch.pin_memory()) for numbers, batch in self.parts],
+            draws=[(noise.pin_memory(), timesteps.pin_memory()) for noise, timesteps in self.draws],
+            total_weight=self.total_weight,
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepReader:
-    """Reads the batch of any step; every process plans the whole batch and lays out its own canvases only."""
+    """Makes the batch of any step; every process plans the whole batch and lays out its own canvases only.
+
+    The noise is drawn here too: on a GPU a batch of 1,024 is computed in about the time that a core takes to draw it.
+    """
 
     source: ViewSource
     config: CanvasTrainingConfig
+    train_timesteps: int
+    """T of the noise schedule."""
     process: int
     processes: int
 
     def __call__(self, step: int) -> StepBatch:
         """A function of the step's number alone."""
         plans = plan_batch(self.source, self.config, step)
-        height, width = self.source.latent_shape[1:]
+        channels, height, width = self.source.latent_shape
+        canvas = (channels, 2 * height, 2 * width)
+        noise, timesteps = noise_of_step(self.config, step, canvas, self.train_timesteps)
         mine = torch.arange(self.process, len(plans), self.processes)
+        shares = mine.tensor_split(self.config.gradient_accumulation)
         return StepBatch(
             parts=[
                 (numbers, make_batch(self.source, [plans[i] for i in numbers], self.config.visible_weight))
-                for numbers in mine.tensor_split(self.config.gradient_accumulation)
+                for numbers in shares
             ],
+            draws=[(noise[numbers], timesteps[numbers]) for numbers in shares],
             total_weight=total_weight(plans, self.config.visible_weight, height * width),
         )

@@ -34,6 +34,8 @@ TINY_MODEL = ModelConfig(
     pose_channels=(8, 8, 16, 16),
     token_patch=4,
 )
+ROUNDING = {torch.float32: 0.01, torch.bfloat16: 0.05}
+"""Share of the largest output by which outputs may differ on a GPU: the rounding of some hundred layers."""
 TOKEN_WIDTH = 56  # not the text width, so that the projection is there
 
 
@@ -66,9 +68,9 @@ def run_check_model(config: CheckModelConfig) -> int:
     logger.info("stock UNet %.1f M parameters, IMAGPose %.1f M", _millions(unet), _millions(model))
     inputs = random_inputs(model, config.seed, device)
     checks: dict[str, Callable[[], str | None]] = {
-        "float32 output equals the stock UNet's bitwise": lambda: _equals_stock(model, unet.to(device).eval(), inputs),
+        "float32 output equals the stock UNet's": lambda: _equals_stock(model, unet.to(device).eval(), inputs),
         "all other weight names are the stock UNet's": lambda: _stock_names(model, unet),
-        "bfloat16 output equals the stock UNet's bitwise": lambda: _equals_stock_in_bfloat16(model, unet, inputs),
+        "bfloat16 output equals the stock UNet's": lambda: _equals_stock_in_bfloat16(model, unet, inputs),
         "every parameter receives a gradient": lambda: _gradients(model, inputs),
         "gradient checkpointing gives the same gradients": lambda: _checkpointing(model, inputs),
         "torch.compile(fullgraph=True) gives the same output": lambda: _compiles(model, inputs),
@@ -116,7 +118,23 @@ def _equals_stock(model: IMAGPose, unet: UNet2DConditionModel, inputs: dict[str,
     with torch.backends.mkldnn.flags(enabled=model.unet.dtype != torch.float32):
         context = model.feature_conditioning(inputs["image_tokens"], inputs["source_latents"])
         ours, stock = model(**inputs), unet(inputs["noisy_latents"], inputs["timesteps"], context).sample
-    return None if torch.equal(ours, stock) else f"largest difference {float((ours - stock).abs().max()):.2e}"
+    return _difference(ours, stock)
+
+
+def _difference(ours: Tensor, stock: Tensor) -> str | None:
+    """How far two outputs are apart, or None: on a CPU if by anything, on a GPU if by more than rounding.
+
+    There is no plain convolution on a GPU: cuDNN chooses by the number of channels, and its products are rounded to 10
+    bits (TF32) or 8 (bfloat16).
+    """
+    largest = float((ours - stock).abs().max())
+    allowed = rounding(ours.device, ours.dtype) * float(stock.abs().max())
+    return None if largest <= allowed else f"largest difference {largest:.2e}"
+
+
+def rounding(device: torch.device, dtype: torch.dtype) -> float:
+    """Share of the largest output by which the two may differ."""
+    return 0.0 if device.type == "cpu" else ROUNDING[dtype]
 
 
 def _stock_names(model: IMAGPose, unet: UNet2DConditionModel) -> str | None:

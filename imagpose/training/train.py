@@ -36,7 +36,7 @@ from imagpose.training.ema import DenoiserEma
 from imagpose.training.generators import load_generator, save_generator
 from imagpose.training.inputs import FrozenParts, check_view_size, hold_out, initial_denoiser, read_training_images
 from imagpose.training.log import TrainingLog, TrainingProgress, peak_memory_mib
-from imagpose.training.objective import NoisePrediction, Objective, learning_rate_at, loss_sum, noise_of_step
+from imagpose.training.objective import NoisePrediction, Objective, learning_rate_at, loss_sum
 from imagpose.training.optimizer import DenoiserOptimizer
 from imagpose.training.samples import save_samples
 from imagpose.training.stop_request import stop_on_sigterm
@@ -204,7 +204,11 @@ class CanvasTrainer(ABC, Generic[SomeConfig]):
         """This process's share of every remaining step."""
         processes = self.accelerator.num_processes
         reader = StepReader(
-            source=self.source, config=self.config, process=self.accelerator.process_index, processes=processes
+            source=self.source,
+            config=self.config,
+            train_timesteps=len(self.objective.weights),
+            process=self.accelerator.process_index,
+            processes=processes,
         )
         steps = range(self.step, self.config.steps)
         return stream_steps(reader, steps, self.config.workers, pinned=self.device.type == "cuda")
@@ -213,22 +217,16 @@ class CanvasTrainer(ABC, Generic[SomeConfig]):
         """One step; returns loss and gradient norm, (2,), not yet waited for."""
         config, processes = self.config, self.accelerator.num_processes
         work = next(self.batches)
-        noise, timesteps = noise_of_step(config, self.step, self.canvas_shape, len(self.objective.weights))
         # every process divides by the whole batch's weight; DDP then averages over processes, hence the factor
         scale = processes / max(work.total_weight, 1e-9)
         loss = torch.zeros((), device=self.device)
-        for number, (part, canvases) in enumerate(work.parts, 1):
+        for number, ((_, canvases), draws) in enumerate(zip(work.parts, work.draws, strict=True), 1):
             batch = canvases.to(self.device)
+            noise, timesteps = (drawn.to(self.device, non_blocking=True) for drawn in draws)
             # the processes exchange gradients once a step, with the last part's
             with nullcontext() if number == len(work.parts) else self.accelerator.no_sync(self.wrapped):
                 with self.accelerator.autocast():
-                    total = loss_sum(
-                        self.objective,
-                        self.network,
-                        batch,
-                        noise[part].to(self.device),
-                        timesteps[part].to(self.device),
-                    )
+                    total = loss_sum(self.objective, self.network, batch, noise, timesteps)
                 self.accelerator.backward(total * scale)
             loss += total.detach() * scale
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), config.max_gradient_norm)

@@ -17,9 +17,11 @@ from datasets.runtime.manifests import manifest_of
 from datasets.runtime.reading.contents import AGAIN, read_json
 from datasets.runtime.reading.tables import read_table
 from reid.arms import arm_rank
+from reid.benchmark.at_test_time import AtTestTime, compare_variants
 from reid.benchmark.gains import gains, not_run
 from reid.benchmark.statistics import METRICS, per_query_metrics, statistics
 from reid.benchmark.tables import markdown, plain_table
+from reid.benchmark.variant_tables import markdown_variants, plain_variants
 from reid.config import BenchmarkConfig, TrainReidConfig
 
 logger = logging.getLogger(__name__)
@@ -39,7 +41,10 @@ COLUMNS = [
 
 
 def make_benchmark(config: BenchmarkConfig, directory: Path) -> dict[str, Any]:
-    """Write ``results.parquet/.csv/.md/.txt``, ``statistics.parquet`` and ``gains.parquet``."""
+    """Write ``results.parquet/.csv/.md/.txt``, ``statistics.parquet`` and ``gains.parquet``.
+
+    With evaluations also ``test_time.parquet/.txt`` and ``test_time_gains.parquet``.
+    """
     results = read_results(config.runs)
     table = statistics(results, config.confidence)
     per_query = {
@@ -49,6 +54,7 @@ def make_benchmark(config: BenchmarkConfig, directory: Path) -> dict[str, Any]:
     gained = gains(results, per_query, config)
     for absent in not_run(gained, config.comparisons):
         logger.warning("declared, but not among the runs: %s", absent)
+    with_folders = results
     results = results[[*COLUMNS, *(name for name in results if name.endswith(VARIANT_METRICS))]]
     results.to_parquet(directory / "results.parquet", index=False)
     results.to_csv(directory / "results.csv", index=False)
@@ -56,13 +62,24 @@ def make_benchmark(config: BenchmarkConfig, directory: Path) -> dict[str, Any]:
     gained.to_parquet(directory / "gains.parquet", index=False)
     text = plain_table(results, table)
     write_text_atomically(directory / "results.txt", text + "\n")
-    write_text_atomically(directory / "results.md", markdown(results, table, gained, config))
+    report = markdown(results, table, gained, config)
+    if config.evaluations:
+        report += _write_test_time(compare_variants(with_folders, config), directory)
+    write_text_atomically(directory / "results.md", report)
     logger.info("%d runs\n%s", len(results), text)
     return {
         "runs": len(results),
         "arms": sorted(set(results.arm)),
         "fractions": sorted(map(int, set(results.fraction))),
     }
+
+
+def _write_test_time(found: AtTestTime, directory: Path) -> str:
+    """Write the tables of what was done at test time; returns them as Markdown."""
+    found.figures.to_parquet(directory / "test_time.parquet", index=False)
+    found.gains.to_parquet(directory / "test_time_gains.parquet", index=False)
+    write_text_atomically(directory / "test_time.txt", plain_variants(found) + "\n")
+    return "\n" + markdown_variants(found) + "\n"
 
 
 class _Cell(BaseModel):

@@ -88,6 +88,9 @@ class BenchmarkConfig(BenchmarkSettings, StageConfig):
 
     runs: list[Artifact] = Field(min_length=1)
     """Finished runs (`reid train`); protocol, fraction, draw, seed and arm are read from each."""
+    evaluations: list[Artifact] = []
+    """Evaluations of these runs with what is done at test time (`reid evaluate`), for tables of their own; any number
+    of the runs may have one."""
 
 
 class ReportConfig(StageConfig):

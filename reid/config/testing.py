@@ -16,6 +16,7 @@ class EvaluateReidConfig(StageConfig):
     stage: ClassVar[str] = "evaluate-reid"
     package: ClassVar[str] = "reid"
     command: ClassVar[str | None] = "evaluate"
+    stage_version: ClassVar[int] = 2  # 1: seconds of processing alone in logs/test_time.json
 
     run: Artifact | None = None
     """The finished run; or give `features`."""

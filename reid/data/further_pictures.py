@@ -5,15 +5,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from datasets.runtime.errors import InputError
-from datasets.runtime.manifests import is_complete, manifest_of
+from datasets.runtime.errors import ArtifactError, InputError
+from datasets.runtime.manifests import LOGS, input_path, is_complete, manifest_of
+from datasets.runtime.reading.contents import read_json
+from datasets.runtime.remote.copies import is_file
 from reid.data.training_set import read_synthetic_table
 
 logger = logging.getLogger(__name__)
 
+DRAWING = f"{LOGS}/drawing.json"
+"""How long a set's pictures took: ``pictures`` made in ``seconds``."""
 SEEN = "test_identities_seen"
 """What a set's manifest says of its generator: how many of the drawn people it was trained on; null: unknown."""
 
@@ -65,3 +70,31 @@ def _refuse_leak(folder: Path, table: pd.DataFrame, test_keys: set[str]) -> None
 def identities_seen(folder: Path) -> int | None:
     """How many of the drawn people the generator was trained on; None if the folder does not say."""
     return manifest_of(folder)["summary"].get(SEEN) if is_complete(folder) else None
+
+
+def pose_policy(folder: Path) -> str | None:
+    """In which poses a set of `imagpose draw-poses` shows the images: 'standard' or 'reconstruction'; else None."""
+    return manifest_of(folder)["config"].get("pose_policy") if is_complete(folder) else None
+
+
+def drawing_seconds(folder: Path) -> float | None:
+    """Seconds that drawing took for each image that was drawn, its encoding included; None where nobody measured.
+
+    The encoding's share is missing where its artifact is gone.
+    """
+    if not is_complete(folder) or not is_file(Path(folder) / DRAWING):
+        return None
+    manifest, took = manifest_of(folder), read_json(folder, DRAWING)
+    drawn = manifest["summary"].get("drawn_images")
+    if not drawn or not took.get("pictures"):
+        return None
+    a_picture = took["seconds"] / took["pictures"]
+    return a_picture * manifest["summary"]["images"] / drawn + _encoding_seconds(manifest)
+
+
+def _encoding_seconds(manifest: dict[str, Any]) -> float:
+    try:
+        encoded = manifest_of(input_path(manifest, "encoded"), "encode")
+    except (ArtifactError, KeyError):
+        return 0.0
+    return encoded["seconds"] / max(1, encoded["summary"].get("samples", 0))

@@ -158,8 +158,16 @@ def select(images: ImageSet, positions: np.ndarray) -> ImageSet:
 
 def normalize(pixels_u8: Tensor, normalization: Normalization = IMAGENET) -> Tensor:
     """(B, 3, H, W) uint8 -> float32, (x / 255 - mean) / std per channel."""
-    mean, std = (torch.tensor(values, device=pixels_u8.device).view(1, 3, 1, 1) for values in normalization)
+    mean, std = (send(torch.tensor(values).view(1, 3, 1, 1), pixels_u8.device) for values in normalization)
     return (pixels_u8.float() / 255 - mean) / std
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """A small tensor of the CPU on the device that computes, without waiting for what that has still to do.
+
+    Safe in this direction, from pageable memory too: the driver has taken the bytes when the call returns.
+    """
+    return tensor.to(device, non_blocking=True)
 
 
 def augment(
@@ -195,14 +203,14 @@ def flip_and_crop(pixels_u8: Tensor, config: AugmentationConfig, generator: torc
     padded = torch.nn.functional.pad(pixels_u8, [config.padding] * 4)
     device = pixels_u8.device
     image = torch.arange(batch, device=device)[:, None, None]
-    cropped = padded[image, :, rows.to(device)[:, :, None], columns.to(device)[:, None, :]]
+    cropped = padded[image, :, send(rows, device)[:, :, None], send(columns, device)[:, None, :]]
     return cropped.permute(0, 3, 1, 2)
 
 
 def jitter_colors(pixels_u8: Tensor, strength: float, generator: torch.Generator) -> Tensor:
     """Brightness and contrast of each image times 1 +- `strength`."""
     factors = 1 + strength * (2 * torch.rand(2, len(pixels_u8), 1, 1, 1, generator=generator) - 1)
-    brightness, contrast = factors.to(pixels_u8.device)
+    brightness, contrast = send(factors, pixels_u8.device)
     image = pixels_u8.float() * brightness
     mean = image.mean(dim=(1, 2, 3), keepdim=True)
     return ((image - mean) * contrast + mean).round().clamp(0, 255).to(torch.uint8)
@@ -228,9 +236,11 @@ def erase(images: Tensor, config: AugmentationConfig, generator: torch.Generator
     top = (place[0] * (height - box_height + 1)).floor()[:, None]
     left = (place[1] * (width - box_width + 1)).floor()[:, None]
     y, x = torch.arange(height)[None], torch.arange(width)[None]
-    inside_y = (y >= top) & (y < top + box_height[:, None])
+    inside_y = (y >= top) & (y < top + box_height[:, None]) & (chosen & fits.any(dim=1))[:, None]
     inside_x = (x >= left) & (x < left + box_width[:, None])
-    inside = inside_y[:, None, :, None] & inside_x[:, None, None, :]
-    inside &= (chosen & fits.any(dim=1))[:, None, None, None]
-    fill = torch.tensor(config.erasing_fill, device=images.device).view(1, 3, 1, 1)
-    return torch.where(inside.to(images.device), fill, images)
+    inside_y, inside_x = (
+        send(inside_y, images.device),
+        send(inside_x, images.device),
+    )  # their product is 100 times as large
+    fill = send(torch.tensor(config.erasing_fill).view(1, 3, 1, 1), images.device)
+    return torch.where(inside_y[:, None, :, None] & inside_x[:, None, None, :], fill, images)

@@ -12,8 +12,9 @@ import pandas as pd
 import pyarrow as pa
 import torch
 
+from datasets.poses.bank import PREFIX
 from datasets.runtime.errors import DatasetLayoutError, InputError
-from datasets.runtime.manifests import is_complete
+from datasets.runtime.manifests import is_complete, manifest_of
 from datasets.runtime.reading.tables import read_table as read_parquet
 from datasets.runtime.remote.copies import is_file
 from datasets.sources.folders.image_folders import read_generated_table
@@ -121,16 +122,26 @@ def refuse_leak(folder: Path, table: pd.DataFrame, subset: Collection[str]) -> N
     """Refuse a synthetic set that was made from images outside the subset.
 
     Raises:
-        InputError: its sources or poses lie outside; a set that names none is taken on trust, and said to be.
+        InputError: its sources or poses lie outside; a set that names none is taken on trust, and said to be. Poses of
+            another data set's bank (`datasets.poses.bank`) lie outside and are allowed.
     """
     if not has_provenance(table):
         logger.warning("%s does not say what it was made from: whether it leaks cannot be checked", folder)
-    used = {key for keys in table.get("source_keys", ()) for key in keys} | set(table.get("target_pose_key", ()))
+    poses = set(table.get("target_pose_key", ()))
+    if any(pose.startswith(PREFIX) for pose in poses) and lends_no_own_pose(folder):
+        poses = {pose for pose in poses if not pose.startswith(PREFIX)}
+    used = {key for keys in table.get("source_keys", ()) for key in keys} | poses
     if outside := sorted(used - set(subset)):
         raise InputError(
             f"{folder} was made from {len(outside)} images outside the subset ({outside[0]}), which protocol "
             "'leak-free' forbids; give the set of this fraction and draw"
         )
+
+
+def lends_no_own_pose(folder: Path) -> bool:
+    """Whether a set's manifest says that its bank of poses shares no image with the data set."""
+    bank = manifest_of(folder)["summary"].get("pose_bank") if is_complete(folder) else None
+    return isinstance(bank, dict) and bank.get("shared_images") == 0
 
 
 def kept_rows(table: pd.DataFrame, check: Path) -> pd.DataFrame:

@@ -9,6 +9,7 @@ Legend: N test images (queries, then gallery images), D width of the features.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,9 +21,9 @@ from torch import Tensor
 
 from reid.config import CentralizeConfig, EvaluateReidConfig
 from reid.data.any_images import batches
-from reid.data.further_pictures import identities_seen, sources_of
+from reid.data.further_pictures import drawing_seconds, identities_seen, pose_policy, sources_of
 from reid.data.images import ImageSet, decode, iterate_split
-from reid.evaluation.post_processing import Features, Pair
+from reid.evaluation.post_processing import Averaged, Cost, Features
 
 logger = logging.getLogger(__name__)
 
@@ -35,44 +36,48 @@ Embed = Callable[[Tensor], np.ndarray]
 
 def averaged_features(
     config: EvaluateReidConfig, embed: Embed, images: tuple[ImageSet, ImageSet], features: tuple[Features, Features]
-) -> tuple[dict[str, Pair], dict[str, Any]]:
-    """(query and gallery features, facts) of each entry of `centralize`, by its name.
+) -> dict[str, Averaged]:
+    """The averaged features of each entry of `centralize`, by its name.
 
     Args:
         embed: the network.
         images, features: of the queries and of the gallery.
     """
-    pairs: dict[str, Pair] = {}
-    facts: dict[str, Any] = {}
+    queries, total = len(images[0]), len(images[0]) + len(images[1])
+    found = {}
     for entry in config.centralize:
-        if entry.images is None:
-            means = _controls(entry, embed, images)
-            facts[entry.name] = {"control": entry.control}
-        else:
-            keys = [key for part in images for key in part.keys]
-            sources = sources_of(entry.images, keys, config.protocol)
-            size = (images[0].pixels.shape[2], images[0].pixels.shape[3])
-            samples = iterate_split(entry.images, "synthetic")
-            sums, counts = sum_by_source(entry.images, embed, samples, sources, keys, size, config.workers)
-            means = sums / np.maximum(counts, 1)[:, None]
-            facts[entry.name] = _facts(entry.images, sources, counts)
-        facts[entry.name] |= {"weight": entry.weight}
-        queries = len(images[0])
-        pairs[entry.name] = (
+        started = time.perf_counter()
+        means, facts, drawing = (
+            _controls(entry, embed, images) if entry.images is None else _pictures(entry.images, config, embed, images)
+        )
+        pair = (
             features[0].values + entry.weight * means[:queries],
             features[1].values + entry.weight * means[queries:],
         )
-    return pairs, facts
+        cost = Cost(drawing=drawing, embedding=1000 * (time.perf_counter() - started) / total)
+        found[entry.name] = Averaged(pair=pair, facts=facts | {"weight": entry.weight}, cost=cost)
+    return found
 
 
-def _facts(folder: Path, sources: Mapping[str, str], counts: np.ndarray) -> dict[str, Any]:
-    seen = identities_seen(folder)
-    return {
+def _pictures(
+    folder: Path, config: EvaluateReidConfig, embed: Embed, images: tuple[ImageSet, ImageSet]
+) -> tuple[np.ndarray, dict[str, Any], float | None]:
+    """((N, D) mean feature of each test image's further pictures, facts, seconds a thousand test images' drawing)."""
+    keys = [key for part in images for key in part.keys]
+    sources = sources_of(folder, keys, config.protocol)
+    size = (images[0].pixels.shape[2], images[0].pixels.shape[3])
+    samples = iterate_split(folder, "synthetic")
+    sums, counts = sum_by_source(folder, embed, samples, sources, keys, size, config.workers)
+    seen, with_pictures, each = identities_seen(folder), int((counts > 0).sum()), drawing_seconds(folder)
+    facts = {
         "pictures": len(sources),
-        "images_with_pictures": int((counts > 0).sum()),
+        "images_with_pictures": with_pictures,
+        "pose_policy": pose_policy(folder),
         "provenance": "unknown" if seen is None else "stated",
         "test_identities_seen": seen,
     }
+    drawing = None if each is None else 1000 * each * with_pictures / len(keys)
+    return sums / np.maximum(counts, 1)[:, None], facts, drawing
 
 
 def sum_by_source(
@@ -108,15 +113,17 @@ def sum_by_source(
     return (np.zeros((len(keys), 1), dtype=np.float32) if sums is None else sums), counts
 
 
-def _controls(config: CentralizeConfig, embed: Embed, images: tuple[ImageSet, ImageSet]) -> np.ndarray:
-    """(N, D) mean feature of the images' own flips or crops."""
+def _controls(
+    config: CentralizeConfig, embed: Embed, images: tuple[ImageSet, ImageSet]
+) -> tuple[np.ndarray, dict[str, Any], float]:
+    """((N, D) mean feature of the images' own flips or crops, facts, no seconds of drawing)."""
     make = flipped if config.control == "flip" else corner_crops
     found = []
     for part in images:
         for start in range(0, len(part), BATCH):
             views = make(part.pixels[start : start + BATCH])
             found.append(np.mean([embed(view) for view in views], axis=0))
-    return np.concatenate(found)
+    return np.concatenate(found), {"control": config.control}, 0.0
 
 
 def flipped(pixels_u8: Tensor) -> list[Tensor]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from reid.config import EvaluateReidConfig, NetworkConfig, TrainReidConfig
 from reid.data.images import read_images
 from reid.evaluation.averaging import averaged_features
 from reid.evaluation.features import embed_batch, evaluate_features, features_of, write_metrics
-from reid.evaluation.post_processing import Features, PostProcessing
+from reid.evaluation.post_processing import Cost, Features, PostProcessing
 from reid.evaluation.ranking import Labels
 from reid.training.model import ReidNetwork, assemble_network, read_normalization, seeded_backbone
 
@@ -38,12 +40,13 @@ def make_evaluation(config: EvaluateReidConfig, directory: Path) -> dict[str, An
     size = (settings.height, settings.width)
     query, gallery = (read_images(config.test_shards, s, size, workers=config.workers) for s in ("query", "gallery"))
     network.to(device)
+    started = time.perf_counter()
     plain = features_of(network, query, gallery, device)
-    averaged, facts = averaged_features(
-        config, lambda pixels: embed_batch(network, pixels, device), (query, gallery), plain
-    )
-    metrics = evaluate_features(*plain, directory, config.max_rank, post, averaged)
-    if facts:
+    cost = Cost(embedding=1000 * (time.perf_counter() - started) / (len(query) + len(gallery)))
+    averaged = averaged_features(config, lambda pixels: embed_batch(network, pixels, device), (query, gallery), plain)
+    metrics = evaluate_features(*plain, directory, config.max_rank, replace(post, averaged=averaged, cost=cost))
+    if averaged:
+        facts = {name: item.facts for name, item in averaged.items()}
         metrics |= {"centralize": facts, "protocol": config.protocol}
     write_metrics(directory, metrics)
     return metrics

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,13 @@ from torch import Tensor
 from datasets.runtime.atomic import write_text_atomically
 from datasets.runtime.progress import Progress
 from reid.data.images import ImageSet, normalize
-from reid.evaluation.post_processing import NOTHING, Features, PostProcessing, evaluate_variants, write_per_query
+from reid.evaluation.post_processing import (
+    NOTHING,
+    Features,
+    PostProcessing,
+    evaluate_variants,
+    write_per_query,
+)
 from reid.evaluation.ranking import JUNK, Labels, MatchIndex, distance_rows, nearest, normalized, rank_features
 from reid.training.model import ReidNetwork
 
@@ -75,20 +82,21 @@ def evaluate_features(
     directory: Path,
     max_rank: int,
     post: PostProcessing = NOTHING,
-    averaged: Mapping[str, tuple[np.ndarray, np.ndarray]] = {},
 ) -> dict[str, Any]:
     """Rank the gallery for each query; write ``per_query.parquet`` and ``ranked.parquet``; return the figures.
 
     Args:
         post: what is also tried at test time; see `reid.evaluation.post_processing.evaluate_variants` for what that
             writes and returns.
-        averaged: query and gallery features by name, the same images' averaged with further ones.
     """
+    started = time.perf_counter()
     ranking = rank_features(query.values, gallery.values, query.labels, gallery.labels)
+    took = 1000 * (time.perf_counter() - started) / (len(query.labels) + len(gallery.labels))
     summary = ranking.summary() | gallery_counts(gallery.labels)
     write_per_query(directory / "per_query.parquet", query, ranking)
-    if post != NOTHING or averaged:
-        summary |= evaluate_variants(query, gallery, ranking, directory, post, averaged)
+    if post.tries_anything:
+        post = replace(post, cost=replace(post.cost, processing=took))
+        summary |= evaluate_variants(query, gallery, ranking, directory, post)
     table = ranked_lists(query, gallery, max_rank)
     table.to_parquet(directory / "ranked.parquet", index=False)
     logger.info(

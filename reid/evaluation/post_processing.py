@@ -11,8 +11,9 @@ import json
 import logging
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -44,11 +45,52 @@ class Features:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Seconds for a thousand test images; None where nobody measured."""
+
+    drawing: float | None = 0.0
+    """Their further pictures, made by a generator, with the images' encoding for it."""
+    embedding: float | None = None
+    """The images themselves and their further pictures, decoding of the pictures included."""
+    processing: float = 0.0
+    """What is done to features and distances, and ranking."""
+
+    def __add__(self, other: Cost) -> Cost:
+        """Both together; unknown where one of them is."""
+        known = self.embedding is not None and other.embedding is not None
+        return Cost(
+            drawing=None if self.drawing is None or other.drawing is None else self.drawing + other.drawing,
+            embedding=(self.embedding or 0.0) + (other.embedding or 0.0) if known else None,
+            processing=self.processing + other.processing,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Averaged:
+    """Features averaged with those of further pictures."""
+
+    pair: Pair
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What ``metrics.json`` says of the pictures."""
+    cost: Cost = Cost()
+    """Of the further pictures alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PostProcessing:
     """What is also tried; nothing by default."""
 
     nfc: NfcConfig | None = None
     rerank: RerankConfig | None = None
+    averaged: Mapping[str, Averaged] = field(default_factory=dict)
+    """Further features of the same images by name, junk included."""
+    cost: Cost = Cost()
+    """Of the plain features."""
+
+    @property
+    def tries_anything(self) -> bool:
+        """Whether there is more to test than the plain features."""
+        return bool(self.nfc or self.rerank or self.averaged)
 
 
 NOTHING = PostProcessing()
@@ -61,8 +103,7 @@ class Variant:
     name: str
     pair: Pair
     ranking: Ranking
-    seconds: float
-    """Of what was done to features or distances, and of ranking."""
+    cost: Cost
 
 
 def evaluate_variants(
@@ -71,7 +112,6 @@ def evaluate_variants(
     plain: Ranking,
     directory: Path,
     post: PostProcessing,
-    averaged: Mapping[str, Pair],
 ) -> dict[str, float]:
     """Test every combination; its figures' names begin with the combination's name.
 
@@ -81,20 +121,23 @@ def evaluate_variants(
     Args:
         query, gallery: junk included; it is left out here, for it must not be anybody's neighbor.
         plain: the ranking by the features as they are.
-        averaged: query and gallery features by name, junk included.
+        post: what is tried, and what the plain features and ranking by them cost.
     """
     kept = gallery.labels.pids != JUNK
     labels = Labels(pids=gallery.labels.pids[kept], camids=gallery.labels.camids[kept])
-    pairs = {"": (query.values, gallery.values[kept])} | {n: (q, g[kept]) for n, (q, g) in averaged.items()}
-    rows = [_row("plain", pairs[""], plain, plain, query.labels, labels)]
+    origins = {"": Averaged(pair=(query.values, gallery.values), cost=post.cost)}
+    before = replace(post.cost, processing=0.0)
+    origins |= {name: replace(item, cost=before + item.cost) for name, item in post.averaged.items()}
+    origins = {n: replace(item, pair=(item.pair[0], item.pair[1][kept])) for n, item in origins.items()}
+    rows = [_row("plain", origins[""].pair, plain, plain, query.labels, labels)]
     found: dict[str, float] = {}
-    seconds: dict[str, float] = {}
-    for variant in _variants(pairs, query.labels, labels, post):
+    seconds = {"plain": _rounded(post.cost)}
+    for variant in _variants(origins, query.labels, labels, post):
         write_per_query(directory / f"per_query_{variant.name}.parquet", query, variant.ranking)
         summary = variant.ranking.summary()
         found |= {f"{variant.name}_{name}": summary[name] for name in FIGURES}
         rows.append(_row(variant.name, variant.pair, variant.ranking, plain, query.labels, labels))
-        seconds[variant.name] = round(1000 * variant.seconds / (len(query.labels) + len(labels)), 4)
+        seconds[variant.name] = _rounded(variant.cost)
         logger.info("%s: Rank-1 %.1f %%, mAP %.1f %%", variant.name, 100 * summary["rank1"], 100 * summary["map"])
     pd.DataFrame(rows).to_parquet(directory / "test_time.parquet", index=False)
     (directory / LOGS).mkdir(exist_ok=True)
@@ -103,20 +146,27 @@ def evaluate_variants(
     return found
 
 
-def _variants(pairs: Mapping[str, Pair], query: Labels, gallery: Labels, post: PostProcessing) -> Iterator[Variant]:
+def _rounded(cost: Cost) -> dict[str, float | None]:
+    return {name: None if value is None else round(value, 4) for name, value in asdict(cost).items()}
+
+
+def _variants(
+    origins: Mapping[str, Averaged], query: Labels, gallery: Labels, post: PostProcessing
+) -> Iterator[Variant]:
     """All combinations but the plain one, each made when it is requested."""
-    for origin, given in pairs.items():
+    images = len(query) + len(gallery)
+    for origin, given in origins.items():
         for nfc in (None, post.nfc)[: 1 + (post.nfc is not None)]:
             started = time.perf_counter()
-            pair = given if nfc is None else _centralized(given, nfc)
+            pair = given.pair if nfc is None else _centralized(given.pair, nfc)
             preparing = time.perf_counter() - started
             for rerank in (None, post.rerank)[: 1 + (post.rerank is not None)]:
                 parts = (origin, "" if nfc is None else "nfc", "" if rerank is None else "reranked")
                 if name := "_".join(filter(None, parts)):
                     started = time.perf_counter()
                     ranking = _ranking(pair, query, gallery, rerank)
-                    took = preparing + time.perf_counter() - started
-                    yield Variant(name=name, pair=pair, ranking=ranking, seconds=took)
+                    took = 1000 * (preparing + time.perf_counter() - started) / images
+                    yield Variant(name=name, pair=pair, ranking=ranking, cost=replace(given.cost, processing=took))
 
 
 def _centralized(pair: Pair, config: NfcConfig) -> Pair:

@@ -16,6 +16,8 @@ from reid.config import HistoryEntry, RememberedGain
 
 SHORT = 12
 """Digits of a commit that are shown."""
+DIRTY = "-dirty"
+"""What follows them where files differed from it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +71,7 @@ def changes(before: HistoryEntry, after: HistoryEntry) -> list[str]:
     found += [f"setting {line}" for line in _different(before.config, after.config, "")]
     found += [f"version of {line}" for line in _different(before.versions, after.versions, "")]
     if before.code and after.code and before.code != after.code:
-        found.append(f"code: {before.code[:SHORT]} → {after.code[:SHORT]}")
+        found.append(f"code: {_short(before.code)} → {_short(after.code)}")
     return found
 
 
@@ -82,6 +84,10 @@ def _different(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str)
             yield from _different(old, new, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}: {_shown(old)} → {_shown(new)}"
+
+
+def _short(code: str) -> str:
+    return code[:SHORT] + (DIRTY if code.endswith(DIRTY) else "")
 
 
 def _shown(value: Any) -> str:

@@ -20,6 +20,7 @@ from datasets.runtime.reading.names import code_block
 from datasets.sources.index import read_index
 from reid.config import ReportConfig
 from reid.report import text as report_text
+from reid.report.at_test_time import test_time_section
 from reid.report.cards import read_card
 from reid.report.data import costs, points, read_statistics
 from reid.report.gains import gain_cards, gain_rows, runs_heading
@@ -39,8 +40,11 @@ logger = logging.getLogger(__name__)
 MOST_BYTES = 5_000_000
 """A report that is larger is said to be; it is still written."""
 
+TEST_TIME = "test-time"
+"""The section that stands only where something was tried at test time, which is nobody's default."""
 SECTIONS = (
     ("result", "Result"),
+    (TEST_TIME, "At test time"),
     ("ranking", "Who profits"),
     ("pictures", "Pictures"),
     ("retrieval", "Retrieval"),
@@ -84,7 +88,7 @@ def report_context(material: Material) -> dict[str, Any]:
     return context | {
         "title": config.title,
         "preset": config.preset,
-        "sections": SECTIONS,
+        "sections": [section for section in SECTIONS if section[0] != TEST_TIME or context["treated"]],
         "headline": headline(comparison, confidence, rendered=material.rendered),
         "cards": gain_cards(comparison, confidence),
         "words": report_text.WORDS,
@@ -121,6 +125,7 @@ def report_context(material: Material) -> dict[str, Any]:
 
 PARTS: tuple[Callable[[Material], dict[str, Any]], ...] = (
     plan_section,
+    test_time_section,
     ranking_section,
     people_section,
     pictures_section,

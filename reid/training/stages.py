@@ -63,11 +63,11 @@ def first_stages(backbone: nn.Module, count: int) -> list[nn.Module]:
             f"network.frozen_stages {count}: the backbone tells {len(stages)} stages (timm's feature_info), "
             "of which at least the last must learn"
         )
+    last, modules = stages[count - 1], list(backbone.named_modules())
+    # A stage may end with a module without weights: a ResNet's first is its first activation.
+    end = max(i for i, (name, _) in enumerate(modules) if name == last or name.startswith(f"{last}."))
     # timm's normalization layers have activations as children, so a layer is what holds weights of its own.
-    layers = [(name, module) for name, module in backbone.named_modules() if list(module.parameters(recurse=False))]
-    last = stages[count - 1]
-    end = max(i for i, (name, _) in enumerate(layers) if name == last or name.startswith(f"{last}."))
-    return [module for _, module in layers[: end + 1]]
+    return [module for _, module in modules[: end + 1] if list(module.parameters(recurse=False))]
 
 
 def _strided_modules(backbone: nn.Module, size: tuple[int, int]) -> list[tuple[str, nn.Module, tuple[int, int]]]:

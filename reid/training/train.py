@@ -30,7 +30,7 @@ from datasets.runtime.reading.contents import artifact_file, read_json
 from datasets.runtime.remote.copies import is_file
 from datasets.runtime.training.checkpoints import Checkpoints, Part
 from reid.config import ScheduleConfig, TrainReidConfig, run_name
-from reid.data.images import augment, read_images
+from reid.data.images import augment, read_images, send
 from reid.data.sampler import IdentitySampler, native_steps
 from reid.data.training_set import TrainingSet, has_provenance, read_synthetic_table, read_training_set
 from reid.evaluation.features import evaluate, write_metrics
@@ -112,22 +112,20 @@ def save_network(network: ReidNetwork, path: Path) -> None:
 
 @dataclass
 class RunningMeans:
-    """Means of the losses since the last row of the log."""
+    """Means of the losses since the last row of the log; until then they stay on the device, and nobody waits."""
 
-    sums: dict[str, float] = field(default_factory=dict)
-    count: int = 0
+    pending: list[dict[str, Tensor]] = field(default_factory=list)
 
     def add(self, values: dict[str, Tensor]) -> None:
         """Add one step's values."""
-        for name, value in values.items():
-            self.sums[name] = self.sums.get(name, 0.0) + float(value)
-        self.count += 1
+        self.pending.append(values)
 
     def take(self) -> dict[str, float]:
         """The means; starts anew."""
-        means = {name: total / self.count for name, total in self.sums.items()}
-        self.sums, self.count = {}, 0
-        return means
+        names, steps = list(self.pending[0]), self.pending
+        means = torch.stack([torch.stack([values[name] for name in names]) for values in steps]).double().mean(0)
+        self.pending = []
+        return dict(zip(names, means.tolist(), strict=True))
 
 
 def build_optimizer(network: ReidNetwork, schedule: ScheduleConfig) -> torch.optim.Adam:
@@ -276,14 +274,15 @@ class Trainer:
     def train_step(self, positions: np.ndarray) -> dict[str, Tensor]:
         """One step on the images at `positions`; returns the loss and its parts."""
         generator = torch.Generator().manual_seed(self.config.seed * 2**32 + self.step)
-        index = torch.from_numpy(positions).to(self.device)
+        index = send(torch.from_numpy(positions), self.device)
         images = augment(self.pixels[index], self.config.augmentation, generator, self.network.normalization)
         share = images[self.processes.share(len(images))].contiguous(memory_format=self.layout)
         labels, is_synthetic = self.labels[index], self.is_synthetic[index]
         with devices.autocast(self.device, self.precision):
             features = self.processes.gather(self.backbone(share), len(images))
             logits = self.network.classifier(self.network.neck(features))
-        loss, parts = self._loss(features.float(), logits.float(), labels, is_synthetic)
+        in_triplet = self._in_triplet(positions)
+        loss, parts = self._loss(features.float(), logits.float(), labels, is_synthetic, in_triplet)
         self.optimizer.zero_grad(set_to_none=True)
         self.center_optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -296,15 +295,24 @@ class Trainer:
             self.center_optimizer.step()
         return {"loss": loss.detach(), **parts}
 
+    def _in_triplet(self, positions: np.ndarray) -> Tensor | None:
+        """Which of a batch's images take part in the triplet loss, by number; None: all.
+
+        Found on the CPU: a GPU would have to be waited for, to learn how many there are.
+        """
+        if self.config.loss.synthetic_triplet:
+            return None
+        return send(torch.from_numpy(np.flatnonzero(~self.training_set.is_synthetic[positions])), self.device)
+
     def _loss(
-        self, features: Tensor, logits: Tensor, labels: Tensor, is_synthetic: Tensor
+        self, features: Tensor, logits: Tensor, labels: Tensor, is_synthetic: Tensor, in_triplet: Tensor | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         config = self.config.loss
         identity = identity_loss(logits, labels, is_synthetic, config)
         loss, parts = identity, {"identity_loss": identity.detach()}
         if config.triplet_weight:
-            chosen = torch.ones_like(is_synthetic) if config.synthetic_triplet else ~is_synthetic
-            triplet = batch_hard_triplet_loss(features[chosen], labels[chosen], config.triplet_margin)
+            chosen = (features, labels) if in_triplet is None else (features[in_triplet], labels[in_triplet])
+            triplet = batch_hard_triplet_loss(*chosen, config.triplet_margin)
             loss = loss + config.triplet_weight * triplet
             parts["triplet_loss"] = triplet.detach()
         if config.center_weight:

@@ -39,3 +39,17 @@ def code_span(text: object) -> str:
 
 def _longest_run(text: str) -> int:
     return max(map(len, re.findall("`+", text)), default=0)
+
+
+def code_cell(text: object) -> str:
+    """A text as code within a table of Markdown, where a bar would end the cell even inside code."""
+    return code_span(text).replace("|", "\\|")
+
+
+def plain_text(text: object) -> str:
+    """A text as Markdown that shows it as it is, also in a table: no HTML, no links, no emphasis, one line."""
+    line = " ".join(str(text).split())
+    return _MARKS.sub(r"\\\g<0>", line).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+_MARKS = re.compile(r"[\\`*_\[\]|~]|^[#+-](?=\s)|^\d+(?=[.)]\s)")

@@ -1,0 +1,1 @@
+"""A simulated year: 52 weekly regenerations of a data set that grows and changes, each checked against its data."""
