@@ -15,7 +15,7 @@ from torch import Tensor
 
 from datasets.runtime.training.schedules import cosine_decay, linear_warmup
 from imagpose.canvas.training import EMPTY, CanvasBatch, CanvasPlan
-from imagpose.config import CanvasTrainingConfig, TrainGeneratorConfig
+from imagpose.config import CanvasTrainingConfig, TrainGeneratorSettings
 from imagpose.training.noise import noise_scheduler, prediction_target, timestep_weights
 
 
@@ -68,7 +68,7 @@ class NoisePrediction:
 
     sampler = "ddim"
 
-    def __init__(self, config: TrainGeneratorConfig, device: torch.device) -> None:
+    def __init__(self, config: TrainGeneratorSettings, device: torch.device) -> None:
         """Noise and weights as the recipe says."""
         self.scheduler = noise_scheduler(config.noise)
         self.weights = timestep_weights(config.noise, self.scheduler).to(device)
