@@ -19,6 +19,16 @@ BENCHMARKS = {
 }
 """Without options."""
 COMMANDS = {
+    "ablation_people": command_line.Command(
+        summary="the generators of an ablation judged on rendered people: pose, identity, likeness",
+        config="benchmarks.people.ablation_people:AblationPeopleConfig",
+        run="benchmarks.people.ablation_people:run",
+    ),
+    "sampling_costs": command_line.Command(
+        summary="cost and quality of every scenario, sampler and number of steps, and of a few-step student",
+        config="benchmarks.people.sampling_costs:CostsConfig",
+        run="benchmarks.people.sampling_costs:run",
+    ),
     "builtin_generator": command_line.Command(
         summary="pose, identity and likeness of generated people, on rendered ones that no training has seen",
         config="benchmarks.people.builtin_generator:QualityConfig",

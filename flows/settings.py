@@ -21,7 +21,14 @@ from datasets.shards.image_encoders import folder_of
 from datasets.sources.config import IndexSettings, SelectSubsetsSettings
 from datasets.sources.layouts import LAYOUTS
 from flows.test_time.settings import NetworksAtTestTimeSettings
-from imagpose.config import SynthesizeSettings, TrainGeneratorSettings, TrainImageEncoderSettings, TrainVaeSettings
+from imagpose.config import (
+    DistillSettings,
+    SynthesizeSettings,
+    TrainGeneratorSettings,
+    TrainImageEncoderSettings,
+    TrainVaeSettings,
+)
+from imagpose.config.samplers import SAMPLERS
 from reid.arms import ARMS
 from reid.config import BenchmarkSettings, CheckIdentitySettings, TrainReidSettings
 
@@ -160,6 +167,9 @@ class RegenerateSettings(Config):
     """Frozen features."""
     train: TrainGeneratorSettings = TrainGeneratorSettings()
     """The generator of each subset."""
+    distill: DistillSettings | None = None
+    """A few-step student of each generator, which makes the images in its place (`synthesize.sampler` lcm, 4 steps,
+    guidance 1); not given: none."""
     synthesize: SynthesizeSettings = SynthesizeSettings()
     """The synthetic images of each subset."""
     reid: TrainReidSettings = TrainReidSettings()
@@ -216,6 +226,7 @@ class RegenerateSettings(Config):
                 raise ValueError(f"arm '{arm}' trains on another generator's images: give them, --synthetic {arm}=PATH")
         self._check_lengths()
         self._check_other_people()
+        self._check_student()
         if self.root is None and self.miniature is not None and self.miniature.layout != self.layout:
             raise ValueError(
                 f"miniature.layout '{self.miniature.layout}' and layout '{self.layout}' must be the same: "
@@ -263,6 +274,20 @@ class RegenerateSettings(Config):
             raise ValueError(
                 f"arm '{asking[0]}' needs the people whom the generator's base has seen: give another data set "
                 "(pretrain.people), a population (pretrain.population) or a slice (identities) to pretrain on"
+            )
+
+    def _check_student(self) -> None:
+        settings = self.synthesize
+        if SAMPLERS[settings.sampler].distilled != (self.distill is not None):
+            raise ValueError(
+                f"synthesize.sampler '{settings.sampler}' {'with' if self.distill else 'without'} distill: 'lcm' and "
+                "distill go together (--synthesize.sampler lcm --synthesize.steps 4 --synthesize.guidance 1 "
+                "--distill.steps 1000); leave both out, or give both"
+            )
+        if self.distill is not None and settings.guidance != 1:
+            raise ValueError(
+                f"synthesize.guidance {settings.guidance:g} with distill: a student's weights hold the guidance "
+                "(distill.guidance); give --synthesize.guidance 1"
             )
 
     def steps_ratio(self) -> float:

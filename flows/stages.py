@@ -34,11 +34,11 @@ logger = logging.getLogger(__name__)
 MakeArtifacts = Callable[[Sequence[StageConfig]], list[Path]]
 """Makes what is missing of several artifacts of one stage; returns their folders in order."""
 
-TORCHRUN_STAGES = frozenset({("imagpose", "train")})
+TORCHRUN_STAGES = frozenset({("imagpose", "train"), ("imagpose", "distill")})
 """Stages whose command spreads over GPUs."""
 SIDE_BY_SIDE_STAGES = frozenset(
     {
-        ("imagpose", "train"),
+        *TORCHRUN_STAGES,
         ("imagpose", "synthesize"),
         ("imagpose", "draw-poses"),
         ("reid", "train"),
@@ -55,7 +55,7 @@ MAP_STAGES = frozenset(
     {
         ("datasets", "extract-poses"),
         ("datasets", "encode"),
-        ("imagpose", "train"),
+        *TORCHRUN_STAGES,
         ("imagpose", "synthesize"),
         ("imagpose", "draw-poses"),
         ("reid", "train"),

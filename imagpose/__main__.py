@@ -22,6 +22,11 @@ COMMANDS = {
         config="imagpose.config:TrainGeneratorConfig",
         run="imagpose.training.train:make_generator",
     ),
+    "distill": Command(
+        summary="a few-step student of a generator: 4 network calls without guidance",
+        config="imagpose.config:DistillConfig",
+        run="imagpose.distillation.distill:make_student",
+    ),
     "ablate": Command(
         summary="train and evaluate variants of the model (the paper's Table 2) into one table",
         config="imagpose.config:AblateConfig",

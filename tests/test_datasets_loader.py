@@ -30,7 +30,7 @@ def config(**fields) -> TrainGeneratorConfig:
 def shares(source, processes: int, steps: range, **fields) -> list[list]:
     """What each process gets, step by step."""
     readers = [
-        StepReader(source=source, config=config(**fields), process=process, processes=processes)
+        StepReader(source=source, config=config(**fields), train_timesteps=1000, process=process, processes=processes)
         for process in range(processes)
     ]
     return [[reader(step) for step in steps] for reader in readers]
@@ -79,7 +79,7 @@ def test_the_processes_together_make_the_one_batch_of_a_step(images, processes, 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_workers_hand_over_the_same_steps_in_order(images, workers):
-    reader = StepReader(source=images, config=config(), process=0, processes=1)
+    reader = StepReader(source=images, config=config(), train_timesteps=1000, process=0, processes=1)
     before = torch.random.get_rng_state()
     found = list(stream_steps(reader, range(4, 11), workers))
     assert torch.equal(torch.random.get_rng_state(), before)

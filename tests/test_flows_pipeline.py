@@ -23,7 +23,7 @@ from flows.pipeline import Regeneration
 from flows.process.commands import CommandError
 from flows.runs import finished
 from flows.stages import Resources, StageResult, run_stages, stage_command, with_absolute_paths
-from imagpose.config import SynthesizeConfig, TrainGeneratorConfig
+from imagpose.config import DistillConfig, SynthesizeConfig, TrainGeneratorConfig
 from reid.config import BenchmarkConfig, NetworkConfig, ReportConfig, TrainReidConfig
 from tests import small_sets
 
@@ -89,6 +89,33 @@ def test_a_generator_sees_its_own_subset_and_feeds_its_own_set_only(tmp_path, mo
     for config in run.of(TrainReidConfig):
         wanted = [] if config.arm == "real" else [result.synthetic[config.fraction, config.draw]]
         assert config.synthetic == wanted
+
+
+def test_students_of_the_generators_make_the_images_where_the_settings_say_so(tmp_path, models):
+    run = Notes(tmp_path / "store")
+    few_steps = {"sampler": "lcm", "steps": 4, "guidance": 1}
+    settings = RegenerateConfig(preset="demo", distill={"steps": 7}, synthesize=few_steps, fractions=[20, 40], **models)
+    result = Regeneration(settings, run).make()
+    teachers = [artifact_directory(config, run.store) for config in run.of(TrainGeneratorConfig)]
+    students = run.of(DistillConfig)
+    assert [config.teacher for config in students] == teachers
+    assert [(config.fraction, config.steps) for config in students] == [(20, 7), (40, 7)]
+    folders = [artifact_directory(config, run.store) for config in students]
+    assert list(result.generators.values()) == folders
+    assert [config.generator for config in run.of(SynthesizeConfig)] == folders
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"synthesize": {"sampler": "lcm", "guidance": 1}}, "'lcm' without distill: .* go together"),
+        ({"distill": {}}, "'ddim' with distill: .* go together"),
+        ({"distill": {}, "synthesize": {"sampler": "lcm"}}, "synthesize.guidance 1.5 with distill"),
+    ],
+)
+def test_a_students_sampler_and_its_distillation_go_together(fields, reason):
+    with pytest.raises(ValueError, match=reason):
+        RegenerateConfig(preset="demo", **fields)
 
 
 def test_the_papers_protocol_trains_one_generator_on_everything_and_says_so(tmp_path, models):

@@ -76,3 +76,10 @@ def test_a_generator_that_is_gone_or_was_not_measured_on_one_source_is_no_choice
     evaluate(tmp_path, other, ssim=0.9, lpips=0.1, row="T3", modes=("T3",))
     (gone / "model_index.json").unlink()
     assert generator_at_hand(tmp_path)[0] == BUILT_IN
+
+
+def test_a_few_step_student_is_no_choice_because_it_takes_another_sampler(tmp_path: Path) -> None:
+    student, other = generator(tmp_path / "student"), generator(tmp_path / "other")
+    evaluate(tmp_path, student, ssim=0.9, lpips=0.1, sampler="lcm", guidance=1)
+    evaluate(tmp_path, other, ssim=0.2, lpips=0.34)
+    assert generator_at_hand(tmp_path)[0] == other

@@ -71,6 +71,13 @@ class TrainConfig(StageConfig):
     init_from: ModelFolder | None = None
 
 
+class StudentConfig(StageConfig):
+    stage: ClassVar[str] = "distill-imagpose"
+    package: ClassVar[str] = "tests"
+    encoded: Artifact
+    teacher: ModelFolder
+
+
 def make_index(config: IndexConfig, folder: Path) -> dict[str, Any]:
     pd.DataFrame({"sha256": [*config.contents, ""]}).to_parquet(folder / "images.parquet")
     return {}
@@ -142,6 +149,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "marked": marked,
         "good": build(TrainConfig(encoded=everything), make_generator, store=store),
         "leaky": build(TrainConfig(encoded=slipped), make_generator, store=store),
+        "others": others,
         "foreign": build(TrainConfig(encoded=others), nothing, store=store),
         "copied": build(TrainConfig(encoded=copied), nothing, store=store),
         "store": store,
@@ -244,5 +252,7 @@ def test_people_are_compared_within_a_data_set_and_along_the_chain_of_bases(made
     config = TrainConfig(encoded=made["encoded"], init_from=made["leaky"])
     heir = build(config, nothing, store=made["store"])
     assert identities_seen(heir, made["encoded"], test) == 1
+    student = build(StudentConfig(encoded=made["others"], teacher=heir), nothing, store=made["store"])
+    assert identities_seen(student, made["encoded"], test) == 1
     assert identities_seen(BUILT_IN, made["encoded"], test) == 0
     assert identities_seen(made["store"], made["encoded"], test) is None  # it does not say

@@ -15,7 +15,7 @@ NOISE = DDIMScheduler(
 )
 
 
-@pytest.mark.parametrize("name", ["unipc", "dpm++", "ddim"])
+@pytest.mark.parametrize("name", ["unipc", "dpm++", "ddim", "lcm"])
 def test_a_sampler_takes_the_noise_schedule_that_the_generator_was_trained_with(name: str) -> None:
     scheduler = SAMPLERS[name].with_noise(NOISE.config)
     torch.testing.assert_close(scheduler.alphas_cumprod[:-1], NOISE.alphas_cumprod[:-1])

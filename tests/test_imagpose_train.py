@@ -41,8 +41,8 @@ MODEL = ModelConfig(
 )
 
 
-@pytest.fixture(scope="module")
-def frozen() -> FrozenParts:
+def frozen_parts() -> FrozenParts:
+    """A VAE of random weights, and no image encoder."""
     torch.manual_seed(0)
     vae = AutoencoderKL(
         block_out_channels=(4, 4, 4),
@@ -52,6 +52,11 @@ def frozen() -> FrozenParts:
         latent_channels=4,
     )
     return FrozenParts(vae=vae, image_encoder=None, view_size=(32, 16), token_size=(32, 16))
+
+
+@pytest.fixture(scope="module")
+def frozen() -> FrozenParts:
+    return frozen_parts()
 
 
 class OnePerson(RandomImages):
@@ -156,7 +161,7 @@ def test_two_halves_of_a_batch_add_up_to_the_whole(frozen, tmp_path) -> None:
 
     def part(which: slice) -> torch.Tensor:
         batch = make_batch(run.source, plans[which], run.config.visible_weight)
-        return loss_sum(run.model, run.scheduler, run.weights, batch, noise[which], timesteps[which])
+        return loss_sum(run.objective, run.model, batch, noise[which], timesteps[which])
 
     torch.testing.assert_close(part(slice(0, 4, 2)) + part(slice(1, 4, 2)), part(slice(None)), rtol=1e-4, atol=1e-4)
     assert total_weight(plans, 0.1, cells=32) == pytest.approx(32 * (3 + 1 + 1 + 1 + 0.1 * 5))
@@ -328,8 +333,8 @@ def test_validation_asks_the_same_questions_of_people_whom_no_step_sees(tmp_path
     assert len(buckets) == BUCKETS and np.mean(buckets) == pytest.approx(rows[1]["loss"], abs=1e-5)
     with run.ema.in_model():
         again = validation_losses(
+            run.objective,
             run.model.eval(),
-            run.scheduler,
             run.held_out,
             validation_cases(run.held_out, run.config),
             run.accelerator,

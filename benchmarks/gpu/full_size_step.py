@@ -24,12 +24,11 @@ from benchmarks.machine import machine
 from datasets.runtime import devices
 from imagpose.canvas.training import CanvasBatch
 from imagpose.canvas.view_grid import VIEWS
-from imagpose.config import SD_MODEL, NoiseConfig
+from imagpose.config import SD_MODEL, TrainGeneratorSettings
 from imagpose.modeling.denoiser import IMAGPose, new_denoiser
 from imagpose.training.check_model import TINY_MODEL
 from imagpose.training.ema import DenoiserEma
-from imagpose.training.noise import noise_scheduler, timestep_weights
-from imagpose.training.objective import loss_sum
+from imagpose.training.objective import NoisePrediction, loss_sum
 from imagpose.training.optimizer import DenoiserOptimizer
 
 VIEW, TOKENS = (128, 64), 1 + (224 // 14) * (112 // 14)
@@ -46,9 +45,7 @@ class Step:
     def __init__(self, model: IMAGPose, device: torch.device, stride: int, tokens: tuple[int, int]) -> None:
         self.model, self.device, self.stride, self.tokens = model.to(device).train(), device, stride, tokens
         self.network: Callable[..., Tensor] = self.model
-        noise = NoiseConfig()
-        self.scheduler = noise_scheduler(noise)
-        self.weights = timestep_weights(noise, self.scheduler).to(device)
+        self.objective = NoisePrediction(TrainGeneratorSettings(), device)
         self.optimizer = DenoiserOptimizer(self.model.named_parameters(), "adamw", 1e-5, 0.01)
         self.ema = DenoiserEma(self.model, 0.999)
 
@@ -73,7 +70,7 @@ class Step:
     def __call__(self, batch: CanvasBatch, noise: Tensor, timesteps: Tensor) -> None:
         """Forward, backward, optimizer, EMA."""
         with devices.autocast(self.device, "bf16"):
-            loss = loss_sum(self.network, self.scheduler, self.weights, batch, noise, timesteps)
+            loss = loss_sum(self.objective, self.network, batch, noise, timesteps)
         (loss / noise.numel()).backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step(1e-5)

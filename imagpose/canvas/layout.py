@@ -98,6 +98,12 @@ class Canvases:
     """(B, C, h, w) of each canvas's first source."""
     noise: Tensor
     """(B, C, 2h, 2w), each canvas from its own seed."""
+    seeds: tuple[int, ...] = ()
+    """Of each canvas's noise."""
+    keep_image: Tensor | None = None
+    """(B,) bool, whether FLC's image-encoder tokens are given; None: all are. Sampling leaves none out."""
+    keep_texture: Tensor | None = None
+    """(B,) bool, the same of the texture tokens."""
 
 
 def canvas_seed(seed: int, canvas: int) -> int:
@@ -190,8 +196,18 @@ def lay_out(
         skeletons=pack_views(drawn.permute(0, 1, 4, 2, 3)).to(device, dtype) / 255,
         image_tokens=torch.stack([sources[0].tokens for sources in features]).to(device, dtype),
         source_latents=torch.stack([sources[0].latents for sources in features]).to(device, dtype),
-        noise=torch.stack([_canvas_noise(request.seed, shape) for request in requests]).to(device),
+        noise=torch.stack([_canvas_noise(_generator(request.seed), shape) for request in requests]).to(device),
+        seeds=tuple(request.seed for request in requests),
     )
+
+
+def generators_past_noise(canvases: Canvases) -> list[torch.Generator]:
+    """Each canvas's own generator after its first noise, for a sampler that draws more of it at every step."""
+    channels, height, width = canvases.noise.shape[1:]
+    generators = [_generator(seed) for seed in canvases.seeds]
+    for generator in generators:
+        _canvas_noise(generator, torch.Size((channels, height // 2, width // 2)))
+    return generators
 
 
 def _latents(layout: CanvasLayout, sources: Sequence[SourceFeatures]) -> Tensor:
@@ -208,8 +224,11 @@ def _skeletons(
     return np.stack([draw_skeleton(pose, *size) for pose in [*shown, *(request.poses[i] for i in layout.poses)]])
 
 
-def _canvas_noise(seed: int, view_shape: torch.Size) -> Tensor:
-    """(C, 2h, 2w) from a seed, drawn on the CPU: the same numbers on every device and in every batch."""
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def _canvas_noise(generator: torch.Generator, view_shape: torch.Size) -> Tensor:
+    """(C, 2h, 2w), drawn on the CPU: the same numbers on every device and in every batch."""
     channels, height, width = view_shape
-    generator = torch.Generator().manual_seed(seed)
     return torch.randn(channels, 2 * height, 2 * width, generator=generator)

@@ -22,7 +22,7 @@ from torch import Tensor
 from datasets.poses.skeleton import draw_skeleton
 from datasets.shards.loader import starting_images
 from imagpose.canvas.view_grid import VIEWS, pack_views, view_map
-from imagpose.config import TrainGeneratorConfig
+from imagpose.config import CanvasTrainingConfig
 
 EMPTY = -1
 
@@ -96,7 +96,7 @@ class CanvasBatch:
         return CanvasBatch(**{name: tensor.pin_memory() for name, tensor in vars(self).items()})
 
 
-def plan_canvas(images: Sequence[int], config: TrainGeneratorConfig, rng: np.random.Generator) -> CanvasPlan:
+def plan_canvas(images: Sequence[int], config: CanvasTrainingConfig, rng: np.random.Generator) -> CanvasPlan:
     """Draw a canvas of one person.
 
     Args:
@@ -132,13 +132,13 @@ def plan_canvas(images: Sequence[int], config: TrainGeneratorConfig, rng: np.ran
     )
 
 
-def _masked_count(present: int, config: TrainGeneratorConfig, rng: np.random.Generator) -> int:
+def _masked_count(present: int, config: CanvasTrainingConfig, rng: np.random.Generator) -> int:
     """Uniform over the configured numbers; with two or three images one stays visible as a condition."""
     highest = min(config.max_masked, VIEWS if present == VIEWS else max(1, present - 1))
     return int(rng.integers(min(config.min_masked, highest), highest + 1))
 
 
-def _kept_conditions(config: TrainGeneratorConfig, rng: np.random.Generator) -> tuple[bool, bool]:
+def _kept_conditions(config: CanvasTrainingConfig, rng: np.random.Generator) -> tuple[bool, bool]:
     draw = rng.random()
     if draw < config.drop_both:
         return False, False
@@ -147,7 +147,7 @@ def _kept_conditions(config: TrainGeneratorConfig, rng: np.random.Generator) -> 
     return True, draw >= config.drop_both + config.drop_image_tokens + config.drop_texture_tokens
 
 
-def plan_batch(source: ViewSource, config: TrainGeneratorConfig, step: int) -> list[CanvasPlan]:
+def plan_batch(source: ViewSource, config: CanvasTrainingConfig, step: int) -> list[CanvasPlan]:
     """The canvases of one step: a function of seed and step, so a resumed run continues exactly.
 
     Every image starts one canvas an epoch (`datasets.shards.loader`), so people count by their number of images.

@@ -1,5 +1,8 @@
 """Settings of this package's stages, training recipes, names that settings may take. No torch: the flows read it."""
 
+from imagpose.config.ablation import AblateConfig
+from imagpose.config.canvas_training import CanvasTrainingConfig, CanvasTrainingSettings
+from imagpose.config.distillation import DistillConfig, DistillSettings
 from imagpose.config.fields import BUILT_IN
 from imagpose.config.frozen import (
     TINY_VIEW,
@@ -21,7 +24,6 @@ from imagpose.config.synthesis import (
 from imagpose.config.training import (
     ABLATIONS,
     SD_MODEL,
-    AblateConfig,
     CheckModelConfig,
     ModelConfig,
     NoiseConfig,
@@ -37,7 +39,11 @@ __all__ = [
     "SD_MODEL",
     "TINY_VIEW",
     "AblateConfig",
+    "CanvasTrainingConfig",
+    "CanvasTrainingSettings",
     "CheckModelConfig",
+    "DistillConfig",
+    "DistillSettings",
     "DrawPosesConfig",
     "DrawingSettings",
     "EvaluateGeneratorConfig",

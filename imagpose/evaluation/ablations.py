@@ -1,91 +1,162 @@
 """``python -m imagpose ablate``: variants of one recipe, trained and evaluated alike, in one table.
 
-Each variant's generator and evaluation are artifacts of their own inside the ablation's folder, so an interrupted
-ablation resumes where it stopped, down to the training step.
+Each variant's generator and evaluation are artifacts of their own inside the ablation's folder, ``VARIANT/seed-N``, so
+an interrupted ablation resumes where it stopped, down to the training step.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from datasets.poses.backends import open_backend
+from datasets.runtime import devices
 from datasets.runtime.artifacts import build
 from datasets.runtime.atomic import write_text_atomically
 from datasets.runtime.errors import InputError
 from datasets.runtime.manifests import manifest_of
-from imagpose.config import (
-    ABLATIONS,
-    AblateConfig,
-    EvaluateGeneratorConfig,
-    TrainGeneratorConfig,
-)
+from imagpose.config import ABLATIONS, AblateConfig, EvaluateGeneratorConfig, TrainGeneratorConfig
+from imagpose.config.ablation import FULL
 from imagpose.config.published_unets import is_stable_diffusion
+from imagpose.evaluation.ablation_table import Comparison, ScoredRow, tables_as_markdown
+from imagpose.evaluation.data import HeldOutImages
 from imagpose.evaluation.evaluate import make_evaluation
+from imagpose.evaluation.pose_scores import pose_scores, scored_pairs
 from imagpose.evaluation.table import BOUNDS
+from imagpose.sampling.generate import view_size_of
 from imagpose.training.train import make_generator
 
 logger = logging.getLogger(__name__)
 
-METRICS = ("ssim", "psnr", "lpips", "fid")
 FACTS = ("parameters", "steps", "loss", "validation_loss", "canvases_per_second")
+BOUND_METRICS = ("ssim", "psnr", "lpips")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """What one row of Table 2 or 3 is trained from."""
+
+    table: str
+    name: str
+    recipe: TrainGeneratorConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A variant trained with one seed, and evaluated."""
+
+    trained: dict[str, Any]
+    evaluated: dict[str, Any]
+    """Summaries of the two stages."""
+    scores: dict[str, pd.DataFrame]
+    """By scenario, a line for each pair."""
 
 
 def make_ablation(config: AblateConfig, directory: Path) -> dict[str, Any]:
-    """Train and evaluate every variant; writes ``ablation.parquet`` and ``ablation.md``.
+    """Train and evaluate every variant with every seed; writes ``ablation`` and ``order.parquet``, ``ablation.md``.
 
     Raises:
         InputError: a recipe whose model the switches cannot change.
     """
     _check(config)
-    made = {name: _variant(config, name, directory / name) for name in config.variants}
-    rows = [_row(name, trained, evaluated, config.mode) for name, (trained, evaluated) in made.items()]
-    _, evaluation = made[config.variants[-1]]
+    variants = variants_of(config)
+    runs: dict[str, list[Run]] = {variant.name: [] for variant in variants}
+    for seed in config.seeds:  # so that a run that is cut short has whole comparisons
+        for variant in variants:
+            runs[variant.name].append(_run(config, variant, seed, directory / variant.name / f"seed-{seed}"))
+    rows = [row for variant in variants for row in _rows(config, variant, runs[variant.name])]
+    comparison = compared(rows, config.mode, config.bootstrap, config.train.seed)
+    evaluation = runs[variants[-1].name][-1].evaluated
     bounds = [_bound(row) for row in evaluation["rows"] if row["row"] in BOUNDS]
-    table = pd.DataFrame([*rows, *bounds]).dropna(axis="columns", how="all").convert_dtypes()
+    table = pd.concat([comparison.table(), pd.DataFrame(bounds)]).dropna(axis="columns", how="all").convert_dtypes()
     table.to_parquet(directory / "ablation.parquet", index=False)
-    write_text_atomically(directory / "ablation.md", markdown(table, config, evaluation))
-    return {"rows": rows, "bounds": bounds}
+    comparison.order().to_parquet(directory / "order.parquet", index=False)
+    write_text_atomically(directory / "ablation.md", markdown(comparison, bounds, config, evaluation))
+    return {"rows": comparison.table().to_dict("records"), "bounds": bounds}
 
 
-def _variant(config: AblateConfig, name: str, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Summaries of a variant's training and evaluation."""
-    logger.info("variant %s: %s", name, _switches(name))
-    generator = build(_recipe(config, name), make_generator, output=folder / "generator")
-    evaluation = build(_evaluation(config, generator), make_evaluation, output=folder / "evaluation")
-    return manifest_of(generator)["summary"], manifest_of(evaluation)["summary"]
+def compared(rows: Sequence[ScoredRow], mode: str, bootstrap: int, seed: int) -> Comparison:
+    """The rows, with the full model in the table's scenario as what they are compared with."""
+    reference = next((row for row in rows if (row.variant, row.mode) == (FULL, mode)), None)
+    return Comparison(rows=rows, reference=reference, bootstrap=bootstrap, seed=seed)
+
+
+def variants_of(config: AblateConfig) -> list[Variant]:
+    """Table 2's rows, then Table 3's."""
+    recipe = config.train
+    variants = [
+        Variant(table="Table 2", name=name, recipe=_changed(recipe, model=_switched(recipe, name)))
+        for name in config.variants
+    ]
+    for name in dict.fromkeys([*config.encoders, *config.bases]):
+        encoded, base = config.encoders.get(name, recipe.encoded), config.bases.get(name, recipe.init_from)
+        changed = _changed(recipe, model=_switched(recipe, FULL), encoded=encoded, init_from=base)
+        variants.append(Variant(table="Table 3", name=name, recipe=changed))
+    return variants
+
+
+def _changed(recipe: TrainGeneratorConfig, **fields: Any) -> TrainGeneratorConfig:
+    return recipe.model_copy(update=fields)
+
+
+def _switched(recipe: TrainGeneratorConfig, name: str) -> Any:
+    return recipe.model.model_copy(update=ABLATIONS[name])
+
+
+def _run(config: AblateConfig, variant: Variant, seed: int, folder: Path) -> Run:
+    """Train, evaluate and score a variant with one seed; what is there already is left alone."""
+    logger.info("variant %s, seed %d", variant.name, seed)
+    generator = build(_changed(variant.recipe, seed=seed), make_generator, output=folder / "generator")
+    modes = modes_of(config, variant.name)
+    evaluation = build(_evaluation(config, generator, modes), make_evaluation, output=folder / "evaluation")
+    scores = {mode: scored_pairs(evaluation, mode) for mode in modes}
+    if config.pose_backend is not None:
+        poses = _poses(config, generator, evaluation, modes, folder / f"pose-{config.pose_backend}.parquet")
+        scores = {
+            mode: frame.merge(poses[poses.row == mode], on=["row", "pair"], validate="1:1")
+            for mode, frame in scores.items()
+        }
+    return Run(trained=manifest_of(generator)["summary"], evaluated=manifest_of(evaluation)["summary"], scores=scores)
+
+
+def modes_of(config: AblateConfig, variant: str) -> tuple[str, ...]:
+    """The table's scenario, and for the full model those of Fig. 7."""
+    return tuple(dict.fromkeys([config.mode, *(config.further_modes if variant == FULL else ())]))
+
+
+def _poses(config: AblateConfig, generator: Path, evaluation: Path, modes: Sequence[str], kept: Path) -> pd.DataFrame:
+    if kept.is_file():
+        return pd.read_parquet(kept)
+    assert config.pose_backend is not None
+    view = view_size_of(generator)
+    estimator = open_backend(config.pose_backend, config.pose_weights, devices.pick(config.train.device))
+    return pose_scores(evaluation, modes, HeldOutImages(config.shards, view, view), estimator, kept)
 
 
 def _check(config: AblateConfig) -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("an ablation runs in one process; train the variants by 'imagpose train' under torchrun")
-    start = config.train.init_from
-    if start is not None and not is_stable_diffusion(start):
-        raise InputError(
-            f"train.init_from {start} is a generator, whose parts the variants would have to take away; leave it out "
-            "or give a Stable Diffusion folder"
-        )
+    for start in (config.train.init_from, *config.bases.values()):
+        if start is not None and not is_stable_diffusion(start):
+            raise InputError(
+                f"{start} is a generator, whose parts the variants would have to take away; leave it out of "
+                "train.init_from and bases, or give a Stable Diffusion folder"
+            )
 
 
-def _switches(name: str) -> str:
-    return ", ".join(f"{switch} {'on' if on else 'off'}" for switch, on in ABLATIONS[name].items())
-
-
-def _recipe(config: AblateConfig, name: str) -> TrainGeneratorConfig:
-    model = config.train.model.model_copy(update=ABLATIONS[name])
-    return config.train.model_copy(update={"model": model})
-
-
-def _evaluation(config: AblateConfig, generator: Path) -> EvaluateGeneratorConfig:
+def _evaluation(config: AblateConfig, generator: Path, modes: Sequence[str]) -> EvaluateGeneratorConfig:
     return EvaluateGeneratorConfig(
         generator=generator,
         shards=config.shards,
         pairs=config.pairs,
         limit=config.limit,
-        modes=(config.mode,),
+        modes=tuple(modes),  # pyrefly: ignore[bad-argument-type]  # scenarios, by AblateConfig
         sampler=config.sampler,
         steps=config.steps,
         guidance=config.guidance,
@@ -97,43 +168,53 @@ def _evaluation(config: AblateConfig, generator: Path) -> EvaluateGeneratorConfi
     )
 
 
-def _row(name: str, training: dict[str, Any], evaluation: dict[str, Any], mode: str) -> dict[str, Any]:
-    scores = next(row for row in evaluation["rows"] if row["row"] == mode)
-    return {
-        "variant": name,
-        **ABLATIONS[name],
-        **{fact: training.get(fact) for fact in FACTS},
-        **{metric: scores.get(metric) for metric in METRICS},
-        "ssim_interval": scores.get("ssim_interval"),
-    }
+def _rows(config: AblateConfig, variant: Variant, runs: Sequence[Run]) -> list[ScoredRow]:
+    """A row for each scenario that the variant was evaluated in."""
+    trained = [run.trained for run in runs]
+    switches = variant.recipe.model.model_dump(include=set(ABLATIONS[FULL]))
+    means = {fact: _mean([summary.get(fact) for summary in trained]) for fact in FACTS}
+    return [
+        ScoredRow(
+            table=variant.table if mode == config.mode else "Fig. 7",
+            variant=variant.name,
+            mode=mode,
+            scores=[run.scores[mode] for run in runs],
+            facts={**switches, **means, "seeds": len(runs), "fid": _mean([_fid(run, mode) for run in runs])},
+        )
+        for mode in modes_of(config, variant.name)
+    ]
+
+
+def _fid(run: Run, mode: str) -> float | None:
+    return next(row.get("fid") for row in run.evaluated["rows"] if row["row"] == mode)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return round(sum(known) / len(known), 6) if known else None
 
 
 def _bound(row: dict[str, Any]) -> dict[str, Any]:
-    return {"variant": row["row"], **{metric: row.get(metric) for metric in METRICS}}
+    return {"table": "bound", "variant": row["row"], **{metric: row.get(metric) for metric in BOUND_METRICS}}
 
 
-def markdown(table: pd.DataFrame, config: AblateConfig, evaluation: dict[str, Any]) -> str:
-    """The table as a page to read."""
-    shown = [column for column in table.columns if column != "ssim_interval"]
+def markdown(
+    comparison: Comparison, bounds: Sequence[dict[str, Any]], config: AblateConfig, evaluation: dict[str, Any]
+) -> str:
+    """The tables as a page to read."""
+    seeds = ", ".join(map(str, config.seeds))
     lines = [
         "# Ablation",
         "",
-        f"{config.train.steps:,} steps of {config.train.batch_size} canvases each, seed {config.train.seed}; "
-        f"{evaluation['pairs']:,} test pairs of {evaluation['people']:,} people, {config.mode}, {config.sampler} "
-        f"{config.steps} steps, guidance {config.guidance:g}.",
+        f"{config.train.steps:,} steps of {config.train.batch_size} canvases each, seeds {seeds}; "
+        f"{evaluation['pairs']:,} test pairs of {evaluation['people']:,} people, {config.sampler} {config.steps} "
+        f"steps, guidance {config.guidance:g}.",
         "",
-        "| " + " | ".join(shown) + " |",
-        "|" + "---|" * len(shown),
+        *tables_as_markdown(comparison, bounds),
+        "",
+        "`VAE`: the target through the VAE (upper bound); `copy`: the source as it is.",
+        "",
     ]
-    for row in table.to_dict("records"):
-        lines.append("| " + " | ".join(_cell(row[column]) for column in shown) + " |")
-    lines += ["", "`VAE`: the target through the VAE (upper bound); `copy`: the source as it is.", ""]
+    if len(config.seeds) < 2:
+        lines += ["One seed: intervals of differences are for these trainings, not for others.", ""]
     return "\n".join(lines + [f"- {reason}" for reason in evaluation["absent"]]) + "\n"
-
-
-def _cell(value: object) -> str:
-    if pd.isna(value):
-        return "—"
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -36,6 +36,7 @@ from imagpose.evaluation.meter import Meter
 from imagpose.evaluation.pair_canvases import PairCanvas, canvases_of, draw_pairs
 from imagpose.evaluation.table import BOUNDS, write_results
 from imagpose.pictures.contact_sheet import SheetRow, save_contact_sheet, skeleton_picture
+from imagpose.sampling.checks import check_sampler
 from imagpose.sampling.generate import view_size_of
 from imagpose.sampling.pipeline import IMAGPosePipeline, load_pipeline
 
@@ -85,9 +86,10 @@ class Evaluation:
     ) -> None:
         self.config, self.images, self.pairs, self.meter = config, images, pairs, meter
         self.pictures, self.scored, self.directory = directory / "pictures", directory / "scores", directory
+        self.pipeline: IMAGPosePipeline = load_pipeline(config.generator, meter.device, precision=config.precision)
+        check_sampler(config.sampler, config.steps, config.guidance, self.pipeline.scheduler)
         for folder in (self.pictures, self.scored):
             folder.mkdir(exist_ok=True)
-        self.pipeline: IMAGPosePipeline = load_pipeline(config.generator, meter.device, precision=config.precision)
 
     def run(self) -> None:
         """Every scenario, the bounds, and the reference of FID."""
@@ -102,7 +104,7 @@ class Evaluation:
         canvases = canvases_of(mode, self.pairs, self.images.members, self.config.seed)
         size = self.config.canvases_per_shard
         parts = [canvases[i : i + size] for i in range(0, len(canvases), size)]
-        names = [f"{_file_name(mode)}-{number:05d}" for number in range(len(parts))]
+        names = [f"{file_name(mode)}-{number:05d}" for number in range(len(parts))]
         done = sum(
             len(part) for part, name in zip(parts, names, strict=True) if (self.pictures / f"{name}.tar").is_file()
         )
@@ -229,7 +231,7 @@ class Evaluation:
             )
             for canvas in chosen
         ]
-        save_contact_sheet(rows, self.directory / f"contact_sheet-{_file_name(mode)}.png")
+        save_contact_sheet(rows, self.directory / f"contact_sheet-{file_name(mode)}.png")
 
 
 def read_pictures(tar: Path) -> tuple[list[int], list[Image.Image]]:
@@ -238,7 +240,7 @@ def read_pictures(tar: Path) -> tuple[list[int], list[Image.Image]]:
     return [number for number, _ in samples], [picture for _, picture in samples]
 
 
-def _file_name(mode: str) -> str:
+def file_name(mode: str) -> str:
     """A scenario's name without the star."""
     return mode.replace("*", "-star")
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from datasets.runtime.manifests import is_complete, manifest_of, recorded_path
 from imagpose.config import BUILT_IN
+from imagpose.config.samplers import STUDENTS_SAMPLER
 
 SAME_TEST = ("pairs", "limit", "seed", "height", "width")
 """Fields of an evaluation (beside its images) that must be equal for two to compare."""
@@ -68,11 +69,16 @@ def _best(group: Sequence[Measured]) -> Measured:
 
 
 def _measured(store: Path) -> Iterator[Measured]:
-    """Evaluations of a store whose generator is still there, in order of their keys."""
+    """Evaluations of a store whose generator is still there, in order of their keys.
+
+    Few-step students are left out: they take another sampler than `generate`'s own.
+    """
     for folder in sorted((store / "evaluate-imagpose").glob("*")):
         if not is_complete(folder):
             continue
         manifest = manifest_of(folder, "evaluate-imagpose")
+        if manifest["config"].get("sampler") == STUDENTS_SAMPLER:
+            continue
         rows = {row["row"]: row for row in manifest["summary"]["rows"]}
         if "T1" in rows and (recorded_path(manifest, "generator") / "model_index.json").is_file():
             yield _read(manifest, rows["T1"])

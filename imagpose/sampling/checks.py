@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import get_args
 
 import torch
+from diffusers import LCMScheduler, SchedulerMixin
 
 from datasets.runtime.errors import InputError, WeightsError
 from imagpose.canvas.layout import SourceFeatures
@@ -30,6 +31,40 @@ def check_settings(sampler: str, num_inference_steps: int, output_type: str, unc
         raise InputError(f"output_type '{output_type}' is unknown; use '{OUTPUT_TYPES[0]}' or '{OUTPUT_TYPES[1]}'")
     if unconditional not in get_args(Unconditional):
         raise InputError(f"unconditional '{unconditional}' is unknown; use {' or '.join(get_args(Unconditional))}")
+
+
+def check_sampler(sampler: str, steps: int, guidance_scale: float, scheduler: SchedulerMixin) -> None:
+    """Refuse a sampler that a generator was not made for.
+
+    A student of `imagpose distill` is known by the `LCMScheduler` that is saved with it. Its network predicts the end
+    of its teacher's guided path, so other solvers, and guidance once more, would go wrong without a sign of it; and a
+    network that was never distilled gives averages of possible pictures in so few steps.
+
+    Raises:
+        InputError: such a sampler.
+    """
+    if not isinstance(scheduler, LCMScheduler):
+        if SAMPLERS[sampler].distilled:
+            others = ", ".join(name for name, known in SAMPLERS.items() if not known.distilled)
+            raise InputError(
+                f"sampler '{sampler}' needs a generator that 'imagpose distill' made, and this one is none; distill "
+                f"it, or use one of {others}"
+            )
+        return
+    if not SAMPLERS[sampler].distilled:
+        raise InputError(
+            f"this generator is a few-step student, which sampler '{sampler}' does not fit; pass --sampler lcm "
+            "--steps 4 --guidance 1, or use its teacher"
+        )
+    if guidance_scale != 1:
+        raise InputError(
+            f"guidance {guidance_scale:g} with a few-step student, whose weights hold its teacher's guidance; pass "
+            "--guidance 1"
+        )
+    if steps > (most := scheduler.config.original_inference_steps):
+        raise InputError(
+            f"{steps} steps with a student that was distilled along {most}; pass --steps 4, {most} at most"
+        )
 
 
 def check_features(source: SourceFeatures, model: IMAGPose) -> None:

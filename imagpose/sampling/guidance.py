@@ -48,7 +48,9 @@ class GuidedPrediction:
         self.guided = guidance_scale != 1.0
         self.pose_alone = self.guided and unconditional == "pose"
         self.given, self.noise = given_cells(model, canvases), canvases.noise
-        self.context = model.feature_conditioning(canvases.image_tokens, canvases.source_latents)
+        self.context = model.feature_conditioning(
+            canvases.image_tokens, canvases.source_latents, canvases.keep_image, canvases.keep_texture
+        )
         visible, known = canvases.visible.to(model.unet.dtype), canvases.known.to(model.unet.dtype)
         self.conditions = model.condition_channels(visible, known, canvases.skeletons)
         if self.pose_alone:
@@ -62,7 +64,7 @@ class GuidedPrediction:
         return cached_conditions(self.model, self.conditions, self.context)
 
     def __call__(self, noisy_latents: Tensor, timestep: Tensor) -> Tensor:
-        """(B, C, 2h, 2w) noisy latents of one noise level -> the guided prediction, float32."""
+        """Noisy latents (B, C, 2h, 2w) and their timestep, one for all or (B,) -> the guided prediction, float32."""
         if not self.guided:
             return self._predict(noisy_latents, timestep).float()
         # noise in place of the sources: at any level, a noised source still tells who it is
@@ -71,7 +73,8 @@ class GuidedPrediction:
         return without + self.scale * (with_source - without)
 
     def _predict(self, noisy_latents: Tensor, timestep: Tensor) -> Tensor:
-        times, unet = timestep.expand(len(noisy_latents)), self.model.unet
+        halves, unet = 2 if self.guided else 1, self.model.unet
+        times = timestep.expand(len(noisy_latents) // halves).repeat(halves)
         if self.reuse_conditions:
             return unet(noisy_latents.to(unet.dtype), times, self.context, return_dict=False)[0]
         return self.model.predict(noisy_latents, times, *self._both_halves)

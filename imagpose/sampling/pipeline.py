@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, DiffusionPipeline
+from diffusers import AutoencoderKL, DDIMScheduler, DiffusionPipeline, LCMScheduler
 from diffusers.utils import BaseOutput
 from diffusers.utils import logging as diffusers_logging
 from PIL import Image
@@ -26,7 +26,15 @@ from datasets.runtime.remote.copies import is_file
 from datasets.runtime.remote.folders import fetch_folder
 from datasets.shards.frozen_models import image_tokens, view_pixels
 from datasets.shards.saved_models import DIFFUSERS, TRANSFORMERS, refuse_unreadable
-from imagpose.canvas.layout import Canvases, CanvasRequest, Source, SourceFeatures, check_request, lay_out
+from imagpose.canvas.layout import (
+    Canvases,
+    CanvasRequest,
+    Source,
+    SourceFeatures,
+    check_request,
+    generators_past_noise,
+    lay_out,
+)
 from imagpose.canvas.view_grid import unpack_views
 from imagpose.config.fields import Unconditional
 from imagpose.config.samplers import SAMPLERS
@@ -34,7 +42,7 @@ from imagpose.modeling.denoiser import IMAGPose
 from imagpose.modeling.feature_conditioning import FeatureConditioning
 from imagpose.modeling.pose_encoder import PoseEncoder
 from imagpose.modeling.unet import IMAGPoseUNet
-from imagpose.sampling.checks import check_features, check_settings, check_weights
+from imagpose.sampling.checks import check_features, check_sampler, check_settings, check_weights
 from imagpose.sampling.guidance import GuidedPrediction, given_cells
 
 ENCODED_AT_ONCE = 32
@@ -63,7 +71,7 @@ class IMAGPosePipeline(DiffusionPipeline):
         pose_encoder: PoseEncoder,
         feature_conditioning: FeatureConditioning,
         vae: AutoencoderKL,
-        scheduler: DDIMScheduler,
+        scheduler: DDIMScheduler | LCMScheduler,
         image_encoder: Any = None,
         view_height: int | None = None,
         view_width: int | None = None,
@@ -108,7 +116,8 @@ class IMAGPosePipeline(DiffusionPipeline):
 
         Args:
             requests: canvases; all of one view size.
-            sampler: 'ddim' (paper, 20 steps), 'unipc' or 'dpm++' (DPM-Solver++ 2M; as good with 12).
+            sampler: 'ddim' (paper, 20 steps), 'unipc' or 'dpm++' (DPM-Solver++ 2M; as good with 12); 'lcm' (4 steps)
+                for a student of `imagpose distill` and for nothing else.
             guidance_scale: 1 is no guidance and half the work; the paper's is 2.
             unconditional: what the unconditional half still sees, 'pose' or 'pose-and-sources'.
             reuse_conditions: compute what is constant over the steps once; off is the plain way, for comparison and
@@ -121,6 +130,7 @@ class IMAGPosePipeline(DiffusionPipeline):
         """
         requests = [requests] if isinstance(requests, CanvasRequest) else list(requests)
         self.check_inputs(requests, sampler, num_inference_steps, output_type, unconditional)
+        check_sampler(sampler, num_inference_steps, guidance_scale, self.scheduler)
         canvases = self.lay_out(requests, self.encode([list(request.sources) for request in requests]))
         latents = self.denoise(
             canvases, sampler, num_inference_steps, guidance_scale, unconditional, reuse_conditions=reuse_conditions
@@ -229,12 +239,13 @@ class IMAGPosePipeline(DiffusionPipeline):
         )
         visible, known, noise = given_cells(self.denoiser, canvases), canvases.known, canvases.noise
         latents = noise
+        draws = {"generator": generators_past_noise(canvases)} if SAMPLERS[sampler].distilled else {}
         with predict.cached():
             for timestep in scheduler.timesteps:
                 signal, spread = _noise_level(scheduler, timestep)
                 latents = torch.where(visible, signal * known + spread * noise, latents)
                 prediction = predict(latents, timestep)
-                latents = scheduler.step(prediction, timestep, latents, return_dict=False)[0]
+                latents = scheduler.step(prediction, timestep, latents, **draws, return_dict=False)[0]
         if not torch.isfinite(latents).all():
             raise WeightsError("sampling gave NaN or infinity; check the generator's weights and its noise schedule")
         return torch.where(visible, known, latents)

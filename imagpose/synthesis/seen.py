@@ -57,20 +57,25 @@ def index_of(encoded: Path) -> Path | None:
 
 
 def trainings_of(generator: Path) -> Iterator[tuple[dict[str, Any], Path]]:
-    """The trainings that made a generator, the last one first: the manifest of each, and the encoded images it saw."""
+    """The trainings behind a generator, its own first, then its base's or its teacher's.
+
+    Yields:
+        The manifest of each, and the encoded images it saw.
+    """
     current: Path | None = generator
     while current is not None and is_complete(current):
         manifest = manifest_of(current)
         yield manifest, input_path(manifest, "encoded") if "encoded" in manifest["inputs"] else Path()
-        current = input_path(manifest, "init_from") if "init_from" in manifest["inputs"] else None
+        base = next((name for name in ("init_from", "teacher") if name in manifest["inputs"]), None)
+        current = None if base is None else input_path(manifest, base)
 
 
 def identities_seen(generator: Path, encoded: Path, pids: set[int]) -> int | None:
-    """How many of some people a generator, or a base that it was trained on from, has seen; None if it cannot be told.
+    """How many of some people a generator, its base or its teacher has seen; None if it cannot be told.
 
     People of the same data set are compared by their number, whatever slice was used; those of another data set have
-    numbers of their own. The chain of bases ends at one that is no artifact: Stable Diffusion's UNet or the built-in
-    generator, which have seen nobody of a data set by name.
+    numbers of their own. The chain of bases and teachers ends at one that is no artifact: Stable Diffusion's UNet or
+    the built-in generator, which have seen nobody of a data set by name.
 
     Args:
         encoded: the images that are drawn.

@@ -19,6 +19,7 @@ from imagpose.canvas.layout import CanvasRequest, SourceFeatures
 from imagpose.config import DrawPosesConfig, SynthesizeConfig
 from imagpose.pictures.image_checks import check_generated_image
 from imagpose.pictures.synthetic_jpeg import encode_synthetic_jpeg
+from imagpose.sampling.checks import check_sampler
 from imagpose.sampling.pipeline import IMAGPosePipeline, load_pipeline
 from imagpose.sampling.pose_check import find_skeletons, pose_score
 from imagpose.synthesis.ranks import own_device
@@ -34,6 +35,7 @@ class Synthesizer:
         self.pipeline: IMAGPosePipeline = load_pipeline(
             config.generator, own_device(config.device), precision=config.precision, photographs=False
         )
+        check_sampler(config.sampler, config.steps, config.guidance, self.pipeline.scheduler)
         self.estimator: PoseEstimator | None = None
         if config.pose_backend is not None:
             self.estimator = open_backend(config.pose_backend, config.pose_weights, self.pipeline.device)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from imagpose.canvas.training import CanvasBatch, ViewSource, make_batch, plan_batch
-from imagpose.config import TrainGeneratorConfig
+from imagpose.config import CanvasTrainingConfig
 from imagpose.training.objective import noise_of_step, total_weight
 
 
@@ -40,7 +40,9 @@ class StepReader:
     """
 
     source: ViewSource
-    config: TrainGeneratorConfig
+    config: CanvasTrainingConfig
+    train_timesteps: int
+    """Steps of the noise schedule."""
     process: int
     processes: int
 
@@ -48,8 +50,7 @@ class StepReader:
         """A function of the step's number alone."""
         plans = plan_batch(self.source, self.config, step)
         channels, height, width = self.source.latent_shape
-        timesteps_in_all = self.config.noise.train_timesteps
-        noise, timesteps = noise_of_step(self.config, step, (channels, 2 * height, 2 * width), timesteps_in_all)
+        noise, timesteps = noise_of_step(self.config, step, (channels, 2 * height, 2 * width), self.train_timesteps)
         mine = torch.arange(self.process, len(plans), self.processes)
         shares = mine.tensor_split(self.config.gradient_accumulation)
         return StepBatch(

@@ -43,13 +43,16 @@ class DenoiserEma:
         finally:
             self.ema.restore(self.parameters.values())
 
+    def weights(self) -> dict[str, Tensor]:
+        """The average by the parameters' names; the tensors themselves."""
+        return dict(zip(self.parameters, self.ema.shadow_params, strict=True))
+
     def state(self) -> dict[str, Tensor]:
         """The average by the parameters' names, and the number of updates; for a training state."""
-        named = dict(zip(self.parameters, self.ema.shadow_params, strict=True))
-        return named | {STEP: torch.tensor(self.ema.optimization_step)}
+        return self.weights() | {STEP: torch.tensor(self.ema.optimization_step)}
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
         """Put back what `state` gave."""
-        for name, shadow in zip(self.parameters, self.ema.shadow_params, strict=True):
+        for name, shadow in self.weights().items():
             shadow.copy_(tensors[name])
         self.ema.optimization_step = int(tensors[STEP])

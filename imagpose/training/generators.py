@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, LCMScheduler, UNet2DConditionModel
 from safetensors import SafetensorError
 from torch import nn
 
@@ -30,7 +30,8 @@ class Generator:
 
     model: IMAGPose
     vae: AutoencoderKL
-    scheduler: DDIMScheduler
+    scheduler: DDIMScheduler | LCMScheduler
+    """LCMScheduler: a few-step student ('imagpose distill')."""
     image_encoder: nn.Module | None = None
     view_size: tuple[int, int] | None = None
     """Height and width in pixels of a view."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler
+from diffusers import AutoencoderKL, DDIMScheduler, LCMScheduler
 from torch import Tensor, nn
 
 from datasets.runtime.errors import InputError, WeightsError
@@ -21,7 +21,7 @@ from datasets.shards.frozen_models import load_image_encoder, load_vae
 from datasets.shards.index_files import read_index_file
 from datasets.sources.subsets import read_subset
 from imagpose.canvas.training import ViewSource
-from imagpose.config import TrainGeneratorConfig
+from imagpose.config import CanvasTrainingConfig, TrainGeneratorConfig
 from imagpose.config.published_unets import is_stable_diffusion
 from imagpose.modeling.denoiser import IMAGPose, denoiser_from_unet2d, new_denoiser
 from imagpose.training.generators import Generator, load_denoiser, load_unet2d
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 HELD_OUT_SHARE = 5
 
 
-def read_training_images(config: TrainGeneratorConfig) -> EncodedImages:
+def read_training_images(config: CanvasTrainingConfig) -> EncodedImages:
     """The encoded images of the training split, or of one subset of it."""
     if config.subset is not None and config.fraction is not None:
         return EncodedImages(config.encoded, read_subset(config.subset, config.fraction, config.draw))
@@ -92,7 +92,7 @@ class FrozenParts:
     """Where they were read from."""
 
     @classmethod
-    def of(cls, config: TrainGeneratorConfig) -> FrozenParts:
+    def of(cls, config: CanvasTrainingConfig) -> FrozenParts:
         """Open the encoders that `config.encoded` was made with.
 
         Raises:
@@ -116,7 +116,7 @@ class FrozenParts:
             folders=folders,
         )
 
-    def generator(self, model: IMAGPose, scheduler: DDIMScheduler) -> Generator:
+    def generator(self, model: IMAGPose, scheduler: DDIMScheduler | LCMScheduler) -> Generator:
         """All parts together."""
         return Generator(
             model=model,
@@ -142,14 +142,23 @@ def initial_denoiser(config: TrainGeneratorConfig, latent_channels: int, image_t
             model = denoiser_from_unet2d(load_unet2d(config.init_from), config.model, image_token_dim)
         else:
             model = load_denoiser(config.init_from)
+    check_fit(model, latent_channels, image_token_dim, stride)
+    return model
+
+
+def check_fit(model: IMAGPose, latent_channels: int, image_token_dim: int, stride: int) -> None:
+    """Refuse a denoiser that was made for other features than the encoded images'.
+
+    Raises:
+        InputError: such a denoiser.
+    """
     found = (model.latent_channels, model.feature_conditioning.config.image_token_dim, model.pose_encoder.stride)
     wanted = (latent_channels, image_token_dim, stride)
     if found != wanted:
         raise InputError(
             f"the denoiser takes latent channels, token width and stride {found}, the encoded images have {wanted}; "
-            "use the encoders of `init_from`, or change `model`"
+            "encode with the generator's own encoders, or change `model`"
         )
-    return model
 
 
 def check_view_size(model: IMAGPose, view_size: tuple[int, int]) -> None:

@@ -1,4 +1,4 @@
-"""What one training step minimizes (paper, Eq. 4): noise, timesteps, weighted squared error, learning rate.
+"""What one training step minimizes: noise, timesteps, weighted error (paper, Eq. 4), learning rate.
 
 `B` canvases, `C, 2h, 2w` a canvas's latents, `T` timesteps. Everything random is a function of the seed and the step's
 number, so that weights, EMA weights, optimizer and the step are all that a checkpoint must hold.
@@ -7,18 +7,19 @@ number, so that weights, EMA weights, optimizer and the step are all that a chec
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, LCMScheduler
 from torch import Tensor
 
 from datasets.runtime.training.schedules import cosine_decay, linear_warmup
 from imagpose.canvas.training import EMPTY, CanvasBatch, CanvasPlan
-from imagpose.config import TrainGeneratorConfig
-from imagpose.training.noise import prediction_target
+from imagpose.config import CanvasTrainingConfig, TrainGeneratorSettings
+from imagpose.training.noise import noise_scheduler, prediction_target, timestep_weights
 
 
-def learning_rate_at(config: TrainGeneratorConfig, step: int) -> float:
+def learning_rate_at(config: CanvasTrainingConfig, step: int) -> float:
     """Rate of the step that follows `step` finished ones: linear warm-up, then constant or a cosine to a twentieth."""
     if step < config.warmup_steps:
         return linear_warmup(config.learning_rate, step, config.warmup_steps + 1)
@@ -29,7 +30,7 @@ def learning_rate_at(config: TrainGeneratorConfig, step: int) -> float:
 
 
 def noise_of_step(
-    config: TrainGeneratorConfig, step: int, latent_canvas: tuple[int, int, int], train_timesteps: int
+    config: CanvasTrainingConfig, step: int, latent_canvas: tuple[int, int, int], train_timesteps: int
 ) -> tuple[Tensor, Tensor]:
     """Noise (batch, C, 2h, 2w) and timesteps (batch,) of a step: a function of seed and step.
 
@@ -42,12 +43,48 @@ def noise_of_step(
     return noise, (places / config.batch_size * train_timesteps).long().clamp(max=train_timesteps - 1)
 
 
-def squared_errors(
-    model: Callable[..., Tensor], scheduler: DDIMScheduler, batch: CanvasBatch, noise: Tensor, timesteps: Tensor
-) -> Tensor:
-    """Squared error of the prediction, averaged over channels and weighted by view: (B, 1, 2h, 2w) float32."""
-    noisy = scheduler.add_noise(batch.latents, noise, timesteps)
-    prediction = model(
+class Objective(Protocol):
+    """What a step minimizes, cell by cell."""
+
+    scheduler: DDIMScheduler | LCMScheduler
+    """Noises the latents, and is saved with the generator."""
+    weights: Tensor
+    """(T,) loss weight of every timestep."""
+    sampler: str
+    """The sampler of the progress pictures, and how they are guided."""
+    guidance: float
+
+    def errors(self, network: Callable[..., Tensor], batch: CanvasBatch, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """Error of a network on a batch, averaged over channels and weighted by view: (B, 1, 2h, 2w) float32.
+
+        Args:
+            noise: (B, C, 2h, 2w).
+            timesteps: (B,) in [0, T).
+        """
+
+
+class NoisePrediction:
+    """Eq. 4: the squared error of the predicted noise or velocity."""
+
+    sampler = "ddim"
+
+    def __init__(self, config: TrainGeneratorSettings, device: torch.device) -> None:
+        """Noise and weights as the recipe says."""
+        self.scheduler = noise_scheduler(config.noise)
+        self.weights = timestep_weights(config.noise, self.scheduler).to(device)
+        self.guidance = config.sample_guidance
+
+    def errors(self, network: Callable[..., Tensor], batch: CanvasBatch, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """As `Objective` says."""
+        noisy = self.scheduler.add_noise(batch.latents, noise, timesteps)
+        prediction = predict(network, noisy, timesteps, batch)
+        target = prediction_target(self.scheduler, batch.latents, noise, timesteps)
+        return (prediction.float() - target).square().mean(1, keepdim=True) * batch.loss_weights
+
+
+def predict(network: Callable[..., Tensor], noisy: Tensor, timesteps: Tensor, batch: CanvasBatch) -> Tensor:
+    """A network's output for noisy latents under the conditions of a training batch, (B, C, 2h, 2w)."""
+    return network(
         noisy,
         timesteps,
         batch.mask,
@@ -58,25 +95,14 @@ def squared_errors(
         batch.keep_image,
         batch.keep_texture,
     )
-    target = prediction_target(scheduler, batch.latents, noise, timesteps)
-    return (prediction.float() - target).square().mean(1, keepdim=True) * batch.loss_weights
 
 
 def loss_sum(
-    model: Callable[..., Tensor],
-    scheduler: DDIMScheduler,
-    weights: Tensor,
-    batch: CanvasBatch,
-    noise: Tensor,
-    timesteps: Tensor,
+    objective: Objective, network: Callable[..., Tensor], batch: CanvasBatch, noise: Tensor, timesteps: Tensor
 ) -> Tensor:
-    """Weighted squared error, summed over the batch's canvases and cells and averaged over channels.
-
-    Args:
-        weights: (T,) of the timesteps.
-    """
-    errors = squared_errors(model, scheduler, batch, noise, timesteps)
-    return (errors * weights[timesteps][:, None, None, None]).sum()
+    """Weighted errors, summed over the batch's canvases and cells."""
+    errors = objective.errors(network, batch, noise, timesteps)
+    return (errors * objective.weights[timesteps][:, None, None, None]).sum()
 
 
 def total_weight(plans: Sequence[CanvasPlan], visible_weight: float, cells: int) -> float:

@@ -11,7 +11,7 @@ from PIL import Image
 from datasets.poses.skeleton import present_joints
 from imagpose.canvas.layout import CanvasRequest, SourceFeatures
 from imagpose.canvas.training import ViewSource
-from imagpose.config import TrainGeneratorConfig
+from imagpose.config import CanvasTrainingConfig
 from imagpose.pictures.contact_sheet import SheetRow, contact_sheet, skeleton_picture
 from imagpose.sampling.pipeline import IMAGPosePipeline
 
@@ -33,7 +33,13 @@ def sample_people(source: ViewSource, seed: int) -> list[list[int]]:
 
 
 def save_samples(
-    pipeline: IMAGPosePipeline, source: ViewSource, config: TrainGeneratorConfig, path: Path
+    pipeline: IMAGPosePipeline,
+    source: ViewSource,
+    config: CanvasTrainingConfig,
+    path: Path,
+    *,
+    sampler: str,
+    guidance_scale: float,
 ) -> np.ndarray | None:
     """Sample a few canvases and write them as one picture; None if nobody has two images with a pose.
 
@@ -46,9 +52,7 @@ def save_samples(
     if not people:
         return None
     requests = [_request(source, images, config.seed + number) for number, images in enumerate(people)]
-    output = pipeline(
-        requests, sampler="ddim", num_inference_steps=config.sample_steps, guidance_scale=config.sample_guidance
-    )
+    output = pipeline(requests, sampler=sampler, num_inference_steps=config.sample_steps, guidance_scale=guidance_scale)
     sheet = contact_sheet(
         [_row(pipeline, source, images, made) for images, made in zip(people, output.images, strict=True)]
     )

@@ -12,11 +12,12 @@ import os
 import signal
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -28,14 +29,14 @@ from datasets.runtime.manifests import SCRATCH
 from datasets.runtime.training.checkpoints import Checkpoints, Part
 from datasets.shards.loader import stream_steps
 from imagpose.canvas.training import ViewSource, canvas_counts
-from imagpose.config import TrainGeneratorConfig
+from imagpose.config import CanvasTrainingConfig, TrainGeneratorConfig
+from imagpose.modeling.denoiser import IMAGPose
 from imagpose.training.batches import StepBatch, StepReader
 from imagpose.training.ema import DenoiserEma
 from imagpose.training.generators import load_generator, save_generator
 from imagpose.training.inputs import FrozenParts, check_view_size, hold_out, initial_denoiser, read_training_images
 from imagpose.training.log import TrainingLog, TrainingProgress, peak_memory_mib
-from imagpose.training.noise import noise_scheduler, timestep_weights
-from imagpose.training.objective import learning_rate_at, loss_sum
+from imagpose.training.objective import NoisePrediction, Objective, learning_rate_at, loss_sum
 from imagpose.training.optimizer import DenoiserOptimizer
 from imagpose.training.samples import save_samples
 from imagpose.training.stop_request import stop_on_sigterm
@@ -44,6 +45,7 @@ from imagpose.training.validation import validation_cases, validation_losses
 logger = logging.getLogger(__name__)
 
 TERMINATED = 128 + signal.SIGTERM
+SomeConfig = TypeVar("SomeConfig", bound=CanvasTrainingConfig)
 
 
 def make_generator(config: TrainGeneratorConfig, directory: Path) -> dict[str, Any]:
@@ -56,10 +58,23 @@ def make_generator(config: TrainGeneratorConfig, directory: Path) -> dict[str, A
         InputError: inputs that do not fit.
         DivergedError: the loss became NaN or infinite.
     """
+    return train_and_save(Trainer, config, directory)
+
+
+def train_and_save(kind: type[CanvasTrainer[SomeConfig]], config: SomeConfig, directory: Path) -> dict[str, Any]:
+    """Everything that a training command does, with the trainer that it takes.
+
+    Returns:
+        Counts, last losses, speed and peak memory.
+
+    Raises:
+        InputError: inputs that do not fit.
+        DivergedError: the loss became NaN or infinite.
+    """
     accelerator = _accelerator(config)
     source = read_training_images(config)
     frozen = FrozenParts.of(config)
-    trainer = Trainer(config, directory, source, frozen, accelerator)
+    trainer = kind(config, directory, source, frozen, accelerator)
     counts = canvas_counts(trainer.source)
     logger.info("training on %s", ", ".join(f"{value} {name}" for name, value in counts.items()))
     summary = trainer.run()
@@ -71,7 +86,7 @@ def make_generator(config: TrainGeneratorConfig, directory: Path) -> dict[str, A
     return {**counts, **summary, "parameters": sum(p.numel() for p in trainer.model.parameters())}
 
 
-def _accelerator(config: TrainGeneratorConfig) -> Accelerator:
+def _accelerator(config: CanvasTrainingConfig) -> Accelerator:
     if config.device.startswith("cuda:"):
         torch.cuda.set_device(config.device)
     # accelerate left to itself makes no process group where there is no GPU: each process would train all by itself
@@ -86,10 +101,10 @@ def _accelerator(config: TrainGeneratorConfig) -> Accelerator:
 
 
 @dataclass
-class Trainer:
-    """One training run: its model, its state on disk and its loop."""
+class CanvasTrainer(ABC, Generic[SomeConfig]):
+    """One training run: its model, its state on disk and its loop. What is trained, and for what, subclasses say."""
 
-    config: TrainGeneratorConfig
+    config: SomeConfig
     directory: Path
     source: ViewSource
     frozen: FrozenParts
@@ -105,13 +120,13 @@ class Trainer:
         channels, *cells = self.source.latent_shape
         stride = self.source.view_size[0] // cells[0]
         self.canvas_shape = (channels, 2 * cells[0], 2 * cells[1])
-        self.scheduler = noise_scheduler(config.noise)
-        self.weights = timestep_weights(config.noise, self.scheduler).to(self.device)
-        self.model = initial_denoiser(config, channels, self.source.token_shape[1], stride).to(self.device).train()
+        self.model = self._initial_model(channels, self.source.token_shape[1], stride).to(self.device).train()
         check_view_size(self.model, self.source.view_size)
         if config.gradient_checkpointing:
             self.model.unet.enable_gradient_checkpointing()
         self.ema = DenoiserEma(self.model, config.ema_decay) if config.ema_decay else None
+        self.objective = self._objective()
+        self.scheduler = self.objective.scheduler
         self.optimizer = DenoiserOptimizer(
             self.model.named_parameters(), config.optimizer, config.learning_rate, config.weight_decay
         )
@@ -122,6 +137,14 @@ class Trainer:
         self.step = int(self.checkpoints.restore(self.parts)["step"])
         self.wrapped: nn.Module = self.accelerator.prepare_model(self.model)
         self.network = torch.compile(self.wrapped) if config.compile else self.wrapped
+
+    @abstractmethod
+    def _initial_model(self, latent_channels: int, image_token_dim: int, stride: int) -> IMAGPose:
+        """What is trained, on the CPU."""
+
+    @abstractmethod
+    def _objective(self) -> Objective:
+        """What its steps minimize; model and EMA weights are in place."""
 
     def _check_batch(self) -> None:
         shares = self.accelerator.num_processes * self.config.gradient_accumulation
@@ -179,9 +202,12 @@ class Trainer:
 
     def _batches(self) -> Iterator[StepBatch]:
         """This process's share of every remaining step."""
-        processes = self.accelerator.num_processes
         reader = StepReader(
-            source=self.source, config=self.config, process=self.accelerator.process_index, processes=processes
+            source=self.source,
+            config=self.config,
+            train_timesteps=len(self.objective.weights),
+            process=self.accelerator.process_index,
+            processes=self.accelerator.num_processes,
         )
         steps = range(self.step, self.config.steps)
         return stream_steps(reader, steps, self.config.workers, pinned=self.device.type == "cuda")
@@ -199,7 +225,7 @@ class Trainer:
             # the processes exchange gradients once a step, with the last part's
             with nullcontext() if number == len(work.parts) else self.accelerator.no_sync(self.wrapped):
                 with self.accelerator.autocast():
-                    total = loss_sum(self.network, self.scheduler, self.weights, batch, noise, timesteps)
+                    total = loss_sum(self.objective, self.network, batch, noise, timesteps)
                 self.accelerator.backward(total * scale)
             loss += total.detach() * scale
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), config.max_gradient_norm)
@@ -249,8 +275,8 @@ class Trainer:
             self.model.eval()
             if measured:
                 losses = validation_losses(
+                    self.objective,
                     self.model,
-                    self.scheduler,
                     measured,
                     self.validation_cases,
                     self.accelerator,
@@ -261,7 +287,10 @@ class Trainer:
             if draw and self.accelerator.is_main_process:
                 pipeline = self.frozen.generator(self.model, self.scheduler).pipeline()
                 path = log.folder / f"samples-{self.step:06d}.png"
-                picture = save_samples(pipeline, self.held_out or self.source, self.config, path)
+                people, how = self.held_out or self.source, self.objective
+                picture = save_samples(
+                    pipeline, people, self.config, path, sampler=how.sampler, guidance_scale=how.guidance
+                )
                 if picture is not None:
                     log.add_picture(self.step, "samples", picture)
             self.model.train()
@@ -271,3 +300,13 @@ class Trainer:
         """Put the EMA weights into the model for good."""
         if self.ema:
             self.ema.copy_to_model()
+
+
+class Trainer(CanvasTrainer[TrainGeneratorConfig]):
+    """The training of a generator (Eq. 4)."""
+
+    def _initial_model(self, latent_channels: int, image_token_dim: int, stride: int) -> IMAGPose:
+        return initial_denoiser(self.config, latent_channels, image_token_dim, stride)
+
+    def _objective(self) -> Objective:
+        return NoisePrediction(self.config, self.device)

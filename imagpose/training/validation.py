@@ -12,13 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from accelerate import Accelerator
-from diffusers import DDIMScheduler
 from torch import Tensor
 
 from imagpose.canvas.training import CanvasPlan, ViewSource, make_batch, plan_canvas
-from imagpose.config import TrainGeneratorConfig
+from imagpose.config import CanvasTrainingConfig
 from imagpose.modeling.denoiser import IMAGPose
-from imagpose.training.objective import squared_errors
+from imagpose.training.objective import Objective
 
 BUCKETS = 10
 """Equal parts of [0, T), from little noise to nothing else."""
@@ -37,7 +36,7 @@ class ValidationCase:
     """Of the noise."""
 
 
-def validation_cases(source: ViewSource, config: TrainGeneratorConfig) -> list[ValidationCase]:
+def validation_cases(source: ViewSource, config: CanvasTrainingConfig) -> list[ValidationCase]:
     """Two canvases of each person, each at one timestep of every bucket: nothing dropped, nothing flipped."""
     rng = np.random.default_rng([config.seed, 3])
     plain = config.model_copy(
@@ -63,14 +62,14 @@ def validation_cases(source: ViewSource, config: TrainGeneratorConfig) -> list[V
 
 @torch.no_grad()
 def validation_losses(
+    objective: Objective,
     model: IMAGPose,
-    scheduler: DDIMScheduler,
     source: ViewSource,
     cases: Sequence[ValidationCase],
     accelerator: Accelerator,
     batch_size: int,
 ) -> dict[str, float]:
-    """Mean squared error on masked views: 'loss', the mean of the buckets, and 'loss_t000' and so on for each.
+    """Mean error on masked views: 'loss', the mean of the buckets, and 'loss_t000' and so on for each.
 
     Unweighted: comparable between recipes that predict the same thing. The processes share the cases.
     """
@@ -78,31 +77,31 @@ def validation_losses(
     mine = cases[accelerator.process_index :: accelerator.num_processes]
     for start in range(0, len(mine), batch_size):
         part = mine[start : start + batch_size]
-        errors, weights = _errors(model, scheduler, source, part, accelerator)
+        errors, weights = _errors(objective, model, source, part, accelerator)
         for case, error, weight in zip(part, errors.tolist(), weights.tolist(), strict=True):
             sums[:, case.bucket] += torch.tensor([error, weight], dtype=torch.float64)
     if accelerator.num_processes > 1:
         sums = accelerator.reduce(sums.to(accelerator.device), "sum").cpu()
     means = (sums[0] / sums[1].clamp_min(1e-9)).tolist()
-    width = scheduler.config.num_train_timesteps // BUCKETS
+    width = objective.scheduler.config.num_train_timesteps // BUCKETS
     named = {f"loss_t{bucket * width:03d}": round(mean, 6) for bucket, mean in enumerate(means)}
     return {"loss": round(sum(means) / BUCKETS, 6), **named}
 
 
 def _errors(
+    objective: Objective,
     model: IMAGPose,
-    scheduler: DDIMScheduler,
     source: ViewSource,
     part: Sequence[ValidationCase],
     accelerator: Accelerator,
 ) -> tuple[Tensor, Tensor]:
     """Summed error and summed weight of each case's masked views, (B,) each."""
     batch = make_batch(source, [case.plan for case in part], visible_weight=0.0).to(accelerator.device)
-    steps = scheduler.config.num_train_timesteps
+    steps = objective.scheduler.config.num_train_timesteps
     timesteps = torch.tensor([int((q.bucket + q.place) / BUCKETS * steps) for q in part]).clamp(max=steps - 1)
     draws = [torch.Generator().manual_seed(case.seed) for case in part]
     noise = torch.stack([torch.randn(batch.latents.shape[1:], generator=draw) for draw in draws])
     device = accelerator.device
     with accelerator.autocast():
-        errors = squared_errors(model, scheduler, batch, noise.to(device), timesteps.to(device))
+        errors = objective.errors(model, batch, noise.to(device), timesteps.to(device))
     return errors.sum((1, 2, 3)).double().cpu(), batch.loss_weights.sum((1, 2, 3)).double().cpu()

@@ -200,7 +200,11 @@ def _elapsed(manifests: Sequence[dict[str, Any]], total: float) -> str:
 
 
 def _stage_title(manifest: dict[str, Any]) -> str:
-    titles = {"train-imagpose": "train (generator)", TrainReidConfig.stage: "train (re-ID)"}
+    titles = {
+        "train-imagpose": "train (generator)",
+        "distill-imagpose": "distill (generator)",
+        TrainReidConfig.stage: "train (re-ID)",
+    }
     return titles.get(manifest["stage"], manifest["stage"])
 
 

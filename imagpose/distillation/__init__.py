@@ -1,0 +1,1 @@
+"""Few-step students of generators. The loop and its checkpoints are those of `training`."""
