@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from datasets.miniature.config import MiniatureConfig, MiniatureSettings
-from datasets.poses.backends import POSE_BACKENDS
 from datasets.poses.config import Coordinates, ExtractPosesConfig, ImportPosesConfig
 from datasets.runtime.config import StageConfig
 from datasets.runtime.manifests import manifest_of
@@ -23,12 +22,12 @@ from datasets.sources.config import IndexConfig, SelectSubsetsConfig
 from flows.config import RegenerateConfig, complete
 from flows.overrides import regenerate_command, variant
 from flows.reid_arms import WHOLE_SET, ReidInputs, Unit, train_arms
+from flows.runs.model_cards import model_cards
 from flows.settings import OtherPeopleSettings
 from flows.stages import MakeArtifacts
 from flows.test_time.stages import Drawer, draw_pictures, evaluate_networks, needs_generator
 from flows.warm_start import starting_point
 from imagpose.config import (
-    BUILT_IN,
     DistillConfig,
     SynthesizeConfig,
     SynthesizeSettings,
@@ -89,6 +88,10 @@ class Models:
     generator: Path | None
     others: Images | None = None
     """The people whom the base was trained on here."""
+
+    def used(self) -> tuple[Path | None, ...]:
+        """Their folders."""
+        return self.vae, self.image_encoder, self.generator
 
 
 @dataclass(frozen=True)
@@ -375,7 +378,7 @@ class Regeneration:
                 synthetic=list(material.synthetic().values()),
                 images=material.images.index,
                 poses=material.images.poses,
-                model_cards=model_cards(self.config, material.models),
+                model_cards=model_cards(self.config, material.models.used()),
                 preset=self.config.preset,
                 resolved=self.config.resolved(),
                 commands=[regenerate_command(self.config)],
@@ -394,14 +397,3 @@ def of_data_set(people: OtherPeopleSettings | None) -> Population:
     assert people is not None and people.root is not None  # flows.preflight
     poses = [path.absolute() for path in people.poses]
     return Population(people.root.absolute(), people.layout, poses, people.coordinates)
-
-
-def model_cards(config: RegenerateConfig, models: Models) -> list[Path]:
-    """The cards of built-in models that are used or fine-tuned: what they have seen belongs in the report."""
-    paths = (models.vae, models.image_encoder, models.generator, config.vae, config.image_encoder, config.generator)
-    used = any(path is not None and path.absolute().is_relative_to(BUILT_IN) for path in paths)
-    cards = sorted(BUILT_IN.rglob("README.md")) if used else []
-    extraction = config.extract_poses.backend if config.extract_poses is not None and not config.poses else None
-    backends = dict.fromkeys(name for name in (extraction, config.synthesize.pose_backend) if name is not None)
-    built_in_weights = (POSE_BACKENDS[name].weights for name in backends)
-    return [*cards, *(weights.parent / "README.md" for weights in built_in_weights if weights is not None)]

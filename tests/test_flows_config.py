@@ -18,9 +18,10 @@ from datasets.sources.market1501 import FOLDERS
 from flows.__main__ import main
 from flows.config import RegenerateConfig, complete
 from flows.overrides import regenerate_command
-from flows.pipeline import Models, Population, Regeneration, model_cards
+from flows.pipeline import Models, Population, Regeneration
 from flows.preflight import data_problems, other_people_problems, reid_weight_problems, weight_problems
 from flows.presets import PRESETS
+from flows.runs.model_cards import model_cards
 from imagpose.config import TrainGeneratorConfig, TrainGeneratorSettings
 from tests.small_sets import write_files
 
@@ -87,11 +88,11 @@ def test_only_the_full_set_without_the_real_arm_is_refused_for_it_would_run_noth
 def test_the_cards_of_built_in_models_are_quoted_also_where_training_went_on_from_them(tmp_path):
     config = RegenerateConfig(preset="market-small", root=tmp_path, poses=[tmp_path / "poses.csv"])
     adapted = Models(vae=tmp_path / "vae", image_encoder=tmp_path / "encoder", generator=tmp_path / "generator")
-    assert len(model_cards(config, adapted)) == 4  # generator, VAE, image encoder, pose network
+    assert len(model_cards(config, adapted.used())) == 4  # generator, VAE, image encoder, pose network
     others = config.model_copy(update={"vae": None, "image_encoder": None, "generator": None})
-    assert [card.parent.name for card in model_cards(others, adapted)] == ["openpose_tiny"]
+    assert [card.parent.name for card in model_cards(others, adapted.used())] == ["openpose_tiny"]
     poses = {"extract_poses": None, "synthesize": config.synthesize.model_copy(update={"pose_backend": None})}
-    assert model_cards(others.model_copy(update=poses), adapted) == []
+    assert model_cards(others.model_copy(update=poses), adapted.used()) == []
 
 
 def test_completing_settings_gives_the_stages_own_config(tmp_path):

@@ -224,6 +224,8 @@ def test_every_ranked_test_image_is_drawn_in_the_standard_poses_of_training_imag
     summary = manifest_of(folder)["summary"]
     assert (summary["test_identities_seen"], summary["drawn_images"], summary["images"]) == (0, 10, 40)
     assert json.loads(samples[table.key[0]]["json"])["keypoints"] == published[0]["keypoints"]
+    took = json.loads((folder / "logs" / "drawing.json").read_text())
+    assert took["pictures"] == 40 and took["seconds"] > 0
 
 
 def test_reconstructions_keep_each_images_own_pose(made: dict[str, Path], tmp_path: Path) -> None:

@@ -194,3 +194,21 @@ def test_settings_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="two entries of 'centralize' are called 'centralized'"):
         entries = [CentralizeConfig(control="flip"), CentralizeConfig(control="crops")]
         EvaluateReidConfig(run="run", test_shards="shards", centralize=entries)
+
+
+def test_seconds_of_drawing_count_each_drawn_image_with_its_encoding(tmp_path):
+    from datasets.runtime.manifests import manifest_of
+    from reid.data.further_pictures import drawing_seconds
+    from tests import small_sets
+
+    (tmp_path / "encoded").mkdir()
+    encoded = small_sets.finish(tmp_path / "encoded", "encode", summary={"samples": 10}, seconds=5.0)
+    inputs = {"encoded": {"path": str(encoded), "sha256": manifest_of(encoded)["content_sha256"]}}
+    (tmp_path / "set" / "logs").mkdir(parents=True)
+    (tmp_path / "set" / "logs" / "drawing.json").write_text('{"pictures": 6, "seconds": 3.0}')  # resumed: not all
+    summary = {"images": 24, "drawn_images": 8}
+    drawn = small_sets.finish(tmp_path / "set", "draw-poses", inputs=inputs, summary=summary)
+    assert drawing_seconds(drawn) == pytest.approx(3 * 0.5 + 0.5)  # three pictures an image, and its encoding
+    (encoded / "manifest.json").unlink()
+    assert drawing_seconds(drawn) == pytest.approx(1.5)
+    assert drawing_seconds(encoded) is None

@@ -57,7 +57,7 @@ def index_of(encoded: Path) -> Path | None:
 
 
 def trainings_of(generator: Path) -> Iterator[tuple[dict[str, Any], Path]]:
-    """The trainings that made a generator, those of its base or teacher too, the last one first.
+    """The trainings behind a generator, its own first, then its base's or its teacher's.
 
     Yields:
         The manifest of each, and the encoded images it saw.

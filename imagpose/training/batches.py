@@ -42,7 +42,7 @@ class StepReader:
     source: ViewSource
     config: CanvasTrainingConfig
     train_timesteps: int
-    """T of the noise schedule."""
+    """Steps of the noise schedule."""
     process: int
     processes: int
 
@@ -50,8 +50,7 @@ class StepReader:
         """A function of the step's number alone."""
         plans = plan_batch(self.source, self.config, step)
         channels, height, width = self.source.latent_shape
-        canvas = (channels, 2 * height, 2 * width)
-        noise, timesteps = noise_of_step(self.config, step, canvas, self.train_timesteps)
+        noise, timesteps = noise_of_step(self.config, step, (channels, 2 * height, 2 * width), self.train_timesteps)
         mine = torch.arange(self.process, len(plans), self.processes)
         shares = mine.tensor_split(self.config.gradient_accumulation)
         return StepBatch(

@@ -202,13 +202,12 @@ class CanvasTrainer(ABC, Generic[SomeConfig]):
 
     def _batches(self) -> Iterator[StepBatch]:
         """This process's share of every remaining step."""
-        processes = self.accelerator.num_processes
         reader = StepReader(
             source=self.source,
             config=self.config,
             train_timesteps=len(self.objective.weights),
             process=self.accelerator.process_index,
-            processes=processes,
+            processes=self.accelerator.num_processes,
         )
         steps = range(self.step, self.config.steps)
         return stream_steps(reader, steps, self.config.workers, pinned=self.device.type == "cuda")
