@@ -14,7 +14,7 @@ from imagpose.synthesis.draw_poses import make_drawn
 from imagpose.synthesis.synthesize import make_synthetic
 from imagpose.synthesis.tables import TABLE_SCHEMA
 from tests.test_datasets_cards import our_samples, read_croissant
-from tests.test_imagpose_draw_poses import TrainConfig, nothing
+from tests.test_imagpose_draw_poses import StudentConfig, TrainConfig, nothing
 from tests.test_imagpose_draw_poses import config_of as drawing
 from tests.test_imagpose_draw_poses import made as made
 from tests.test_imagpose_synthesize import config_of
@@ -59,6 +59,8 @@ def test_a_card_says_whom_the_generator_had_seen(made: dict[str, Path]) -> None:
     assert "built-in generator" in seen(BUILT_IN) and "Protocol: leak-free" in seen(BUILT_IN)
     adapted = build(TrainConfig(encoded=made["encoded"], init_from=BUILT_IN), nothing, store=made["store"])
     assert "built-in generator" in seen(adapted)
+    student = build(StudentConfig(encoded=made["encoded"], teacher=BUILT_IN), nothing, store=made["store"])
+    assert "built-in generator" in seen(student)
 
 
 def test_a_generator_whose_data_are_gone_is_not_called_leak_free(inputs: dict[str, Path]) -> None:
