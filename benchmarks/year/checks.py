@@ -13,8 +13,7 @@ import pandas as pd
 
 from benchmarks.year.commands import DATA, RESULTS, STORE
 from benchmarks.year.data import answerable_queries, counts_of, hashes
-from benchmarks.year.plan import TRAIN, Week
-from benchmarks.year.preset import FRACTION
+from benchmarks.year.plan import FRACTION, TRAIN, Week
 from datasets.shards.tars import image_of, read_samples
 from datasets.store.forget import Sightings
 from datasets.store.inventory import Inventory

@@ -13,8 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 from benchmarks.year.data import set_date_of_new
-from benchmarks.year.plan import Week
-from benchmarks.year.preset import NAME
+from benchmarks.year.plan import NAME, Week
 from datasets.runtime.manifests import PROJECT
 from datasets.runtime.registry import EXTENSIONS
 from datasets.store.records import CLOCK

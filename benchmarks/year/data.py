@@ -10,12 +10,13 @@ from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 
-from PIL import Image, ImageEnhance
+from PIL import ImageEnhance
 
 from benchmarks.year.plan import GALLERY, TRAIN, Week, pid_of
 from datasets.miniature.config import MiniatureConfig
 from datasets.miniature.render import make_miniature
 from datasets.runtime.artifacts import build
+from datasets.sources.pictures import read_picture
 
 QUERY = "query"
 FOLDERS = (TRAIN, QUERY, GALLERY)
@@ -61,8 +62,7 @@ def _content(path: Path, version: int) -> bytes:
     if version == 0:
         return path.read_bytes()
     file = io.BytesIO()
-    with Image.open(path) as picture:
-        ImageEnhance.Brightness(picture).enhance(0.9**version).save(file, "JPEG", quality=90)
+    ImageEnhance.Brightness(read_picture(path)).enhance(0.9**version).save(file, "JPEG", quality=90)
     return file.getvalue()
 
 

@@ -12,6 +12,8 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
+NAME, FRACTION = "year", 60
+"""The preset, and the share of the real images that its networks see, in percent."""
 TRAIN, GALLERY = "bounding_box_train", "bounding_box_test"
 START = datetime(2027, 1, 4, 5, tzinfo=UTC)
 """A Monday, five in the morning."""

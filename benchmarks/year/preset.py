@@ -1,14 +1,13 @@
 """Preset `year`: `smoke` with one fraction, so that a week costs half a minute of processor time.
 
-Loaded by name (`IMAGPOSE_REID_EXTENSIONS=benchmarks.year.preset`), as any extension is.
+Loaded by name (`IMAGPOSE_REID_EXTENSIONS=benchmarks.year.preset`), as any extension is; importing it registers it.
 """
 
 from __future__ import annotations
 
+from benchmarks.year.plan import FRACTION, NAME
 from flows.presets import PRESETS, Preset, smoke
 from flows.settings import RegenerateSettings
-
-NAME, FRACTION = "year", 60
 
 
 def year() -> RegenerateSettings:

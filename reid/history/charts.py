@@ -58,6 +58,7 @@ def trend_chart(series: Series, days: Sequence[str], marks: Sequence[int]) -> Ch
         shown = list(range(0, len(days), step))
         axes.set_xticks(shown, [days[place][2:] for place in shown])
         axes.set_xlim(-0.6, len(days) - 0.4)
-        axes.yaxis.set_major_locator(MaxNLocator(5))
+        counts = all(float(point.value).is_integer() for point in series.points)
+        axes.yaxis.set_major_locator(MaxNLocator(5, integer=counts))
         spoken = ", ".join(f"{days[point.place]}: {point.value:.4g}" for point in series.points)
         return finished_chart(figure, name, series.title, f"{series.title}: {spoken}")
