@@ -14,6 +14,7 @@ import pandas as pd
 from benchmarks.year.commands import DATA, RESULTS, STORE
 from benchmarks.year.data import answerable_queries, counts_of, hashes
 from benchmarks.year.plan import FRACTION, TRAIN, Week
+from datasets.runtime.manifests import local_path
 from datasets.shards.tars import image_of, read_samples
 from datasets.store.forget import Sightings
 from datasets.store.inventory import Inventory
@@ -94,15 +95,15 @@ class Checker:
         inventory, live = Inventory(self.folder / STORE), hashes(self.folder / DATA)
         used = [inventory.finished[name] for name in inventory.with_ancestors([run["report"]])]
         own = [item for item in used if Path(str(item.manifest["config"].get("root", ""))).name == DATA]
-        if [item.stage for item in own] != ["index"]:
-            yield f"the result rests on {len(own)} indices of the data set"
-            return
-        table = pd.read_parquet(own[0].folder / "images.parquet")
+        latest = local_path(inventory.finished[run["report"]].manifest["config"]["images"]).name
+        # what was made from training images that are the same as before may rest on an earlier index of them
+        table = pd.read_parquet(next(item.folder for item in own if item.folder.name == latest) / "images.parquet")
         if dict(zip(table["path"], table["sha256"], strict=True)) != live:
             yield "stale: the index of the latest result lists other pictures than the data set holds"
-        shards = [item for item in used if item.stage == "write-shards" and own[0].name in item.inputs]
-        packed = {name: digest for item in shards for name, digest in _packed(item.folder)}
-        if packed != {Path(name).stem: digest for name, digest in live.items()}:
+        indices = {item.name for item in own}
+        shards = [item for item in used if item.stage == "write-shards" and not indices.isdisjoint(item.inputs)]
+        packed = {sample for item in shards for sample in _packed(item.folder)}
+        if packed != {(Path(name).stem, digest) for name, digest in live.items()}:
             yield "stale: the shards of the latest result hold other pictures than the data set"
         training = {Path(name).stem for name in live if name.startswith(TRAIN)}
         for item in (item for item in used if item.stage == "synthesize"):
