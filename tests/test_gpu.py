@@ -82,7 +82,8 @@ def test_a_reid_step_never_waits_for_the_gpu(loss):
     positions = run.sampler.epoch(0)[0]
     run.train_step(positions)
     with without_waiting():
-        run.train_step(positions)
+        losses = run.train_step(positions)
+    assert all(value.isfinite().all() for value in losses.values())
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
@@ -101,7 +102,8 @@ def test_a_generators_step_never_waits_for_the_gpu(tmp_path, frozen):  # noqa: F
     for _ in range(2):
         run._train_step(1e-3)
     with without_waiting():
-        run._train_step(1e-3)
+        losses = run._train_step(1e-3)
+    assert losses.isfinite().all()
 
 
 @pytest.mark.parametrize("compiled", [False, True])

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from datasets.runtime.config import Artifact, Config, Device, Percent, Precision, Probability, Role
+from imagpose.config.fields import check_subset_with_fraction
 
 
 class CanvasTrainingSettings(Config):
@@ -102,6 +103,5 @@ class CanvasTrainingConfig(CanvasTrainingSettings):
 
     @model_validator(mode="after")
     def _subset_with_fraction(self) -> Self:
-        if (self.subset is None) != (self.fraction is None):
-            raise ValueError("subset and fraction go together: give both, or neither to train on all images")
+        check_subset_with_fraction(self.subset, self.fraction, "train on all images")
         return self

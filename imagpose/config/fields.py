@@ -15,3 +15,16 @@ Scenario = Literal["T1", "T2", "T3", "IMAGPose*"]
 """The paper's scenarios (section 4.1, Figures 7 and 8): how sources and poses share a canvas."""
 Mode = Literal[Scenario, "free"]
 """A scenario, or any numbers of sources and poses that fit a canvas."""
+
+
+def check_subset_with_fraction(subset: Path | None, fraction: int | None, without: str) -> None:
+    """Subsets are given with the fraction that is taken of them.
+
+    Args:
+        without: what happens if neither is given, for the message: "use all images".
+
+    Raises:
+        ValueError: only one of the two is given.
+    """
+    if (subset is None) != (fraction is None):
+        raise ValueError(f"subset and fraction go together: give both, or neither to {without}")

@@ -20,7 +20,7 @@ from datasets.runtime.config import (
     SourceFile,
     StageConfig,
 )
-from imagpose.config.fields import Mode, Scenario, Unconditional
+from imagpose.config.fields import Mode, Scenario, Unconditional, check_subset_with_fraction
 from imagpose.config.samplers import SamplerName
 
 
@@ -101,8 +101,7 @@ class SynthesizeConfig(SynthesizeSettings, StageConfig):
 
     @model_validator(mode="after")
     def _subset_with_fraction(self) -> Self:
-        if (self.subset is None) != (self.fraction is None):
-            raise ValueError("subset and fraction go together: give both, or neither to use all images")
+        check_subset_with_fraction(self.subset, self.fraction, "use all images")
         return self
 
     @model_validator(mode="after")
@@ -272,6 +271,5 @@ class DrawPosesConfig(DrawingSettings, StageConfig):
 
     @model_validator(mode="after")
     def _subset_with_fraction(self) -> Self:
-        if (self.subset is None) != (self.fraction is None):
-            raise ValueError("subset and fraction go together: give both, or neither to choose from all poses")
+        check_subset_with_fraction(self.subset, self.fraction, "choose from all poses")
         return self
