@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import timm
 import torch
 from torch import Tensor, nn
 
@@ -53,12 +52,17 @@ def finished() -> None:
         torch.cuda.synchronize()
 
 
+def network_of(backbone: str) -> NetworkConfig:
+    """The backbone with random weights at the benchmark's size."""
+    return NetworkConfig(backbone=backbone, weights="none", height=HEIGHT, width=WIDTH)
+
+
 def trainer(backbone: str, **settings: Any) -> Trainer:
     """Our training loop on noise."""
     fields: dict[str, Any] = {
         "shards": Path(),  # named, not read: the images are noise
         "test_shards": Path(),
-        "network": NetworkConfig(backbone=backbone, weights="none", height=HEIGHT, width=WIDTH),
+        "network": network_of(backbone),
         "augmentation": AugmentationConfig(padding=5),
         "schedule": ScheduleConfig(steps=1000),
     }
@@ -107,7 +111,7 @@ class _ForTorchreid(nn.Module):
 
     def __init__(self, backbone: str) -> None:
         super().__init__()
-        self.backbone = timm.create_model(backbone, num_classes=0)
+        self.backbone = seeded_backbone(network_of(backbone), 0)  # with our last stride: as many operations
         width = self.backbone(torch.zeros(2, 3, HEIGHT, WIDTH)).shape[1]
         self.classifier = nn.Linear(width, PEOPLE)
 
