@@ -13,7 +13,7 @@ from imagpose.evaluation import ablations
 from imagpose.evaluation.comparison import estimate, spread_over_seeds
 from tests.small_encoded import encoded_artifact
 
-SSIM = {"B0": 0.5, "B3": 0.6, "full": 0.7, "other": 0.65}
+SSIM = {"B0": 0.5, "B3": 0.6, "full": 0.7, "other": 0.65, "M1": 0.45}
 PEOPLE = 12
 OF_MODE = {"T1": 0.0, "T2": 0.0, "T3": 0.05, "IMAGPose*": -0.05}
 OF_PAIR = np.linspace(-0.3, 0.3, 2 * PEOPLE)
@@ -127,6 +127,14 @@ def test_claims_of_the_papers_order_are_judged_one_by_one(tmp_path, made) -> Non
     assert "Reversed: full over B3 (SSIM)." in (again / "ablation.md").read_text()
 
 
+def test_m1_is_a_row_of_table_7_that_the_full_model_is_to_beat(tmp_path, made) -> None:
+    folder = build(config(tmp_path, variants=("full", "M1")), ablations.make_ablation, output=tmp_path / "out")
+    table = pd.read_parquet(folder / "ablation.parquet").set_index("variant")
+    assert table.loc["M1", "table"] == "Table 7" and not table.loc["M1", "joint_canvas"]
+    order = pd.read_parquet(folder / "order.parquet")
+    assert order[["better", "worse"]].drop_duplicates().to_numpy().tolist() == [["full", "M1"]]
+
+
 def test_other_encoders_are_rows_of_the_full_model(tmp_path, made) -> None:
     other = encoded_artifact(tmp_path / "further")
     renamed = other.rename(other.with_name("encoder"))
@@ -162,7 +170,7 @@ def test_what_cannot_be_varied_is_refused(tmp_path, made, monkeypatch) -> None:
         config(tmp_path, seeds=(1, 1))
     with pytest.raises(ValueError, match="are of the full model; add it"):
         config(tmp_path, variants=("B0",), further_modes=("T3",))
-    with pytest.raises(ValueError, match="'B0' is a variant of Table 2"):
+    with pytest.raises(ValueError, match="'B0' is a variant of the paper"):
         config(tmp_path, encoders={"B0": encoded_artifact(tmp_path)})
     (tmp_path / "generator").mkdir()
     for fields in ({"start": tmp_path / "generator"}, {"bases": {"x": tmp_path / "generator"}}):

@@ -221,6 +221,24 @@ def test_the_papers_ablations_are_switches(switches: dict, channels: int, tokens
     assert model(**given).shape == given["noisy_latents"].shape
 
 
+def test_m1_denoises_every_view_by_itself_as_the_stock_unet_does() -> None:
+    unet, given = stock_unet().eval(), inputs()
+    model = denoiser_from_unet2d(unet, TINY.model_copy(update=ABLATIONS["M1"]), image_token_dim=20).eval()
+    with torch.no_grad():
+        context = model.feature_conditioning(given["image_tokens"], given["source_latents"])
+        canvas = model(**given)
+        for view, alone in enumerate(unpack_views(given["noisy_latents"]).unbind(1)):
+            stock = unet(alone, given["timesteps"], context).sample
+            torch.testing.assert_close(unpack_views(canvas)[:, view], stock, rtol=0, atol=1e-5)
+        output = model.unet(torch.zeros(2, 13, 16, 8), 700, context)  # diffusers' own form of the call and its result
+    assert context.shape[1] == 9 and output.sample.shape == (2, 4, 16, 8)
+
+
+def test_cross_view_attention_needs_a_joint_canvas() -> None:
+    with pytest.raises(ValueError, match="cross_view_attention"):
+        ModelConfig(joint_canvas=False)
+
+
 def test_an_ablation_without_conditioning_weights_is_saved_and_sampled(tmp_path) -> None:
     torch.manual_seed(0)
     model = new_denoiser(TINY.model_copy(update=ABLATIONS["B0"]), latent_channels=4, image_token_dim=24)
@@ -245,12 +263,13 @@ def test_an_ablation_without_conditioning_weights_is_saved_and_sampled(tmp_path)
 
 def test_saving_and_loading_keeps_every_weight(tmp_path) -> None:
     torch.manual_seed(0)
-    for cva in (True, False):
-        unet = new_denoiser(TINY.model_copy(update={"cross_view_attention": cva}), 4, 20).unet
+    for name in ("full", "B0", "M1"):
+        unet = new_denoiser(TINY.model_copy(update=ABLATIONS[name]), 4, 20).unet
         randomize_zero_parts(unet)
-        unet.save_pretrained(tmp_path / str(cva))
-        loaded = imagpose.IMAGPoseUNet.from_pretrained(tmp_path / str(cva))
+        unet.save_pretrained(tmp_path / name)
+        loaded = imagpose.IMAGPoseUNet.from_pretrained(tmp_path / name)
         assert isinstance(loaded, IMAGPoseUNet) and set(loaded.state_dict()) == set(unet.state_dict())
+        assert loaded.config.joint_canvas is (name != "M1")
         assert all(torch.equal(loaded.state_dict()[key], value) for key, value in unet.state_dict().items())
 
 

@@ -185,6 +185,15 @@ def test_reused_conditions_equal_the_plain_way(pipeline: IMAGPosePipeline, guida
     assert max(np.abs(a - b).max() for a, b in zip(fast, plain, strict=True)) < 1e-4
 
 
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_reused_conditions_equal_the_plain_way_without_a_joint_canvas(guidance: float) -> None:
+    m1 = tiny_pipeline(cross_view_attention=False, texture_tokens=False, masked_latents=False, joint_canvas=False)
+    settings = {"num_inference_steps": 3, "output_type": "latent", "guidance_scale": guidance}
+    fast = m1(SCENARIOS, **settings).images
+    plain = m1(SCENARIOS, reuse_conditions=False, **settings).images
+    assert max(np.abs(a - b).max() for a, b in zip(fast, plain, strict=True)) < 1e-4
+
+
 def test_the_fast_way_equals_the_plain_way_at_the_market_presets_canvas(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SAMPLING_WIDTH", "32")
     market = market_pipeline(full_size=False, device=torch.device("cpu"))

@@ -45,8 +45,8 @@ def test_the_papers_recipe_is_the_papers_text() -> None:
     assert paper(steps=10).steps == 10
 
 
-def test_the_ablations_of_table_2_are_listed_as_they_are() -> None:
-    rows = table_rows("| | `cross_view_attention` | `texture_tokens` | `masked_latents` |")
+def test_the_ablations_of_tables_2_and_7_are_listed_as_they_are() -> None:
+    rows = table_rows("| | `cross_view_attention` | `texture_tokens` | `masked_latents` | `joint_canvas` |")
     assert {row[0]: [cell == "on" for cell in row[1:]] for row in rows} == {
         name: list(switches.values()) for name, switches in ABLATIONS.items()
     }

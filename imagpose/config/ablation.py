@@ -14,13 +14,15 @@ from imagpose.config.training import TrainGeneratorConfig
 
 FULL = "full"
 """The variant that all others are compared with."""
+M1 = "M1"
+"""The paper's stand-in for earlier work: noise along the batch, semantic features alone (Table 7)."""
 Name = Annotated[str, Field(pattern=r"^[\w][\w.+-]*$")]
 
 
 class AblateConfig(StageConfig):
     """Variants of one recipe, each trained with equal steps and seeds and evaluated on the same pairs, in one table.
 
-    Table 2 (`variants`), Fig. 7 (`further_modes` of the full model) and Table 3 (`encoders`, `bases`).
+    Tables 2 and 7 (`variants`), Fig. 7 (`further_modes` of the full model) and Table 3 (`encoders`, `bases`).
     """
 
     stage: ClassVar[str] = "ablate"
@@ -28,13 +30,13 @@ class AblateConfig(StageConfig):
     stage_version: ClassVar[int] = 3  # 1: SSIM with the reflected border; 2: one seed, one scenario
 
     train: TrainGeneratorConfig
-    """The recipe; `variants` change three switches of its `model`, `seeds` its seed, and nothing else."""
+    """The recipe; `variants` change four switches of its `model`, `seeds` its seed, and nothing else."""
     shards: Artifact
     """Image shards with the test images: query and gallery."""
-    variants: tuple[Literal["B0", "B1", "B2", "B3", "B4", "full"], ...] = Field(
-        ("B0", "B1", "B2", "B3", "B4", FULL), min_length=1
+    variants: tuple[Literal["B0", "B1", "B2", "B3", "B4", "full", "M1"], ...] = Field(
+        ("B0", "B1", "B2", "B3", "B4", FULL, M1), min_length=1
     )
-    """Which rows of Table 2, in this order."""
+    """Which rows of Table 2, and M1 of Table 7, in this order."""
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0, 1), min_length=1)
     """Of the trainings, in place of the recipe's; every row is trained with each. Pairs and sampling noise go by the
     recipe's own `seed` and are the same for all."""
@@ -81,7 +83,7 @@ class AblateConfig(StageConfig):
             if len(set(values)) < len(values):
                 raise ValueError(f"{name} {', '.join(map(str, values))}: name each once")
         if taken := sorted((self.encoders.keys() | self.bases.keys()) & set(self.variants)):
-            raise ValueError(f"encoders, bases: '{taken[0]}' is a variant of Table 2; give another name")
+            raise ValueError(f"encoders, bases: '{taken[0]}' is a variant of the paper; give another name")
         if self.needs_full() and FULL not in self.variants:
             raise ValueError("further_modes, encoders and bases are of the full model; add it to the variants")
         return self

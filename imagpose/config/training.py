@@ -22,7 +22,7 @@ from imagpose.config.canvas_training import CanvasTrainingConfig, CanvasTraining
 
 
 class ModelConfig(Config):
-    """Size of a denoiser that starts from nothing, and the switches of the paper's ablation (Table 2)."""
+    """Size of a denoiser that starts from nothing, and the switches of the paper's comparisons (Tables 2 and 7)."""
 
     channels: tuple[int, ...] = Field((32, 48, 96), min_length=1)
     """Width of each UNet level, finest first; each level halves the resolution of the one before."""
@@ -41,11 +41,13 @@ class ModelConfig(Config):
     token_patch: int = Field(4, ge=1)
     """Kernel and stride of the FLC tokenizer on the source's latents. Paper: 16 for 512x352 views."""
     cross_view_attention: bool = True
-    """CVA after each cross-attention transformer; off: B0, B2, B4."""
+    """CVA after each cross-attention transformer; off: B0, B2, B4, M1."""
     texture_tokens: bool = True
-    """Low-level half of FLC (tokens of the source's latents); off: B0, B1, B3."""
+    """Low-level half of FLC (tokens of the source's latents); off: B0, B1, B3, M1."""
     masked_latents: bool = True
-    """ILC: the visible views' latents as input channels; off: B0, B1, B2."""
+    """ILC: the visible views' latents as input channels; off: B0, B1, B2, M1."""
+    joint_canvas: bool = True
+    """The four views as one picture, each of which sees the others; off: one by one along the batch (M1)."""
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelConfig:
@@ -57,6 +59,8 @@ class ModelConfig(Config):
         for width, attended in zip(self.channels, self.attention, strict=True):
             if attended and width % self.head_width:
                 raise ValueError(f"channels: {width} is not a multiple of head_width {self.head_width}")
+        if self.cross_view_attention and not self.joint_canvas:
+            raise ValueError("cross_view_attention is between the views of a joint canvas; without one, switch it off")
         return self
 
 
@@ -106,15 +110,21 @@ class TrainGeneratorConfig(TrainGeneratorSettings, CanvasTrainingConfig, StageCo
     """A generator to initialize from (its architecture replaces `model`), or a Stable Diffusion pipeline's folder."""
 
 
+def _switches(*parts: str, joint_canvas: bool = True) -> dict[str, bool]:
+    names = ("cross_view_attention", "texture_tokens", "masked_latents")
+    return {**{name: name in parts for name in names}, "joint_canvas": joint_canvas}
+
+
 ABLATIONS: dict[str, dict[str, bool]] = {
-    "B0": {"cross_view_attention": False, "texture_tokens": False, "masked_latents": False},
-    "B1": {"cross_view_attention": True, "texture_tokens": False, "masked_latents": False},
-    "B2": {"cross_view_attention": False, "texture_tokens": True, "masked_latents": False},
-    "B3": {"cross_view_attention": True, "texture_tokens": False, "masked_latents": True},
-    "B4": {"cross_view_attention": False, "texture_tokens": True, "masked_latents": True},
-    "full": {"cross_view_attention": True, "texture_tokens": True, "masked_latents": True},
+    "B0": _switches(),
+    "B1": _switches("cross_view_attention"),
+    "B2": _switches("texture_tokens"),
+    "B3": _switches("cross_view_attention", "masked_latents"),
+    "B4": _switches("texture_tokens", "masked_latents"),
+    "full": _switches("cross_view_attention", "texture_tokens", "masked_latents"),
+    "M1": _switches(joint_canvas=False),
 }
-"""The paper's Table 2 as fields of `ModelConfig`."""
+"""The paper's Table 2, and M1 of its Table 7, as fields of `ModelConfig`."""
 
 SD_MODEL = ModelConfig(
     channels=(320, 640, 1280, 1280),

@@ -22,7 +22,7 @@ from datasets.runtime.atomic import write_text_atomically
 from datasets.runtime.errors import InputError
 from datasets.runtime.manifests import manifest_of
 from imagpose.config import ABLATIONS, AblateConfig, EvaluateGeneratorConfig, TrainGeneratorConfig
-from imagpose.config.ablation import FULL
+from imagpose.config.ablation import FULL, M1
 from imagpose.config.published_unets import is_stable_diffusion
 from imagpose.evaluation.ablation_table import Comparison, ScoredRow, tables_as_markdown
 from imagpose.evaluation.data import HeldOutImages
@@ -40,7 +40,7 @@ BOUND_METRICS = ("ssim", "psnr", "lpips")
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """What one row of Table 2 or 3 is trained from."""
+    """What one row of Table 2, 3 or 7 is trained from."""
 
     table: str
     name: str
@@ -88,10 +88,14 @@ def compared(rows: Sequence[ScoredRow], mode: str, bootstrap: int, seed: int) ->
 
 
 def variants_of(config: AblateConfig) -> list[Variant]:
-    """Table 2's rows, then Table 3's."""
+    """Table 2's rows and M1, then Table 3's."""
     recipe = config.train
     variants = [
-        Variant(table="Table 2", name=name, recipe=_changed(recipe, model=_switched(recipe, name)))
+        Variant(
+            table="Table 7" if name == M1 else "Table 2",
+            name=name,
+            recipe=_changed(recipe, model=_switched(recipe, name)),
+        )
         for name in config.variants
     ]
     for name in dict.fromkeys([*config.encoders, *config.bases]):

@@ -119,6 +119,7 @@ def new_denoiser(config: ModelConfig, latent_channels: int, image_token_dim: int
         cross_attention_dim=config.cross_attention_dim,
         norm_num_groups=config.norm_groups,
         cross_view_attention=config.cross_view_attention,
+        joint_canvas=config.joint_canvas,
     )
     with torch.no_grad():
         unet.conv_in.weight[:, latent_channels:] = 0
@@ -130,7 +131,10 @@ def denoiser_from_unet2d(unet: UNet2DConditionModel, config: ModelConfig, image_
     """A denoiser that starts as a stock Stable Diffusion UNet; `config` gives the sizes of what is added."""
     channels, dim = unet.config.out_channels, unet.config.cross_attention_dim
     own = IMAGPoseUNet.from_unet2d(
-        unet, _input_channels(config, channels), cross_view_attention=config.cross_view_attention
+        unet,
+        _input_channels(config, channels),
+        cross_view_attention=config.cross_view_attention,
+        joint_canvas=config.joint_canvas,
     )
     return IMAGPose(
         own, PoseEncoder(tuple(config.pose_channels)), _conditioning(config, dim, image_token_dim, channels)

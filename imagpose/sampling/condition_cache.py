@@ -87,6 +87,7 @@ def cached_conditions(model: IMAGPose, conditions: Tensor, context: Tensor) -> G
         context: (B, N + M, D) tokens of the conditional half, which stands first in a guided batch.
     """
     unet = model.unet
+    conditions, context = unet.rows(conditions), unet.rows(context)
     attentions = [m for name, m in unet.named_modules() if name.endswith("attn2") and ".cva." not in name]
     processors = [attention.processor for attention in attentions]
     convolution = unet.conv_in

@@ -227,7 +227,7 @@ class IMAGPosePipeline(DiffusionPipeline):
         """Canvas latents from noise.
 
         Visible views follow the noise level of each step and end as exactly what was given. A generator without ILC
-        (ablations B0 to B2) must not see them that way either, so there they are drawn like the other views.
+        (ablations B0 to B2, M1) must not see them that way either, so there they are drawn like the other views.
 
         Returns:
             (B, C, 2h, 2w) float32.
