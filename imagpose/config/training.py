@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from datasets.runtime.config import (
+    AddedLater,
     Config,
     Device,
     ModelFolder,
@@ -46,7 +47,7 @@ class ModelConfig(Config):
     """Low-level half of FLC (tokens of the source's latents); off: B0, B1, B3, M1."""
     masked_latents: bool = True
     """ILC: the visible views' latents as input channels; off: B0, B1, B2, M1."""
-    joint_canvas: bool = True
+    joint_canvas: Annotated[bool, AddedLater] = True
     """The four views as one picture, each of which sees the others; off: one by one along the batch (M1)."""
 
     @model_validator(mode="after")

@@ -45,7 +45,9 @@ def student_scheduler(teacher: Generator, solver_steps: int) -> LCMScheduler:
     if isinstance(teacher.scheduler, LCMScheduler):
         raise InputError("this teacher is a few-step student itself; give the generator that it was distilled from")
     if not teacher.model.uses_masked_latents:
-        raise InputError("this teacher sees no latents of the sources (ablations B0 to B2, M1); distill a model that does")
+        raise InputError(
+            "this teacher sees no latents of the sources (ablations B0 to B2, M1); distill a model that does"
+        )
     if noise.prediction_type == "epsilon" and noise.rescale_betas_zero_snr:
         raise InputError("this teacher predicts noise at zero signal, from which no picture follows; train with v")
     if noise.num_train_timesteps % solver_steps:
