@@ -18,8 +18,6 @@ PALETTE = 8
 """Colors of the report's charts: ``--series-0`` to ``--series-7`` of its style sheet."""
 PRETRAINING = "pretraining"
 """Name of the runs on other people that arms start from; they are no arm of the table."""
-STEPS = {"recipe": "1", "long": "long", "rest": "long, `real`'s among them"}
-"""How many times the recipe's steps per arm takes, as docs/benchmark.md says it."""
 
 
 def unchanged(settings: TrainReidSettings) -> TrainReidSettings:
@@ -208,8 +206,3 @@ def arm_of(name: str) -> Arm:
 def arm_rank(name: str) -> tuple[int, str]:
     """Sorts registered arms first, in their order, then the others by name."""
     return ([*ARMS, name].index(name), name)
-
-
-def steps_words(arm: Arm) -> str:
-    """How many steps per arm takes, as docs/benchmark.md says it."""
-    return STEPS[arm.steps] + (", after the same pretraining on other people" if arm.needs_others else "")

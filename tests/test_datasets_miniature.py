@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -45,6 +46,10 @@ def make_config(**changes):
         "workers": 1,
     }
     return SimpleNamespace(**(fields | changes))
+
+
+def read_truth(root: Path) -> pd.DataFrame:
+    return pd.read_parquet(root / miniature.TRUTH_FILE)
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +147,7 @@ def test_same_seed_gives_same_bytes_for_any_number_of_workers(market, tmp_path):
     again = contents(tmp_path / "again")
     assert again == contents(market)
     assert len(again) > 30
-    assert miniature.read_truth(tmp_path / "again").equals(miniature.read_truth(market))
+    assert read_truth(tmp_path / "again").equals(read_truth(market))
 
 
 def test_another_seed_draws_other_people():
@@ -192,7 +197,7 @@ def test_everyone_is_seen_by_two_cameras_and_pictures_per_person_vary_as_in_mark
 
 
 def test_annotations_name_every_picture_once_and_agree_with_the_truth(market):
-    truth = miniature.read_truth(market)
+    truth = read_truth(market)
     rows = read_annotations(market / "market-annotation-train.csv") | read_annotations(
         market / "market-annotation-test.csv"
     )
@@ -283,7 +288,7 @@ def test_print_shows_only_on_its_own_side():
 
 
 def test_true_rendering_of_a_picture_gives_its_own_bytes(market):
-    truth = miniature.read_truth(market)
+    truth = read_truth(market)
     for row in truth.iloc[::7].to_dict("records"):
         again = miniature.render_truth(row, row, occluder=True)
         assert miniature.encode_jpeg(again.image, row["image_seed"]) == (market / row["file"]).read_bytes()
@@ -291,7 +296,7 @@ def test_true_rendering_of_a_picture_gives_its_own_bytes(market):
 
 
 def test_true_rendering_shows_one_person_in_the_pose_of_another(market):
-    train = miniature.read_truth(market).query("split == 'train'").to_dict("records")
+    train = read_truth(market).query("split == 'train'").to_dict("records")
     target = train[0]
     other = next(row for row in train if row["pid"] != target["pid"])
     own, swapped = miniature.render_truth(target, target), miniature.render_truth(other, target)
@@ -331,7 +336,7 @@ def test_pictures_of_any_size_show_the_same_scene():
 
 
 def test_catalog_has_deepfashions_tree_lists_and_pairs(catalog):
-    truth = miniature.read_truth(catalog).set_index("name")
+    truth = read_truth(catalog).set_index("name")
     assert {str(p.relative_to(catalog)) for p in catalog.rglob("*.jpg")} == set(truth["file"])
     flat = {}
     for name, file in truth["file"].items():

@@ -17,6 +17,10 @@ from imagpose.training.validation import validation_cases
 CONFIG = TrainGeneratorConfig(encoded=Path("nowhere"), drop_everything=0)
 
 
+CANVAS = (4, 16, 8)
+"""Latents of a canvas of `RandomImages`."""
+
+
 class RandomImages:
     """In the place of `EncodedImages`: people with 1, 2, 3, 4 and 9 images, each image of its own constant value."""
 

@@ -23,7 +23,7 @@ from imagpose.training.generators import load_generator, save_generator
 from imagpose.training.inputs import FrozenParts
 from imagpose.training.noise import noise_scheduler
 from imagpose.training.objective import noise_of_step
-from tests.test_imagpose_canvas import RandomImages
+from tests.test_imagpose_canvas import CANVAS, RandomImages
 from tests.test_imagpose_train import MODEL, frozen_parts, losses
 
 NOISE = NoiseConfig(train_timesteps=100)
@@ -153,7 +153,7 @@ def test_a_step_moves_the_student_its_average_follows_and_the_teacher_stays(tmp_
 def test_the_gradient_is_the_students_alone_and_what_carries_no_weight_has_none(tmp_path, teacher, parts) -> None:
     run = distiller(tmp_path, teacher, parts)
     batch = make_batch(RandomImages(), PLANS, 0.0)
-    noise, timesteps = noise_of_step(run.config, 0, run.canvas_shape, 100)
+    noise, timesteps = noise_of_step(run.config, 0, CANVAS, 100)
     errors = run.objective.errors(run.model, batch, noise, timesteps)
     assert errors.shape == (2, 1, 16, 8) and not errors[batch.loss_weights == 0].any()
     assert (errors[batch.loss_weights > 0] > 0).all()
@@ -165,7 +165,7 @@ def test_the_gradient_is_the_students_alone_and_what_carries_no_weight_has_none(
 def test_consistency_is_learned(tmp_path, teacher, parts) -> None:
     run = distiller(tmp_path, teacher, parts, steps=60, learning_rate=2e-3, batch_size=4, checkpoint_every=1000)
     batch = make_batch(RandomImages(), PLANS, 0.0)
-    noise, timesteps = noise_of_step(run.config, 1000, run.canvas_shape, 100)
+    noise, timesteps = noise_of_step(run.config, 1000, CANVAS, 100)
     noise, timesteps = noise[:2], torch.tensor([55, 99])
 
     def error() -> float:

@@ -28,7 +28,7 @@ from imagpose.training.objective import learning_rate_at, loss_sum, noise_of_ste
 from imagpose.training.train import Trainer
 from imagpose.training.validation import BUCKETS, validation_cases, validation_losses
 from tests.small_encoded import encoded_artifact
-from tests.test_imagpose_canvas import RandomImages
+from tests.test_imagpose_canvas import CANVAS, RandomImages
 
 MODEL = ModelConfig(
     channels=(16, 32),
@@ -157,7 +157,7 @@ def test_two_halves_of_a_batch_add_up_to_the_whole(frozen, tmp_path) -> None:
         CanvasPlan(slots=(0, -1, -1, -1), visible=(False,) * 4, reference=0),
         CanvasPlan(slots=(14, 15, 16, 17), visible=(True, True, False, True), reference=15),
     ]
-    noise, timesteps = noise_of_step(run.config, 0, run.canvas_shape, 1000)
+    noise, timesteps = noise_of_step(run.config, 0, CANVAS, 1000)
 
     def part(which: slice) -> torch.Tensor:
         batch = make_batch(run.source, plans[which], run.config.visible_weight)

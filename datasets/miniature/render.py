@@ -227,11 +227,6 @@ def _write_truth(pictures: Sequence[PlannedImage], keypoints: np.ndarray, path: 
     table.to_parquet(path, index=False)
 
 
-def read_truth(directory: Path) -> pd.DataFrame:
-    """The rows of truth.parquet, one per picture; `keypoints` holds 18 x (x, y, score)."""
-    return pd.read_parquet(Path(directory) / TRUTH_FILE)
-
-
 def _count(pictures: Sequence[PlannedImage]) -> dict[str, int]:
     counts = {"images": len(pictures)}
     for picture in pictures:

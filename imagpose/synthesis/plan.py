@@ -47,12 +47,6 @@ def synthetic_key(pid: int, camid: int, canvas: int, slot: int) -> str:
     return f"{pid:04d}_c{camid}s0_{canvas:06d}_{slot:02d}"
 
 
-def is_synthetic_key(key: str) -> bool:
-    """Whether a key was made by `synthetic_key`."""
-    parts = key.split("_")
-    return len(parts) == 4 and parts[1].startswith("c") and parts[1].endswith("s0")
-
-
 def make_plan(
     records: pd.DataFrame,
     *,

@@ -60,7 +60,7 @@ class TrainingLog:
         self.train = JsonLines(self.folder / f"{TRAIN}.jsonl", step)
         self.validation = JsonLines(self.folder / f"{VALIDATION}.jsonl", step)
         self.seconds_before = self.train.rows[-1]["seconds"] if self.train.rows else 0.0
-        self.started, self.first_step = time.monotonic(), step
+        self.started = time.monotonic()
         self.board = self._open_board(step) if first and tensorboard else None
 
     def _open_board(self, step: int) -> Any:

@@ -119,7 +119,6 @@ class CanvasTrainer(ABC, Generic[SomeConfig]):
         self.validation_cases = validation_cases(self.held_out, config) if self.held_out else []
         channels, *cells = self.source.latent_shape
         stride = self.source.view_size[0] // cells[0]
-        self.canvas_shape = (channels, 2 * cells[0], 2 * cells[1])
         self.model = self._initial_model(channels, self.source.token_shape[1], stride).to(self.device).train()
         check_view_size(self.model, self.source.view_size)
         if config.gradient_checkpointing:
