@@ -5,12 +5,12 @@ from itertools import pairwise
 
 import pytest
 
-from benchmarks.year.checks import Checker, state_of
+from benchmarks.year.checks import Checker, dates_of_results, state_of
 from benchmarks.year.commands import DATA, RESULTS
 from benchmarks.year.commands import POOL as POOL_FOLDER
 from benchmarks.year.data import pictures_below, put
 from benchmarks.year.driver import STATE, YearConfig, run
-from benchmarks.year.plan import FEWEST_IMAGES, FEWEST_PEOPLE, FIRST, LATER, plan_year, training_images
+from benchmarks.year.plan import FEWEST_IMAGES, FEWEST_PEOPLE, FIRST, LATER, Week, plan_year, training_images
 from datasets.runtime.errors import InputError
 from datasets.store.records import CLOCK, clock, now
 from reid.history.table import HISTORY, read_history
@@ -38,6 +38,19 @@ def test_in_a_year_everything_happens_and_nobody_comes_back_who_has_withdrawn(se
         assert not week.withdrawn & set(people)
         assert len(set(people)) >= FEWEST_PEOPLE and min(map(people.count, people)) >= FEWEST_IMAGES
         assert (week.date - before.date).days == 7
+
+
+def test_results_of_before_a_withdrawal_may_stay_if_they_do_not_show_the_person():
+    one, two = ({f"bounding_box_train/{pid:04d}_c1s1_000000_00.jpg": 0} for pid in (1, 2))
+    weeks = [
+        Week(0, "start", one),
+        Week(1, "nothing", one),
+        Week(2, "person", {**one, **two}),
+        Week(3, "withdraw", one, frozenset({2}), 2),
+        Week(4, "nothing", one, frozenset({2})),
+    ]
+    assert dates_of_results(weeks[:3]) == (["2027-01-04", "2027-01-18"], set())
+    assert dates_of_results(weeks) == (["2027-01-25"], {"2027-01-04"})
 
 
 def test_a_clock_that_the_environment_gives_dates_runs_and_a_wrong_one_is_refused(monkeypatch):
