@@ -53,6 +53,23 @@ def test_other_arms_are_not_compared():
     assert shifts(week(1, gains=[other]), week(2)) == []
 
 
+def test_settings_that_one_of_two_versions_of_the_code_does_not_have_are_told_from_changed_ones():
+    before = week(1, images="same", config={"train": {"steps": 80, "old": 3}, "depth": 2})
+    after = week(2, images="same", config={"train": {"steps": None, "young": True}, "depth": {"of": 2}})
+    assert changes(before, after) == [
+        "setting train.steps: 80 → none",
+        "setting train.old: gone, was 3",
+        "setting train.young: new, True",
+        "setting depth: 2 → {'of': 2}",
+    ]
+
+
+@pytest.mark.parametrize(("seconds", "unit"), [(30, "seconds"), (300, "minutes"), (30_000, "hours")])
+def test_cost_is_drawn_in_a_unit_that_suits_it(seconds, unit):
+    titles = [chart.title for chart in history_charts([week(1, seconds=1.0), week(2, seconds=float(seconds))])]
+    assert f"Cost in {unit}" in titles
+
+
 def test_what_changed_besides_is_named_data_settings_versions_and_code():
     before = week(1, config={"train": {"steps": 80, "seed": 0}}, versions={"torch": "2.9"}, code="a" * 40)
     after = week(2, config={"train": {"steps": 100, "seed": 0}}, versions={"torch": "2.10"}, code="b" * 40)

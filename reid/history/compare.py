@@ -80,7 +80,9 @@ def _different(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str)
         old, new = before.get(name), after.get(name)
         if old == new:
             continue
-        if isinstance(old, Mapping) and isinstance(new, Mapping):
+        if name not in before or name not in after:  # another version of the code has other settings
+            yield f"{prefix}{name}: new, {_shown(new)}" if name in after else f"{prefix}{name}: gone, was {_shown(old)}"
+        elif isinstance(old, Mapping) and isinstance(new, Mapping):
             yield from _different(old, new, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}: {_shown(old)} → {_shown(new)}"

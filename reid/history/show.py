@@ -127,9 +127,15 @@ def _gain_series(entries: Sequence[HistoryEntry]) -> list[Series]:
 
 def _other_series(entries: Sequence[HistoryEntry]) -> list[Series]:
     values: dict[str, list[TrendPoint]] = {}
+    unit, size = _unit_of_time(max(entry.seconds for entry in entries))
     for place, entry in enumerate(entries):
         known = {"training images": entry.counts.get("training images"), **entry.quality}
-        for name, value in {**known, "cost in hours": entry.seconds / 3600}.items():
+        for name, value in {**known, f"cost in {unit}": entry.seconds / size}.items():
             if value is not None:
                 values.setdefault(name, []).append(TrendPoint(place, float(value)))
     return [Series(name.capitalize(), found) for name, found in values.items()]
+
+
+def _unit_of_time(seconds: float) -> tuple[str, int]:
+    """The largest unit of which so many seconds are one at least, and how many seconds it has."""
+    return next(((unit, size) for unit, size in (("hours", 3600), ("minutes", 60)) if seconds >= size), ("seconds", 1))
