@@ -1,18 +1,18 @@
 """Training subsets: nested, seeded, exact in size, nobody left out."""
 
 import numpy as np
-import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from datasets.runtime.errors import InputError
+from datasets.runtime.errors import ArtifactError, InputError
 from datasets.runtime.manifests import manifest_of
 from datasets.sources.config import IndexConfig, SelectSubsetsConfig
 from datasets.sources.index import read_index
-from datasets.sources.subsets import draw_order, read_subset, subset_size
-from tests.small_sets import make, market_files, write_files
+from datasets.sources.subsets import SCHEMA, SUBSETS_FILE, draw_order, read_subset, subset_size
+from tests.small_sets import jpeg, make, market_files, write_files
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,8 @@ def test_subsets_are_nested_and_hold_every_identity(index, tmp_path):
 def test_draws_differ_and_a_seed_gives_the_same_subset_again(index, tmp_path):
     directory = subsets(index, tmp_path, draws=2, seed=3)
     assert read_subset(directory, 40, 0) != read_subset(directory, 40, 1)
-    assert read_subset(subsets(index, tmp_path, draws=1, seed=4), 40, 0) != read_subset(directory, 40, 1)
+    other = read_subset(subsets(index, tmp_path, draws=1, seed=4), 40, 0)
+    assert other not in (read_subset(directory, 40, 0), read_subset(directory, 40, 1))
     assert read_subset(subsets(index, tmp_path, fractions=[40], seed=3), 40) == read_subset(directory, 40)
 
 
@@ -104,19 +105,45 @@ def test_at_market1501s_size_one_image_more_changes_a_member_or_two():
         )  # where a draw by position kept 44 and 21 % of them
 
 
-def test_the_summary_counts_what_a_subset_lacks(index, tmp_path):
-    summary = manifest_of(subsets(index, tmp_path, fractions=[20]))["summary"]
-    assert summary["training images"] == 89 and summary["identities"] == 10
-    (subset,) = summary["subsets"]
-    keys = read_subset(subsets(index, tmp_path, fractions=[20]), 20)
-    per_identity = pd.Series(keys).str[:4].value_counts()
-    assert subset["identities with one image"] == (per_identity == 1).sum()
-    assert subset["identities with fewer than four images"] == (per_identity < 4).sum()
+def index_of(folder, train):
+    """An index whose training images are these files."""
+    files = {name: content for name, content in market_files().items() if "train" not in name} | train
+    return make(IndexConfig(root=write_files(folder / "set", files), workers=1), folder / "store")
+
+
+def test_the_summary_counts_what_a_subset_lacks(tmp_path):
+    cameras = {2: [1], 3: [1, 2], 4: [3, 3, 3], 5: [1, 2, 3, 4], 6: [1, 1, 2, 2, 3], 7: [2], 8: [1, 2, 3, 4, 5, 6]}
+    names = [f"{pid:04d}_c{camera}s1_{i:06d}_01.jpg" for pid, of in cameras.items() for i, camera in enumerate(of)]
+    index = index_of(tmp_path, {f"bounding_box_train/{name}": jpeg(seed) for seed, name in enumerate(names, 1000)})
+    summary = manifest_of(subsets(index, tmp_path, fractions=[100]))["summary"]
+    whole = {
+        "draw": 0,
+        "fraction": 100,
+        "images": 22,
+        "identities": 7,
+        "identities with one image": 2,
+        "identities with fewer than four images": 4,
+        "identities at one camera": 3,
+    }
+    assert summary == {"training images": 22, "identities": 7, "subsets": [whole]}
+
+
+def test_the_table_has_its_columns_and_nothing_of_pandas(index, tmp_path):
+    found = pq.read_schema(subsets(index, tmp_path) / SUBSETS_FILE)
+    assert found.equals(SCHEMA) and found.metadata is None
+
+
+def test_a_set_without_a_training_image_of_a_person_is_refused(tmp_path):
+    index = index_of(tmp_path, {"bounding_box_train/Thumbs.db": b""})
+    with pytest.raises(InputError, match=f"{index} has no usable training image of a person; index"):
+        subsets(index, tmp_path)
 
 
 def test_a_subset_that_is_not_there_and_fractions_that_are_no_percentages_are_refused(index, tmp_path):
-    with pytest.raises(InputError, match=r"no subset of 30 % in draw 0"):
-        read_subset(subsets(index, tmp_path), 30)
+    with pytest.raises(InputError, match=r"no subset of 30 % in draw 0; it has .*\[\(0, 20\), \(0, 40\)\]"):
+        read_subset(subsets(index, tmp_path, fractions=[20, 40]), 30)
+    with pytest.raises(ArtifactError, match="'select-subsets'"):
+        read_subset(index, 20)
     for fractions in ([0], [101], [20, 20], [0.2], []):
         with pytest.raises(ValidationError):
             SelectSubsetsConfig(images=index, fractions=fractions)

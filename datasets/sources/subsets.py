@@ -48,7 +48,7 @@ def make_subsets(config: SelectSubsetsConfig, directory: Path) -> dict[str, obje
             chosen = np.sort(order[: subset_size(len(keys), len(set(pids)), fraction)])
             parts.append(pd.DataFrame({"draw": draw, "fraction": fraction, "key": keys[chosen]}))
             counts.append({"draw": draw, "fraction": fraction, **_describe(pids[chosen], camids[chosen])})
-    table = pa.Table.from_pandas(pd.concat(parts), schema=SCHEMA, preserve_index=False).replace_schema_metadata(None)
+    table = pa.Table.from_pandas(pd.concat(parts), schema=SCHEMA).replace_schema_metadata(None)
     pq.write_table(table, directory / SUBSETS_FILE, compression="zstd")
     return {"training images": len(keys), "identities": len(set(pids)), "subsets": counts}
 
