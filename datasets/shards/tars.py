@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import os
 import tarfile
-from collections.abc import Collection, Container, Iterator, Mapping
+from collections.abc import Callable, Collection, Container, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import BinaryIO
 
@@ -83,26 +85,13 @@ def read_samples(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
     Raises:
         CorruptTarError: see above.
     """
-    key, members, total = "", {}, 0
     with _opened(path) as file:
-        offset, end = 0, os.fstat(file.fileno()).st_size
-        while (entry := _entry(file.read(BLOCK), path, offset, end)) is not None:
-            base, kind, size = entry
-            if base != key and members:
-                yield key, members
-                members, total = {}, 0
-            elif kind in members:
-                raise _corrupt(path, offset, f"'{base}.{kind}' occurs twice")
-            key, total = base, total + size
-            if total > LARGEST_SAMPLE:
-                raise _corrupt(path, offset, f"sample '{key}' has more than {LARGEST_SAMPLE} bytes")
-            members[kind] = file.read(size)
-            padding = -size % BLOCK
-            if len(members[kind]) < size or len(file.read(padding)) < padding:  # it shrank meanwhile
-                raise _corrupt(path, offset, f"'{base}.{kind}' is cut off")
-            offset += BLOCK + size + padding
-    if members:
-        yield key, members
+        for key, entries in groupby(_entries(path, file, lambda _: file.read(BLOCK)), itemgetter(0)):
+            members = {}
+            for _, kind, place in entries:
+                members[kind] = file.read(place.size)
+                file.read(-place.size % BLOCK)
+            yield key, members
 
 
 def locate_samples(path: Path, read: Collection[str]) -> Iterator[tuple[str, dict[str, Place], dict[str, bytes]]]:
@@ -113,25 +102,12 @@ def locate_samples(path: Path, read: Collection[str]) -> Iterator[tuple[str, dic
     Raises:
         CorruptTarError: see above.
     """
-    key, places, contents = "", {}, {}
-    with _opened(path, buffering=0) as file:
-        descriptor, end = file.fileno(), os.fstat(file.fileno()).st_size
-        offset = 0
-        while (entry := _entry(os.pread(descriptor, BLOCK, offset), path, offset, end)) is not None:
-            base, kind, size = entry
-            place = Place(offset + BLOCK, size)
-            if base != key and places:
-                yield key, places, contents
-                places, contents = {}, {}
-            elif kind in places:
-                raise _corrupt(path, offset, f"'{base}.{kind}' occurs twice")
-            key = base
-            places[kind] = place
-            if kind in read:
-                contents[kind] = os.pread(descriptor, size, place.offset)
-            offset = place.offset + size + -size % BLOCK
-    if places:
-        yield key, places, contents
+    with _opened(path) as file:
+        descriptor = file.fileno()
+        for key, entries in groupby(_entries(path, file, lambda at: os.pread(descriptor, BLOCK, at)), itemgetter(0)):
+            places = {kind: place for _, kind, place in entries}
+            contents = {kind: os.pread(descriptor, at.size, at.offset) for kind, at in places.items() if kind in read}
+            yield key, places, contents
 
 
 def read_chosen(path: Path, keys: Container[str]) -> Iterator[tuple[str, dict[str, bytes]]]:
@@ -140,19 +116,40 @@ def read_chosen(path: Path, keys: Container[str]) -> Iterator[tuple[str, dict[st
     Raises:
         CorruptTarError: see above.
     """
-    with _opened(path, buffering=0) as file:
+    with _opened(path) as file:
         for key, places, _ in locate_samples(path, ()):
             if key in keys:
                 yield key, {kind: os.pread(file.fileno(), at.size, at.offset) for kind, at in places.items()}
 
 
-def _opened(path: Path, buffering: int = READ_AHEAD) -> BinaryIO:
+def _opened(path: Path) -> BinaryIO:
     if path.exists() and not path.is_file():  # a pipe would be waited for
         raise CorruptTarError(f"{path} is no regular file; make its folder again")
     try:
-        return path.open("rb", buffering=buffering)
+        return path.open("rb", buffering=READ_AHEAD)
     except OSError as error:
         raise CorruptTarError(f"{path} cannot be read ({error.strerror}); make its folder again") from None
+
+
+def _entries(path: Path, file: BinaryIO, header_at: Callable[[int], bytes]) -> Iterator[tuple[str, str, Place]]:
+    """Key, kind and place of each member in file order; samples with a kind twice or of too many bytes are refused.
+
+    A file that shrinks while it is read ends without its mark, before its last sample is given.
+    """
+    key, kinds, total, offset = "", set(), 0, 0
+    end = os.fstat(file.fileno()).st_size
+    while (entry := _entry(header_at(offset), path, offset, end)) is not None:
+        base, kind, size = entry
+        if base != key:
+            key, kinds, total = base, set(), 0
+        if kind in kinds:
+            raise _corrupt(path, offset, f"'{key}.{kind}' occurs twice")
+        total += size
+        if total > LARGEST_SAMPLE:
+            raise _corrupt(path, offset, f"sample '{key}' has more than {LARGEST_SAMPLE} bytes")
+        kinds.add(kind)
+        yield key, kind, Place(offset + BLOCK, size)
+        offset += BLOCK + size + -size % BLOCK
 
 
 def _entry(header: bytes, path: Path, offset: int, end: int) -> tuple[str, str, int] | None:
