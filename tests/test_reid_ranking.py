@@ -41,8 +41,28 @@ def test_a_query_nobody_matches_is_counted_and_left_out_of_the_means():
     assert np.isnan(ranking.ap[1]) and ranking.first_rank[1] == 0
 
 
+def test_the_summary_of_queries_on_either_side_of_every_rank_is_as_counted_by_hand():
+    """A query each whose first match has rank 1, 2, 5, 6, 10 and 11 of eleven, and two that nobody matches."""
+    query = labels(*((pid, 1) for pid in (1, 2, 5, 6, 10, 11, 90, 91)))
+    gallery = labels(*((pid, 2) for pid in range(1, 12)))
+    ranking = rank_distances(np.tile(np.arange(11.0), (8, 1)), query, gallery)
+    precision = (1 / 1 + 1 / 2 + 1 / 5 + 1 / 6 + 1 / 10 + 1 / 11) / 6
+    assert ranking.summary() == pytest.approx(
+        {
+            "rank1": 1 / 6,
+            "rank5": 3 / 6,
+            "rank10": 5 / 6,
+            "map": precision,
+            "map_trapezoid": (precision + 1 / 6) / 2,  # before the only hit nothing is right, unless it is the first
+            "minp": precision,
+            "queries": 6,
+            "unmatched_queries": 2,
+        }
+    )
+
+
 def test_no_match_anywhere_is_an_error_and_not_a_figure():
-    with pytest.raises(FeatureError, match="no query has a match"):
+    with pytest.raises(FeatureError, match=r"^no query has a match"):
         rank_distances(np.zeros((1, 1)), labels((7, 1)), labels((8, 2))).summary()
 
 
@@ -148,7 +168,7 @@ def test_features_that_are_not_finite_are_refused(value):
     query_features[3, 2] = value
     with pytest.raises(FeatureError, match=r"1 of 40 features are not finite \(first: row 3\)"):
         rank_features(query_features, gallery_features, query, gallery)
-    with pytest.raises(FeatureError, match="not all finite"):
+    with pytest.raises(FeatureError, match=r"^distances are not all finite"):
         rank_distances(np.full((40, 300), value), query, gallery)
 
 
@@ -156,8 +176,32 @@ def test_labels_that_do_not_fit_are_refused():
     query_features, gallery_features, query, gallery = random_case()
     with pytest.raises(FeatureError, match="39 query features but 40"):
         rank_features(query_features[:39], gallery_features, query, gallery)
+    with pytest.raises(FeatureError, match="299 gallery features but 300"):
+        rank_features(query_features, gallery_features[:299], query, gallery)
+    with pytest.raises(FeatureError, match=r"distances \(40, 299\) do not fit 40 queries x 300 images"):
+        rank_distances(np.zeros((40, 299)), query, gallery)
     with pytest.raises(FeatureError, match="only gallery images may be junk"):
         rank_distances(np.zeros((1, 1)), labels((0, 1)), labels((0, 2)))
+    for pids, camids in ((np.ones(3), np.ones(2)), (np.ones((2, 2)), np.ones((2, 2)))):
+        with pytest.raises(FeatureError, match=r"must be two rows of equal length"):
+            Labels(pids=pids, camids=camids)
+
+
+def test_features_of_another_shape_are_refused():
+    query_features, gallery_features, query, gallery = random_case()
+    with pytest.raises(FeatureError, match="features of width 16 and 15 do not compare"):
+        rank_features(query_features, gallery_features[:, :15], query, gallery)
+    with pytest.raises(FeatureError, match=r"features have shape \(5,\); expected \(images, dimensions\)"):
+        normalized(np.ones(5))
+
+
+def test_features_are_brought_to_length_1_in_a_copy_of_float32():
+    features = np.array([[3.0, 4.0], [0.0, 0.0], [1e-3, 0.0]])
+    found = normalized(features)
+    assert found.dtype == np.float32 and features[0, 0] == 3
+    np.testing.assert_allclose(found, [[0.6, 0.8], [0, 0], [1, 0]], rtol=1e-6)
+    np.testing.assert_array_equal(normalized(features, np.array([True, False, True])), found[[0, 2]])
+    assert normalized(np.empty((0, 4))).shape == (0, 4)
 
 
 @settings(max_examples=100, deadline=None)
@@ -169,10 +213,11 @@ def test_ranked_lists_follow_the_same_rule_as_the_figures(seed, count):
     row = rng.integers(0, 3, 12).astype(np.float32)
     expected = brute_force(row[None], query, gallery)[0][3][:count]
     same_person, match = MatchIndex(gallery).of(1, 1)
-    found = nearest(row, same_person, match, count).tolist()
-    assert [(row[j], gallery.pids[j] == 1) for j in found] == [(row[j], gallery.pids[j] == 1) for j in expected]
+    assert nearest(row, same_person, match, count).tolist() == expected
 
 
 def test_distances_are_ordered_as_cosines():
     query, gallery = normalized(np.array([[1.0, 0.0]])), normalized(np.array([[2.0, 0.0], [0.0, 3.0], [-1.0, 0.0]]))
-    np.testing.assert_allclose(next(distance_rows(query, gallery)), [-1, 0, 1])
+    row = next(distance_rows(query, gallery))
+    np.testing.assert_allclose(row, [-1, 0, 1])
+    assert row.dtype == np.float32

@@ -202,8 +202,6 @@ def _rank_rows(rows: Iterator[np.ndarray], count: int, query: Labels, gallery: L
     index = MatchIndex(gallery)
     result = _empty_ranking(count)
     for i, (row, pid, camid) in enumerate(zip(rows, query.pids.tolist(), query.camids.tolist(), strict=True)):
-        if len(row) != len(gallery):
-            raise FeatureError(f"{len(row)} gallery features but {len(gallery)} gallery labels")
         same_person, match = index.of(pid, camid)
         if len(match):
             distances = np.sort(row[match])
@@ -253,13 +251,8 @@ def nearest(row: np.ndarray, same_person: np.ndarray, match: np.ndarray, count: 
     Returns:
         at most `count` positions, nearest first; equal distances: negatives first, then by position.
     """
-    is_match = np.zeros(len(row), dtype=bool)
-    is_match[match] = True
-    valid = np.ones(len(row), dtype=bool)
-    valid[same_person] = False
-    valid[match] = True
-    positions = np.flatnonzero(valid)
+    positions = np.delete(np.arange(len(row)), np.setdiff1d(same_person, match))
     if len(positions) > count:
         limit = np.partition(row[positions], count - 1)[count - 1]
         positions = positions[row[positions] <= limit]
-    return positions[np.lexsort((positions, is_match[positions], row[positions]))][:count]
+    return positions[np.lexsort((np.isin(positions, match), row[positions]))][:count]
