@@ -10,7 +10,7 @@ from torch import Tensor
 
 import imagpose
 from imagpose.canvas.layout import CanvasRequest, SourceFeatures
-from imagpose.canvas.view_grid import join_views, pack_views, split_views, unpack_views, view_map
+from imagpose.canvas.view_grid import pack_views, unpack_views, view_map
 from imagpose.config import ABLATIONS, CheckModelConfig, ModelConfig, NoiseConfig
 from imagpose.modeling.cross_view_attention import CrossViewAttention
 from imagpose.modeling.denoiser import denoiser_from_unet2d, new_denoiser
@@ -66,23 +66,6 @@ def randomize_zero_parts(model: torch.nn.Module) -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.05 * torch.randn(parameter.shape, generator=draws)
-
-
-def test_views_lie_on_the_canvas_in_reading_order() -> None:
-    views = torch.arange(4.0)[None, :, None, None, None].expand(1, 4, 1, 2, 3)
-    canvas = pack_views(views)[0, 0]
-    assert canvas[:2, :3].eq(0).all() and canvas[:2, 3:].eq(1).all()
-    assert canvas[2:, :3].eq(2).all() and canvas[2:, 3:].eq(3).all()
-    assert torch.equal(view_map(torch.arange(4.0)[None], 2, 3)[0, 0], canvas)
-
-
-def test_packing_and_unpacking_views_is_the_identity() -> None:
-    views = torch.randn(3, 4, 5, 6, 2)
-    assert torch.equal(unpack_views(pack_views(views)), views)
-    canvas = torch.randn(3, 5, 12, 4)
-    assert torch.equal(join_views(split_views(canvas)), canvas)
-    with pytest.raises(ValueError, match="expected"):
-        pack_views(views[:, :3])
 
 
 def test_new_parts_leave_a_stock_unet_bitwise_unchanged() -> None:

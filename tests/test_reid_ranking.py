@@ -30,6 +30,7 @@ def test_a_ranking_of_six_images_is_as_counted_by_hand():
     assert ranking.ap_trapezoid[0] == pytest.approx(((0 / 1 + 1 / 2) / 2 + (1 / 3 + 2 / 4) / 2) / 2)
     assert ranking.inp[0] == pytest.approx(2 / 4)
     assert [ranking.cmc(rank) for rank in (1, 2, 10, 1000)] == [0, 1, 1, 1]
+    assert ranking.first_rank.dtype == ranking.last_rank.dtype == ranking.matches.dtype == np.int64
 
 
 def test_a_query_nobody_matches_is_counted_and_left_out_of_the_means():
@@ -202,6 +203,13 @@ def test_features_are_brought_to_length_1_in_a_copy_of_float32():
     np.testing.assert_allclose(found, [[0.6, 0.8], [0, 0], [1, 0]], rtol=1e-6)
     np.testing.assert_array_equal(normalized(features, np.array([True, False, True])), found[[0, 2]])
     assert normalized(np.empty((0, 4))).shape == (0, 4)
+
+
+def test_a_persons_images_come_in_the_gallerys_order():
+    pids, camids = np.tile([1, 2], 500), np.repeat([1, 2, 3, 4], 250)
+    same_person, match = MatchIndex(Labels(pids=pids, camids=camids)).of(2, 3)
+    assert same_person.tolist() == list(range(1, 1000, 2))
+    assert match.tolist() == [*range(1, 500, 2), *range(751, 1000, 2)]
 
 
 @settings(max_examples=100, deadline=None)
