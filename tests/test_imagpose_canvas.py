@@ -117,17 +117,42 @@ def test_validation_drops_no_condition_whatever_the_training_does() -> None:
     assert any(shown(plan) for plan in plans) and not any(plan.flipped for plan in plans)
 
 
-def test_a_flipped_canvas_flips_views_reference_and_skeletons_together() -> None:
+def test_a_batch_shows_what_each_plan_names_and_a_flipped_canvas_is_flipped_as_a_whole() -> None:
     source = RandomImages()
-    plan = CanvasPlan(slots=(10, 11, EMPTY, 12), visible=(True, False, False, False), reference=10, flipped=True)
-    batch = make_batch(source, [plan], visible_weight=0.25)
-    assert unpack_views(batch.latents)[0, :, 0, 0, 0].tolist() == [1011, 1012, 0, 1013]
-    assert batch.image_tokens.unique().tolist() == [1011] and batch.source_latents.unique().tolist() == [1011]
-    assert unpack_views(batch.mask)[0, :, 0, 0, 0].tolist() == [1, 0, 0, 0]
-    assert unpack_views(batch.loss_weights)[0, :, 0, 0, 0].tolist() == [0.25, 1, 0, 1]
-    drawn = (unpack_views(batch.skeletons)[0] * 255).round().byte().permute(0, 2, 3, 1).numpy()
-    assert np.array_equal(drawn[1], draw_skeleton(flip_keypoints(source.joints[11], 16), 32, 16))
-    assert drawn[2].max() == 0
+    flipped = CanvasPlan(
+        slots=(10, 11, EMPTY, 12),
+        visible=(True, False, False, False),
+        reference=10,
+        flipped=True,
+        keep_image=False,
+    )
+    plain = CanvasPlan(slots=(EMPTY, 0, 1, 2), visible=(False, False, True, True), reference=0, keep_texture=False)
+    batch = make_batch(source, [flipped, plain], visible_weight=0.25)
+    views, mask, weights = (unpack_views(part) for part in (batch.latents, batch.mask, batch.loss_weights))
+    assert views[:, :, 0, 0, 0].tolist() == [[1011, 1012, 0, 1013], [0, 1, 2, 3]]
+    assert mask[:, :, 0, 0, 0].tolist() == [[1, 0, 0, 0], [0, 0, 1, 1]]
+    assert weights[:, :, 0, 0, 0].tolist() == [[0.25, 1, 0, 1], [0, 1, 0.25, 0.25]]
+    for tensor in (batch.image_tokens, batch.source_latents):
+        assert tensor[0].unique().tolist() == [1011] and tensor[1].unique().tolist() == [1]
+    assert batch.keep_image.tolist() == [False, True] and batch.keep_texture.tolist() == [True, False]
+    for canvas, plan in zip(unpack_views(batch.skeletons), (flipped, plain), strict=True):
+        for drawn, image in zip(canvas, plan.slots, strict=True):
+            expected = torch.zeros(3, 32, 16)
+            if image != EMPTY:
+                expected = (
+                    torch.from_numpy(draw_skeleton(source.keypoints(image, plan.flipped), 32, 16)).permute(2, 0, 1)
+                    / 255
+                )
+            assert torch.equal(drawn, expected)
+
+
+def test_a_batch_is_moved_and_pinned_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = RandomImages()
+    batch = make_batch(source, plan_batch(source, CONFIG, 0), visible_weight=0.1)
+    assert {tensor.device.type for tensor in vars(batch.to(torch.device("meta"))).values()} == {"meta"}
+    pinned = []  # without a GPU there is no memory to pin
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor)
+    assert vars(batch.pin_memory()) == vars(batch) and len(pinned) == len(vars(batch))
 
 
 def test_a_batch_is_a_function_of_seed_and_step() -> None:
@@ -138,4 +163,10 @@ def test_a_batch_is_a_function_of_seed_and_step() -> None:
 
 
 def test_people_are_counted_by_how_they_train() -> None:
-    assert list(canvas_counts(RandomImages()).values()) == [19, 5, 2, 2, 1]
+    assert canvas_counts(RandomImages((1, 1, 1, 2, 3, 3, 4, 5, 6, 9))) == {
+        "images": 35,
+        "identities": 10,
+        "identities with four views": 4,
+        "identities with two or three views": 3,
+        "identities with one view (reconstruction only)": 3,
+    }

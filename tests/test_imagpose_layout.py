@@ -158,6 +158,7 @@ def photograph(width: int, height: int) -> SourceImage:
         request(1, 3, keep=[0, 2], mode="IMAGPose*"),
         request(keep=[1, 2]),  # one pose, but three views that show it
         request(keep=[]),
+        request(1, 3, keep=[2, 0, 1]),
         request(poses=[pose_at(3, 3)]),
         request(sources=[photograph(WIDTH, HEIGHT)]),
     ],
