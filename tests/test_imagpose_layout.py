@@ -259,6 +259,11 @@ def test_views_of_several_sizes_are_refused_in_one_batch() -> None:
             laid_out(*requests)
 
 
+def test_a_request_whose_sources_are_not_encoded_is_not_left_out() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        lay_out([request(), request()], [[source(1)]], SIZE, CPU, torch.float32)
+
+
 # Noise.
 
 
