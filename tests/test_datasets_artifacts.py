@@ -6,6 +6,8 @@ import errno
 import fcntl
 import logging
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,7 +20,7 @@ from datasets.runtime.config import StageConfig
 from datasets.runtime.errors import ArtifactBusyError, ArtifactError, InputError
 from datasets.runtime.keys import artifact_directory, artifact_key, partial_directory
 from datasets.runtime.manifests import MANIFEST, SCRATCH, manifest_of
-from datasets.runtime.remote import copies
+from datasets.runtime.remote import copies, publishing
 from datasets.runtime.remote.addresses import CACHE
 from tests.remote_sets import at
 
@@ -72,7 +74,7 @@ def test_an_artifact_is_its_files_and_a_manifest_and_is_made_once(tmp_path, capl
     }
     assert build(_Note(), must_not_make, store=tmp_path) == directory
     made, found = caplog.messages[-2:]
-    assert made.startswith("note: done in ") and made.endswith(str(directory))
+    assert re.fullmatch(rf"note: done in \d\.\d s: {directory}", made)
     assert found == f"note: already complete at {directory}"
 
 
@@ -93,21 +95,34 @@ def test_a_named_output_holds_one_artifact_and_nothing_else_is_written_over(tmp_
         build(_Note(), must_not_make, output=tmp_path / "home")
 
 
-def test_an_address_has_the_artifact_and_copies_of_one_that_was_removed_there_do_not_count(tmp_path, monkeypatch):
+@pytest.fixture
+def memory(tmp_path, monkeypatch) -> Iterator[fsspec.AbstractFileSystem]:
+    """A store in memory at memory://store, and an empty folder of copies."""
     monkeypatch.setenv(CACHE, str(tmp_path))
     monkeypatch.setattr(copies, "_confirmed", set())
-    memory = fsspec.filesystem("memory")
-    try:
-        directory = build(_Note(), make_note, store=at("memory://store"))
-        assert memory.cat(f"/store/note/{directory.name}/note.txt") == b"x"
-        assert build(_Note(), must_not_make, store=at("memory://store")) == directory
-        memory.rm(f"/store/note/{directory.name}", recursive=True)
-        monkeypatch.setattr(copies, "_confirmed", set())
-        build(_Note(), make_note, store=at("memory://store"))
-        assert memory.cat(f"/store/note/{directory.name}/note.txt") == b"x"
-    finally:
-        memory.store.clear()
-        memory.pseudo_dirs[:] = [""]
+    storage = fsspec.filesystem("memory")
+    yield storage
+    storage.store.clear()
+    storage.pseudo_dirs[:] = [""]
+
+
+def test_an_address_has_the_artifact_and_copies_of_one_that_was_removed_there_do_not_count(memory, monkeypatch):
+    directory = build(_Note(), make_note, store=at("memory://store"))
+    assert memory.cat(f"/store/note/{directory.name}/note.txt") == b"x"
+    assert build(_Note(), must_not_make, store=at("memory://store")) == directory
+    memory.rm(f"/store/note/{directory.name}", recursive=True)
+    monkeypatch.setattr(copies, "_confirmed", set())
+    build(_Note(), make_note, store=at("memory://store"))
+    assert memory.cat(f"/store/note/{directory.name}/note.txt") == b"x"
+
+
+def test_an_address_that_cannot_be_written_to_is_refused_before_any_work(memory, monkeypatch):
+    def refuse(address: str) -> None:
+        raise InputError(f"{address} is read-only")
+
+    monkeypatch.setattr(publishing, "check_writable", refuse)
+    with pytest.raises(InputError, match=r"^memory://store/note/.* is read-only"):
+        build(_Note(), must_not_make, store=at("memory://store"))
 
 
 # After an interruption.
@@ -163,8 +178,8 @@ def test_a_full_disk_or_quota_is_told_with_the_way_out(tmp_path, number):
     def full(config: _Note, folder: Path) -> dict[str, Any]:
         raise OSError(number, os.strerror(number))
 
-    reason = rf"no space left while making .*\({os.strerror(number)}\); free some and run again: it resumes"
-    with pytest.raises(InputError, match=reason):
+    reason = rf"no space left while making {place(tmp_path)[0]} \({os.strerror(number)}\)"
+    with pytest.raises(InputError, match=f"{reason}; free some and run again: it resumes"):
         build(_Note(), full, store=tmp_path)
 
 

@@ -149,6 +149,14 @@ def test_chunks_of_any_size_give_the_same_figures():
         np.testing.assert_array_equal(rank_features(*random_case(), chunk_bytes=chunk_bytes).ap, one.ap)
 
 
+@pytest.mark.parametrize(("chunk_bytes", "rows"), [(1, 1), (3 * 4 * 300, 3), (2**30, 40)])
+def test_of_the_distance_matrix_one_piece_of_the_size_that_was_asked_for_exists(chunk_bytes, rows):
+    query, gallery, *_ = random_case()
+    found = list(distance_rows(normalized(query), normalized(gallery), chunk_bytes))
+    assert len(found) == 40
+    assert all(row.base is found[0].base and row.base.shape == (rows, 300) for row in found)
+
+
 def test_the_figures_equal_torchreids_where_there_are_no_ties():
     from torchreid.reid.metrics.rank import eval_market1501
 

@@ -165,7 +165,7 @@ def _working_folder(directory: Path, key: str) -> Path:
         note.write_text(key)  # it was removed, but the folder not yet renamed
     if partial.exists() and (not note.is_file() or note.read_text() != key):
         shutil.rmtree(partial)
-    partial.mkdir(parents=True, exist_ok=True)
+    partial.mkdir(exist_ok=True)
     note.write_text(key)
     return partial
 
