@@ -70,6 +70,34 @@ def test_one_to_four_views_are_masked_uniformly() -> None:
     assert all(abs(count - 1000) < 120 for count in counts.values())
 
 
+@pytest.mark.parametrize(
+    ("images", "bounds", "expected"),
+    [
+        (9, (1, 4), {1, 2, 3, 4}),
+        (4, (2, 3), {2, 3}),
+        (4, (4, 4), {4}),
+        (3, (1, 4), {1, 2}),
+        (3, (3, 4), {2}),
+        (2, (1, 4), {1}),
+        (2, (4, 4), {1}),
+        (1, (2, 4), {1}),
+    ],
+)
+def test_the_configured_numbers_are_masked_and_of_two_or_three_images_one_stays_visible(
+    images: int, bounds: tuple[int, int], expected: set[int]
+) -> None:
+    plans = plans_of(list(range(images)), min_masked=bounds[0], max_masked=bounds[1])
+    assert {len(masked(plan)) for plan in plans} == expected
+
+
+def test_the_configured_share_of_canvases_is_flipped() -> None:
+    shares = {
+        share: np.mean([plan.flipped for plan in plans_of(list(range(5)), 4000, flip=share)])
+        for share in (0.0, 0.3, 1.0)
+    }
+    assert shares == {0.0: 0, 0.3: pytest.approx(0.3, abs=0.03), 1.0: 1}
+
+
 def test_the_reference_is_a_visible_view_or_a_fifth_image_or_nothing() -> None:
     for plan in plans_of(list(range(6))):
         if shown(plan):
