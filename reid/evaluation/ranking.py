@@ -109,7 +109,7 @@ def normalized(features: np.ndarray, kept: np.ndarray | None = None) -> np.ndarr
     taken = features.copy() if kept is None else features[kept]
     features = taken.astype(np.float32, copy=False)
     blocks = [features[start : start + BLOCK_ROWS] for start in range(0, len(features), BLOCK_ROWS)]
-    bad = np.flatnonzero([not finite for block in blocks for finite in np.isfinite(block).all(axis=1)])
+    bad = np.flatnonzero([not finite for block in blocks for finite in np.all(np.isfinite(block), axis=1)])
     if len(bad):
         raise FeatureError(
             f"{len(bad)} of {len(features)} features are not finite (first: row {bad[0]}); the network has diverged"
