@@ -319,6 +319,17 @@ def test_a_manifest_that_records_something_else_as_layout_or_root_is_refused(ind
             open_images(index)
 
 
+@pytest.mark.parametrize("value", ["6", [6], {"a": 6}, None, 1.5, True])
+def test_a_figure_of_a_summary_that_is_no_number_is_refused_where_it_is_read(tmp_path, index, value):
+    """Found by the fuzz run: a card formatted whatever the index's summary called a count."""
+    poses = make(ImportPosesConfig(images=index, csv=[pose_csv(tmp_path, market_files())]), tmp_path / "store")
+    manifest = json.loads((index / MANIFEST).read_text())
+    manifest["summary"]["turned_or_gray"] = value
+    (index / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(ArtifactError, match=r"the summary in a manifest of stage 'index' .*turned_or_gray"):
+        make(WriteShardsConfig(images=index, poses=poses), tmp_path / "store")
+
+
 @pytest.mark.parametrize("header", [b"{'descr': ('<f2", b"((((", b"[" * 500, b"\xff" * 60, b"{}", b"{'a':"])
 def test_a_features_header_that_is_none_is_told_with_file_and_sample(tmp_path, header):
     """Found by the fuzz run: NumPy's reader of headers lets a TokenError through."""
@@ -363,6 +374,7 @@ BAD_FACTS = [
             {"keypoints": [[1e300, 2, 1]] * 18},
             {"keypoints": {}},
             {"crop": [0, 0, 4]} | {"width": None},
+            *({"crop": box} for box in ([], [0, 0, 4], [0, 0, 0, 4], [0, 0, 1_000, 4], [-1, 0, 4, 4])),
             {"key": "another"},
         )
     ),

@@ -1,5 +1,6 @@
 """Which generator `generate` takes when none is named."""
 
+import json
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -7,6 +8,7 @@ import pytest
 
 from datasets.runtime.artifacts import build
 from datasets.runtime.config import StageConfig
+from datasets.runtime.errors import ArtifactError
 from imagpose.config import BUILT_IN, EvaluateGeneratorConfig
 from imagpose.sampling.at_hand import generator_at_hand
 
@@ -45,6 +47,17 @@ def test_the_lowest_lpips_on_the_same_pairs_wins(tmp_path: Path) -> None:
     evaluate(tmp_path, sharp, ssim=0.2, lpips=0.34)
     folder, why = generator_at_hand(tmp_path)
     assert folder == sharp and why.endswith("LPIPS 0.340 on 100 pairs")
+
+
+@pytest.mark.parametrize("changes", [{"lpips": "0.3"}, {"ssim": None}, {"row": 1}])
+def test_figures_that_are_none_are_refused_where_they_are_read(tmp_path: Path, changes: dict[str, Any]) -> None:
+    evaluate(tmp_path, generator(tmp_path / "soft"), ssim=0.3, lpips=0.41)
+    (path,) = (tmp_path / "evaluate-imagpose").glob("*/manifest.json")
+    manifest = json.loads(path.read_text())
+    manifest["summary"]["rows"][0] |= changes
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(ArtifactError, match=f"stage 'evaluate-imagpose' .*{next(iter(changes))}"):
+        generator_at_hand(tmp_path)
 
 
 def test_where_one_has_no_lpips_the_highest_ssim_wins(tmp_path: Path) -> None:

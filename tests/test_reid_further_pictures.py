@@ -11,7 +11,7 @@ from PIL import Image
 
 from datasets.runtime.artifacts import build
 from datasets.runtime.config import StageConfig
-from datasets.runtime.errors import DatasetLayoutError, InputError
+from datasets.runtime.errors import ArtifactError, DatasetLayoutError, InputError
 from datasets.sources.folders.image_folders import iterate_folder
 from datasets.sources.folders.output_forms import published_table
 from reid.config import CentralizeConfig, EvaluateReidConfig, NfcConfig
@@ -211,4 +211,8 @@ def test_seconds_of_drawing_count_each_drawn_image_with_its_encoding(tmp_path):
     assert drawing_seconds(drawn) == pytest.approx(3 * 0.5 + 0.5)  # three pictures an image, and its encoding
     (encoded / "manifest.json").unlink()
     assert drawing_seconds(drawn) == pytest.approx(1.5)
+    (drawn / "logs" / "drawing.json").write_text('{"pictures": "6", "seconds": 3.0}')
+    small_sets.forge(drawn)
+    with pytest.raises(ArtifactError, match=r"drawing\.json .*pictures"):
+        drawing_seconds(drawn)
     assert drawing_seconds(encoded) is None

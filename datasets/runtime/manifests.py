@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field, ValidationError
 
@@ -158,6 +158,36 @@ def _read(path: Path) -> dict[str, Any]:
 def _is_whole(manifest: dict[str, Any]) -> bool:
     rest = {name: value for name, value in manifest.items() if name != "own_sha256"}
     return manifest.get("own_sha256") in (None, json_sha256(rest))  # those of earlier versions have none
+
+
+class Recorded(BaseModel):
+    """What a reader takes from a summary or log; subclasses name its values and types, further ones are left alone."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+
+Form = TypeVar("Form", bound=Recorded)
+
+
+def summary_of(manifest: dict[str, Any], form: type[Form]) -> Form:
+    """What a reader takes from the summary of an artifact.
+
+    Raises:
+        ArtifactError: a value is absent or of another type.
+    """
+    return recorded_values(dict(manifest["summary"]), form, f"the summary in a manifest of stage '{manifest['stage']}'")
+
+
+def recorded_values(values: dict[str, Any], form: type[Form], where: str) -> Form:
+    """What a reader takes from a JSON object of an artifact; `where` names it in the error.
+
+    Raises:
+        ArtifactError: a value is absent or of another type.
+    """
+    try:
+        return form.model_validate(values)
+    except ValidationError as error:
+        raise ArtifactError(f"{where} is not of its form ({_reason(error)}); make the artifact again") from None
 
 
 def recorded_path(manifest: dict[str, Any], name: str) -> Path:

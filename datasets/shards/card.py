@@ -17,9 +17,8 @@ from datasets.runtime.cards.write import made_by, write_cards
 from datasets.runtime.errors import ArtifactError
 from datasets.runtime.hashing import file_sha256
 from datasets.runtime.keys import artifact_key
-from datasets.runtime.manifests import SAMPLES_FILE, is_complete, manifest_of, recorded_path
+from datasets.runtime.manifests import SAMPLES_FILE, Recorded, is_complete, manifest_of, recorded_path, summary_of
 from datasets.shards.config import WriteShardsConfig
-from datasets.sources.index import TURNED_OR_GRAY
 from datasets.sources.layouts import layout_of
 
 SCHEMA = pa.schema(
@@ -63,6 +62,10 @@ RENDERED = "Rendered figures, who exist nowhere."
 RENDERED_TERMS = "Rendered by this project: no terms of another data set apply."
 
 
+class _Index(Recorded):
+    turned_or_gray: int = 0
+
+
 def write_card(
     config: WriteShardsConfig, images: pd.DataFrame, shards: Sequence[Mapping[str, Any]], directory: Path
 ) -> None:
@@ -77,7 +80,7 @@ def write_card(
     index = manifest_of(config.images, "index")
     layout, rendered = layout_of(index), is_rendered(index)
     _write_samples(images, directory / SAMPLES_FILE)
-    turned = index["summary"].get(TURNED_OR_GRAY, 0)
+    turned = summary_of(index, _Index).turned_or_gray
     card = DataSetCard(
         name=f"{config.stage}-{artifact_key(config)}",
         title=f"Image shards ({layout.title} layout)",

@@ -11,7 +11,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from datasets.poses.skeleton import JOINT_COUNT
-from datasets.poses.views import open_picture
+from datasets.poses.views import crop_of, open_picture
 from datasets.runtime.errors import ArtifactError
 from datasets.runtime.reading.json_values import parse_object
 from datasets.shards.tars import image_of
@@ -66,6 +66,7 @@ def sample_facts(path: Path, key: str, members: Mapping[str, bytes], *required: 
             raise ValueError(f"its JSON has no '{absent[0]}'")
         if facts.get("crop") is not None and None in (facts.get("width"), facts.get("height")):
             raise ValueError("its JSON has a crop and no size of the picture")
+        crop_of(facts)
         if facts.get("key", key) != key:
             raise ValueError("its JSON is of another sample")
     except (KeyError, ValueError) as error:

@@ -10,7 +10,15 @@ from typing import Any
 import pandas as pd
 
 from datasets.runtime.errors import ArtifactError, InputError
-from datasets.runtime.manifests import LOGS, input_path, is_complete, manifest_of
+from datasets.runtime.manifests import (
+    LOGS,
+    Recorded,
+    input_path,
+    is_complete,
+    manifest_of,
+    recorded_values,
+    summary_of,
+)
 from datasets.runtime.reading.contents import read_json
 from datasets.runtime.remote.copies import is_file
 from reid.data.training_set import read_synthetic_table
@@ -19,8 +27,24 @@ logger = logging.getLogger(__name__)
 
 DRAWING = f"{LOGS}/drawing.json"
 """How long a set's pictures took: ``pictures`` made in ``seconds``."""
-SEEN = "test_identities_seen"
-"""What a set's manifest says of its generator: how many of the drawn people it was trained on; null: unknown."""
+
+
+class _Drawn(Recorded):
+    """A set of `imagpose draw-poses`."""
+
+    images: int = 0
+    drawn_images: int | None = None
+    test_identities_seen: int | None = None
+    """How many of the drawn people its generator was trained on; null: unknown."""
+
+
+class _Drawing(Recorded):
+    pictures: int = 0
+    seconds: float = 0
+
+
+class _Encoded(Recorded):
+    samples: int = 0
 
 
 def sources_of(folder: Path, test_keys: Collection[str], protocol: str) -> dict[str, str]:
@@ -69,7 +93,7 @@ def _refuse_leak(folder: Path, table: pd.DataFrame, test_keys: set[str]) -> None
 
 def identities_seen(folder: Path) -> int | None:
     """How many of the drawn people the generator was trained on; None if the folder does not say."""
-    return manifest_of(folder)["summary"].get(SEEN) if is_complete(folder) else None
+    return summary_of(manifest_of(folder), _Drawn).test_identities_seen if is_complete(folder) else None
 
 
 def pose_policy(folder: Path) -> str | None:
@@ -84,12 +108,11 @@ def drawing_seconds(folder: Path) -> float | None:
     """
     if not is_complete(folder) or not is_file(Path(folder) / DRAWING):
         return None
-    manifest, took = manifest_of(folder), read_json(folder, DRAWING)
-    drawn = manifest["summary"].get("drawn_images")
-    if not drawn or not took.get("pictures"):
+    manifest = manifest_of(folder)
+    drawn, took = summary_of(manifest, _Drawn), recorded_values(read_json(folder, DRAWING), _Drawing, DRAWING)
+    if not drawn.drawn_images or not took.pictures:
         return None
-    a_picture = took["seconds"] / took["pictures"]
-    return a_picture * manifest["summary"]["images"] / drawn + _encoding_seconds(manifest)
+    return took.seconds / took.pictures * drawn.images / drawn.drawn_images + _encoding_seconds(manifest)
 
 
 def _encoding_seconds(manifest: dict[str, Any]) -> float:
@@ -97,4 +120,4 @@ def _encoding_seconds(manifest: dict[str, Any]) -> float:
         encoded = manifest_of(input_path(manifest, "encoded"), "encode")
     except (ArtifactError, KeyError):
         return 0.0
-    return encoded["seconds"] / max(1, encoded["summary"].get("samples", 0))
+    return encoded["seconds"] / max(1, summary_of(encoded, _Encoded).samples)

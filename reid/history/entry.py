@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from datasets.runtime.manifests import manifest_of
+from datasets.runtime.manifests import Recorded, manifest_of, summary_of
 from reid.config import HistoryEntry, RememberedGain
 from reid.report.data import read_results, with_ancestors
 from reid.report.gains import Comparison, Gain, main_arm, read_gains
@@ -76,6 +76,15 @@ def _remembered(gain: Gain) -> RememberedGain:
     )
 
 
+class _Trained(Recorded):
+    validation_loss: float | None = None
+
+
+class _Made(Recorded):
+    images: int = 0
+    pose_score: float | None = None
+
+
 def _counts(images: Path | None, synthetic: Sequence[Path]) -> dict[str, int]:
     counts: dict[str, int] = {}
     if images is not None:
@@ -86,15 +95,15 @@ def _counts(images: Path | None, synthetic: Sequence[Path]) -> dict[str, int]:
         for split, name in (("query", "queries"), ("gallery", "gallery images")):
             counts[name] = int((table["split"].eq(split) & table["pid"].ge(0)).sum())
         counts["cameras"] = int(table.loc[table["camid"] > 0, "camid"].nunique())
-    made = [manifest_of(folder)["summary"].get("images", 0) for folder in synthetic]
+    made = [summary_of(manifest_of(folder), _Made).images for folder in synthetic]
     return counts | ({"synthetic images": sum(made)} if made else {})
 
 
 def _quality(generators: Iterable[Path], synthetic: Iterable[Path]) -> dict[str, float]:
     """Means of what the manifests say; what none of them says is left out."""
     asked = {
-        "validation loss": [manifest_of(folder)["summary"].get("validation_loss") for folder in generators],
-        "pose score": [manifest_of(folder)["summary"].get("pose_score") for folder in synthetic],
+        "validation loss": [summary_of(manifest_of(folder), _Trained).validation_loss for folder in generators],
+        "pose score": [summary_of(manifest_of(folder), _Made).pose_score for folder in synthetic],
     }
     known = {name: [value for value in values if value is not None] for name, values in asked.items()}
     return {name: round(float(np.mean(values)), 5) for name, values in known.items() if values}
