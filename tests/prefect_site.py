@@ -96,7 +96,13 @@ class Site:
         return result.stdout + result.stderr
 
     def post(self, path: str, body: dict[str, Any]) -> httpx.Response:
-        return httpx.post(f"{self.url}/{path}", json=body, timeout=60)
+        """The answer; asked again, as Prefect's own client does, while the server's database is locked (503)."""
+        for wait in (1, 2, 4, 8, 0):
+            answer = httpx.post(f"{self.url}/{path}", json=body, timeout=60)
+            if answer.status_code != 503:
+                break
+            time.sleep(wait)
+        return answer
 
     def get(self, path: str) -> Any:
         return httpx.get(f"{self.url}/{path}", timeout=60).json()
