@@ -95,17 +95,20 @@ class Site:
         assert result.returncode == code, result.stdout + result.stderr
         return result.stdout + result.stderr
 
-    def post(self, path: str, body: dict[str, Any]) -> httpx.Response:
+    def ask(self, method: str, path: str, **fields: Any) -> httpx.Response:
         """The answer; asked again, as Prefect's own client does, while the server's database is locked (503)."""
         for wait in (1, 2, 4, 8, 0):
-            answer = httpx.post(f"{self.url}/{path}", json=body, timeout=60)
+            answer = httpx.request(method, f"{self.url}/{path}", timeout=60, **fields)
             if answer.status_code != 503:
                 break
             time.sleep(wait)
         return answer
 
+    def post(self, path: str, body: Any) -> httpx.Response:
+        return self.ask("POST", path, json=body)
+
     def get(self, path: str) -> Any:
-        return httpx.get(f"{self.url}/{path}", timeout=60).json()
+        return self.ask("GET", path).json()
 
     def healthy(self) -> bool:
         try:
@@ -114,7 +117,7 @@ class Site:
             return False
 
     def deployment(self, name: str) -> str:
-        return httpx.get(f"{self.url}/deployments/name/{name}", timeout=60).json()["id"]
+        return self.get(f"deployments/name/{name}")["id"]
 
     def submit(self, name: str, config: dict[str, Any]) -> httpx.Response:
         """Ask for a run of a deployment."""
@@ -127,13 +130,13 @@ class Site:
 
     def state(self, run: str) -> str:
         try:
-            return httpx.get(f"{self.url}/flow_runs/{run}", timeout=60).json()["state"]["type"]
+            return self.get(f"flow_runs/{run}")["state"]["type"]
         except httpx.HTTPError:
             return "unknown"
 
     def artifact(self, key: str) -> dict[str, Any]:
         """The newest artifact of a key."""
-        return httpx.get(f"{self.url}/artifacts/{key}/latest", timeout=60).json()
+        return self.get(f"artifacts/{key}/latest")
 
     def table(self, key: str) -> list[dict[str, Any]]:
         return json.loads(self.artifact(key)["data"])
