@@ -160,13 +160,13 @@ def _is_whole(manifest: dict[str, Any]) -> bool:
     return manifest.get("own_sha256") in (None, json_sha256(rest))  # those of earlier versions have none
 
 
-class Recorded(BaseModel):
+class RecordedForm(BaseModel):
     """What a reader takes from a summary or log; subclasses name its values and types, further ones are left alone."""
 
     model_config = ConfigDict(strict=True, frozen=True)
 
 
-Form = TypeVar("Form", bound=Recorded)
+Form = TypeVar("Form", bound=RecordedForm)
 
 
 def summary_of(manifest: dict[str, Any], form: type[Form]) -> Form:

@@ -17,7 +17,7 @@ from datasets.runtime.cards.write import made_by, write_cards
 from datasets.runtime.errors import ArtifactError
 from datasets.runtime.hashing import file_sha256
 from datasets.runtime.keys import artifact_key
-from datasets.runtime.manifests import SAMPLES_FILE, Recorded, is_complete, manifest_of, recorded_path, summary_of
+from datasets.runtime.manifests import SAMPLES_FILE, RecordedForm, is_complete, manifest_of, recorded_path, summary_of
 from datasets.shards.config import WriteShardsConfig
 from datasets.sources.layouts import layout_of
 
@@ -62,7 +62,7 @@ RENDERED = "Rendered figures, who exist nowhere."
 RENDERED_TERMS = "Rendered by this project: no terms of another data set apply."
 
 
-class _Index(Recorded):
+class _Index(RecordedForm):
     turned_or_gray: int = 0
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datasets.runtime.manifests import Recorded, is_complete, manifest_of, recorded_path, summary_of
+from datasets.runtime.manifests import RecordedForm, is_complete, manifest_of, recorded_path, summary_of
 from imagpose.config import BUILT_IN
 from imagpose.config.samplers import STUDENTS_SAMPLER
 
@@ -79,28 +79,29 @@ def _measured(store: Path) -> Iterator[Measured]:
         manifest = manifest_of(folder, "evaluate-imagpose")
         if manifest["config"].get("sampler") == STUDENTS_SAMPLER:
             continue
-        rows = {row.row: row for row in summary_of(manifest, _Evaluation).rows}
+        found = summary_of(manifest, _Evaluation)
+        rows = {row.row: row for row in found.rows}
         if "T1" in rows and (recorded_path(manifest, "generator") / "model_index.json").is_file():
-            yield _read(manifest, rows["T1"])
+            yield _read(manifest, found.pairs, rows["T1"])
 
 
-class _Row(Recorded):
+class _Row(RecordedForm):
     row: str
     ssim: float
     lpips: float | None = None
 
 
-class _Evaluation(Recorded):
+class _Evaluation(RecordedForm):
     pairs: int
     rows: list[_Row]
 
 
-def _read(manifest: dict[str, Any], row: _Row) -> Measured:
+def _read(manifest: dict[str, Any], pairs: int, row: _Row) -> Measured:
     config, inputs = manifest["config"], manifest["inputs"]
     return Measured(
         generator=recorded_path(manifest, "generator"),
         test=(inputs["shards"]["sha256"], *(str(config.get(field)) for field in SAME_TEST)),
-        pairs=summary_of(manifest, _Evaluation).pairs,
+        pairs=pairs,
         ssim=row.ssim,
         lpips=row.lpips,
     )

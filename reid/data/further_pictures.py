@@ -12,7 +12,7 @@ import pandas as pd
 from datasets.runtime.errors import ArtifactError, InputError
 from datasets.runtime.manifests import (
     LOGS,
-    Recorded,
+    RecordedForm,
     input_path,
     is_complete,
     manifest_of,
@@ -29,7 +29,7 @@ DRAWING = f"{LOGS}/drawing.json"
 """How long a set's pictures took: ``pictures`` made in ``seconds``."""
 
 
-class _Drawn(Recorded):
+class _Drawn(RecordedForm):
     """A set of `imagpose draw-poses`."""
 
     images: int = 0
@@ -38,12 +38,12 @@ class _Drawn(Recorded):
     """How many of the drawn people its generator was trained on; null: unknown."""
 
 
-class _Drawing(Recorded):
+class _Drawing(RecordedForm):
     pictures: int = 0
     seconds: float = 0
 
 
-class _Encoded(Recorded):
+class _Encoded(RecordedForm):
     samples: int = 0
 
 

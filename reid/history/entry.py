@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from datasets.runtime.manifests import Recorded, manifest_of, summary_of
+from datasets.runtime.manifests import RecordedForm, manifest_of, summary_of
 from reid.config import HistoryEntry, RememberedGain
 from reid.report.data import read_results, with_ancestors
 from reid.report.gains import Comparison, Gain, main_arm, read_gains
@@ -76,11 +76,11 @@ def _remembered(gain: Gain) -> RememberedGain:
     )
 
 
-class _Trained(Recorded):
+class _Trained(RecordedForm):
     validation_loss: float | None = None
 
 
-class _Made(Recorded):
+class _Made(RecordedForm):
     images: int = 0
     pose_score: float | None = None
 
