@@ -1,9 +1,11 @@
 """Training: it learns, it stops and resumes exactly, it refuses what does not fit, its folder opens again."""
 
+import dataclasses
 import json
 import os
 import signal
 import threading
+from copy import deepcopy
 from itertools import pairwise
 from pathlib import Path
 
@@ -237,6 +239,23 @@ def test_a_saved_generator_opens_again_and_can_be_gone_on_from(tmp_path, frozen,
         torch.isfinite(value).all()
         for value in load_file(tmp_path / "generator" / "unet" / "diffusion_pytorch_model.safetensors").values()
     )
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_start_from_a_generator_of_other_latents_says_so(tmp_path, frozen, caplog, changed) -> None:
+    base = tmp_path / "generator"
+    run = trainer(tmp_path / "run", frozen)
+    save_generator(base, frozen.generator(run.model, run.scheduler))
+    vae = deepcopy(frozen.vae)
+    if changed:
+        torch.nn.init.zeros_(vae.quant_conv.bias)
+    vae.save_pretrained(tmp_path / "vae")
+    parts = dataclasses.replace(frozen, vae=vae, folders={"vae": tmp_path / "vae"})
+    caplog.clear()
+    trainer(tmp_path / "again", parts, init_from=base)
+    said = [record.getMessage() for record in caplog.records if "another vae" in record.getMessage()]
+    assert len(said) == changed
+    assert all(str(base) in line for line in said)
 
 
 def stable_diffusion_folder(folder: Path) -> UNet2DConditionModel:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from datasets.runtime.errors import InputError
-from datasets.runtime.manifests import model_sha256
 from imagpose.config import DistillConfig
 from imagpose.config.published_unets import is_stable_diffusion
 from imagpose.distillation.consistency import ConsistencyDistillation, student_scheduler
@@ -47,12 +46,11 @@ class Distiller(CanvasTrainer[DistillConfig]):
         return deepcopy(self.teacher.model)
 
     def _check_encoders(self) -> None:
-        for name, folder in self.frozen.folders.items():
-            if model_sha256(folder) != model_sha256(self.config.teacher / name):
-                raise InputError(
-                    f"{self.config.encoded} was encoded with another {name} than the teacher's, {self.config.teacher}; "
-                    f"encode with --{name.replace('_', '-')} {self.config.teacher / name}"
-                )
+        for name in self.frozen.other_than(self.config.teacher):
+            raise InputError(
+                f"{self.config.encoded} was encoded with another {name} than the teacher's, {self.config.teacher}; "
+                f"encode with --{name.replace('_', '-')} {self.config.teacher / name}"
+            )
 
     def _objective(self) -> Objective:
         assert self.ema is not None  # DistillConfig.ema_decay is above 0

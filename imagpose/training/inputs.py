@@ -116,6 +116,12 @@ class FrozenParts:
             folders=folders,
         )
 
+    def other_than(self, generator: Path) -> list[str]:
+        """Which of the parts are others than a generator's own; 'image_encoder', 'vae'."""
+        return sorted(
+            name for name, folder in self.folders.items() if model_sha256(folder) != model_sha256(generator / name)
+        )
+
     def generator(self, model: IMAGPose, scheduler: DDIMScheduler | LCMScheduler) -> Generator:
         """All parts together."""
         return Generator(

@@ -30,6 +30,7 @@ from datasets.runtime.training.checkpoints import Checkpoints, Part
 from datasets.shards.loader import stream_steps
 from imagpose.canvas.training import ViewSource, canvas_counts
 from imagpose.config import CanvasTrainingConfig, TrainGeneratorConfig
+from imagpose.config.published_unets import is_stable_diffusion
 from imagpose.modeling.denoiser import IMAGPose
 from imagpose.training.batches import StepBatch, StepReader
 from imagpose.training.ema import DenoiserEma
@@ -305,7 +306,19 @@ class Trainer(CanvasTrainer[TrainGeneratorConfig]):
     """The training of a generator (Eq. 4)."""
 
     def _initial_model(self, latent_channels: int, image_token_dim: int, stride: int) -> IMAGPose:
-        return initial_denoiser(self.config, latent_channels, image_token_dim, stride)
+        base = self.config.init_from
+        model = initial_denoiser(self.config, latent_channels, image_token_dim, stride)
+        if base is None or is_stable_diffusion(base) or not self.accelerator.is_main_process:
+            return model
+        if others := self.frozen.other_than(base):
+            logger.warning(
+                "%s was encoded with another %s than init_from %s was trained with: the first steps learn the new "
+                "features before anything else",
+                self.config.encoded,
+                " and ".join(others),
+                base,
+            )
+        return model
 
     def _objective(self) -> Objective:
         return NoisePrediction(self.config, self.device)
