@@ -83,11 +83,11 @@ class Images:
 class Models:
     """Where the generators of the subsets start from."""
 
-    vae: Path
-    image_encoder: Path
-    generator: Path | None
+    vae: Path | None = None
+    image_encoder: Path | None = None
+    generator: Path | None = None
     others: Images | None = None
-    """The people whom the base was trained on here."""
+    """The people whom the base was trained on here, or a re-ID network is."""
 
     def used(self) -> tuple[Path | None, ...]:
         """Their folders."""
@@ -99,8 +99,8 @@ class Material:
     """What the re-ID runs are made from, and where it comes from."""
 
     images: Images
-    encoded: Path
-    """Frozen features of the training images."""
+    encoded: Path | None
+    """Frozen features of the training images, where anything is drawn from them."""
     models: Models
     generators: dict[Unit, Path]
     inputs: ReidInputs
@@ -159,9 +159,11 @@ class Regeneration:
             test_shards = self.write_shards(images.index, images.poses, ["query", "gallery"])
         with self._for(OTHER_PEOPLE):
             models = self.pretrain(people)
-        encoded = self.encode(images.shards, models)
-        generators = self.train_generators(encoded, subsets, models)
-        generated = self.synthesize(encoded, subsets, generators, self.find_pose_bank(models))
+        encoded, generators, generated = None, {}, {}
+        if self._draws():
+            encoded = self.encode(images.shards, models)
+            generators = self.train_generators(encoded, subsets, models)
+            generated = self.synthesize(encoded, subsets, generators, self.find_pose_bank(models))
         others = None if models.others is None else models.others.shards
         inputs = ReidInputs(images.shards, test_shards, subsets, generated, others)
         return Material(images, encoded, models, generators, inputs)
@@ -178,6 +180,10 @@ class Regeneration:
             yield
         finally:
             self.purpose = ""
+
+    def _draws(self) -> bool:
+        """Whether anything is generated: arms of real images alone need neither models nor features."""
+        return any(needs_generator(self.config, unit) for unit in self.units())
 
     def units(self) -> list[Unit]:
         """The subsets, largest last."""
@@ -209,17 +215,9 @@ class Regeneration:
         settings = self.config.index
         if others:
             settings = settings.model_copy(update={"validation_identities": None})
-        index = self._make(
-            complete(
-                IndexConfig,
-                settings,
-                root=people.root,
-                layout=people.layout,
-                identities=people.identities,
-                outside_slice=people.outside_slice,
-                workers=self.config.workers,
-            )
-        )
+        images = {"root": people.root, "layout": people.layout, "workers": self.config.workers}
+        whose = {"identities": people.identities, "outside_slice": people.outside_slice}
+        index = self._make(complete(IndexConfig, settings, **images, **whose))
         return index, self.find_poses(index, people)
 
     def find_poses(self, index: Path, people: Population) -> Path:
@@ -242,10 +240,12 @@ class Regeneration:
         return self._make(complete(WriteShardsConfig, self.config.shards, images=index, poses=poses, splits=splits))
 
     def pretrain(self, people: Population) -> Models:
-        """VAE, image encoder and base generator: as given, or first trained on other people."""
+        """VAE, image encoder and base generator as given, or trained on other people; none where nothing is drawn."""
         given = (self.config.vae, self.config.image_encoder, self.config.generator)
         vae, image_encoder, generator = (path and path.absolute() for path in given)
         others, first, device = self._other_people(people), self.config.pretrain, {"device": self.config.device}
+        if not self._draws():
+            return Models(others=others)
         if others is None or first is None:
             assert vae is not None and image_encoder is not None  # flows.preflight
             return Models(vae, image_encoder, generator)
@@ -266,7 +266,7 @@ class Regeneration:
         """The population that pretraining may see, or None where there is none (or nothing to pretrain)."""
         first = self.config.pretrain
         needed = any(ARMS[arm].needs_others for arm in self.config.arms) or self._bank_of_others()
-        if first is None or not (first.trains_models() or needed):
+        if first is None or not ((self._draws() and first.trains_models()) or needed):
             return None
         if first.people is not None:
             return self.prepare_images(of_data_set(first.people))
@@ -307,6 +307,7 @@ class Regeneration:
             return {}
         with self._for(TEST):
             of_tests = self.encode(material.inputs.test_shards, material.models, flipped=False)
+            assert material.encoded is not None  # something is drawn
             bank = Drawer(encoded=of_tests, training=material.encoded, subset=material.inputs.subsets)
             return draw_pictures(self.config, material.generators, bank, self._make_artifacts)
 
@@ -325,11 +326,9 @@ class Regeneration:
         folders = self._make_artifacts(trainings)
         if config.distill is not None:
             inputs = {"encoded": encoded, "device": config.device}
+            taught = zip(parts, folders, strict=True)
             folders = self._make_artifacts(
-                [
-                    complete(DistillConfig, config.distill, teacher=folder, **part, **inputs)
-                    for part, folder in zip(parts, folders, strict=True)
-                ]
+                [complete(DistillConfig, config.distill, teacher=folder, **part, **inputs) for part, folder in taught]
             )
         return dict(zip(units, folders * (len(units) // max(1, len(folders))), strict=True))
 

@@ -137,6 +137,21 @@ def test_the_whole_training_split_needs_no_synthesis(tmp_path, models):
     ]
 
 
+@pytest.mark.parametrize("arms", [["real", "real-long"], ["real", "real-pretrained"]])
+def test_arms_of_real_images_alone_need_no_models_and_no_features(tmp_path, models, arms):
+    run = Notes(tmp_path / "store")
+    (tmp_path / "a.csv").touch()
+    settings = {"root": tmp_path, "poses": [tmp_path / "a.csv"], "identities": 5, "arms": arms, **models}
+    settings["benchmark"] = {"baseline": "real", "controls": [], "comparisons": []}
+    result = Regeneration(RegenerateConfig(preset="market-small", **settings), run).make()
+    others = [call[0].outside_slice for call in run.calls if call[0].stage == "index"]
+    assert others == ([False, True] if "real-pretrained" in arms else [False])
+    assert {config.arm for config in run.of(TrainReidConfig)} >= set(arms)
+    for stage in (TrainGeneratorConfig, EncodeConfig, SynthesizeConfig):
+        assert run.of(stage) == []
+    assert result.generators == result.synthetic == {}
+
+
 def test_pidms_schedule_goes_on_from_the_real_run_of_the_same_seed(tmp_path, models):
     run = Notes(tmp_path / "store")
     arms = ["real", "real-then-synthetic"]
