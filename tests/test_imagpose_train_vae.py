@@ -126,12 +126,16 @@ def test_a_vae_goes_on_from_a_saved_one_with_its_architecture(shards: Path, tmp_
     assert summaries[1]["start"]["psnr"] == summaries[0]["psnr"]
 
 
-@pytest.mark.parametrize(("module", "kind"), [(train_vae, "vae"), (train_image_encoder, "encoder")])
+@pytest.mark.parametrize(
+    ("module", "kind"), [(train_vae, "vae"), (train_vae, "vae of another"), (train_image_encoder, "encoder")]
+)
 def test_a_killed_training_goes_on_to_the_same_weights(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: object, kind: str
 ) -> None:
-    config = vae_config(shards) if kind == "vae" else encoder_config(shards)
-    make = make_vae if kind == "vae" else make_image_encoder
+    config = encoder_config(shards) if kind == "encoder" else vae_config(shards)
+    make = make_image_encoder if kind == "encoder" else make_vae
+    if kind == "vae of another":
+        config = vae_config(shards, init_from=build(vae_config(shards, steps=2), make_vae, store=tmp_path))
     whole = build(config, make, output=tmp_path / "whole")
 
     class Killed(TrainingRun):
@@ -145,9 +149,11 @@ def test_a_killed_training_goes_on_to_the_same_weights(
         build(config, make, output=tmp_path / "parts")
     monkeypatch.setattr(module, "TrainingRun", TrainingRun)
     parts = build(config, make, output=tmp_path / "parts")
-    file = "diffusion_pytorch_model.safetensors" if kind == "vae" else "model.safetensors"
+    file = "model.safetensors" if kind == "encoder" else "diffusion_pytorch_model.safetensors"
     one, other = load_file(whole / file), load_file(parts / file)
     assert all(torch.equal(one[name], other[name]) for name in one)
+    said = [json.loads((folder / "manifest.json").read_text())["summary"] for folder in (whole, parts)]
+    assert {**said[0], "seconds": 0} == {**said[1], "seconds": 0}
     assert not (parts / SCRATCH).exists()
 
 

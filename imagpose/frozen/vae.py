@@ -121,8 +121,9 @@ def make_vae(config: TrainVaeConfig, directory: Path) -> dict[str, Any]:
     train, held_out = split_by_identity(crops, config.seed, config.max_images)
     logger.info("%d images to train on, %d held out; %.2f M parameters", len(train), len(held_out), _millions(vae))
     optimizer = _optimizer(vae, config)
+    # before a checkpoint replaces these weights: a run that was stopped knows where it began as well
+    start_quality = measure_vae(vae, held_out, device, judge) if config.init_from else None
     run = TrainingRun(directory, "train-vae", config.steps, {"vae": vae, "optimizer": optimizer})
-    start_quality = measure_vae(vae, held_out, device, judge) if config.init_from and run.step == 0 else None
     vae.train()
     while run.step < config.steps:
         rate = warmup_cosine(
