@@ -10,6 +10,7 @@ import numpy as np
 
 from datasets.runtime.artifacts import build
 from datasets.runtime.config import StageConfig
+from datasets.runtime.manifests import model_sha256
 from datasets.shards.encoded import keypoints_to_json
 from datasets.shards.tars import write_tar
 
@@ -22,6 +23,7 @@ class _Encode(StageConfig):
     stage: ClassVar[str] = "encode"
     package: ClassVar[str] = "tests"
     splits: tuple[str, ...]
+    vae: Path | None = None
 
 
 def _members(split: str) -> Iterator[tuple[str, bytes]]:
@@ -50,9 +52,11 @@ def _make(config: _Encode, directory: Path) -> dict[str, Any]:
         "latent_shape": LATENTS,
         "token_shape": TOKENS,
     }
+    if config.vae is not None:
+        index["vae_sha256"] = model_sha256(config.vae)
     (directory / "index.json").write_text(json.dumps(index))
     return {}
 
 
-def encoded_artifact(folder: Path, splits: tuple[str, ...] = ("train",)) -> Path:
-    return build(_Encode(splits=splits), _make, store=folder)
+def encoded_artifact(folder: Path, splits: tuple[str, ...] = ("train",), vae: Path | None = None) -> Path:
+    return build(_Encode(splits=splits, vae=vae), _make, store=folder)

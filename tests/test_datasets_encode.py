@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,7 +28,13 @@ from datasets.runtime.manifests import is_complete, manifest_of
 from datasets.shards import encode
 from datasets.shards.config import EncodeConfig, WriteShardsConfig
 from datasets.shards.encode import make_encoded
-from datasets.shards.encoded import EncodedImages, keypoints_from_json, keypoints_to_json
+from datasets.shards.encoded import (
+    EncodedImages,
+    keypoints_from_json,
+    keypoints_to_json,
+    other_encoders,
+    refuse_other_encoders,
+)
 from datasets.shards.frozen_models import load_image_encoder, load_vae, view_pixels
 from datasets.shards.image_encoders import DINOV2
 from datasets.shards.tars import read_samples
@@ -318,3 +325,45 @@ def test_a_reader_names_a_corrupt_file(shards: Path, models: Path, tmp_path: Pat
     tar.write_bytes(tar.read_bytes()[:3000])
     with pytest.raises(ArtifactError, match=r"train-00000\.tar has 3000 bytes, \d+ by its manifest"):
         EncodedImages(directory)
+
+
+def generator_of(folder: Path, vae: Path, image_encoder: Path) -> Path:
+    """A folder with the two encoders that a generator carries."""
+    for name, source in (("vae", vae), ("image_encoder", image_encoder)):
+        shutil.copytree(source, folder / name)
+    return folder
+
+
+def test_a_generators_own_encoders_are_told_from_others_by_what_they_hold(shards, models, tmp_path) -> None:
+    trained = shutil.copytree(models / "vae", tmp_path / "train-vae")
+    (trained / "reconstructions.png").write_bytes(b"what a training leaves beside the model")
+    encoded = build(config_of(shards, models, vae=trained), make_encoded, store=tmp_path / "store")
+    own = generator_of(tmp_path / "own", models / "vae", models / "dino")
+    assert other_encoders(encoded, own) == []
+    refuse_other_encoders(encoded, own)
+
+    other = generator_of(tmp_path / "other", models / "vae", models / "dino")
+    config = json.loads((other / "vae" / "config.json").read_text())
+    (other / "vae" / "config.json").write_text(json.dumps({**config, "scaling_factor": 0.9}))
+    assert other_encoders(encoded, other) == ["vae"]
+    with pytest.raises(InputError, match=rf"by another vae than {other}'s own; encode with --vae {other}/vae$"):
+        refuse_other_encoders(encoded, other)
+
+    strange = generator_of(tmp_path / "strange", other / "vae", models / "clip")
+    assert other_encoders(encoded, strange) == ["vae", "image_encoder"]
+    with pytest.raises(InputError, match=r"another vae and image_encoder .*--image-encoder"):
+        refuse_other_encoders(encoded, strange)
+
+
+def test_an_encoder_that_is_gone_or_changed_cannot_be_compared(shards, models, tmp_path) -> None:
+    trained = shutil.copytree(models / "vae", tmp_path / "train-vae")
+    encoded = build(config_of(shards, models, vae=trained), make_encoded, store=tmp_path / "store")
+    other = generator_of(tmp_path / "other", models / "vae", models / "dino")
+    (other / "vae" / "extra.safetensors").write_bytes(b"1")
+    assert other_encoders(encoded, other) == ["vae"]
+    shutil.rmtree(other / "image_encoder")
+    assert other_encoders(encoded, other) == ["vae"], "a generator without an image encoder has none to compare"
+    (trained / "more.json").write_text("{}")
+    assert other_encoders(encoded, other) == [], "what stands there now says nothing of what encoded the images"
+    shutil.rmtree(trained)
+    assert other_encoders(encoded, other) == []

@@ -22,6 +22,7 @@ from datasets.runtime.artifacts import build
 from datasets.runtime.config import StageConfig
 from datasets.runtime.errors import ArtifactError, InputError
 from datasets.runtime.hashing import file_sha256
+from datasets.runtime.manifests import model_sha256
 from datasets.runtime.verify import verify
 from datasets.shards.encoded import EncodedImages, keypoints_from_json, keypoints_to_json
 from datasets.shards.tars import read_samples, write_tar
@@ -378,6 +379,30 @@ def test_a_fraction_that_does_not_exist_and_a_folder_of_another_stage_are_refuse
         make_synthetic(config_of(inputs, fraction=60), tmp_path)
     with pytest.raises(ArtifactError, match="expected 'train-imagpose'"):
         make_synthetic(config_of(inputs | {"generator": inputs["encoded"]}), tmp_path)
+
+
+def test_images_that_were_encoded_for_another_generator_are_refused(inputs: dict[str, Path], tmp_path: Path) -> None:
+    """Their latents mean nothing to it; shapes alone would fit, and the pictures would be noise."""
+    other = shutil.copytree(inputs["generator"] / "vae", tmp_path / "vae")
+    (other / "config.json").write_text((other / "config.json").read_text() + " ")
+
+    class Encoded(_Encode):
+        vae: Path
+
+    def make_encoded(config: Encoded, directory: Path) -> dict[str, Any]:
+        _make_encoded(config, directory)
+        index = json.loads((directory / "index.json").read_text()) | {"vae_sha256": model_sha256(config.vae)}
+        (directory / "index.json").write_text(json.dumps(index))
+        return {}
+
+    for vae in (inputs["generator"] / "vae", other):
+        encoded = build(Encoded(vae=vae), make_encoded, output=tmp_path / f"by-{vae.parent.name}")
+        config = config_of(inputs | {"encoded": encoded}, showcase=0)
+        if vae == other:
+            with pytest.raises(InputError, match=r"by another vae than .*; encode with --vae .*/vae$"):
+                build(config, make_synthetic, output=tmp_path / "refused")
+        else:
+            build(config, make_synthetic, output=tmp_path / "set")
 
 
 def test_a_corrupt_generator_is_named(inputs: dict[str, Path], tmp_path: Path) -> None:

@@ -10,7 +10,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from datasets.runtime.errors import WeightsError
+from datasets.runtime.hashing import file_sha256
 from datasets.runtime.reading.json_values import read_object
+from datasets.runtime.remote.folders import fetch_folder
 
 DIFFUSERS, TRANSFORMERS = "diffusion_pytorch_model", "model"
 """Beginnings of the weights' names."""
@@ -26,6 +28,18 @@ def model_files(folder: Path) -> list[Path]:
         for file in Path(folder).iterdir()
         if file.suffix == ".safetensors" or file.name.endswith(INDEX) or file.name in CONFIG_FILES
     )
+
+
+def same_model(one: Path, other: Path) -> bool:
+    """Whether two folders hold one saved model: the same files of those that it is opened from.
+
+    What else lies beside them does not count: a training's pictures and log, a card.
+    """
+    return one == other or _contents(one) == _contents(other)
+
+
+def _contents(folder: Path) -> list[tuple[str, str]]:
+    return [(file.name, file_sha256(file)) for file in model_files(fetch_folder(folder))]
 
 
 def has_weights(folder: Path) -> bool:

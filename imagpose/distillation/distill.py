@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets.runtime.errors import InputError
+from datasets.shards.encoded import refuse_other_encoders
 from imagpose.config import DistillConfig
 from imagpose.config.published_unets import is_stable_diffusion
 from imagpose.distillation.consistency import ConsistencyDistillation, student_scheduler
@@ -32,6 +33,7 @@ def make_student(config: DistillConfig, directory: Path) -> dict[str, Any]:
     """
     if is_stable_diffusion(config.teacher):
         raise InputError(f"teacher {config.teacher} is a Stable Diffusion folder; give a generator ('imagpose train')")
+    refuse_other_encoders(config.encoded, config.teacher)
     return train_and_save(Distiller, config, directory)
 
 
@@ -42,15 +44,7 @@ class Distiller(CanvasTrainer[DistillConfig]):
         self.teacher = load_generator(self.config.teacher)
         self.student_scheduler = student_scheduler(self.teacher, self.config.solver_steps)
         check_fit(self.teacher.model, latent_channels, image_token_dim, stride)
-        self._check_encoders()
         return deepcopy(self.teacher.model)
-
-    def _check_encoders(self) -> None:
-        for name in self.frozen.other_than(self.config.teacher):
-            raise InputError(
-                f"{self.config.encoded} was encoded with another {name} than the teacher's, {self.config.teacher}; "
-                f"encode with --{name.replace('_', '-')} {self.config.teacher / name}"
-            )
 
     def _objective(self) -> Objective:
         assert self.ema is not None  # DistillConfig.ema_decay is above 0

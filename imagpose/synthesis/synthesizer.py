@@ -14,7 +14,7 @@ from datasets.poses.backends import open_backend
 from datasets.poses.estimation import PoseEstimator
 from datasets.runtime.manifests import model_sha256
 from datasets.runtime.progress import Progress
-from datasets.shards.encoded import EncodedImages, keypoints_to_json
+from datasets.shards.encoded import EncodedImages, keypoints_to_json, refuse_other_encoders
 from imagpose.canvas.layout import CanvasRequest, SourceFeatures
 from imagpose.config import DrawPosesConfig, SynthesizeConfig
 from imagpose.pictures.image_checks import check_generated_image
@@ -30,7 +30,12 @@ class Synthesizer:
     """The generator, the encoded images and how they meet."""
 
     def __init__(self, config: SynthesizeConfig | DrawPosesConfig, images: EncodedImages) -> None:
-        """Load the generator (without its image encoder: tokens come with the encoded images)."""
+        """Load the generator (without its image encoder: tokens come with the encoded images).
+
+        Raises:
+            InputError: the images were encoded for another generator.
+        """
+        refuse_other_encoders(images.directory, config.generator)
         self.config, self.images = config, images
         self.pipeline: IMAGPosePipeline = load_pipeline(
             config.generator, own_device(config.device), precision=config.precision, photographs=False

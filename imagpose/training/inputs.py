@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from datasets.runtime.errors import InputError, WeightsError
 from datasets.runtime.manifests import manifest_of, model_sha256, recorded_path
 from datasets.runtime.remote.copies import is_file
-from datasets.shards.encoded import EncodedImages
+from datasets.shards.encoded import ENCODERS, EncodedImages
 from datasets.shards.frozen_models import load_image_encoder, load_vae
 from datasets.shards.index_files import read_index_file
 from datasets.sources.subsets import read_subset
@@ -104,7 +104,7 @@ class FrozenParts:
         made = manifest_of(config.encoded, "encode")
         index = read_index_file(config.encoded, "encode")
         settings = made["config"]
-        folders = {name: recorded_path(made, name) for name in ("vae", "image_encoder")}
+        folders = {name: recorded_path(made, name) for name in ENCODERS}
         for name, folder in folders.items():
             if not is_file(folder / "config.json") or model_sha256(folder) != index.get(f"{name}_sha256"):
                 raise WeightsError(f"{folder} is not the {name} that {config.encoded} was encoded with; encode again")
@@ -114,12 +114,6 @@ class FrozenParts:
             view_size=(settings["view_height"], settings["view_width"]),
             token_size=(settings["token_height"], settings["token_width"]),
             folders=folders,
-        )
-
-    def other_than(self, generator: Path) -> list[str]:
-        """Which of the parts are others than a generator's own; 'image_encoder', 'vae'."""
-        return sorted(
-            name for name, folder in self.folders.items() if model_sha256(folder) != model_sha256(generator / name)
         )
 
     def generator(self, model: IMAGPose, scheduler: DDIMScheduler | LCMScheduler) -> Generator:

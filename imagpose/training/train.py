@@ -27,6 +27,7 @@ from datasets.runtime import devices
 from datasets.runtime.errors import DivergedError, InputError
 from datasets.runtime.manifests import SCRATCH
 from datasets.runtime.training.checkpoints import Checkpoints, Part
+from datasets.shards.encoded import other_encoders
 from datasets.shards.loader import stream_steps
 from imagpose.canvas.training import ViewSource, canvas_counts
 from imagpose.config import CanvasTrainingConfig, TrainGeneratorConfig
@@ -59,6 +60,14 @@ def make_generator(config: TrainGeneratorConfig, directory: Path) -> dict[str, A
         InputError: inputs that do not fit.
         DivergedError: the loss became NaN or infinite.
     """
+    base = config.init_from
+    if base is not None and not is_stable_diffusion(base) and (others := other_encoders(config.encoded, base)):
+        logger.warning(
+            "%s was encoded by another %s than the own one of init_from, %s: the first steps learn the new features",
+            config.encoded,
+            " and ".join(others),
+            base,
+        )
     return train_and_save(Trainer, config, directory)
 
 
@@ -306,19 +315,7 @@ class Trainer(CanvasTrainer[TrainGeneratorConfig]):
     """The training of a generator (Eq. 4)."""
 
     def _initial_model(self, latent_channels: int, image_token_dim: int, stride: int) -> IMAGPose:
-        base = self.config.init_from
-        model = initial_denoiser(self.config, latent_channels, image_token_dim, stride)
-        if base is None or is_stable_diffusion(base) or not self.accelerator.is_main_process:
-            return model
-        if others := self.frozen.other_than(base):
-            logger.warning(
-                "%s was encoded with another %s than init_from %s was trained with: the first steps learn the new "
-                "features before anything else",
-                self.config.encoded,
-                " and ".join(others),
-                base,
-            )
-        return model
+        return initial_denoiser(self.config, latent_channels, image_token_dim, stride)
 
     def _objective(self) -> Objective:
         return NoisePrediction(self.config, self.device)
