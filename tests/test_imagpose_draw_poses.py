@@ -16,6 +16,7 @@ from datasets.runtime.manifests import manifest_of
 from datasets.shards.encoded import keypoints_to_json
 from datasets.shards.tars import read_samples, write_tar
 from imagpose.config import BUILT_IN, DrawPosesConfig
+from imagpose.synthesis import draw_poses
 from imagpose.synthesis.draw_poses import make_drawn
 from imagpose.synthesis.seen import identities_seen
 from imagpose.synthesis.standard_poses import STANDARD_POSES, choose_standard_poses, direction, stride
@@ -235,6 +236,13 @@ def test_reconstructions_keep_each_images_own_pose(made: dict[str, Path], tmp_pa
     assert len(table) == 8
     assert manifest_of(folder)["summary"]["without_pose"] == 2  # without a skeleton there is no own pose
     assert all(row.source_keys.tolist() == [row.target_pose_key] for row in table.itertuples())
+
+
+def test_reconstructions_without_any_skeleton_are_refused(made: dict[str, Path], tmp_path: Path, monkeypatch) -> None:
+    """Market-1501's published keypoints have no queries: an empty set would only fail later, and elsewhere."""
+    monkeypatch.setattr(draw_poses, "visible_keypoints", lambda _: 0)
+    with pytest.raises(InputError, match=r"none of the 10 images of query, gallery .* has a skeleton"):
+        make_drawn(config_of(made, pose_policy="reconstruction"), tmp_path)
 
 
 # --- what the generator has seen ------------------------------------------------

@@ -98,6 +98,11 @@ def _rows_to_draw(config: DrawPosesConfig, images: EncodedImages) -> tuple[np.nd
     if config.pose_policy != "reconstruction":
         return rows, 0
     posed = [row for row in rows.tolist() if visible_keypoints(images.keypoints(row)) >= MIN_KEYPOINTS]
+    if not posed:
+        raise InputError(
+            f"none of the {len(rows):,} images of {', '.join(config.splits)} in {config.encoded} has a skeleton to "
+            "be drawn in again; find skeletons with 'datasets extract-poses', or draw in standard poses"
+        )
     return np.array(posed, dtype=int), len(rows) - len(posed)
 
 
