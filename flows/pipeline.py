@@ -10,20 +10,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 from datasets.miniature.config import MiniatureConfig, MiniatureSettings
-from datasets.poses.config import Coordinates, ExtractPosesConfig, ImportPosesConfig
+from datasets.poses.config import ExtractPosesConfig, ImportPosesConfig
 from datasets.runtime.config import StageConfig
 from datasets.runtime.manifests import manifest_of
 from datasets.shards.config import EncodeConfig, WriteShardsConfig
 from datasets.sources.config import IndexConfig, SelectSubsetsConfig
 from flows.config import RegenerateConfig, complete
-from flows.overrides import regenerate_command, variant
+from flows.material import Images, Material, Models, Population, RegenerationResult, of_data_set
 from flows.reid_arms import WHOLE_SET, ReidInputs, Unit, train_arms
 from flows.runs.model_cards import model_cards
-from flows.settings import OtherPeopleSettings
+from flows.runs.overrides import regenerate_command, variant
 from flows.stages import MakeArtifacts
 from flows.test_time.stages import Drawer, draw_pictures, evaluate_networks, needs_generator
 from flows.warm_start import starting_point
@@ -50,77 +50,6 @@ POSE_POLICIES: Mapping[str, Mapping[str, str]] = {
     "rare poses": {"pose_policy": "rare-viewpoint"},
 }
 """What an arm may train on that the subset's generator makes (`reid.arms.Arm.trains_on`), and in which poses."""
-
-
-@dataclass(frozen=True)
-class Population:
-    """A population: where its images and skeletons come from."""
-
-    root: Path
-    """The data set: a folder, a zip or a table."""
-    layout: str
-    keypoints: list[Path]
-    """Published keypoint files; a network finds the skeletons where there are none."""
-    coordinates: Coordinates = "image"
-    """What the coordinates in `keypoints` are pixels of."""
-    identities: int | None = None
-    """Size of a slice; all people if None."""
-    outside_slice: bool = False
-    """The people whom the slice leaves out."""
-
-
-@dataclass(frozen=True)
-class Images:
-    """Indexed images of one population."""
-
-    index: Path
-    poses: Path
-    shards: Path
-    """Image shards of the training split."""
-
-
-@dataclass(frozen=True)
-class Models:
-    """Where the generators of the subsets start from."""
-
-    vae: Path | None = None
-    image_encoder: Path | None = None
-    generator: Path | None = None
-    others: Images | None = None
-    """The people whom the base was trained on here, or a re-ID network is."""
-
-    def used(self) -> tuple[Path | None, ...]:
-        """Their folders."""
-        return self.vae, self.image_encoder, self.generator
-
-
-@dataclass(frozen=True)
-class Material:
-    """What the re-ID runs are made from, and where it comes from."""
-
-    images: Images
-    encoded: Path | None
-    """Frozen features of the training images, where anything is drawn from them."""
-    models: Models
-    generators: dict[Unit, Path]
-    inputs: ReidInputs
-
-    def synthetic(self) -> dict[Unit, Path]:
-        """The synthetic set of each subset that has one, with the usual poses."""
-        return dict(self.inputs.generated.get("synthetic", {}))
-
-
-@dataclass(frozen=True)
-class RegenerationResult:
-    """The artifacts of a finished regeneration."""
-
-    report: Path
-    benchmark: Path
-    runs: list[Path]
-    synthetic: dict[Unit, Path]
-    generators: dict[Unit, Path] = field(default_factory=dict)
-    images: Path | None = None
-    """The index."""
 
 
 class Regeneration:
@@ -215,9 +144,17 @@ class Regeneration:
         settings = self.config.index
         if others:
             settings = settings.model_copy(update={"validation_identities": None})
-        images = {"root": people.root, "layout": people.layout, "workers": self.config.workers}
-        whose = {"identities": people.identities, "outside_slice": people.outside_slice}
-        index = self._make(complete(IndexConfig, settings, **images, **whose))
+        index = self._make(
+            complete(
+                IndexConfig,
+                settings,
+                root=people.root,
+                layout=people.layout,
+                identities=people.identities,
+                outside_slice=people.outside_slice,
+                workers=self.config.workers,
+            )
+        )
         return index, self.find_poses(index, people)
 
     def find_poses(self, index: Path, people: Population) -> Path:
@@ -241,11 +178,11 @@ class Regeneration:
 
     def pretrain(self, people: Population) -> Models:
         """VAE, image encoder and base generator as given, or trained on other people; none where nothing is drawn."""
-        given = (self.config.vae, self.config.image_encoder, self.config.generator)
-        vae, image_encoder, generator = (path and path.absolute() for path in given)
         others, first, device = self._other_people(people), self.config.pretrain, {"device": self.config.device}
         if not self._draws():
             return Models(others=others)
+        given = (self.config.vae, self.config.image_encoder, self.config.generator)
+        vae, image_encoder, generator = (path and path.absolute() for path in given)
         if others is None or first is None:
             assert vae is not None and image_encoder is not None  # flows.preflight
             return Models(vae, image_encoder, generator)
@@ -389,10 +326,3 @@ class Regeneration:
         """The regeneration of the same settings that the report compares this one with."""
         entries = read_history(self.config.output_folder().absolute() / HISTORY)
         return entry_before(entries, manifest_of(benchmark)["content_sha256"], variant(self.config))
-
-
-def of_data_set(people: OtherPeopleSettings | None) -> Population:
-    """The population of a data set of other people."""
-    assert people is not None and people.root is not None  # flows.preflight
-    poses = [path.absolute() for path in people.poses]
-    return Population(people.root.absolute(), people.layout, poses, people.coordinates)

@@ -28,13 +28,8 @@ from datasets.runtime.manifests import is_complete, manifest_of
 from datasets.shards import encode
 from datasets.shards.config import EncodeConfig, WriteShardsConfig
 from datasets.shards.encode import make_encoded
-from datasets.shards.encoded import (
-    EncodedImages,
-    keypoints_from_json,
-    keypoints_to_json,
-    other_encoders,
-    refuse_other_encoders,
-)
+from datasets.shards.encoded import EncodedImages, keypoints_from_json, keypoints_to_json
+from datasets.shards.encoders_used import other_encoders, refuse_other_encoders
 from datasets.shards.frozen_models import load_image_encoder, load_vae, view_pixels
 from datasets.shards.image_encoders import DINOV2
 from datasets.shards.tars import read_samples

@@ -17,11 +17,12 @@ from datasets.shards.config import WriteShardsConfig, WriteShardsSettings
 from datasets.sources.market1501 import FOLDERS
 from flows.__main__ import main
 from flows.config import RegenerateConfig, complete
-from flows.overrides import regenerate_command
-from flows.pipeline import Models, Population, Regeneration
+from flows.material import Models, Population
+from flows.pipeline import Regeneration
 from flows.preflight import data_problems, other_people_problems, reid_weight_problems, weight_problems
 from flows.presets import PRESETS
 from flows.runs.model_cards import model_cards
+from flows.runs.overrides import regenerate_command
 from imagpose.config import TrainGeneratorConfig, TrainGeneratorSettings
 from tests.small_sets import write_files
 

@@ -16,8 +16,8 @@ from datasets.sources.config import IndexConfig, IndexSettings
 from flows.__main__ import main
 from flows.alerts import AlertsConfig
 from flows.config import RegenerateConfig
-from flows.overrides import regenerate_command
 from flows.pipeline import Regeneration
+from flows.runs.overrides import regenerate_command
 from tests.small_sets import finish
 
 MODELS = Path(__file__).resolve().parent.parent / "imagpose" / "builtin"

@@ -12,8 +12,8 @@ from datasets.runtime.command_line import main
 from datasets.runtime.keys import artifact_directory, artifact_key
 from datasets.store.records import read_records
 from flows.config import RegenerateConfig
-from flows.overrides import regenerate_command, variant
 from flows.runs.notes import RunNotes
+from flows.runs.overrides import regenerate_command, variant
 from flows.runs.results import RUN_FILE, KeptResults, keep_results
 
 

@@ -8,7 +8,8 @@ from datasets.sources.config import IndexConfig
 from flows import __main__ as command
 from flows import single_stages
 from flows.config import RegenerateConfig
-from flows.pipeline import Population, Regeneration
+from flows.material import Population
+from flows.pipeline import Regeneration
 from tests.test_flows_pipeline import Notes, finish
 
 

@@ -16,7 +16,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import load_file
 
 from datasets.runtime.artifacts import build
-from datasets.runtime.errors import DivergedError, InputError
+from datasets.runtime.errors import DivergedError, InputError, WeightsError
 from datasets.runtime.manifests import manifest_of
 from datasets.runtime.training.checkpoints import Checkpoints
 from datasets.runtime.verify import verify
@@ -255,6 +255,16 @@ def test_a_start_from_a_generator_of_other_latents_says_so(tmp_path, frozen, mon
     said = [message for message in caplog.messages if "encoded by another vae" in message]
     assert len(said) == other
     assert all(str(base) in message for message in said)
+
+
+def test_encoders_that_are_gone_or_changed_are_named(tmp_path, frozen) -> None:
+    frozen.vae.save_pretrained(tmp_path / "vae")
+    encoded = encoded_artifact(tmp_path / "store", vae=tmp_path / "vae")
+    with pytest.raises(WeightsError, match="gone or were changed: image_encoder; encode again"):
+        FrozenParts.of(config(encoded=encoded))
+    (tmp_path / "vae" / "config.json").write_text("{}")
+    with pytest.raises(WeightsError, match=f"gone or were changed: {tmp_path / 'vae'}, image_encoder; encode again"):
+        FrozenParts.of(config(encoded=encoded))
 
 
 def stable_diffusion_folder(folder: Path) -> UNet2DConditionModel:

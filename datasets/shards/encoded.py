@@ -23,48 +23,15 @@ import torch
 
 from datasets.poses.skeleton import flip_keypoints
 from datasets.runtime.errors import ArtifactError, InputError
-from datasets.runtime.manifests import manifest_of, model_sha256, recorded_path
+from datasets.runtime.manifests import manifest_of
 from datasets.runtime.reading.contents import artifact_file
-from datasets.runtime.remote.copies import fetched, is_file
+from datasets.runtime.remote.copies import fetched
 from datasets.shards.index_files import read_index_file
 from datasets.shards.samples import keypoints_from_json, sample_facts
-from datasets.shards.saved_models import same_model
 from datasets.shards.tars import Place, locate_samples
 
-ENCODERS = ("vae", "image_encoder")
 AGAIN = "delete its folder and encode again"
 Flipped = bool | Sequence[bool] | np.ndarray | torch.Tensor
-
-
-def other_encoders(encoded: Path, generator: Path) -> list[str]:
-    """Which of a generator's own encoders are others than those that images were encoded by: 'vae', 'image_encoder'.
-
-    An encoder that is gone, or is no longer the one that it was, cannot be compared and is not among them.
-    """
-    made, index = manifest_of(encoded, "encode"), read_index_file(encoded, "encode")
-    found = []
-    for name in ENCODERS:
-        own, said = generator / name, index.get(f"{name}_sha256")
-        if said is None or not is_file(own / "config.json") or model_sha256(own) == said:
-            continue
-        folder = recorded_path(made, name)
-        kept = is_file(folder / "config.json") and model_sha256(folder) == said
-        if kept and not same_model(folder, own):
-            found.append(name)
-    return found
-
-
-def refuse_other_encoders(encoded: Path, generator: Path) -> None:
-    """Refuse features that mean nothing to a generator.
-
-    Raises:
-        InputError: the images were encoded by another VAE or image encoder than the generator's own.
-    """
-    if others := other_encoders(encoded, generator):
-        ways = " ".join(f"--{name.replace('_', '-')} {generator / name}" for name in others)
-        raise InputError(
-            f"{encoded} was encoded by another {' and '.join(others)} than {generator}'s own; encode with {ways}"
-        )
 
 
 def keypoints_to_json(keypoints: np.ndarray) -> list[list[float | None]]:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flows.config import RegenerateConfig
-from flows.overrides import regenerate_command
-from flows.pipeline import RegenerationResult
+from flows.material import RegenerationResult
 from flows.reid_arms import Unit
 from flows.runs.history import remember
+from flows.runs.overrides import regenerate_command
 from flows.runs.results import KeptResults, keep_results
 from reid.config import HistoryEntry
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from datasets.runtime.manifests import code_version
 from datasets.store.records import now
 from flows.config import RegenerateConfig
-from flows.overrides import variant
-from flows.pipeline import RegenerationResult
+from flows.material import RegenerationResult
+from flows.runs.overrides import variant
 from reid.config import HistoryEntry
 from reid.history.entry import entry_of
 from reid.history.table import HISTORY, append, read_history

@@ -10,7 +10,7 @@ from datasets.runtime.keys import artifact_key_and_inputs
 from datasets.runtime.manifests import local_path
 from datasets.store.records import RunRecord, now, read_records, write_record
 from flows.config import RegenerateConfig
-from flows.overrides import variant
+from flows.runs.overrides import variant
 
 
 class RunNotes:

@@ -6,7 +6,7 @@ that gives the same files as the latest one of its settings gets no folder of it
     runs/market/2026-11-27-3fa2b1c4/   report.html, report.md, results.txt, samples-20-0.png, run.json
     runs/market/latest                 link to the newest one with the preset's own settings
     runs/market/report.html            link to latest/report.html, and so on
-    runs/market/latest-1a2b3c4d        link to the newest one with these other settings (`flows.overrides.variant`)
+    runs/market/latest-1a2b3c4d        link to the newest one with these other settings (`flows.runs.overrides.variant`)
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 from datasets.runtime.atomic import copy_atomically
 from datasets.store.records import now
 from flows.config import RegenerateConfig
-from flows.overrides import variant
+from flows.runs.overrides import variant
 
 LATEST = "latest"
 RUN_FILE = "run.json"

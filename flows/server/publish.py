@@ -14,9 +14,9 @@ from prefect.runtime import flow_run
 from datasets.runtime.reading.names import code_span
 from datasets.runtime.reading.tables import read_table
 from flows.config import RegenerateConfig
-from flows.overrides import variant
-from flows.pipeline import RegenerationResult
+from flows.material import RegenerationResult
 from flows.runs.finished import keep_run
+from flows.runs.overrides import variant
 from flows.server.automations import emit_alerts
 from flows.server.site import report_link
 from reid.config import HistoryEntry

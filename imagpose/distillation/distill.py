@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets.runtime.errors import InputError
-from datasets.shards.encoded import refuse_other_encoders
+from datasets.shards.encoders_used import refuse_other_encoders
 from imagpose.config import DistillConfig
 from imagpose.config.published_unets import is_stable_diffusion
 from imagpose.distillation.consistency import ConsistencyDistillation, student_scheduler

@@ -14,7 +14,8 @@ from datasets.poses.backends import open_backend
 from datasets.poses.estimation import PoseEstimator
 from datasets.runtime.manifests import model_sha256
 from datasets.runtime.progress import Progress
-from datasets.shards.encoded import EncodedImages, keypoints_to_json, refuse_other_encoders
+from datasets.shards.encoded import EncodedImages, keypoints_to_json
+from datasets.shards.encoders_used import refuse_other_encoders
 from imagpose.canvas.layout import CanvasRequest, SourceFeatures
 from imagpose.config import DrawPosesConfig, SynthesizeConfig
 from imagpose.pictures.image_checks import check_generated_image

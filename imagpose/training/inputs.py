@@ -14,11 +14,10 @@ from diffusers import AutoencoderKL, DDIMScheduler, LCMScheduler
 from torch import Tensor, nn
 
 from datasets.runtime.errors import InputError, WeightsError
-from datasets.runtime.manifests import manifest_of, model_sha256, recorded_path
-from datasets.runtime.remote.copies import is_file
-from datasets.shards.encoded import ENCODERS, EncodedImages
+from datasets.runtime.manifests import manifest_of
+from datasets.shards.encoded import EncodedImages
+from datasets.shards.encoders_used import ENCODERS, encoders_used
 from datasets.shards.frozen_models import load_image_encoder, load_vae
-from datasets.shards.index_files import read_index_file
 from datasets.sources.subsets import read_subset
 from imagpose.canvas.training import ViewSource
 from imagpose.config import CanvasTrainingConfig, TrainGeneratorConfig
@@ -101,13 +100,14 @@ class FrozenParts:
         from transformers.utils import logging as transformers_logging
 
         transformers_logging.disable_progress_bar()  # its bar for two small files would tear the log lines apart
-        made = manifest_of(config.encoded, "encode")
-        index = read_index_file(config.encoded, "encode")
-        settings = made["config"]
-        folders = {name: recorded_path(made, name) for name in ENCODERS}
-        for name, folder in folders.items():
-            if not is_file(folder / "config.json") or model_sha256(folder) != index.get(f"{name}_sha256"):
-                raise WeightsError(f"{folder} is not the {name} that {config.encoded} was encoded with; encode again")
+        settings = manifest_of(config.encoded, "encode")["config"]
+        used = {encoder.name: encoder for encoder in encoders_used(config.encoded)}
+        folders = {name: encoder.folder for name, encoder in used.items() if encoder.is_there()}
+        gone = [str(used[name].folder) if name in used else name for name in ENCODERS if name not in folders]
+        if gone:
+            raise WeightsError(
+                f"encoders of {config.encoded} are gone or were changed: {', '.join(gone)}; encode again"
+            )
         return cls(
             vae=load_vae(folders["vae"]),
             image_encoder=load_image_encoder(folders["image_encoder"]),

@@ -27,7 +27,7 @@ from datasets.runtime import devices
 from datasets.runtime.errors import DivergedError, InputError
 from datasets.runtime.manifests import SCRATCH
 from datasets.runtime.training.checkpoints import Checkpoints, Part
-from datasets.shards.encoded import other_encoders
+from datasets.shards.encoders_used import other_encoders
 from datasets.shards.loader import stream_steps
 from imagpose.canvas.training import ViewSource, canvas_counts
 from imagpose.config import CanvasTrainingConfig, TrainGeneratorConfig
