@@ -12,9 +12,10 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from datasets.miniature.config import MiniatureConfig, MiniatureSettings
-from datasets.poses.config import ExtractPosesConfig, ImportPosesConfig
+from datasets.poses.config import ExtractPosesConfig, ExtractPosesSettings, ImportPosesConfig
 from datasets.runtime.config import StageConfig
 from datasets.runtime.manifests import manifest_of
 from datasets.shards.config import EncodeConfig, WriteShardsConfig
@@ -161,11 +162,13 @@ class Regeneration:
         """Skeletons from files where there are some, else from the network that the config names."""
         if people.keypoints:
             return self._make(ImportPosesConfig(images=index, csv=people.keypoints, coordinates=people.coordinates))
-        settings = self.config.extract_poses
-        assert settings is not None  # flows.preflight
+        assert self.config.extract_poses is not None  # flows.preflight
+        return self._extract_poses(self.config.extract_poses, index)
+
+    def _extract_poses(self, settings: ExtractPosesSettings, index: Path, **further: Any) -> Path:
         settings = settings.model_copy(update={"weights": settings.weights and settings.weights.absolute()})
         resources = {"device": self.config.device, "workers": self.config.workers}
-        return self._make(complete(ExtractPosesConfig, settings, images=index, **resources))
+        return self._make(complete(ExtractPosesConfig, settings, images=index, **further, **resources))
 
     def select_subsets(self, images: Images) -> Path:
         """Which images belong to each fraction of each draw."""
@@ -243,10 +246,19 @@ class Regeneration:
         if self.config.test_time is None or not self.config.test_time.draws():
             return {}
         with self._for(TEST):
-            of_tests = self.encode(material.inputs.test_shards, material.models, flipped=False)
+            of_tests = self.encode(self._shards_to_draw(material), material.models, flipped=False)
             assert material.encoded is not None  # something is drawn
             bank = Drawer(encoded=of_tests, training=material.encoded, subset=material.inputs.subsets)
             return draw_pictures(self.config, material.generators, bank, self._make_artifacts)
+
+    def _shards_to_draw(self, material: Material) -> Path:
+        """The test images with the skeletons that published files lack, where these are drawn in their own poses."""
+        images, network = material.images, self.config.complete_poses
+        if network is None or not self.config.completes_poses():
+            return material.inputs.test_shards
+        splits = ["query", "gallery"]
+        poses = self._extract_poses(network, images.index, published=images.poses, splits=splits)
+        return self.write_shards(images.index, poses, splits)
 
     def train_generators(self, encoded: Path, subsets: Path, models: Models) -> dict[Unit, Path]:
         """The generator of each subset, or its student; under the papers' protocol one of the full training split."""

@@ -16,8 +16,8 @@ from datasets.miniature.config import MiniatureConfig
 from datasets.miniature.render import make_miniature
 from datasets.poses import extract as extract_poses
 from datasets.poses.backends import OPENPOSE_TINY, POSE_BACKENDS
-from datasets.poses.config import ExportPosesConfig, ExtractPosesConfig
-from datasets.poses.csv_files import read_pose_csv
+from datasets.poses.config import ExportPosesConfig, ExtractPosesConfig, ImportPosesConfig
+from datasets.poses.csv_files import HEADER, format_pose_row, read_pose_csv
 from datasets.poses.skeleton import missing_keypoints, present_joints
 from datasets.poses.table import POSES_FILE, read_poses, run_export
 from datasets.poses.tiny.estimator import MIN_SCORES, TinyPoseEstimator
@@ -105,6 +105,57 @@ def test_a_stopped_extraction_goes_on_with_the_next_part_to_the_same_bytes(marke
     assert sorted(set(written)) == sorted(written)  # no part twice
     assert (stopped / POSES_FILE).read_bytes() == (whole / POSES_FILE).read_bytes()
     assert sorted(path.name for path in stopped.iterdir()) == ["manifest.json", POSES_FILE]
+
+
+def published(market: ExtractPosesConfig, tmp_path: Path, splits: list[str], *, broken: int = 0) -> Path:
+    """An `import-poses` artifact with rows of some splits only, its last ones wrong."""
+    images = read_index(market.images)
+    images = images[images["split"].isin(splits)]
+    joints = np.full((18, 3), (20.0, 30.0, 1.0), np.float32)
+    rows = [format_pose_row(Path(path).name, joints) for path in images["path"]]
+    rows[len(rows) - broken :] = [row.replace("[30,", "[thirty,") for row in rows[len(rows) - broken :]]
+    (tmp_path / "published.csv").write_text("\n".join([HEADER, *rows]))
+    return make(ImportPosesConfig(images=market.images, csv=[tmp_path / "published.csv"]), tmp_path / "store")
+
+
+def test_published_skeletons_are_kept_and_the_network_looks_at_what_they_lack(market, tmp_path, monkeypatch):
+    kept = published(market, tmp_path, ["train", "gallery"], broken=1)
+    seen: list[int] = []
+    estimate = TinyPoseEstimator.estimate
+    monkeypatch.setattr(
+        TinyPoseEstimator, "estimate", lambda self, images: seen.append(len(images)) or estimate(self, images)
+    )
+    both = extract(market.model_copy(update={"published": kept}), tmp_path / "store")
+    images, old, new = read_index(market.images), read_poses(kept), read_poses(both)
+    assert new["key"].tolist() == images["key"].tolist()
+    good = (old["status"] == "ok").to_numpy()
+    assert 0 < (~good).sum() == (images["split"] == "query").sum() + 1
+    assert (new["backend"] == np.where(good, "published", "openpose-tiny")).all()
+    np.testing.assert_array_equal(np.stack(new["keypoints"])[good], np.stack(old["keypoints"])[good])
+    assert set(new.loc[~good, "status"]) <= {"ok", "no-person"}
+    summary = manifest_of(both)["summary"]
+    assert (summary["published"], summary["looked_at"]) == (good.sum(), sum(seen)) and sum(seen) == (~good).sum()
+
+    alone = extract(market, tmp_path / "store")  # what the network has found is reused, and nothing published
+    assert manifest_of(alone)["summary"]["reused"] == (~good).sum()
+    assert set(read_poses(alone)["backend"]) == {"openpose-tiny"}
+
+
+def test_published_skeletons_of_all_images_need_no_network_and_of_splits_unasked_for_stay(market, tmp_path):
+    kept = published(market, tmp_path, ["train", "query", "gallery"])
+    weights = market.model_copy(update={"published": kept, "weights": tmp_path / "published.csv"})  # no weights at all
+    whole = extract(weights, tmp_path / "store")
+    assert (read_poses(whole)["backend"] == "published").all()
+    only = extract(market.model_copy(update={"published": kept, "splits": ["query"]}), tmp_path / "other")
+    assert (read_poses(only)["status"] == "ok").all()
+
+
+def test_published_skeletons_of_another_index_are_refused(market, tmp_path):
+    kept = published(market, tmp_path, ["train", "query"])
+    index = make(IndexConfig(root=market_root(tmp_path / "more", identities=5), workers=1), tmp_path / "store")
+    other = market.model_copy(update={"published": kept, "images": index})
+    with pytest.raises(InputError, match=r"differ in \d+ images, first \S+; give skeletons of this index"):
+        extract(other, tmp_path / "store")
 
 
 @pytest.mark.slow

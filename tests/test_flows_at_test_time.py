@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from datasets.poses.config import ExtractPosesConfig, ImportPosesConfig
 from datasets.runtime.errors import InputError
 from datasets.runtime.keys import artifact_directory
-from datasets.shards.config import EncodeConfig
+from datasets.shards.config import EncodeConfig, WriteShardsConfig
 from flows.__main__ import prepare
 from flows.config import RegenerateConfig
 from flows.pipeline import Regeneration
@@ -74,6 +75,24 @@ def test_every_network_is_tested_with_its_own_subsets_pictures_and_trained_only_
     assert benchmark.evaluations == [artifact_directory(config, run.store) for config in tested]
     plain = made(tmp_path, models, seeds=[0, 1])
     assert [artifact_directory(c, run.store) for c in plain.of(TrainReidConfig)] == list(networks)
+
+
+def test_test_images_that_published_files_lack_are_looked_at_where_they_are_drawn_in_their_own_poses(tmp_path, models):
+    root = small_sets.market_root(tmp_path)
+    csv = tmp_path / "poses.csv"
+    csv.write_text("name:keypoints_y:keypoints_x\n")
+    data = {"root": root, "poses": [csv], "test_time": {"poses": 3}}
+    run = made(tmp_path, models, **data)
+    (published,), (completed,) = run.of(ImportPosesConfig), run.of(ExtractPosesConfig)
+    assert completed.published == artifact_directory(published, run.store)
+    assert (completed.backend, completed.splits) == ("openpose-tiny", ["query", "gallery"])
+    train, test, drawn = run.of(WriteShardsConfig)
+    assert train.poses == test.poses == completed.published  # networks and generators stay those without test time
+    assert drawn.poses == artifact_directory(completed, run.store)
+    assert run.of(EncodeConfig)[1].shards == artifact_directory(drawn, run.store)
+    for changes in ({"complete_poses": None}, {"test_time": {"treatments": ["centralized"]}}):
+        run = made(tmp_path, models, **{**data, **changes})
+        assert not run.of(ExtractPosesConfig) and len(run.of(WriteShardsConfig)) == 2
 
 
 def test_treatments_and_arms_can_be_chosen_and_flips_need_no_generator(tmp_path, models):

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from datasets.poses.backends import POSE_BACKENDS, with_built_in_weights
 from datasets.runtime.config import (
+    AddedLater,
     Artifact,
     Config,
     Device,
@@ -118,6 +119,9 @@ class ExtractPosesConfig(ExtractPosesSettings, StageConfig):
 
     images: Artifact
     """The image index."""
+    published: Annotated[Artifact | None, AddedLater] = None
+    """Skeletons of these images that are kept; the network looks only at images that they have none of (Market-1501's
+    published files have no query), and at those whose row is wrong."""
     splits: list[Literal["train", "query", "gallery"]] = ["train", "query", "gallery"]
     """Splits to look at; images of others get status 'missing'."""
     device: Device = "auto"

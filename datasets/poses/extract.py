@@ -2,7 +2,8 @@
 
 A part is a fixed run of the index's images; its table appears in the working folder only when it is whole, so an
 interrupted stage resumes with the next part and ends with the same bytes. Images that an earlier artifact in the same
-store has processed with the same backend, weights and settings are taken over from it.
+store has processed with the same backend, weights and settings are taken over from it. Where published skeletons are
+given, the network looks only at the images that they lack.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 
@@ -31,7 +33,7 @@ from datasets.poses.config import ExtractPosesConfig
 from datasets.poses.csv_files import PoseRow
 from datasets.poses.estimation import PoseEstimator, main_person
 from datasets.poses.skeleton import missing_keypoints, present_joints
-from datasets.poses.table import POSES_FILE, SCHEMA, pose_table, read_poses, write_pose_table
+from datasets.poses.table import POSES_FILE, SCHEMA, pose_table, read_pose_table, read_poses, write_pose_table
 from datasets.runtime import devices
 from datasets.runtime.errors import ArtifactError, InputError
 from datasets.runtime.hashing import file_sha256
@@ -46,6 +48,8 @@ logger = logging.getLogger(__name__)
 
 PART_IMAGES = 512
 PARTS = "parts"
+FOUND = ["ok", "no-person"]
+"""Statuses of images that somebody has looked at."""
 SETTINGS = ("backend", "weights_sha256", "scales")
 AGAIN = "delete the index's folder and index again"
 
@@ -65,12 +69,15 @@ def make_extracted_poses(config: ExtractPosesConfig, directory: Path) -> dict[st
 
     Raises:
         WeightsError: the weights are missing or cannot be used.
-        InputError: no image in the wanted splits, or an image changed since it was indexed.
+        InputError: no image in the wanted splits, an image changed since it was indexed, or the published skeletons are
+            of another index.
     """
     images = read_index(config.images)
-    wanted = images[images["split"].isin(config.splits)]
-    if wanted.empty:
+    requested = images[images["split"].isin(config.splits)]
+    if requested.empty:
         raise InputError(f"{config.images} has no usable image in splits {', '.join(config.splits)}; name others")
+    kept = _kept_skeletons(config, images)
+    wanted = requested[~requested["key"].isin(kept["key"].to_pylist())]
     known = _known_skeletons(config, directory)
     parts = [
         Part(f"part-{number:05d}.parquet", rows, {sha: known[sha] for sha in rows["sha256"] if sha in known})
@@ -82,25 +89,39 @@ def make_extracted_poses(config: ExtractPosesConfig, directory: Path) -> dict[st
         folder.mkdir(exist_ok=True)
         _make_parts(parts, config, folder)
         tables = [pq.read_table(folder / part.name, schema=SCHEMA) for part in parts]
-        write_pose_table(_in_order(tables, images, config), directory / POSES_FILE)
+        write_pose_table(_in_order([kept, *tables], images, config), directory / POSES_FILE)
     shutil.rmtree(folder, ignore_errors=True)
     statuses = Counter(pq.read_table(directory / POSES_FILE, columns=["status"])["status"].to_pylist())
     reused = sum(len(part.known) for part in parts)
     return {
         "images": len(images),
         "statuses": dict(sorted(statuses.items())),
+        "published": len(kept),
         "reused": reused,
         "looked_at": len(wanted) - reused,
     }
 
 
+def _kept_skeletons(config: ExtractPosesConfig, images: pd.DataFrame) -> pa.Table:
+    """The published rows that need no second look, of all splits; none where no published skeletons are given."""
+    if config.published is None:
+        return SCHEMA.empty_table()
+    published = read_pose_table(config.published)
+    strangers = set(published["key"].to_pylist()) ^ set(images["key"])
+    if strangers:
+        raise InputError(
+            f"{config.published} and {config.images} differ in {len(strangers):,} images, first {min(strangers)}; "
+            "give skeletons of this index"
+        )
+    return published.filter(pc.field("status").isin(FOUND))
+
+
 def _in_order(tables: list[pa.Table], images: pd.DataFrame, config: ExtractPosesConfig) -> pa.Table:
-    """The parts' rows, and 'missing' ones for images of other splits, in the index's order."""
-    others = images.loc[~images["split"].isin(config.splits), "key"].tolist()
-    if others:
-        absent = PoseRow("missing", "its split was not requested", missing_keypoints())
-        tables = [*tables, pose_table(others, [absent] * len(others), config.backend)]
-    table = pa.concat_tables(tables)
+    """The rows found, and 'missing' ones for images of splits that were not requested, in the index's order."""
+    found = pa.concat_tables(tables)
+    others = images.loc[~images["key"].isin(found["key"].to_pylist()), "key"].tolist()
+    absent = PoseRow("missing", "its split was not requested", missing_keypoints())
+    table = pa.concat_tables([found, pose_table(others, [absent] * len(others), config.backend)])
     position = {key: row for row, key in enumerate(table["key"].to_pylist())}
     return table.take([position[key] for key in images["key"]])
 
@@ -128,7 +149,7 @@ def _skeletons_by_hash(artifact: Path, config: ExtractPosesConfig) -> dict[str, 
         return {}
     hashes = read_index(index).set_index("key")["sha256"]
     poses = read_poses(artifact)
-    poses = poses[poses["status"].isin(["ok", "no-person"])]
+    poses = poses[poses["status"].isin(FOUND) & (poses["backend"] == config.backend)]
     rows = zip(poses["key"], poses["status"], poses["error"], poses["keypoints"], strict=True)
     return {hashes[key]: PoseRow(status, error, keypoints) for key, status, error, keypoints in rows}
 

@@ -208,7 +208,7 @@ def write_poses(keys: list[str], rows: list[PoseRow], backend: str, directory: P
 
 def pose_table(keys: list[str], rows: list[PoseRow], backend: str) -> pa.Table:
     """Skeletons as rows of a pose artifact."""
-    flat = np.stack([row.keypoints for row in rows]).astype(np.float32).reshape(-1)
+    flat = np.array([row.keypoints for row in rows], np.float32).reshape(-1)
     columns = [
         pa.array(keys, pa.string()),
         pa.FixedSizeListArray.from_arrays(pa.array(flat, pa.float32(), from_pandas=False), JOINT_COUNT * 3),
@@ -226,12 +226,21 @@ def write_pose_table(table: pa.Table, path: Path) -> None:
     temporary.replace(path)
 
 
-def read_poses(directory: Path) -> pd.DataFrame:
-    """A pose artifact's rows; ``keypoints`` holds one (18, 3) float32 array a row: x, y, score in image pixels."""
+def read_pose_table(directory: Path) -> pa.Table:
+    """A pose artifact's rows as they are stored, columns of `SCHEMA`.
+
+    Raises:
+        InputError: the artifact is of another stage.
+    """
     stage = manifest_of(directory)["stage"]
     if stage not in STAGES:
         raise InputError(f"{directory} is an artifact of stage '{stage}', expected one of {', '.join(STAGES)}")
-    table = read_table(directory, POSES_FILE, SCHEMA)
+    return read_table(directory, POSES_FILE, SCHEMA)
+
+
+def read_poses(directory: Path) -> pd.DataFrame:
+    """A pose artifact's rows; ``keypoints`` holds one (18, 3) float32 array a row: x, y, score in image pixels."""
+    table = read_pose_table(directory)
     keypoints = table["keypoints"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
     frame = table.drop_columns(["keypoints"]).to_pandas()
     frame.insert(1, "keypoints", list(keypoints.reshape(-1, JOINT_COUNT, 3)))

@@ -130,7 +130,10 @@ def _origin_of_poses(poses: Path) -> str:
     manifest = manifest_of(poses)
     if manifest["stage"] == "import-poses":
         return "published keypoint files"
-    return f"found by the network {manifest['config'].get('backend', '')}"
+    network = f"found by the network {manifest['config'].get('backend', '')}"
+    if manifest["config"].get("published") is None:
+        return network
+    return f"published keypoint files; what they lack, {network}"
 
 
 def _write_samples(images: pd.DataFrame, path: Path) -> None:

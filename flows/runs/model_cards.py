@@ -20,7 +20,15 @@ def model_cards(config: RegenerateConfig, models: Iterable[Path | None]) -> list
     paths = (*models, config.vae, config.image_encoder, config.generator)
     used = any(path is not None and path.absolute().is_relative_to(BUILT_IN) for path in paths)
     cards = sorted(BUILT_IN.rglob("README.md")) if used else []
-    extraction = config.extract_poses.backend if config.extract_poses is not None and not config.poses else None
-    backends = dict.fromkeys(name for name in (extraction, config.synthesize.pose_backend) if name is not None)
+    backends = dict.fromkeys(name for name in (_found_by(config), config.synthesize.pose_backend) if name is not None)
     built_in_weights = (POSE_BACKENDS[name].weights for name in backends)
     return [*cards, *(weights.parent / "README.md" for weights in built_in_weights if weights is not None)]
+
+
+def _found_by(config: RegenerateConfig) -> str | None:
+    """The network that finds skeletons of the people's images; None where all are published."""
+    if config.completes_poses():
+        settings = config.complete_poses
+    else:
+        settings = None if config.poses else config.extract_poses
+    return None if settings is None else settings.backend

@@ -101,7 +101,8 @@ def _rows_to_draw(config: DrawPosesConfig, images: EncodedImages) -> tuple[np.nd
     if not posed:
         raise InputError(
             f"none of the {len(rows):,} images of {', '.join(config.splits)} in {config.encoded} has a skeleton to "
-            "be drawn in again; find skeletons with 'datasets extract-poses', or draw in standard poses"
+            "be drawn in again; find what published files lack by 'datasets extract-poses --published', or draw in "
+            "standard poses"
         )
     return np.array(posed, dtype=int), len(rows) - len(posed)
 
