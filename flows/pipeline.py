@@ -253,8 +253,8 @@ class Regeneration:
 
     def _shards_to_draw(self, material: Material) -> Path:
         """The test images with the skeletons that published files lack, where these are drawn in their own poses."""
-        images, network = material.images, self.config.complete_poses
-        if network is None or not self.config.completes_poses():
+        images, network = material.images, self.config.completes_poses()
+        if network is None:
             return material.inputs.test_shards
         splits = ["query", "gallery"]
         poses = self._extract_poses(network, images.index, published=images.poses, splits=splits)

@@ -242,8 +242,8 @@ def pose_weight_problems(config: RegenerateConfig) -> list[str]:
     wanted = []
     if extract is not None and not config.poses:
         wanted.append(("--extract-poses.weights", extract.weights, "give --poses FILE (published keypoints)"))
-    if config.complete_poses is not None and config.completes_poses():
-        wanted.append(("--complete-poses.weights", config.complete_poses.weights, "give --complete-poses null"))
+    if (further := config.completes_poses()) is not None:
+        wanted.append(("--test-time.complete-poses.weights", further.weights, "give --test-time.complete-poses null"))
     if synthesize.pose_backend is not None:
         unscored = "leave the synthetic images unscored by --synthesize.pose-backend null"
         wanted.append(("--synthesize.pose-weights", synthesize.pose_weights, unscored))

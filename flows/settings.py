@@ -157,9 +157,6 @@ class RegenerateSettings(Config):
     """Whose poses arm 'real+foreign-poses' uses; not given: those of the people in `pretrain`."""
     extract_poses: ExtractPosesSettings | None = None
     """The network that finds the skeletons; not given: `poses`, or the keypoints of the rendered people."""
-    complete_poses: ExtractPosesSettings | None = ExtractPosesSettings(backend="openpose-tiny")
-    """The network that looks at the test images that `poses` has no row for (all queries of Market-1501), where
-    `test_time` draws them in their own poses; null leaves them as they are."""
     index: IndexSettings = IndexSettings()
     """How the slice of `identities` is drawn, and how many files of `root` may be unusable."""
     subsets: SelectSubsetsSettings = SelectSubsetsSettings()
@@ -293,10 +290,9 @@ class RegenerateSettings(Config):
                 "(distill.guidance); give --synthesize.guidance 1"
             )
 
-    def completes_poses(self) -> bool:
-        """Whether a network looks at test images that published files have no skeleton of."""
-        drawn = self.test_time is not None and "reconstruction" in self.test_time.treatments
-        return drawn and bool(self.poses) and self.complete_poses is not None
+    def completes_poses(self) -> ExtractPosesSettings | None:
+        """The network that looks at the test images that published files lack; None where that is not needed."""
+        return self.test_time.completes_poses() if self.test_time is not None and self.poses else None
 
     def steps_ratio(self) -> float:
         """How many times the steps of arm 'real' the other arms take."""

@@ -90,8 +90,8 @@ def test_test_images_that_published_files_lack_are_looked_at_where_they_are_draw
     assert train.poses == test.poses == completed.published  # networks and generators stay those without test time
     assert drawn.poses == artifact_directory(completed, run.store)
     assert run.of(EncodeConfig)[1].shards == artifact_directory(drawn, run.store)
-    for changes in ({"complete_poses": None}, {"test_time": {"treatments": ["centralized"]}}):
-        run = made(tmp_path, models, **{**data, **changes})
+    for changes in ({"complete_poses": None}, {"treatments": ["centralized"]}):
+        run = made(tmp_path, models, **{**data, "test_time": changes})
         assert not run.of(ExtractPosesConfig) and len(run.of(WriteShardsConfig)) == 2
 
 
@@ -130,9 +130,16 @@ def test_what_cannot_be_tried_is_refused_before_any_work():
 @pytest.fixture
 def network(tmp_path, monkeypatch) -> tuple[Path, Notes]:
     """A finished run on 60 % of its images, and a runner that only takes notes."""
-    for name, stage in (("shards", "write-shards"), ("test", "write-shards"), ("subsets", "select-subsets")):
+    packed = {"images": str(tmp_path / "index"), "poses": str(tmp_path / "poses"), "images_per_shard": 7}
+    for name, stage, settings in (
+        ("index", "index", {}),
+        ("poses", "extract-poses", {}),
+        ("shards", "write-shards", packed),
+        ("test", "write-shards", packed),
+        ("subsets", "select-subsets", {}),
+    ):
         (tmp_path / name).mkdir()
-        small_sets.finish(tmp_path / name, stage, name)
+        small_sets.finish(tmp_path / name, stage, name, config=settings)
     config = {"arm": "real", "fraction": 60, "draw": 1, "subsets": str(tmp_path / "subsets")}
     config |= {"shards": str(tmp_path / "shards"), "test_shards": str(tmp_path / "test")}
     (tmp_path / "run").mkdir()
@@ -164,6 +171,25 @@ def test_one_trained_network_is_enough_to_know_its_images_its_subset_and_its_tab
     (table,) = notes.of(BenchmarkConfig)
     assert table.runs == [run] and len(table.evaluations) == 1 and table.baseline == "real"
     assert text.startswith("\nthe table\n\ntables: ")
+
+
+def test_a_networks_test_images_that_published_files_lack_are_looked_at_first(network, tmp_path, caplog):
+    run, notes = network
+    small_sets.finish(tmp_path / "poses", "import-poses", "poses")
+    treat_network(OneNetworkConfig(run=run, poses=3, store=tmp_path / "store"))
+    (completed,), (packed,) = notes.of(ExtractPosesConfig), notes.of(WriteShardsConfig)
+    assert (completed.images, completed.published) == (tmp_path / "index", tmp_path / "poses")
+    assert (packed.poses, packed.images_per_shard) == (artifact_directory(completed, notes.store), 7)
+    assert packed.splits == ["query", "gallery"]
+    assert notes.of(EncodeConfig)[0].shards == artifact_directory(packed, notes.store)
+    (tested,) = notes.of(EvaluateReidConfig)
+    assert tested.test_shards == tmp_path / "test"  # the network is tested on the very images as before
+
+    notes.calls.clear()
+    (tmp_path / "index" / "manifest.json").unlink()
+    treat_network(OneNetworkConfig(run=run, poses=3, store=tmp_path / "store"))
+    assert notes.of(EncodeConfig)[0].shards == tmp_path / "test"
+    assert "images without a skeleton are not drawn again" in caplog.text
 
 
 def test_a_field_of_the_drawing_leaves_the_others_as_they_were(network):

@@ -27,8 +27,5 @@ def model_cards(config: RegenerateConfig, models: Iterable[Path | None]) -> list
 
 def _found_by(config: RegenerateConfig) -> str | None:
     """The network that finds skeletons of the people's images; None where all are published."""
-    if config.completes_poses():
-        settings = config.complete_poses
-    else:
-        settings = None if config.poses else config.extract_poses
+    settings = config.completes_poses() if config.poses else config.extract_poses
     return None if settings is None else settings.backend

@@ -14,11 +14,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from datasets.poses.config import ExtractPosesConfig, ImportPosesConfig
 from datasets.runtime.config import Device, Location, Role, StageConfig
 from datasets.runtime.errors import InputError
 from datasets.runtime.manifests import is_complete, local_path, manifest_of
 from datasets.runtime.remote.copies import is_file
-from datasets.shards.config import EncodeConfig, EncodeSettings
+from datasets.shards.config import EncodeConfig, EncodeSettings, WriteShardsConfig
 from flows.config import complete, merged
 from flows.stages import Resources, run_stages, stage_name
 from flows.test_time.settings import AtTestTimeSettings
@@ -102,8 +103,27 @@ class _Network:
             )
         return path
 
+    def with_all_skeletons(self, shards: Path) -> Path:
+        """Test images with the skeletons that published files lack, where these are drawn in their own poses."""
+        network, recorded = self.config.completes_poses(), manifest_of(shards, WriteShardsConfig.stage)["config"]
+        if network is None:
+            return shards
+        images, published = (local_path(str(recorded[name])) for name in ("images", "poses"))
+        if not (is_complete(images) and is_complete(published)):
+            logger.warning("%s or %s is gone: images without a skeleton are not drawn again", images, published)
+            return shards
+        if manifest_of(published)["stage"] != ImportPosesConfig.stage:
+            return shards
+        splits: list[Literal["train", "query", "gallery"]] = ["query", "gallery"]
+        resources = {"device": self.config.device, "workers": self.config.workers}
+        inputs = {"images": images, "published": published, "splits": splits}
+        (poses,) = self.make([complete(ExtractPosesConfig, network, **inputs, **resources)])
+        packed = recorded["images_per_shard"]
+        return self.make([WriteShardsConfig(images_per_shard=packed, images=images, poses=poses, splits=splits)])[0]
+
     def drawer(self, test_shards: Path) -> Drawer:
         """What is drawn for this network, and in poses of which images."""
+        test_shards = self.with_all_skeletons(test_shards)
         training = self.shards("shards", self.config.training)
         encoded = self.make([self.encoding(shards) for shards in (test_shards, training)])
         of_subset: dict[str, Any] = {}

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 from pydantic.config import JsonDict
 
+from datasets.poses.config import ExtractPosesSettings
 from datasets.runtime.config import Config
 from reid.config import NfcConfig, RerankConfig
 
@@ -44,6 +45,9 @@ class AtTestTimeSettings(Config):
     )
     """Of which images pictures are drawn; with 'query' alone gallery images keep their own features, at a sixth of the
     cost on Market-1501."""
+    complete_poses: ExtractPosesSettings | None = ExtractPosesSettings(backend="openpose-tiny")
+    """The network that looks at test images of which published files have no skeleton (all queries of Market-1501), for
+    'reconstruction'; null leaves them undrawn."""
     nfc: NfcConfig = NfcConfig()
     """Of treatment 'nfc'."""
     rerank: RerankConfig = RerankConfig()
@@ -59,6 +63,10 @@ class AtTestTimeSettings(Config):
     def draws(self) -> bool:
         """Whether a generator is needed."""
         return any(name in DRAWN for name in self.treatments)
+
+    def completes_poses(self) -> ExtractPosesSettings | None:
+        """The network that looks at images without a published skeleton; None where no image's own pose is drawn."""
+        return self.complete_poses if "reconstruction" in self.treatments else None
 
 
 class NetworksAtTestTimeSettings(AtTestTimeSettings):
