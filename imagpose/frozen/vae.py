@@ -113,7 +113,8 @@ def vae_losses(
 def make_vae(config: TrainVaeConfig, directory: Path) -> dict[str, Any]:
     """Train the VAE and save it in diffusers' layout, with the scaling factor that gives its latents unit variance."""
     device = devices.pick(config.device)
-    vae = (load_vae(config.init_from).requires_grad_(True) if config.init_from else new_vae(config)).to(device)
+    vae = load_vae(config.init_from).requires_grad_(True) if config.init_from else new_vae(config)
+    vae = vae.to(device, memory_format=torch.channels_last)
     _check(config, vae)
     perceptual = _lpips(config.vgg16, "vgg16", device)
     judge = _lpips(config.alexnet, "alexnet", device)
@@ -169,7 +170,7 @@ def _train_step(
     perceptual: Lpips | None,
 ) -> dict[str, Tensor]:
     """One step on one batch, both drawn by `generator`; returns the losses."""
-    images = _batch(train, config, generator).to(vae.device)
+    images = _batch(train, config, generator).to(vae.device, memory_format=torch.channels_last)
     with devices.autocast(vae.device, config.precision):
         losses = vae_losses(vae, images, config, generator, perceptual)
     optimizer.zero_grad(set_to_none=True)

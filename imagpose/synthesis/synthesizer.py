@@ -55,11 +55,13 @@ class Synthesizer:
 
     def members(self, shard: pd.DataFrame, progress: Progress) -> Iterator[tuple[str, bytes]]:
         """File names and contents of a shard's tar."""
+        self._decoded.clear()  # what a shard's checks have decoded would stay for good
         canvases = [group for _, group in shard.groupby("canvas", sort=False)]
         for start in range(0, len(canvases), self.config.batch_size):
             batch = canvases[start : start + self.config.batch_size]
             pictures = np.concatenate(self.generate([self._request(group) for group in batch]))
             rows = [row for group in batch for row in group.itertuples(index=False)]
+            self.decoded([key for row in rows for key in row.source_keys])  # all at once: cheaper than one by one
             found = find_skeletons(self.estimator, list(pictures)) if self.estimator else [None] * len(rows)
             for row, picture, skeleton in zip(rows, pictures, found, strict=True):
                 yield f"{row.key}.jpg", encode_synthetic_jpeg(picture, self.generator_sha256, self.config.jpeg_quality)
