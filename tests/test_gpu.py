@@ -22,6 +22,7 @@ from imagpose.sampling.pipeline import load_pipeline
 from imagpose.training.train import Trainer
 from reid.config import AugmentationConfig
 from reid.data.images import augment
+from reid.evaluation.embedding import NetworkEmbedder
 from reid.evaluation.features import extract_features
 from reid.evaluation.ranking import normalized
 from tests.test_device_waits import reid_trainer
@@ -68,7 +69,7 @@ def test_a_gpu_augments_images_as_the_cpu_does():
 def test_a_reid_step_on_a_gpu_is_that_of_the_cpu():
     runs = [reid_trainer(device) for device in ("cpu", DEVICE)]
     pixels, positions = runs[0].training_set.images.pixels, runs[0].sampler.epoch(0)[0]
-    features = [normalized(extract_features(run.network, pixels, run.device)) for run in runs]
+    features = [normalized(extract_features(NetworkEmbedder(run.network, run.device), pixels)) for run in runs]
     assert (features[0] * features[1]).sum(1).min() > 0.999  # cosines; after a step Adam's signs would decide
     for run in runs:
         run.network.train()

@@ -17,8 +17,8 @@ from datasets.sources.folders.output_forms import published_table
 from reid.config import CentralizeConfig, EvaluateReidConfig, NfcConfig
 from reid.data.training_set import has_provenance, read_synthetic_table
 from reid.evaluation.averaging import corner_crops, sum_by_source
+from reid.evaluation.embedding import NetworkEmbedder
 from reid.evaluation.evaluate import load_network, make_evaluation
-from reid.evaluation.features import embed_batch
 from tests.test_reid_export import picture, world  # noqa: F401 - a fixture
 
 QUERIES = [f"{pid:04d}_c1s1_{i:06d}_01" for pid in range(11, 15) for i in range(2)]
@@ -144,14 +144,14 @@ def test_an_averaged_feature_is_the_own_one_plus_weight_times_the_mean(world, pe
 
     network, _ = load_network(world["run"])
     query, gallery = (read_images(people, split, (32, 16)) for split in ("query", "gallery"))
-    device = torch.device("cpu")
-    plain = features_of(network, query, gallery, device)
+    embed = NetworkEmbedder(network, torch.device("cpu"))
+    plain = features_of(embed, query, gallery)
     config = evaluate_config(world, people, centralize=[CentralizeConfig(images=people, weight=2.0)])
-    found = averaged_features(config, lambda p: embed_batch(network, p, device), (query, gallery), plain)
+    found = averaged_features(config, embed, (query, gallery), plain)
     drawn = read_images(people, "synthetic", (32, 16))
     own = [i for i, key in enumerate(drawn.keys) if key.endswith(gallery.keys[4])]
     assert len(own) == 2
-    expected = plain[1].values[4] + 2 * embed_batch(network, drawn.pixels[own], device).mean(axis=0)
+    expected = plain[1].values[4] + 2 * embed(drawn.pixels[own]).mean(axis=0)
     np.testing.assert_allclose(found["centralized"].pair[1][4], expected, rtol=1e-4, atol=1e-5)
 
 

@@ -18,6 +18,7 @@ from reid.__main__ import COMMANDS
 from reid.config import NetworkConfig, TrainReidSettings
 from reid.data.images import normalize
 from reid.evaluation import evaluate
+from reid.evaluation.embedding import NetworkEmbedder
 from reid.evaluation.features import extract_features
 from reid.training import execution
 from reid.training.execution import can_compile, is_depthwise, memory_format, precision_of, runnable
@@ -130,7 +131,7 @@ def test_the_normalization_is_the_weights_own_and_travels_with_the_network(fake_
     pixels = torch.randint(0, 256, (3, 3, 64, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = network.eval().embed((pixels.float() / 255 - 0.5) / 0.5).numpy()
-    np.testing.assert_allclose(extract_features(loaded, pixels, CPU), expected, atol=1e-5)
+    np.testing.assert_allclose(extract_features(NetworkEmbedder(loaded, CPU), pixels), expected, atol=1e-5)
 
 
 def test_white_is_one_at_halves_and_networks_from_nothing_keep_imagenets(tmp_path):

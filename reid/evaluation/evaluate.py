@@ -20,7 +20,8 @@ from datasets.runtime.remote.copies import is_file
 from reid.config import EvaluateReidConfig, NetworkConfig, TrainReidConfig
 from reid.data.images import read_images
 from reid.evaluation.averaging import averaged_features
-from reid.evaluation.features import embed_batch, evaluate_features, features_of, write_metrics
+from reid.evaluation.embedding import NetworkEmbedder
+from reid.evaluation.features import evaluate_features, features_of, write_metrics
 from reid.evaluation.post_processing import Cost, Features, PostProcessing
 from reid.evaluation.ranking import Labels
 from reid.training.model import ReidNetwork, assemble_network, read_normalization, seeded_backbone
@@ -39,11 +40,11 @@ def make_evaluation(config: EvaluateReidConfig, directory: Path) -> dict[str, An
     network, settings = load_network(config.run)
     size = (settings.height, settings.width)
     query, gallery = (read_images(config.test_shards, s, size, workers=config.workers) for s in ("query", "gallery"))
-    network.to(device)
+    embed = NetworkEmbedder(network, device)
     started = time.perf_counter()
-    plain = features_of(network, query, gallery, device)
+    plain = features_of(embed, query, gallery)
     cost = Cost(embedding=1000 * (time.perf_counter() - started) / (len(query) + len(gallery)))
-    averaged = averaged_features(config, lambda pixels: embed_batch(network, pixels, device), (query, gallery), plain)
+    averaged = averaged_features(config, embed, (query, gallery), plain)
     metrics = evaluate_features(*plain, directory, config.max_rank, replace(post, averaged=averaged, cost=cost))
     if averaged:
         facts = {name: item.facts for name, item in averaged.items()}

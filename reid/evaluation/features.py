@@ -16,7 +16,8 @@ from torch import Tensor
 
 from datasets.runtime.atomic import write_text_atomically
 from datasets.runtime.progress import Progress
-from reid.data.images import ImageSet, normalize
+from reid.data.images import ImageSet
+from reid.evaluation.embedding import NetworkEmbedder
 from reid.evaluation.post_processing import (
     NOTHING,
     Features,
@@ -31,23 +32,15 @@ logger = logging.getLogger(__name__)
 
 
 def extract_features(
-    network: ReidNetwork, pixels_u8: Tensor, device: torch.device, *, batch_size: int = 128, label: str = "features"
+    embed: NetworkEmbedder, pixels_u8: Tensor, *, batch_size: int = 128, label: str = "features"
 ) -> np.ndarray:
     """Test features (N, D) float32 of (N, 3, H, W) uint8 images; no flip, no augmentation."""
-    network.eval().to(memory_format=torch.channels_last)
     progress = Progress(logger, label, len(pixels_u8), "images")
     parts = []
     for start in range(0, len(pixels_u8), batch_size):
-        parts.append(embed_batch(network, pixels_u8[start : start + batch_size], device))
+        parts.append(embed(pixels_u8[start : start + batch_size]))
         progress.update(len(parts[-1]))
-    return np.concatenate(parts) if parts else np.empty((0, network.width), dtype=np.float32)
-
-
-def embed_batch(network: ReidNetwork, pixels_u8: Tensor, device: torch.device) -> np.ndarray:
-    """Test features (B, D) float32 of a batch (B, 3, H, W) uint8 by a network in evaluation mode, channels-last."""
-    with torch.inference_mode():
-        images = normalize(pixels_u8.to(device), network.normalization)
-        return network.embed(images.contiguous(memory_format=torch.channels_last)).float().cpu().numpy()
+    return np.concatenate(parts) if parts else np.empty((0, embed.width), dtype=np.float32)
 
 
 def evaluate(
@@ -60,17 +53,14 @@ def evaluate(
     post: PostProcessing = NOTHING,
 ) -> dict[str, Any]:
     """Rank the gallery for each query by the network's features; see `evaluate_features`."""
-    return evaluate_features(*features_of(network, query, gallery, device), directory, max_rank, post)
+    features = features_of(NetworkEmbedder(network, device), query, gallery)
+    return evaluate_features(*features, directory, max_rank, post)
 
 
-def features_of(
-    network: ReidNetwork, query: ImageSet, gallery: ImageSet, device: torch.device
-) -> tuple[Features, Features]:
+def features_of(embed: NetworkEmbedder, query: ImageSet, gallery: ImageSet) -> tuple[Features, Features]:
     """Test features of both splits."""
     query_features, gallery_features = (
-        Features(
-            keys=images.keys, values=extract_features(network, images.pixels, device, label=label), labels=images.labels
-        )
+        Features(keys=images.keys, values=extract_features(embed, images.pixels, label=label), labels=images.labels)
         for images, label in ((query, "query features"), (gallery, "gallery features"))
     )
     return query_features, gallery_features

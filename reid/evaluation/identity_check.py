@@ -24,6 +24,7 @@ from datasets.sources.subsets import read_subset
 from reid.config import CheckIdentityConfig, TrainReidConfig
 from reid.data.images import read_images
 from reid.data.training_set import read_synthetic_table
+from reid.evaluation.embedding import NetworkEmbedder
 from reid.evaluation.evaluate import load_network
 from reid.evaluation.features import extract_features
 from reid.evaluation.ranking import normalized
@@ -59,15 +60,15 @@ def make_identity_check(config: CheckIdentityConfig, directory: Path) -> dict[st
     keys = None if config.subsets is None else set(read_subset(config.subsets, config.fraction, config.draw))
     real = read_images(config.shards, "train", size, keys=keys, workers=config.workers)
     usable = set(read_synthetic_table(config.synthetic).key)
-    network = network.to(device)
-    real_features = normalized(extract_features(network, real.pixels, device, label="features of real images"))
+    embed = NetworkEmbedder(network, device)
+    real_features = normalized(extract_features(embed, real.pixels, label="features of real images"))
     pids, means = person_means(real_features, real.pids)
     table = pd.DataFrame(columns=["key", "pid", "camid", "id_score", "nearest_pid"])
     if usable:
         made = read_images(config.synthetic, "synthetic", size, keys=usable, workers=config.workers)
         if unknown_pids := sorted(set(made.pids.tolist()) - set(pids.tolist())):
             raise InputError(f"{config.synthetic} shows pid {unknown_pids[0]}, who has no real image in this subset")
-        features = normalized(extract_features(network, made.pixels, device, label="features of synthetic images"))
+        features = normalized(extract_features(embed, made.pixels, label="features of synthetic images"))
         table = score(features, made.pids, pids, means).assign(key=made.keys, camid=made.camids)
     table = judge(table, config).assign(scorer_sha256=file_sha256(config.run / "model.safetensors"))
     rows = pa.Table.from_pandas(table, schema=SCHEMA, preserve_index=False)

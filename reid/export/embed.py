@@ -17,8 +17,8 @@ from datasets.runtime import devices
 from reid.config import EmbedConfig
 from reid.data.any_images import LABELS, batches, iterate_images
 from reid.data.images import decode
+from reid.evaluation.embedding import NetworkEmbedder
 from reid.evaluation.evaluate import load_network
-from reid.evaluation.features import embed_batch
 from reid.export.exported import ExportedNetwork
 
 logger = logging.getLogger(__name__)
@@ -46,12 +46,11 @@ class RunNetwork:
     def __init__(self, run: Path, device: torch.device) -> None:
         network, settings = load_network(run)
         self.size = (settings.height, settings.width)
-        self.device = device
-        self.network = network.to(device).eval().to(memory_format=torch.channels_last)
+        self.embed = NetworkEmbedder(network, device)
 
     def __call__(self, pixels_u8: np.ndarray) -> np.ndarray:
         """See `Embedder`."""
-        return embed_batch(self.network, torch.from_numpy(pixels_u8), self.device)
+        return self.embed(torch.from_numpy(pixels_u8))
 
 
 def make_features(config: EmbedConfig, directory: Path) -> dict[str, Any]:
