@@ -170,10 +170,19 @@ class Regeneration:
         resources = {"device": self.config.device, "workers": self.config.workers}
         return self._make(complete(ExtractPosesConfig, settings, images=index, **further, **resources))
 
-    def select_subsets(self, images: Images) -> Path:
-        """Which images belong to each fraction of each draw."""
-        units = {"fractions": self.config.fractions, "draws": self.config.draws}
-        return self._make(complete(SelectSubsetsConfig, self.config.subsets, images=images.index, **units))
+    def select_subsets(self, images: Images) -> dict[Unit, Path]:
+        """Which images belong to each fraction of each draw.
+
+        One artifact for each, so that another fraction or draw leaves all that was made from the present ones valid.
+        """
+        units = self.units()
+        lists = [
+            complete(
+                SelectSubsetsConfig, self.config.subsets, images=images.index, fractions=[fraction], draws=draw + 1
+            )
+            for fraction, draw in units
+        ]
+        return dict(zip(units, self._make_artifacts(lists), strict=True))
 
     def write_shards(self, index: Path, poses: Path, splits: list[str]) -> Path:
         """Image shards of some splits."""
@@ -248,8 +257,8 @@ class Regeneration:
         with self._for(TEST):
             of_tests = self.encode(self._shards_to_draw(material), material.models, flipped=False)
             assert material.encoded is not None  # something is drawn
-            bank = Drawer(encoded=of_tests, training=material.encoded, subset=material.inputs.subsets)
-            return draw_pictures(self.config, material.generators, bank, self._make_artifacts)
+            bank, subsets = Drawer(encoded=of_tests, training=material.encoded), material.inputs.subsets
+            return draw_pictures(self.config, material.generators, subsets, bank, self._make_artifacts)
 
     def _shards_to_draw(self, material: Material) -> Path:
         """The test images with the skeletons that published files lack, where these are drawn in their own poses."""
@@ -260,7 +269,7 @@ class Regeneration:
         poses = self._extract_poses(network, images.index, published=images.poses, splits=splits)
         return self.write_shards(images.index, poses, splits)
 
-    def train_generators(self, encoded: Path, subsets: Path, models: Models) -> dict[Unit, Path]:
+    def train_generators(self, encoded: Path, subsets: Mapping[Unit, Path], models: Models) -> dict[Unit, Path]:
         """The generator of each subset, or its student; under the papers' protocol one of the full training split."""
         config = self.config
         units = [unit for unit in self.units() if needs_generator(config, unit)]
@@ -268,7 +277,7 @@ class Regeneration:
         if config.protocol == "paper":
             parts = [{}] if units else []
         else:
-            parts = [{"subset": subsets, "fraction": fraction, "draw": draw} for fraction, draw in units]
+            parts = [{"subset": subsets[unit], "fraction": unit[0], "draw": unit[1]} for unit in units]
         trainings = [complete(TrainGeneratorConfig, config.train, **part, **common) for part in parts]
         if config.continue_training == "warm-start":
             trainings = [starting_point(training, config.store.absolute()) for training in trainings]
@@ -286,7 +295,7 @@ class Regeneration:
         return any(ARMS[arm].trains_on == kind for arm in self.config.arms)
 
     def synthesize(
-        self, encoded: Path, subsets: Path, generators: Mapping[Unit, Path], bank: Path | None
+        self, encoded: Path, subsets: Mapping[Unit, Path], generators: Mapping[Unit, Path], bank: Path | None
     ) -> dict[str, dict[Unit, Path]]:
         """The generators' images of each subset, by what an arm trains on (`POSE_POLICIES`): equally many of each."""
         found = {}
@@ -302,17 +311,18 @@ class Regeneration:
         self,
         settings: SynthesizeSettings,
         encoded: Path,
-        subsets: Path,
+        subsets: Mapping[Unit, Path],
         generators: Mapping[Unit, Path],
         bank: Path | None,
     ) -> dict[Unit, Path]:
         weights = settings.pose_weights
         settings = settings.model_copy(update={"pose_weights": weights and weights.absolute()})
-        common = {"encoded": encoded, "subset": subsets, "pose_bank": bank, "device": self.config.device}
+        common = {"encoded": encoded, "pose_bank": bank, "device": self.config.device}
         units = [unit for unit in generators if unit[0] < WHOLE_SET]
+        parts = [{"subset": subsets[unit], "fraction": unit[0], "draw": unit[1]} for unit in units]
         configs = [
-            complete(SynthesizeConfig, settings, generator=generators[unit], fraction=unit[0], draw=unit[1], **common)
-            for unit in units
+            complete(SynthesizeConfig, settings, generator=generators[unit], **part, **common)
+            for unit, part in zip(units, parts, strict=True)
         ]
         return dict(zip(units, self._make_artifacts(configs), strict=True))
 

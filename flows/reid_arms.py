@@ -30,7 +30,8 @@ class ReidInputs:
 
     shards: Path
     test_shards: Path
-    subsets: Path
+    subsets: Mapping[Unit, Path]
+    """Which images each subset holds."""
     generated: Mapping[str, Mapping[Unit, Path]] = field(default_factory=dict)
     """By what an arm trains on (`reid.arms.Arm.trains_on`), the sets that the subsets' generators made."""
     others: Path | None = None
@@ -93,7 +94,7 @@ def _check_identities(
             run=folders[unit, "real", seed],
             synthetic=inputs.generated["synthetic"][unit],
             shards=inputs.shards,
-            subsets=inputs.subsets,
+            subsets=inputs.subsets[unit],
             fraction=unit[0],
             draw=unit[1],
             device=config.device,
@@ -124,7 +125,7 @@ class _RunMaker:
         return self._complete(
             self.settings(arm),
             shards=self.inputs.shards,
-            subsets=self.inputs.subsets,
+            subsets=self.inputs.subsets[unit],
             fraction=unit[0],
             draw=unit[1],
             synthetic=self._synthetic(unit, arm),

@@ -80,15 +80,24 @@ def test_demo_compares_real_with_augmented_on_every_fraction(tmp_path, models):
 def test_a_generator_sees_its_own_subset_and_feeds_its_own_set_only(tmp_path, models):
     run = Notes(tmp_path / "store")
     result = Regeneration(RegenerateConfig(preset="demo", draws=2, **models), run).make()
-    (subsets,) = run.of(SelectSubsetsConfig)
+    subsets = {(c.fractions[0], c.draws - 1): artifact_directory(c, run.store) for c in run.of(SelectSubsetsConfig)}
     for config in run.of(TrainGeneratorConfig):
-        assert config.subset == artifact_directory(subsets, run.store)
+        assert config.subset == subsets[config.fraction, config.draw]
         assert config.init_from == models["generator"]
     for config in run.of(SynthesizeConfig):
         assert config.generator == result.generators[config.fraction, config.draw]
     for config in run.of(TrainReidConfig):
         wanted = [] if config.arm == "real" else [result.synthetic[config.fraction, config.draw]]
         assert config.synthetic == wanted
+
+
+def test_another_fraction_or_draw_leaves_what_was_made_from_the_others_valid(tmp_path, models):
+    first, more = Notes(tmp_path / "store"), Notes(tmp_path / "store")
+    Regeneration(RegenerateConfig(preset="demo", fractions=[20, 60], **models), first).make()
+    Regeneration(RegenerateConfig(preset="demo", fractions=[20, 40, 60], draws=2, **models), more).make()
+    for kind in (TrainGeneratorConfig, SynthesizeConfig, TrainReidConfig):
+        before, after = ({artifact_directory(c, run.store) for c in run.of(kind)} for run in (first, more))
+        assert before < after and len(after) == 3 * len(before)
 
 
 def test_students_of_the_generators_make_the_images_where_the_settings_say_so(tmp_path, models):

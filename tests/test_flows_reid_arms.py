@@ -48,7 +48,7 @@ def inputs(tmp_path):
     return ReidInputs(
         folder("shards"),
         folder("test"),
-        folder("subsets"),
+        {unit: folder(f"subset-{unit[0]}-{unit[1]}") for unit in UNITS},
         {
             kind: {(20, 0): folder(kind.replace(" ", "-"))}
             for kind in ("synthetic", "reconstructions", "foreign poses", "rare poses")

@@ -58,17 +58,25 @@ def needs_generator(config: RegenerateConfig, unit: Unit) -> bool:
 
 
 def draw_pictures(
-    config: RegenerateConfig, generators: Mapping[Unit, Path], drawer: Drawer, make: MakeArtifacts
+    config: RegenerateConfig,
+    generators: Mapping[Unit, Path],
+    subsets: Mapping[Unit, Path],
+    drawer: Drawer,
+    make: MakeArtifacts,
 ) -> dict[Unit, dict[str, Path]]:
     """For each subset, by treatment, its generator's pictures of the test images in standard poses of that subset.
 
     They are drawn as the training images are, by the settings of `synthesize`.
+
+    Args:
+        subsets: which images each subset holds.
+        drawer: what is drawn, whatever the subset.
     """
     settings = config.test_time
     assert settings is not None  # the pipeline asks for nothing then
     wanted = {}
     for unit, generator in generators.items():
-        of_subset = replace(drawer, fraction=unit[0], draw=unit[1])
+        of_subset = replace(drawer, subset=subsets[unit], fraction=unit[0], draw=unit[1])
         stages = drawings(settings, config.synthesize, generator, of_subset, Surroundings.of(config))
         wanted |= {(unit, name): stage for name, stage in stages.items()}
     found: dict[Unit, dict[str, Path]] = {}
