@@ -12,10 +12,9 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from datasets.miniature.config import MiniatureConfig, MiniatureSettings
-from datasets.poses.config import ExtractPosesConfig, ExtractPosesSettings, ImportPosesConfig
+from datasets.poses.config import ExtractPosesConfig, ImportPosesConfig
 from datasets.runtime.config import StageConfig
 from datasets.runtime.manifests import manifest_of
 from datasets.shards.config import EncodeConfig, WriteShardsConfig
@@ -26,7 +25,14 @@ from flows.reid_arms import WHOLE_SET, ReidInputs, Unit, train_arms
 from flows.runs.model_cards import model_cards
 from flows.runs.overrides import regenerate_command, variant
 from flows.stages import MakeArtifacts
-from flows.test_time.stages import Drawer, draw_pictures, evaluate_networks, needs_generator
+from flows.test_time.stages import (
+    Drawer,
+    Surroundings,
+    draw_pictures,
+    evaluate_networks,
+    needs_generator,
+    with_all_skeletons,
+)
 from flows.warm_start import starting_point
 from imagpose.config import (
     DistillConfig,
@@ -162,13 +168,11 @@ class Regeneration:
         """Skeletons from files where there are some, else from the network that the config names."""
         if people.keypoints:
             return self._make(ImportPosesConfig(images=index, csv=people.keypoints, coordinates=people.coordinates))
-        assert self.config.extract_poses is not None  # flows.preflight
-        return self._extract_poses(self.config.extract_poses, index)
-
-    def _extract_poses(self, settings: ExtractPosesSettings, index: Path, **further: Any) -> Path:
+        settings = self.config.extract_poses
+        assert settings is not None  # flows.preflight
         settings = settings.model_copy(update={"weights": settings.weights and settings.weights.absolute()})
         resources = {"device": self.config.device, "workers": self.config.workers}
-        return self._make(complete(ExtractPosesConfig, settings, images=index, **further, **resources))
+        return self._make(complete(ExtractPosesConfig, settings, images=index, **resources))
 
     def select_subsets(self, images: Images) -> dict[Unit, Path]:
         """Which images belong to each fraction of each draw.
@@ -265,9 +269,8 @@ class Regeneration:
         images, network = material.images, self.config.completes_poses()
         if network is None:
             return material.inputs.test_shards
-        splits = ["query", "gallery"]
-        poses = self._extract_poses(network, images.index, published=images.poses, splits=splits)
-        return self.write_shards(images.index, poses, splits)
+        around, packing = Surroundings.of(self.config), self.config.shards
+        return with_all_skeletons(network, packing, images.poses, images.index, around, self._make_artifacts)
 
     def train_generators(self, encoded: Path, subsets: Mapping[Unit, Path], models: Models) -> dict[Unit, Path]:
         """The generator of each subset, or its student; under the papers' protocol one of the full training split."""

@@ -146,8 +146,12 @@ def test_published_skeletons_of_all_images_need_no_network_and_of_splits_unasked
     weights = market.model_copy(update={"published": kept, "weights": tmp_path / "published.csv"})  # no weights at all
     whole = extract(weights, tmp_path / "store")
     assert (read_poses(whole)["backend"] == "published").all()
-    only = extract(market.model_copy(update={"published": kept, "splits": ["query"]}), tmp_path / "other")
-    assert (read_poses(only)["status"] == "ok").all()
+    (tmp_path / "more").mkdir()
+    wrong = published(market, tmp_path / "more", ["train"], broken=2)
+    only = read_poses(extract(market.model_copy(update={"published": wrong, "splits": ["query"]}), tmp_path / "other"))
+    train = (read_index(market.images)["split"] == "train").to_numpy()
+    assert only["status"][train].tolist() == read_poses(wrong)["status"][train].tolist()
+    assert (only["status"] == "not-a-number").sum() == 2
 
 
 def test_published_skeletons_of_another_index_are_refused(market, tmp_path):

@@ -51,7 +51,7 @@ def test_each_networks_compiled_features_are_its_plain_ones_whatever_the_batch(s
         with caplog.at_level(logging.INFO):
             found = extract_features(embed, images, batch_size=6)  # 6 plain, then 6 and 3 in fours
         np.testing.assert_allclose(found, plain, atol=1e-5 * np.abs(plain).max())
-        assert embed._compiles and embed._compiled is not None
+        assert embed._compiled is not None and embed._compiled.run is not embed._compiled.network
     assert caplog.text.count("compiling the network") == 2
 
 
@@ -69,7 +69,7 @@ def test_where_compiling_fails_or_there_is_no_compiler_the_network_goes_on_as_it
 
     images = pixels(12)
     plain = NetworkEmbedder(network(0), CPU)(images)
-    monkeypatch.setattr(embedding.torch, "compile", broken)
+    monkeypatch.setattr(torch, "compile", broken)
     for there, warnings in ((True, 1), (False, 0)):
         monkeypatch.setattr(embedding, "can_compile", lambda there=there: there)
         caplog.clear()

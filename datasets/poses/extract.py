@@ -33,7 +33,15 @@ from datasets.poses.config import ExtractPosesConfig
 from datasets.poses.csv_files import PoseRow
 from datasets.poses.estimation import PoseEstimator, main_person
 from datasets.poses.skeleton import missing_keypoints, present_joints
-from datasets.poses.table import POSES_FILE, SCHEMA, pose_table, read_pose_table, read_poses, write_pose_table
+from datasets.poses.table import (
+    LOOKED_AT,
+    POSES_FILE,
+    SCHEMA,
+    pose_table,
+    read_pose_table,
+    read_poses,
+    write_pose_table,
+)
 from datasets.runtime import devices
 from datasets.runtime.errors import ArtifactError, InputError
 from datasets.runtime.hashing import file_sha256
@@ -48,8 +56,6 @@ logger = logging.getLogger(__name__)
 
 PART_IMAGES = 512
 PARTS = "parts"
-FOUND = ["ok", "no-person"]
-"""Statuses of images that somebody has looked at."""
 SETTINGS = ("backend", "weights_sha256", "scales")
 AGAIN = "delete the index's folder and index again"
 
@@ -76,7 +82,7 @@ def make_extracted_poses(config: ExtractPosesConfig, directory: Path) -> dict[st
     requested = images[images["split"].isin(config.splits)]
     if requested.empty:
         raise InputError(f"{config.images} has no usable image in splits {', '.join(config.splits)}; name others")
-    kept = _kept_skeletons(config, images)
+    kept = _kept_skeletons(config, images, requested["key"])
     wanted = requested[~requested["key"].isin(kept["key"].to_pylist())]
     known = _known_skeletons(config, directory)
     parts = [
@@ -102,8 +108,8 @@ def make_extracted_poses(config: ExtractPosesConfig, directory: Path) -> dict[st
     }
 
 
-def _kept_skeletons(config: ExtractPosesConfig, images: pd.DataFrame) -> pa.Table:
-    """The published rows that need no second look, of all splits; none where no published skeletons are given."""
+def _kept_skeletons(config: ExtractPosesConfig, images: pd.DataFrame, requested: pd.Series) -> pa.Table:
+    """The published rows that need no second look, and all of splits that were not requested."""
     if config.published is None:
         return SCHEMA.empty_table()
     published = read_pose_table(config.published)
@@ -113,7 +119,8 @@ def _kept_skeletons(config: ExtractPosesConfig, images: pd.DataFrame) -> pa.Tabl
             f"{config.published} and {config.images} differ in {len(strangers):,} images, first {min(strangers)}; "
             "give skeletons of this index"
         )
-    return published.filter(pc.field("status").isin(FOUND))
+    others = ~pc.field("key").isin(requested.tolist())
+    return published.filter(pc.field("status").isin(LOOKED_AT) | others)
 
 
 def _in_order(tables: list[pa.Table], images: pd.DataFrame, config: ExtractPosesConfig) -> pa.Table:
@@ -149,7 +156,7 @@ def _skeletons_by_hash(artifact: Path, config: ExtractPosesConfig) -> dict[str, 
         return {}
     hashes = read_index(index).set_index("key")["sha256"]
     poses = read_poses(artifact)
-    poses = poses[poses["status"].isin(FOUND) & (poses["backend"] == config.backend)]
+    poses = poses[poses["status"].isin(LOOKED_AT) & (poses["backend"] == config.backend)]
     rows = zip(poses["key"], poses["status"], poses["error"], poses["keypoints"], strict=True)
     return {hashes[key]: PoseRow(status, error, keypoints) for key, status, error, keypoints in rows}
 

@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 POSES_FILE = "poses.parquet"
 STAGES = ("import-poses", "extract-poses")
+LOOKED_AT = ("ok", "no-person")
+"""Statuses of images that somebody has looked at."""
 SCHEMA = pa.schema(
     [
         ("key", pa.string()),
@@ -76,7 +78,7 @@ def make_imported_poses(config: ImportPosesConfig, directory: Path) -> dict[str,
     detected = ", ".join(f"{count:,} {status}" for status, count in sorted(statuses.items()))
     logger.info("skeletons of %s images: %s", f"{len(images):,}", detected)
     known = set(keys)
-    bad = {key: row.error for key, (row, _) in placed.items() if key in known and row.status not in ("ok", "no-person")}
+    bad = {key: row.error for key, (row, _) in placed.items() if key in known and row.status not in LOOKED_AT}
     return {
         "images": len(images),
         "statuses": dict(sorted(statuses.items())),
@@ -256,7 +258,7 @@ def run_export(config: ExportPosesConfig) -> int:
     names = names.where(~names.isin(shared), images["path"])  # folders tell equal file names apart
     poses = read_poses(config.poses)
     poses = poses[~poses["key"].str.removesuffix(QUERY_IN_GALLERY).duplicated()]  # a query in the gallery is one image
-    looked_at = poses[poses["status"].isin(["ok", "no-person"])]
+    looked_at = poses[poses["status"].isin(LOOKED_AT)]
     unknown = set(looked_at["key"]) - set(names.index)
     if unknown:
         raise InputError(f"{config.poses} holds {len(unknown)} images that {config.images} lacks; give its own index")

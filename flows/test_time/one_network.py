@@ -14,16 +14,16 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from datasets.poses.config import ExtractPosesConfig, ImportPosesConfig
+from datasets.poses.config import ImportPosesConfig
 from datasets.runtime.config import Device, Location, Role, StageConfig
 from datasets.runtime.errors import InputError
 from datasets.runtime.manifests import is_complete, local_path, manifest_of
 from datasets.runtime.remote.copies import is_file
-from datasets.shards.config import EncodeConfig, EncodeSettings, WriteShardsConfig
+from datasets.shards.config import EncodeConfig, EncodeSettings, WriteShardsConfig, WriteShardsSettings
 from flows.config import complete, merged
 from flows.stages import Resources, run_stages, stage_name
 from flows.test_time.settings import AtTestTimeSettings
-from flows.test_time.stages import Drawer, Surroundings, drawings, evaluation
+from flows.test_time.stages import Drawer, Surroundings, drawings, evaluation, with_all_skeletons
 from imagpose.config import BUILT_IN, DrawingSettings
 from reid.config import BenchmarkConfig, TrainReidConfig
 
@@ -103,7 +103,7 @@ class _Network:
             )
         return path
 
-    def with_all_skeletons(self, shards: Path) -> Path:
+    def shards_to_draw(self, shards: Path) -> Path:
         """Test images with the skeletons that published files lack, where these are drawn in their own poses."""
         network, recorded = self.config.completes_poses(), manifest_of(shards, WriteShardsConfig.stage)["config"]
         if network is None:
@@ -114,16 +114,12 @@ class _Network:
             return shards
         if manifest_of(published)["stage"] != ImportPosesConfig.stage:
             return shards
-        splits: list[Literal["train", "query", "gallery"]] = ["query", "gallery"]
-        resources = {"device": self.config.device, "workers": self.config.workers}
-        inputs = {"images": images, "published": published, "splits": splits}
-        (poses,) = self.make([complete(ExtractPosesConfig, network, **inputs, **resources)])
-        packed = recorded["images_per_shard"]
-        return self.make([WriteShardsConfig(images_per_shard=packed, images=images, poses=poses, splits=splits)])[0]
+        packing = WriteShardsSettings(images_per_shard=recorded["images_per_shard"])
+        return with_all_skeletons(network, packing, published, images, self.around, self.make)
 
     def drawer(self, test_shards: Path) -> Drawer:
         """What is drawn for this network, and in poses of which images."""
-        test_shards = self.with_all_skeletons(test_shards)
+        test_shards = self.shards_to_draw(test_shards)
         training = self.shards("shards", self.config.training)
         encoded = self.make([self.encoding(shards) for shards in (test_shards, training)])
         of_subset: dict[str, Any] = {}

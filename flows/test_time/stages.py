@@ -10,7 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from flows.config import RegenerateConfig
+from datasets.poses.config import ExtractPosesConfig, ExtractPosesSettings
+from datasets.shards.config import WriteShardsConfig, WriteShardsSettings
+from flows.config import RegenerateConfig, complete
 from flows.reid_arms import WHOLE_SET, RunCell, Unit, of_whole_set
 from flows.stages import MakeArtifacts
 from flows.test_time.settings import DRAWN, VIEWS, AtTestTimeSettings
@@ -55,6 +57,30 @@ def needs_generator(config: RegenerateConfig, unit: Unit) -> bool:
     tested = config.test_time.arms or [*config.arms, *config.synthetic]
     whole = [arm for arm in tested if of_whole_set(config, arm) and not arm_of(arm).needs_generator]
     return bool(tested if unit[0] < WHOLE_SET else whole)
+
+
+def with_all_skeletons(
+    network: ExtractPosesSettings,
+    packing: WriteShardsSettings,
+    poses: Path,
+    images: Path,
+    around: Surroundings,
+    make: MakeArtifacts,
+) -> Path:
+    """Shards of the test images with the skeletons that published files lack.
+
+    Args:
+        network: finds them.
+        poses: what the files have.
+        images: the index of both.
+    """
+    splits = ["query", "gallery"]
+    network = network.model_copy(update={"weights": network.weights and network.weights.absolute()})
+    inputs = {"images": images, "splits": splits}
+    resources = {"device": around.device, "workers": around.workers}
+    (found,) = make([complete(ExtractPosesConfig, network, published=poses, **inputs, **resources)])
+    (shards,) = make([complete(WriteShardsConfig, packing, poses=found, **inputs)])
+    return shards
 
 
 def draw_pictures(

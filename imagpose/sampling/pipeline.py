@@ -24,7 +24,7 @@ from transformers.utils import logging as transformers_logging
 from datasets.runtime.errors import InputError, WeightsError
 from datasets.runtime.remote.copies import is_file
 from datasets.runtime.remote.folders import fetch_folder
-from datasets.shards.frozen_models import image_tokens, view_pixels
+from datasets.shards.frozen_models import CPU_CHUNK, image_tokens, view_pixels
 from datasets.shards.saved_models import DIFFUSERS, TRANSFORMERS, refuse_unreadable
 from imagpose.canvas.layout import (
     Canvases,
@@ -45,9 +45,8 @@ from imagpose.modeling.unet import IMAGPoseUNet
 from imagpose.sampling.checks import check_features, check_sampler, check_settings, check_weights
 from imagpose.sampling.guidance import GuidedPrediction, given_cells
 
-VIEWS_AT_ONCE = {"cpu": 8}
-"""Views that the VAE decodes together, by device (else 64): on a CPU 64 take twice as long, as they fall out of the
-cache."""
+DECODED_AT_ONCE = 64
+"""Views that the VAE decodes together on a GPU; on a CPU `CPU_CHUNK`."""
 ENCODED_AT_ONCE = 32
 """Photographs that go through VAE and image encoder together."""
 
@@ -272,7 +271,7 @@ class IMAGPosePipeline(DiffusionPipeline):
     def decode_views(self, latents: Tensor) -> np.ndarray:
         """Scaled latents of single views, (n, C, h, w), to pictures (n, H, W, 3) uint8."""
         pictures = []
-        for chunk in latents.split(VIEWS_AT_ONCE.get(self.vae.device.type, 64)):
+        for chunk in latents.split(CPU_CHUNK if self.vae.device.type == "cpu" else DECODED_AT_ONCE):
             scaled = (chunk / self.vae.config.scaling_factor).to(self.vae.device, self.vae.dtype)
             pixels = self.vae.decode(scaled.contiguous(memory_format=torch.channels_last), return_dict=False)[0].float()
             image_u8 = ((pixels / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)

@@ -7,19 +7,14 @@ seconds. Features differ by 2e-6 of the largest. PyTorch's own ``TORCH_COMPILE_D
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from torch import Tensor
 from torch._inductor import config as inductor_config  # freezing is not among the options of torch.compile that work
 
 from reid.data.images import normalize
-from reid.training.execution import can_compile
+from reid.training.execution import CompiledOrPlain, can_compile
 from reid.training.model import ReidNetwork
-
-logger = logging.getLogger(__name__)
 
 IMAGES_BEFORE_COMPILING = 1024
 """Who has embedded so many is likely to embed more than the 1,800 at which compiling has paid."""
@@ -39,7 +34,7 @@ class NetworkEmbedder:
         self.device, self.width = device, network.width
         self._images = 0
         self._compiles = device.type == "cpu" and can_compile()
-        self._compiled: Callable[[Tensor], Tensor] | None = None
+        self._compiled: CompiledOrPlain | None = None
 
     def __call__(self, pixels_u8: Tensor) -> np.ndarray:
         """(B, 3, H, W) uint8 images to (B, D) float32; no flip, no augmentation."""
@@ -47,31 +42,21 @@ class NetworkEmbedder:
             images = normalize(pixels_u8.to(self.device), self.network.normalization)
             images = images.contiguous(memory_format=torch.channels_last)
             if self._compiles and self._images >= IMAGES_BEFORE_COMPILING:
-                features = self._by_compiled(images)
+                features = torch.cat([self._full_batch(part) for part in images.split(COMPILED_BATCH)])
             else:
                 features = self.network.embed(images)
             self._images += len(images)
             return features.float().cpu().numpy()
 
-    def _by_compiled(self, images: Tensor) -> Tensor:
-        """By the compiled network in equal batches; where it cannot be compiled, as it is, from now on."""
-        try:
-            return torch.cat([self._full_batch(part) for part in images.split(COMPILED_BATCH)])
-        except Exception as error:  # whatever the compiler raises
-            reason = str(error).strip().splitlines()[:1]
-            logger.warning("torch.compile failed (%s %s); embedding goes on without", type(error).__name__, reason)
-            self._compiles = False
-            return self.network.embed(images)
-
     def _full_batch(self, images: Tensor) -> Tensor:
+        """By the compiled network, or as it is where it cannot be compiled."""
         padded = images
         if len(images) < COMPILED_BATCH:
             padded = images.new_zeros(COMPILED_BATCH, *images.shape[1:]).contiguous(memory_format=torch.channels_last)
             padded[: len(images)] = images
         if self._compiled is None:
-            logger.info("compiling the network for the images to come")
             torch.compiler.reset()  # frozen networks are compiled one by one, and torch keeps eight
-            self._compiled = torch.compile(_Embedding(self.network))
+            self._compiled = CompiledOrPlain(_Embedding(self.network), "embedding")
         with inductor_config.patch(freezing=True):
             return self._compiled(padded)[: len(images)]
 

@@ -55,7 +55,7 @@ def runnable(
         return torch.compile(backbone)
     pays = device.type == "cpu" and steps >= STEPS_WORTH_COMPILING and is_depthwise(backbone)
     if config.compile is None and pays and can_compile():
-        return _CompiledOrPlain(backbone)
+        return CompiledOrPlain(backbone, "training", "; --no-compile leaves it as it is")
     return backbone
 
 
@@ -65,22 +65,30 @@ def can_compile() -> bool:
     return headers.is_file() and any(map(shutil.which, COMPILERS))
 
 
-class _CompiledOrPlain:
-    """Compiles at the first call; where that fails, nobody having requested it, the network runs as it is."""
+class CompiledOrPlain:
+    """Compiles at the first call; where that fails, nobody having requested it, the network runs as it is.
 
-    def __init__(self, backbone: nn.Module) -> None:
-        self.backbone = backbone
+    Args:
+        network: from images to whatever it makes of them.
+        purpose: what goes on, for messages: 'training'.
+        hint: how to do without, for messages.
+    """
+
+    def __init__(self, network: nn.Module, purpose: str, hint: str = "") -> None:
+        self.network, self.purpose, self.hint = network, purpose, hint
         self.run: Callable[[Tensor], Tensor] | None = None
 
     def __call__(self, images: Tensor) -> Tensor:
+        """As the network's own call."""
         if self.run is not None:
             return self.run(images)
-        logger.info("compiling the network; --no-compile leaves it as it is")
-        self.run = torch.compile(self.backbone)
+        logger.info("compiling the network for %s%s", self.purpose, self.hint)
         try:
+            self.run = torch.compile(self.network)
             return self.run(images)
         except Exception as error:  # whatever the compiler raises
             reason = str(error).strip().splitlines()[:1]
-            logger.warning("torch.compile failed (%s %s); training goes on without", type(error).__name__, reason)
-            self.run = self.backbone
-            return self.backbone(images)
+            failed = f"{type(error).__name__} {reason}"
+            logger.warning("torch.compile failed (%s); %s goes on without", failed, self.purpose)
+            self.run = self.network
+            return self.network(images)
