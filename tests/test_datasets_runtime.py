@@ -52,6 +52,14 @@ def test_a_device_that_is_not_there_is_refused_in_one_line(monkeypatch, name, gp
     assert f"'{name}'" in str(refused.value) and "\n" not in str(refused.value)
 
 
+def test_a_cpu_does_not_compute_with_denormal_numbers():
+    torch.set_flush_denormal(False)
+    smallest = torch.full((64,), 2.0**-126)
+    assert (smallest / 2).all()
+    devices.pick("cpu")
+    assert not (smallest / 2).any() and smallest.all()
+
+
 WITH_DEVICE = [
     (package, name, command)
     for package, commands in (("datasets", DATASETS), ("imagpose", IMAGPOSE), ("reid", REID))
