@@ -168,6 +168,7 @@ def test_one_trained_network_is_enough_to_know_its_images_its_subset_and_its_tab
     (tested,) = notes.of(EvaluateReidConfig)
     assert (tested.run, tested.test_shards) == (run, tmp_path / "test")
     assert [entry.name for entry in tested.centralize] == ["flips", "crops", "reconstruction", "centralized"]
+    assert [entry.weight for entry in tested.centralize] == [1, 1, 0.5, 0.5]
     (table,) = notes.of(BenchmarkConfig)
     assert table.runs == [run] and len(table.evaluations) == 1 and table.baseline == "real"
     assert text.startswith("\nthe table\n\ntables: ")

@@ -171,7 +171,7 @@ def evaluation(
         if name in DRAWN:
             entries.append(CentralizeConfig(name=name, images=drawn[name], weight=settings.weight))
         elif name in VIEWS:
-            entries.append(CentralizeConfig(name=name, control=VIEWS[name], weight=settings.weight))
+            entries.append(CentralizeConfig(name=name, control=VIEWS[name]))
     return EvaluateReidConfig(
         run=run,
         test_shards=test_shards,
