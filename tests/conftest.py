@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,14 @@ def _has_gpu() -> bool:
     import torch
 
     return torch.cuda.is_available() or os.environ.get("GPU_TESTS_ON") == "cpu"
+
+
+@pytest.fixture(autouse=True)
+def _with_denormal_numbers() -> Iterator[None]:
+    """Undo after each test what `datasets.runtime.devices.pick` does for good: Hypothesis wants them for its floats."""
+    yield
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_flush_denormal(False)
 
 
 @pytest.fixture(scope="session")
