@@ -13,8 +13,8 @@ def pick(name: str) -> torch.device:
     """The device that a config names; 'auto' is the GPU where there is one.
 
     On a CPU, numbers below 1.2e-38 count as zero in this process from here on (`torch.set_flush_denormal`; threads that
-    torch starts later inherit it). Weights that no image reaches any more decay to such numbers, and an x86 processor
-    is slow with them: without this a step that starts from a pretrained re-ID network takes half as long again.
+    torch starts later inherit it). Some weights of a trained network decay to such numbers, and an x86 processor is
+    slow with them: without this a step that starts from a pretrained re-ID network takes half as long again.
 
     Args:
         name: 'auto', 'cpu', 'cuda' or 'cuda:N'.
