@@ -64,8 +64,8 @@ def folder_of_pictures(folder: Path) -> Path:
     return folder
 
 
-def synthetic_set(folder: Path) -> Path:
-    """As `imagpose synthesize` leaves them: marked JPEGs; one is no good."""
+def synthetic_set(folder: Path, sources: int = 1) -> Path:
+    """As `imagpose synthesize` leaves them: marked JPEGs; one is no good. Up to three sources, as of `--mode T3`."""
     folder.mkdir(parents=True)
     keys = [f"{source[:4]}_c1s0_{number:06d}_01" for number, (source, _) in enumerate(PAIRS)]
     files = [(f"{key}.jpg", encode_synthetic_jpeg(picture(200 + n), "ab" * 32, 92)) for n, key in enumerate(keys)]
@@ -74,13 +74,19 @@ def synthetic_set(folder: Path) -> Path:
         {
             "key": [*keys, "0001_c1s0_000099_01"],
             "pid": np.array([*(int(key[:4]) for key in keys), 1], np.int32),
-            "source_keys": [*([source] for source, _ in PAIRS), [KEYS[0]]],
+            "source_keys": [*([source, *further_sources(source)][:sources] for source, _ in PAIRS), [KEYS[0]]],
             "target_pose_key": [*(target for _, target in PAIRS), KEYS[2]],
             "status": ["ok"] * len(keys) + ["flat"],
         }
     )
     table.to_parquet(folder / "synthetic.parquet", index=False)
     return finish(folder, "synthesize")
+
+
+def further_sources(source: str) -> list[str]:
+    """Two other images of the person, neither of them the pair's target."""
+    first = KEYS.index(source)
+    return [KEYS[first + 2], KEYS[first + 3]]
 
 
 def evaluation(folder: Path, modes: tuple[str, ...] = ("T1", "IMAGPose*")) -> Path:

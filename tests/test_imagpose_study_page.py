@@ -12,16 +12,34 @@ import pytest
 from imagpose.config import ScoreStudyConfig
 from imagpose.study.score import run_score
 from tests.chromium import PROGRAM, Chromium, chromium
-from tests.small_study import NASTY, packed, study_in
+from tests.small_study import NASTY, packed, study_in, synthetic_set
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no Chromium on this machine")
 
 DENIED = "Object.defineProperty(window, 'localStorage', {get() { throw new DOMException('denied', 'SecurityError'); }})"
+STICKS_OUT = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+"""Pixels. Not `innerWidth`, which grows with what sticks out: a phone then shows the page smaller."""
+STRETCHED = """Array.from(document.querySelectorAll('#stage img'), (shown) => {
+    const box = shown.getBoundingClientRect();
+    return Math.abs(box.width / box.height / (shown.naturalWidth / shown.naturalHeight) - 1);
+}).filter((share) => share > 0.02).length"""
+"""Pictures whose sides stand in another proportion than the file's."""
+BELOW = """Math.max(...Array.from(document.querySelectorAll('.answers button, .choice'),
+    (button) => button.getBoundingClientRect().bottom)) - innerHeight"""
+"""Pixels between the end of the screen and that of the lowest answer."""
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     return packed(tmp_path_factory.mktemp("study"))
+
+
+@pytest.fixture(scope="module")
+def wide_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Square pictures, three sources."""
+    folder = tmp_path_factory.mktemp("wide")
+    sets = {name: synthetic_set(folder / name, sources=3) for name in ("one", "two", "three")}
+    return packed(folder, synthetic=sets, per_generator=1, best=2, height=48, width=48)[0]
 
 
 @pytest.fixture(scope="module")
@@ -111,10 +129,25 @@ def test_a_whole_study_is_answered_by_fingers_on_a_phone(browser, study, tmp_pat
     browser.tap("#stage .main")
     for _ in range(4):
         browser.tap(".choice:nth-child(1)")
-    assert browser.value("document.documentElement.scrollWidth <= innerWidth"), "nothing sticks out"
+    assert browser.value(STICKS_OUT) == 0
     answers = saved(browser, tmp_path / "saved", by="tap")
     judged = [value for identifier, value in answers["answers"] if key["items"][identifier]["task"] == "real"]
     assert judged == ["generated"] * 24 and len(answers["answers"]) == 28
+
+
+@pytest.mark.parametrize("size", [(240, 500), (320, 568), (390, 844), (844, 390)])
+def test_on_every_screen_nothing_sticks_out_no_picture_is_stretched_and_answers_are_in_sight(browser, wide_study, size):
+    browser.phone(*size)
+    browser.open(wide_study)
+    browser.press("Enter")
+    assert (browser.value(STICKS_OUT), browser.value(STRETCHED)) == (0, 0)
+    assert browser.value(BELOW) <= 0
+    for _ in range(6):
+        browser.tap(".answers button:nth-child(1)")
+    browser.press("Enter")
+    assert browser.value("document.querySelectorAll('.given img').length") == 4
+    assert (browser.value(STICKS_OUT), browser.value(STRETCHED)) == (0, 0)
+    assert browser.value(BELOW) <= 0
 
 
 def test_a_closed_page_goes_on_where_it_was_in_the_same_order(browser, study):

@@ -3,7 +3,7 @@
   const study = JSON.parse(document.getElementById("study").textContent);
   const at = (id) => document.getElementById(id);
   const stage = at("stage");
-  document.documentElement.style.setProperty("--ratio", `${study.size[1]} / ${study.size[0]}`);
+  document.documentElement.style.setProperty("--aspect", String(study.size[1] / study.size[0]));
 
   // ---- the answers, and the browser's storage, which may be denied ----
   const shelf = `imagpose-user-study-${study.pack}`;
