@@ -130,7 +130,13 @@ def test_incomplete_answers_count_and_agreement_is_then_krippendorffs(tmp_path):
     scores = scored(tmp_path, THREE | {B: part})
     assert scores["complete_raters"] == 2 and scores["raters"][1]["answers"] == 6
     assert scores["agreement"]["real"]["measure"] == "Krippendorff's alpha"
-    assert scores["agreement"]["best"] == {"items": 2, "raters": 2, "measure": "Fleiss' kappa", "value": None}
+    assert scores["agreement"]["best"] == {
+        "items": 2,
+        "raters": 2,
+        "compared": 2,
+        "measure": "Fleiss' kappa",
+        "value": None,
+    }
     assert scores["generators"][1]["r2g"]["answers"] == 4
     page = (tmp_path / "out" / "scores.md").read_text()
     assert "2 of whom answered all 10 questions" in page and "6 of 10" in page
@@ -139,7 +145,27 @@ def test_incomplete_answers_count_and_agreement_is_then_krippendorffs(tmp_path):
 def test_one_person_agrees_with_nobody(tmp_path):
     scores = scored(tmp_path, {A: THREE[A]})
     assert scores["agreement"]["real"]["measure"] is None
-    assert "1 raters, so nothing to compare" in (tmp_path / "out" / "scores.md").read_text()
+    page = (tmp_path / "out" / "scores.md").read_text()
+    assert "1 rater, so nothing to compare" in page and "1 rater, 1 of whom answered all 10 questions" in page
+
+
+def test_people_who_answered_different_questions_are_not_said_to_agree(tmp_path):
+    halves = {A: ("Xr1", "Xr2", "b1"), B: ("Xg1", "Xg2", "b2")}
+    scores = scored(tmp_path, {who: {name: THREE[who][name] for name in names} for who, names in halves.items()})
+    assert [found["value"] for found in scores["agreement"].values()] == [None, None]
+    page = (tmp_path / "out" / "scores.md").read_text()
+    assert page.count("2 raters, no two of whom answered the same question") == 2 and "chose the same" not in page
+    scores = scored(tmp_path, {A: THREE[A], B: {name: THREE[B][name] for name in ("Xr1", "Xg1", "b1")}})
+    assert [found["compared"] for found in scores["agreement"].values()] == [2, 1]
+    assert "8 items, 2 of them answered by two or more" in (tmp_path / "out" / "scores.md").read_text()
+
+
+def test_a_question_that_the_page_does_not_ask_is_not_reported_as_unanswered(tmp_path):
+    key = ten_questions()
+    key["items"] = {name: item for name, item in key["items"].items() if item["task"] == "real"}
+    files = files_in(tmp_path, key, {A: TRUE})
+    run_score(ScoreStudyConfig(answers=files, key=tmp_path / "key.json", out=tmp_path / "out"))
+    assert "which is best?: not asked" in (tmp_path / "out" / "scores.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -179,6 +205,16 @@ def test_no_answer_at_all_is_refused_and_answers_are_no_key(tmp_path):
         run_score(ScoreStudyConfig(answers=files, key=tmp_path / "key.json", out=tmp_path / "out"))
     with pytest.raises(InputError, match="that 'user-study pack' writes"):
         read_key(files[0])
+
+
+@pytest.mark.parametrize(
+    ("generators", "match"),
+    [(["X"], "items: 'Y' is none of the generators"), (["X", "Y", "X"], "generators: 'X' stands there twice")],
+)
+def test_a_key_whose_answers_would_be_counted_for_nobody_or_twice_is_refused(tmp_path, generators, match):
+    (tmp_path / "key.json").write_text(json.dumps(ten_questions() | {"generators": generators}))
+    with pytest.raises(InputError, match=match):
+        read_key(tmp_path / "key.json")
 
 
 def test_names_of_generators_and_files_cannot_break_the_page(tmp_path):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from datasets.runtime.errors import InputError
 from datasets.runtime.hashing import file_sha256
@@ -66,6 +67,20 @@ class StudyKey(_Form):
     seed: int
     generators: list[str]
     items: dict[str, Item]
+
+    @model_validator(mode="after")
+    def _names_every_generator_once(self) -> Self:
+        """What is asked about a generator that the key does not name would be counted for none."""
+        if twice := [name for name, count in Counter(self.generators).items() if count > 1]:
+            raise ValueError(f"generators: '{twice[0]}' stands there twice")
+        asked = (
+            name
+            for item in self.items.values()
+            for name in ([item.generator] if item.task == "real" else item.choices.values())
+        )
+        if unknown := sorted(set(asked) - set(self.generators)):
+            raise ValueError(f"items: '{unknown[0]}' is none of the generators")
+        return self
 
 
 class _Answers(_Form):
@@ -146,7 +161,8 @@ def _read(path: Path, form: type[Form], expected: str) -> Form:
         return form.model_validate(read_object(path))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        place = ".".join(map(str, first["loc"]))
+        reason = (f"{place}: " if place else "") + first["msg"].removeprefix("Value error, ")
     except (OSError, ValueError) as error:
         reason = str(getattr(error, "strerror", None) or error)
     raise InputError(f"{path} cannot be read ({' '.join(reason.split())}); give {expected}")

@@ -90,11 +90,11 @@ def _agreement(task: str, key: StudyKey, raters: Sequence[Rater]) -> dict[str, A
     """Of one task; who answered none of it is no rater of it."""
     items = [identifier for identifier, item in key.items.items() if item.task == task]
     took_part = [rater.meanings for rater in raters if any(item in rater.meanings for item in items)]
-    facts = {"items": len(items), "raters": len(took_part), "measure": None, "value": None}
-    if len(took_part) < 2:
-        return facts
     categories = sorted(key.generators) if task == "best" else ["generated", "real"]
-    counts = np.array([_votes(item, took_part, categories) for item in items])
+    counts = np.array([_votes(item, took_part, categories) for item in items]).reshape(len(items), len(categories))
+    facts = {"items": len(items), "raters": len(took_part), "compared": int((counts.sum(1) >= 2).sum())}
+    if not facts["compared"]:
+        return facts | {"measure": None, "value": None}
     if (counts.sum(1) == len(took_part)).all():
         return facts | {"measure": "Fleiss' kappa", "value": fleiss_kappa(counts)}
     return facts | {"measure": "Krippendorff's alpha", "value": krippendorff_alpha(counts)}

@@ -22,7 +22,7 @@ def markdown(scores: Mapping[str, Any]) -> str:
     lines = [
         "# User study",
         "",
-        f"{len(raters)} raters, {scores['complete_raters']} of whom answered all {scores['items']} questions; "
+        f"{_raters(len(raters))}, {scores['complete_raters']} of whom answered all {scores['items']} questions; "
         f"{sum(rater['answers'] for rater in raters):,} answers. Page {scores['pack'][:16]}.",
         "",
         "| generator | " + " | ".join(FIGURES.values()) + " |",
@@ -64,7 +64,18 @@ def _share(figure: Mapping[str, Any]) -> str:
 
 
 def _agreement(found: Mapping[str, Any]) -> str:
-    if found["measure"] is None:
-        return f"{found['raters']} raters, so nothing to compare"
+    if not found["items"]:
+        return "not asked"
+    if found["raters"] < 2:
+        return f"{_raters(found['raters'])}, so nothing to compare"
+    if not found["compared"]:
+        return f"{_raters(found['raters'])}, no two of whom answered the same question, so nothing to compare"
     value = "not defined, all chose the same" if found["value"] is None else f"{found['value']:.3f}"
-    return f"{found['measure']} {value} ({found['raters']} raters, {found['items']} items; {SOURCES[found['measure']]})"
+    items = f"{found['items']} items"
+    if found["compared"] < found["items"]:
+        items += f", {found['compared']} of them answered by two or more"
+    return f"{found['measure']} {value} ({_raters(found['raters'])}, {items}; {SOURCES[found['measure']]})"
+
+
+def _raters(count: int) -> str:
+    return f"{count} rater" if count == 1 else f"{count} raters"
