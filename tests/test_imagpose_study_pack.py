@@ -19,6 +19,8 @@ from datasets.runtime.command_line import main
 from datasets.runtime.errors import InputError
 from imagpose.__main__ import COMMANDS
 from imagpose.config import PackStudyConfig
+from imagpose.study import pack
+from imagpose.study.generated_sets import read_sets
 from imagpose.study.pack import run_pack
 from tests.small_study import (
     HEIGHT,
@@ -189,6 +191,42 @@ def test_folders_that_hold_no_pictures_and_damaged_pictures_are_refused(tmp_path
         path.write_bytes(path.read_bytes()[:60])
     with pytest.raises(InputError, match=r"'x': picture .* cannot be opened"):
         packed(tmp_path / "c", synthetic={"x": damaged}, real=real)
+
+
+@pytest.mark.parametrize("name", ["", " a", "a ", "a\nb", "\0pose", "\u202ea", "x" * 61])
+def test_a_name_that_nobody_can_read_in_a_table_is_refused(tmp_path, name):
+    with pytest.raises(ValueError, match="1 to 60 printable characters and no space at either end"):
+        PackStudyConfig(synthetic={name: tmp_path}, real=tmp_path)
+
+
+@pytest.mark.parametrize("name", [f"{KEYS[0]}_to_{KEYS[1]}_\udcff.png", f"folder\udcff/{KEYS[0]}.jpg"])
+def test_a_file_whose_name_is_no_text_is_refused(tmp_path, name):
+    path = tmp_path / "set" / name  # a byte 0xff, as Python reads it
+    path.parent.mkdir(parents=True)
+    path.write_bytes(file_of(0, "PNG"))
+    with pytest.raises(InputError, match=r"\\udcff.* is not UTF-8; rename it"):
+        read_sets("x", tmp_path / "set")
+
+
+def test_pictures_that_are_stretched_are_named_and_ones_too_small_to_see_are_refused(tmp_path, caplog):
+    caplog.set_level("WARNING")
+    wide = folder_of_pictures(tmp_path / "wide")
+    for path in wide.iterdir():
+        path.write_bytes(file_of(5, "PNG", height=32, width=64))
+    packed(tmp_path / "a", synthetic={"wide": wide}, real=real_shards(tmp_path / "real"), height=48, width=24)
+    (warning,) = caplog.messages
+    assert warning.startswith("'wide': 6 pictures have other proportions than 48x24")
+    for path in wide.iterdir():
+        path.write_bytes(file_of(5, "PNG", height=8, width=4))
+    with pytest.raises(InputError, match=r"make all of them 8x4 .* give --height and --width"):
+        packed(tmp_path / "b", synthetic={"wide": wide}, real=tmp_path / "real")
+
+
+def test_a_page_that_no_browser_opens_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(pack, "MOST_BYTES", 10_000)
+    with pytest.raises(InputError, match="more than browsers open; lower --per-generator"):
+        packed(tmp_path)
+    assert not (tmp_path / "study").exists()
 
 
 def test_another_studys_key_is_never_replaced(tmp_path):

@@ -34,6 +34,18 @@ Box = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels; right and bottom are the first column and row outside."""
 
 
+def refuse_undecodable(folder: Path, name: str) -> None:
+    """Refuse a file of a folder whose name is not UTF-8: neither Parquet nor JSON could hold it.
+
+    Raises:
+        DatasetLayoutError: such a name.
+    """
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise DatasetLayoutError(f"{folder}: the name of {printable(name)} is not UTF-8; rename it") from None
+
+
 class UnreadableFileError(Exception):
     """One file of a source cannot be read; `status` names the reason in one word."""
 

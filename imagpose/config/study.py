@@ -11,11 +11,13 @@ from datasets.runtime.config import Artifact, Config, SourceFile, SourceTree
 
 MOST_GENERATORS = 9
 """A choice is made by one digit."""
+LEAST_SIDE = 16
+"""Pixels; smaller pictures show nobody."""
 
 
 def _readable(name: str) -> str:
-    if not name.strip() or len(name) > 60:
-        raise ValueError("a generator's name has 1 to 60 characters")
+    if not name or name != name.strip() or not name.isprintable() or len(name) > 60:
+        raise ValueError("a generator's name has 1 to 60 printable characters and no space at either end")
     return name
 
 
@@ -36,9 +38,9 @@ class PackStudyConfig(Config):
     """Generated pictures of each generator that are judged, among as many real ones (R2G, G2R)."""
     best: int = Field(20, ge=0, le=500)
     """Questions which generator's picture is best (Jab); 0: none. A single generator has none."""
-    height: int | None = Field(None, ge=16, le=1024)
-    """Height in pixels of all pictures; with `width`. Not given: the smallest one's, so that enlarging blurs none."""
-    width: int | None = Field(None, ge=16, le=1024)
+    height: int | None = Field(None, ge=LEAST_SIDE, le=1024)
+    """Height in pixels of all pictures; with `width`. Not given: the least of any, so that enlarging blurs none."""
+    width: int | None = Field(None, ge=LEAST_SIDE, le=1024)
     """Width in pixels of all pictures; with `height`."""
     jpeg_quality: int = Field(92, ge=50, le=100)
     """Quality of all pictures, real and generated."""

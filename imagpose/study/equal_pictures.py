@@ -8,6 +8,8 @@ pictures would make shorter files. What earlier encodings left in the pixels sta
 from __future__ import annotations
 
 import io
+import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -24,6 +26,8 @@ Size = tuple[int, int]
 """Height and width in pixels."""
 REAL = ""
 """The set that real images are of; no generator is called so."""
+NOTICED = 1.05
+"""A side that is so many times longer beside the other is seen."""
 PictureName = tuple[str, str]
 """Set and key."""
 
@@ -40,6 +44,15 @@ class Originals:
         """The least height and the least width of any."""
         sizes = [(picture.height, picture.width) for picture in self.pictures.values()]
         return min(height for height, _ in sizes), min(width for _, width in sizes)
+
+    def stretched(self, size: Size) -> dict[str, int]:
+        """By set, how many pictures change their proportions by more than `NOTICED` when they are brought to a size."""
+        height, width = size
+        change = {
+            name: abs(math.log(picture.width * height / (picture.height * width)))
+            for name, picture in self.pictures.items()
+        }
+        return dict(Counter(name for (name, _), value in change.items() if value > math.log(NOTICED)))
 
 
 def read_originals(plan: StudyPlan, sets: Sequence[GeneratedSet], real: RealImages) -> Originals:

@@ -10,12 +10,12 @@ from pathlib import Path
 from PIL import Image
 
 from datasets.runtime.atomic import write_text_atomically
-from datasets.runtime.errors import InputError
+from datasets.runtime.errors import InputError, printable
 from datasets.runtime.reading.json_values import read_object
 from imagpose.config import PackStudyConfig
-from imagpose.config.study import MOST_GENERATORS
+from imagpose.config.study import LEAST_SIDE, MOST_GENERATORS
 from imagpose.study.arrangement import POSE, Arrangement
-from imagpose.study.equal_pictures import Originals, PictureName, Size, encoder, filled_up, read_originals
+from imagpose.study.equal_pictures import REAL, Originals, PictureName, Size, encoder, filled_up, read_originals
 from imagpose.study.generated_sets import GeneratedSet, read_sets
 from imagpose.study.page import render
 from imagpose.study.plan import StudyPlan, make_plan
@@ -24,28 +24,33 @@ from imagpose.study.real_images import RealImages
 logger = logging.getLogger(__name__)
 
 PAGE, KEY = "user-study.html", "key.json"
+MOST_BYTES = 400 << 20
+"""Of a page; Chromium's longest text has 512 MiB, so a larger page would stay empty."""
 
 
 def run_pack(config: PackStudyConfig) -> int:
     """Write ``user-study.html`` and ``key.json``; returns the exit code.
 
     Raises:
-        InputError: sets or shards that cannot be read or are too small, or a folder that holds another study's key.
+        InputError: sets or shards that cannot be read or are too small, a page that is too large, or a folder that
+            holds another study's key.
     """
     real, sets = RealImages(config.real), _sets(config)
     plan = make_plan(sets, real, config.per_generator, config.best, config.seed)
     if len(sets) == 1 and config.best:
         logger.info("one generator: nobody is asked which is best")
     originals = read_originals(plan, sets, real)
-    size = (config.height, config.width) if config.height and config.width else originals.smallest()
+    size = _size(config, originals)
     files = _files(plan, originals, real, size, config.jpeg_quality)
     arrangement = Arrangement(plan, files, size, config.seed, originals.content)
-    _write(config.out, arrangement)
+    page = _page(arrangement)
+    _write(config.out, arrangement, page)
     logger.info(
-        "%d questions about %d generators, pictures of %dx%d: hand out %s, keep %s",
+        "%d questions about %d generators, pictures of %dx%d, %.1f MB: hand out %s, keep %s",
         len(arrangement.key["items"]),
         len(sets),
         *size,
+        len(page) / 1e6,
         config.out / PAGE,
         config.out / KEY,
     )
@@ -63,6 +68,29 @@ def _sets(config: PackStudyConfig) -> list[GeneratedSet]:
     return sets
 
 
+def _size(config: PackStudyConfig, originals: Originals) -> Size:
+    """Height and width of all pictures; warns of sets that they stretch.
+
+    Raises:
+        InputError: no size is given, and the smallest picture is too small to show anybody.
+    """
+    size = (config.height, config.width) if config.height and config.width else originals.smallest()
+    if min(size) < LEAST_SIDE:
+        raise InputError(
+            f"the smallest picture would make all of them {size[0]}x{size[1]} (height x width), too small to show "
+            "anybody; give --height and --width, or leave its set out"
+        )
+    for name, count in originals.stretched(size).items():
+        shown = f"'{name}'" if name != REAL else "--real"
+        logger.warning(
+            "%s: %d pictures have other proportions than %dx%d (height x width) and are stretched; people may see it",
+            printable(shown),
+            count,
+            *size,
+        )
+    return size
+
+
 def _files(
     plan: StudyPlan, originals: Originals, real: RealImages, size: Size, quality: int
 ) -> dict[PictureName, bytes]:
@@ -77,7 +105,17 @@ def _files(
     return filled_up(encoded)
 
 
-def _write(out: Path, arrangement: Arrangement) -> None:
+def _page(arrangement: Arrangement) -> str:
+    page = render(arrangement.page)
+    if len(page) > MOST_BYTES:
+        raise InputError(
+            f"the page would have {len(page) >> 20} MiB, more than browsers open; lower --per-generator, --best, "
+            "--jpeg-quality, or --height and --width"
+        )
+    return page
+
+
+def _write(out: Path, arrangement: Arrangement, page: str) -> None:
     """Page and key into a folder.
 
     Raises:
@@ -88,7 +126,7 @@ def _write(out: Path, arrangement: Arrangement) -> None:
         raise InputError(f"{path} is the key of another study, whose answers need it; name another folder by --out")
     out.mkdir(parents=True, exist_ok=True)
     write_text_atomically(path, json.dumps(arrangement.key, indent=1) + "\n")
-    write_text_atomically(out / PAGE, render(arrangement.page))
+    write_text_atomically(out / PAGE, page)
 
 
 def _pack_of(path: Path) -> object:

@@ -30,7 +30,7 @@ from datasets.runtime.reading.names import is_safe_path
 from datasets.runtime.regular_files import read_regular
 from datasets.runtime.remote.folders import fetch_folder
 from datasets.sources import market1501
-from datasets.sources.files import ImageSource, image_key, is_ignored, slashed
+from datasets.sources.files import ImageSource, image_key, is_ignored, refuse_undecodable, slashed
 from datasets.sources.folders.output_forms import published_table
 
 logger = logging.getLogger(__name__)
@@ -199,7 +199,7 @@ def rows_of_names(folder: Path, split: str) -> list[dict[str, Any]]:
     """Rows of the files whose names are Market-1501's; the others are counted and named in the log.
 
     Raises:
-        DatasetLayoutError: two files have the same name.
+        DatasetLayoutError: two files have the same name, or a path is not UTF-8.
     """
     rows: dict[str, dict[str, Any]] = {}
     passed_over = []
@@ -211,6 +211,7 @@ def rows_of_names(folder: Path, split: str) -> list[dict[str, Any]]:
         if parsed is None:
             passed_over += [] if entry.refused is None and is_ignored(entry.path) else [entry.path]
             continue
+        refuse_undecodable(folder, entry.path)
         row = {"key": image_key(name), "path": entry.path, "pid": parsed["pid"], "camid": parsed["camid"]}
         if (first := rows.setdefault(row["key"], row)) is not row:
             raise DatasetLayoutError(f"{folder} holds {row['key']} twice: {first['path']} and {row['path']}")

@@ -17,6 +17,7 @@ import pandas as pd
 from datasets.runtime.errors import DatasetLayoutError
 from datasets.runtime.registry import Registry
 from datasets.sources import market1501
+from datasets.sources.files import refuse_undecodable
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 """File names that count as pictures in a folder that says nothing about them."""
@@ -80,7 +81,8 @@ def published_table(folder: Path) -> pd.DataFrame | None:
         None if its first picture is of no form; without the column ``target_pose_key`` where the form does not say it.
 
     Raises:
-        DatasetLayoutError: a later picture is of another form, or a source is no image of Market-1501.
+        DatasetLayoutError: a later picture is of another form, a source is no image of Market-1501, or a name is not
+            UTF-8.
     """
     below = [Path(folder) / name for name in GENERATED_FOLDERS if (Path(folder) / name).is_dir()] or [Path(folder)]
     paths = [path.relative_to(folder) for place in below for path in pictures_below(place)]
@@ -94,6 +96,7 @@ def published_table(folder: Path) -> pd.DataFrame | None:
 
 
 def _row(path: PurePath, form: OutputForm, folder: Path) -> dict[str, object]:
+    refuse_undecodable(folder, str(path))
     names = form.parse(path)
     parsed = None if names is None else market1501.parse_name(f"{names[0]}.jpg")
     if names is None or parsed is None:
