@@ -68,11 +68,15 @@ class Comparison:
     def difference(self, row: ScoredRow, other: ScoredRow, metric: str) -> Estimate:
         """Pair by pair and seed by seed, `row` less `other`."""
         values, people = row.values(metric) - other.values(metric), row.scores[0].pid.to_numpy()
-        return estimate(values, people, self.bootstrap, self.seed, *self._between_seeds(metric))
+        return estimate(values, people, self.bootstrap, self.seed, *self._between_seeds(row, other, metric))
 
-    def _between_seeds(self, metric: str) -> tuple[float, int]:
-        first = self.reference or self.rows[0]
-        return spread_over_seeds([row.values(metric) - first.values(metric) for row in self.rows if row is not first])
+    def _between_seeds(self, row: ScoredRow, other: ScoredRow, metric: str) -> tuple[float, int]:
+        """Of variants in one scenario: they were trained apart. Scenarios of one variant share its trainings."""
+        if row.variant == other.variant:
+            alike = [known for known in self.rows if known.variant == row.variant]
+        else:
+            alike = [known for known in self.rows if known.mode == row.mode]
+        return spread_over_seeds([known.values(metric) for known in alike])
 
     def table(self) -> pd.DataFrame:
         """A line for each row: of a metric M `M`, `M_low`, `M_high`, the same of `M_difference`, `M_verdict`."""

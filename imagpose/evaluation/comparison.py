@@ -57,18 +57,25 @@ def estimate(
     return Estimate(mean=mean, low=mean - np.hypot(mean - ends[0], reach), high=mean + np.hypot(ends[1] - mean, reach))
 
 
-def spread_over_seeds(differences: Sequence[np.ndarray]) -> tuple[float, int]:
-    """Standard deviation between trainings of a mean difference, pooled over rows, and its degrees of freedom.
+def spread_over_seeds(rows: Sequence[np.ndarray]) -> tuple[float, int]:
+    """Standard deviation of the difference between two rows' single trainings, and its degrees of freedom.
 
-    One row's two or three trainings say next to nothing about it; the rows of a table differ little in this, and
-    together they do.
+    Two or three trainings of one pair of rows say next to nothing about it, those of all rows together do: it is what
+    is left of the rows' means by seed when each row's and each seed's own part is taken away (two-way analysis of
+    variance without replication). Differences to one common row would share that row's own part, and their number
+    would claim more degrees of freedom than there are.
 
     Args:
-        differences: (S, n) of each row.
+        rows: (S, n) of each row, over the same seeds and pictures. Pictures that are not finite somewhere are left out.
+
+    Returns:
+        0 and 0 where there are fewer than two rows or seeds.
     """
-    means = [np.nanmean(np.where(np.isfinite(values), values, np.nan), axis=1) for values in differences]
-    several = [row for row in means if len(row) > 1]
-    freedom = sum(len(row) - 1 for row in several)
-    if not freedom:
+    values = np.stack(rows)
+    means = values[:, :, np.isfinite(values).all(axis=(0, 1))]
+    freedom = (values.shape[0] - 1) * (values.shape[1] - 1)
+    if not freedom or not means.size:
         return 0.0, 0
-    return float(np.sqrt(sum(((row - row.mean()) ** 2).sum() for row in several) / freedom)), freedom
+    means = means.mean(axis=2)
+    left = means - means.mean(axis=1, keepdims=True) - means.mean(axis=0) + means.mean()
+    return float(np.sqrt(2 * (left**2).sum() / freedom)), freedom
