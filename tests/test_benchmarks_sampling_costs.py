@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
-from benchmarks.people import scores
+from benchmarks.people import sampling_costs, scores
+from benchmarks.people.cost_chart import save_chart
 from benchmarks.people.identity_judge import JudgeConfig
 from benchmarks.people.sampling_costs import CostsConfig, SamplingConfig, markdown, measure
+from benchmarks.people.scores import ScoresConfig, cost_conditions
+from datasets.runtime.artifacts import build
 from datasets.runtime.errors import InputError
+from datasets.runtime.keys import artifact_key
 from imagpose.config import BUILT_IN
 from imagpose.distillation.consistency import student_scheduler
 from imagpose.training.generators import load_generator, save_generator
@@ -79,5 +85,53 @@ def test_what_cannot_be_compared_is_refused(tmp_path) -> None:
     lcm = SamplingConfig(sampler="lcm", steps=4, guidance=1)
     with pytest.raises(ValueError, match="the student's go by student and student_steps"):
         config(tmp_path, samplings=(FIRST, lcm))
+    for twice in ({"modes": ("T1", "T1")}, {"samplings": (FIRST, FIRST)}, {"student_steps": (4, 4)}):
+        with pytest.raises(ValueError, match="name each once"):
+            config(tmp_path, **twice)
+
+
+def test_what_a_network_does_not_take_is_refused_before_anybody_is_rendered(tmp_path, student) -> None:
     with pytest.raises(InputError, match="'lcm' needs a generator that 'imagpose distill' made"):
-        measure(config(tmp_path, modes=("T1",), samplings=(FIRST,), student=BUILT_IN))
+        measure(config(tmp_path, student=BUILT_IN))
+    with pytest.raises(InputError, match="51 steps with a student that was distilled along 50"):
+        measure(config(tmp_path, student=student, student_steps=(4, 51)))
+    with pytest.raises(InputError, match="is a few-step student, which sampler 'ddim' does not fit"):
+        measure(config(tmp_path, generator=student))
+    other = shutil.copytree(student, tmp_path / "other")
+    index = json.loads((other / "model_index.json").read_text())
+    (other / "model_index.json").write_text(json.dumps(index | {"view_height": 64}))
+    with pytest.raises(InputError, match="other makes views of 64x64, its teacher of 128x64"):
+        measure(config(tmp_path, student=other))
+    assert not (tmp_path / "store").exists() and not (tmp_path / "out").exists()
+
+
+def test_a_cost_of_other_conditions_is_measured_anew(tmp_path, monkeypatch) -> None:
+    asked = []
+
+    def noted(wanted: ScoresConfig, store: Path) -> None:
+        asked.append(artifact_key(wanted))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sampling_costs, "scores_of", noted)
+    judge = build(SMALL, lambda *_: {}, output=tmp_path / "judge")
+    monkeypatch.setattr(sampling_costs, "find_judge", lambda *_: judge)
+    for batch_size in (16, 32, 16):
+        with pytest.raises(KeyboardInterrupt):
+            measure(config(tmp_path, batch_size=batch_size))
+    assert asked[0] == asked[2] != asked[1]
+    assert (
+        cost_conditions(torch.device("cpu"), 16) == "" and cost_conditions(torch.device("cpu"), 8) == "cpu, 8 canvases"
+    )
+
+
+def test_a_sampler_with_and_without_guidance_is_two_lines(tmp_path) -> None:
+    quality = {"mean": 0.5, "interval": [0.4, 0.6]}
+    rows = [
+        {"mode": "T1", "sampling": f"ddim {steps} {guidance}", "sampler": "ddim", "steps": steps, "guidance": guidance}
+        | {"student": False, "seconds": steps * guidance, "ssim": quality}
+        for guidance in (1, 1.5)
+        for steps in (4, 8)
+    ]
+    save_chart(rows, "seconds", {"ssim": "SSIM"}, "ddim 8 1.5", tmp_path)
+    drawing = (tmp_path / "costs.svg").read_text()
+    assert "ddim, guidance 1<" in drawing and "ddim, guidance 1.5<" in drawing

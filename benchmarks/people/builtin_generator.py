@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -35,7 +35,7 @@ from datasets.runtime.arrays.bootstrap import bootstrap_interval
 from datasets.runtime.atomic import write_text_atomically
 from datasets.runtime.config import ModelFolder, Role, SourceFile
 from datasets.runtime.manifests import model_sha256
-from imagpose.config.fields import BUILT_IN
+from imagpose.config.fields import BUILT_IN, Scenarios
 from imagpose.metrics.lpips import Lpips
 from imagpose.metrics.weights import find_weights
 from imagpose.pictures.contact_sheet import SheetRow, save_contact_sheet, skeleton_picture
@@ -51,7 +51,7 @@ class QualityConfig(DrawingConfig):
 
     generator: ModelFolder = BUILT_IN
     """Folder of a generator with VAE and image encoder."""
-    modes: tuple[Literal["T1", "T2", "T3", "IMAGPose*"], ...] = Field(("T1",), min_length=1)
+    modes: Scenarios = Field(("T1",), min_length=1)
     """Scenarios (docs/synthesis.md); T1 as in the paper's main table, IMAGPose* as synthesis uses it."""
     limit: int | None = Field(None, ge=2)
     """Measure the first so many people only; the classifier still chooses among all."""

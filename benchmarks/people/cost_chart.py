@@ -1,4 +1,4 @@
-"""Cost against quality as a picture: a row of panels for each scenario, a panel for each metric, a line a sampler."""
+"""Cost against quality as a picture: a panel for each scenario and metric, in it a line for each sampler and guidance."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from matplotlib.figure import Figure
 COLORS = {"unipc": "#1b6ca8", "ddim": "#7a7a7a", "dpm++": "#2a9d5c", "lcm": "#c8452d"}
 OTHER_COLOR = "#8e5ea2"
 MARKERS = {"unipc": "s", "ddim": "o", "dpm++": "^", "lcm": "D"}
+DASHES = ("-", "--", ":", "-.")
+"""Of a sampler's first, second ... guidance scale."""
 STYLE = {
     "font.size": 9.0,
     "axes.spines.top": False,
@@ -62,11 +64,17 @@ def _panel(axes: Axes, rows: Sequence[Mapping[str, Any]], cost: str, metric: str
     (band,) = [row[metric]["interval"] for row in rows if row["sampling"] == reference]
     if band is not None:
         axes.axhspan(factor * band[0], factor * band[1], color="#1b6ca8", alpha=0.1, linewidth=0)
-    for number, sampler in enumerate(dict.fromkeys(row["sampler"] for row in rows)):
-        points = sorted((row for row in rows if row["sampler"] == sampler), key=lambda row: row[cost])
+    lines = list(dict.fromkeys((row["sampler"], row["guidance"]) for row in rows))
+    samplers = [sampler for sampler, _ in lines]
+    for number, (sampler, guidance) in enumerate(lines):
+        of_line = [row for row in rows if (row["sampler"], row["guidance"]) == (sampler, guidance)]
+        points = sorted(of_line, key=lambda row: row[cost])
         x, y = [row[cost] for row in points], [factor * row[metric]["mean"] for row in points]
         name = f"{sampler} (student)" if points[0]["student"] else sampler
+        if samplers.count(sampler) > 1:  # one sampler with and without guidance is two lines
+            name += f", guidance {guidance:g}"
         style = {"color": COLORS.get(sampler, OTHER_COLOR), "marker": MARKERS.get(sampler, "v")}
+        style["linestyle"] = DASHES[samplers[:number].count(sampler) % len(DASHES)]
         axes.plot(x, y, markersize=4.5, linewidth=1.3, label=name, **style)
         for row, across, up in zip(points, x, y, strict=True):
             place = {"xytext": (2, -9 if number % 2 else 4), "textcoords": "offset points"}  # two lines often cross

@@ -19,19 +19,24 @@ from typing import Annotated, Any, Self
 
 import numpy as np
 import pandas as pd
+import torch
 from pydantic import Field, model_validator
 
 from benchmarks.machine import machine
 from benchmarks.people.cost_chart import save_chart
 from benchmarks.people.identity_judge import JudgeConfig
-from benchmarks.people.scores import ScoresConfig, find_judge, scores_of
+from benchmarks.people.scores import ScoresConfig, cost_conditions, find_judge, scores_of
 from datasets.runtime import devices
 from datasets.runtime.arrays.bootstrap import bootstrap_interval
 from datasets.runtime.atomic import write_text_atomically
 from datasets.runtime.config import Config, ModelFolder, Precision, Role
+from datasets.runtime.errors import InputError
 from datasets.runtime.manifests import model_sha256
-from imagpose.config.fields import BUILT_IN, Scenario
+from imagpose.config.fields import BUILT_IN, EachOnce, Scenario, Scenarios
 from imagpose.config.samplers import SAMPLERS, STUDENTS_SAMPLER, SamplerName
+from imagpose.sampling.checks import check_sampler
+from imagpose.sampling.generate import view_size_of
+from imagpose.sampling.pipeline import load_pipeline
 
 JUDGED = {"pose": "pose %", "identity": "identity %", "ssim": "SSIM"}
 
@@ -73,11 +78,11 @@ class CostsConfig(Config):
     """Folder of a generator with VAE and image encoder: the teacher, where there is a student."""
     student: ModelFolder | None = None
     """Folder of its few-step student (`imagpose distill`)."""
-    modes: tuple[Scenario, ...] = Field(("T1", "T2", "T3", "IMAGPose*"), min_length=1)
+    modes: Scenarios = Field(("T1", "T2", "T3", "IMAGPose*"), min_length=1)
     """Scenarios (docs/synthesis.md)."""
-    samplings: tuple[SamplingConfig, ...] = Field(_samplings(), min_length=1)
+    samplings: Annotated[tuple[SamplingConfig, ...], EachOnce] = Field(_samplings(), min_length=1)
     """Samplers of the generator, as JSON: ``[{"sampler": "ddim", "steps": 20, "guidance": 1.5}]``."""
-    student_steps: tuple[Annotated[int, Field(ge=1)], ...] = Field((1, 2, 4, 8), min_length=1)
+    student_steps: Annotated[tuple[Annotated[int, Field(ge=1)], ...], EachOnce] = Field((1, 2, 4, 8), min_length=1)
     """Numbers of steps of the student."""
     reference: SamplingConfig = SamplingConfig(sampler="unipc", steps=12)
     """The one of `samplings` that all others are compared with."""
@@ -123,6 +128,7 @@ def run(config: CostsConfig) -> int:
 
 def measure(config: CostsConfig) -> dict[str, Any]:
     """All figures; writes table, chart and results.json."""
+    _check_samplers(config)
     judge = find_judge(config.judge, config.generator, config.cache)
     config.out.mkdir(parents=True, exist_ok=True)
     rows = [row for mode in config.modes for row in _rows_of_mode(config, mode, judge)]
@@ -144,6 +150,28 @@ def measure(config: CostsConfig) -> dict[str, Any]:
     return results
 
 
+def _check_samplers(config: CostsConfig) -> None:
+    """Refuse what a network does not take before the first of them draws: all of it takes hours.
+
+    Raises:
+        InputError: such a sampler, or a student of another view size.
+    """
+    asked = [(config.generator, sampling) for sampling in config.samplings]
+    if config.student is not None:
+        own, other = view_size_of(config.student), view_size_of(config.generator)
+        if own != other:
+            raise InputError(f"{config.student} makes views of {own[0]}x{own[1]}, its teacher of {other[0]}x{other[1]}")
+        asked += [(config.student, _of_student(steps)) for steps in config.student_steps]
+    for folder in dict.fromkeys(folder for folder, _ in asked):
+        scheduler = load_pipeline(folder, torch.device("cpu"), photographs=False).scheduler
+        for sampling in (sampling for named, sampling in asked if named == folder):
+            check_sampler(sampling.sampler, sampling.steps, sampling.guidance, scheduler)
+
+
+def _of_student(steps: int) -> SamplingConfig:
+    return SamplingConfig(sampler=STUDENTS_SAMPLER, steps=steps, guidance=1)
+
+
 def _cost_column(config: CostsConfig) -> str:
     return "cpu_seconds" if devices.pick(config.device).type == "cpu" else "seconds"
 
@@ -157,7 +185,7 @@ def _rows_of_mode(config: CostsConfig, mode: Scenario, judge: Path) -> list[dict
             scores, cost = _scores(config, mode, judge, config.generator, sampling)
             rows.append(_row(config, mode, sampling, scores, cost, reference))
     for steps in config.student_steps if config.student else ():
-        sampling = SamplingConfig(sampler=STUDENTS_SAMPLER, steps=steps, guidance=1)
+        sampling = _of_student(steps)
         scores, cost = _scores(config, mode, judge, config.student, sampling)
         rows.append(_row(config, mode, sampling, scores, cost, reference) | {"student": True})
     return rows
@@ -168,9 +196,11 @@ def _scores(
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     assert generator is not None  # asked for the student's only where there is one
     shared = {name: getattr(config, name) for name in ("seed", "limit", "batch_size", "precision", "device")}
-    return scores_of(
-        ScoresConfig(generator=generator, judge=judge, mode=mode, **sampling.model_dump(), **shared), config.cache
+    conditions = cost_conditions(devices.pick(config.device), config.batch_size)
+    wanted = ScoresConfig(
+        generator=generator, judge=judge, mode=mode, cost_on=conditions, **sampling.model_dump(), **shared
     )
+    return scores_of(wanted, config.cache)
 
 
 def _row(

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import pandas as pd
+import torch
 from pydantic import Field
 
 from benchmarks.people.identity_judge import Judge, JudgeConfig, make_judge
 from benchmarks.people.measurement import DrawingConfig, Meter, Tasks, generate
 from datasets.runtime import devices
 from datasets.runtime.artifacts import build
-from datasets.runtime.config import Artifact, ModelFolder, Role, SourceFile, StageConfig
+from datasets.runtime.config import AddedLater, Artifact, ModelFolder, Role, SourceFile, StageConfig
 from datasets.runtime.errors import InputError
 from datasets.runtime.manifests import manifest_of
 from imagpose.config.fields import Scenario
@@ -48,6 +49,18 @@ class ScoresConfig(DrawingConfig, StageConfig):
     """AlexNet's ImageNet weights, for LPIPS; no such column without."""
     device: Annotated[str, Role.RUNTIME] = "auto"
     """'auto' (GPU when there is one), 'cpu', 'cuda'."""
+    cost_on: Annotated[str, AddedLater] = ""
+    """What the cost is measured on, where that is not a CPU with 16 canvases at a time (`cost_conditions`): scores are
+    the same everywhere, but what a picture costs is not, and kept scores bring theirs along."""
+
+
+def cost_conditions(device: torch.device, batch_size: int) -> str:
+    """`ScoresConfig.cost_on` for a device and a batch size."""
+    usual = DrawingConfig.model_fields["batch_size"].default
+    if device.type == "cpu" and batch_size == usual:
+        return ""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return f"{name}, {batch_size} canvases"
 
 
 def find_judge(config: JudgeConfig, generator: Path, store: Path) -> Path:

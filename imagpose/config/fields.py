@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import AfterValidator
 
 BUILT_IN = Path(__file__).resolve().parents[1] / "builtin"
 """The generator of this package, with its VAE and image encoder; it has seen rendered people alone."""
@@ -13,6 +15,19 @@ Unconditional = Literal["pose", "pose-and-sources"]
 'pose-and-sources': the visible views too, only the FLC tokens are dropped, as in the official code."""
 Scenario = Literal["T1", "T2", "T3", "IMAGPose*"]
 """The paper's scenarios (section 4.1, Figures 7 and 8): how sources and poses share a canvas."""
+Value = TypeVar("Value")
+
+
+def _each_once(values: tuple[Value, ...]) -> tuple[Value, ...]:
+    if len(set(values)) < len(values):
+        raise ValueError(f"{', '.join(map(str, values))}: name each once")
+    return values
+
+
+EachOnce = AfterValidator(_each_once)
+"""Marks a tuple in which nothing stands twice: a table would have equal rows, and count their pictures twice."""
+Scenarios = Annotated[tuple[Scenario, ...], EachOnce]
+"""Several scenarios, each of them once."""
 Mode = Literal[Scenario, "free"]
 """A scenario, or any numbers of sources and poses that fit a canvas."""
 

@@ -20,7 +20,7 @@ from datasets.runtime.config import (
     SourceFile,
     StageConfig,
 )
-from imagpose.config.fields import Mode, Scenario, Unconditional, check_subset_with_fraction
+from imagpose.config.fields import Mode, Scenario, Scenarios, Unconditional, check_subset_with_fraction
 from imagpose.config.samplers import SamplerName
 
 
@@ -127,7 +127,7 @@ class EvaluateGeneratorConfig(StageConfig):
     """CSV file ``from,to`` of test pairs; not given: all ordered pairs by PATN's rule."""
     limit: int | None = Field(None, ge=2)
     """Take this many pairs, drawn by `seed`; all if not given."""
-    modes: tuple[Scenario, ...] = Field(("T1", "T2", "T3", "IMAGPose*"), min_length=1)
+    modes: Scenarios = Field(("T1", "T2", "T3", "IMAGPose*"), min_length=1)
     """Scenarios to run (docs/synthesis.md)."""
     height: int | None = Field(None, ge=16)
     """Height in pixels at which pictures are compared; the view's if not given. The paper's: 256 (DeepFashion)."""
