@@ -1,4 +1,4 @@
-"""Cost against quality as a picture: a panel for each scenario and metric, in it a line for each sampler and guidance."""
+"""Cost against quality as a picture: a panel for each scenario and metric, a line for each sampler and guidance."""
 
 from __future__ import annotations
 
