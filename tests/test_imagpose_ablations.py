@@ -13,6 +13,7 @@ from imagpose.evaluation import ablations
 from imagpose.evaluation.ablation_table import ScoredRow
 from imagpose.evaluation.ablations import compared
 from imagpose.evaluation.comparison import estimate, spread_over_seeds
+from tests import small_encoded
 from tests.small_encoded import encoded_artifact
 
 SSIM = {"B0": 0.5, "B3": 0.6, "full": 0.7, "other": 0.65, "M1": 0.45}
@@ -67,6 +68,7 @@ def made(monkeypatch) -> list[str]:
 
     monkeypatch.setattr(ablations, "make_generator", generator)
     monkeypatch.setattr(ablations, "make_evaluation", evaluation)
+    monkeypatch.setattr(ablations, "prepare", lambda *_: None)
     return calls
 
 
@@ -180,6 +182,27 @@ def test_what_cannot_be_varied_is_refused(tmp_path, made, monkeypatch) -> None:
             ablations.make_ablation(config(tmp_path, **fields), tmp_path)
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(InputError, match="runs in one process"):
+        ablations.make_ablation(config(tmp_path), tmp_path)
+    assert made == []
+
+
+def test_what_the_first_evaluation_would_refuse_is_refused_before_the_first_training(
+    tmp_path, made, monkeypatch
+) -> None:
+    with pytest.raises(InputError, match="sampler 'lcm' is for few-step students"):
+        ablations.make_ablation(config(tmp_path, sampler="lcm"), tmp_path)
+    base = tmp_path / "sd"
+    (base / "unet").mkdir(parents=True)
+    (base / "unet" / "config.json").write_text('{"_class_name": "UNet2DConditionModel", "in_channels": 9}')
+    with pytest.raises(InputError, match="sd cannot be used: its unet"):
+        ablations.make_ablation(config(tmp_path, bases={"inpainting": base}), tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(small_encoded, "VIEW", (64, 32))
+        other = small_encoded.encoded_artifact(tmp_path / "other")
+    with pytest.raises(InputError, match=r"views of 64x32, .* of 32x16; scores of different sizes do not compare"):
+        ablations.make_ablation(config(tmp_path, encoders={"other": other}), tmp_path)
+    monkeypatch.undo()
+    with pytest.raises(InputError, match="is an artifact of stage 'encode', expected 'write-shards'"):  # no image shards
         ablations.make_ablation(config(tmp_path), tmp_path)
     assert made == []
 

@@ -21,12 +21,14 @@ from datasets.runtime.artifacts import build
 from datasets.runtime.atomic import write_text_atomically
 from datasets.runtime.errors import InputError
 from datasets.runtime.manifests import manifest_of
+from datasets.shards.index_files import read_index_file
 from imagpose.config import ABLATIONS, AblateConfig, EvaluateGeneratorConfig, TrainGeneratorConfig
 from imagpose.config.ablation import FULL, M1
-from imagpose.config.published_unets import is_stable_diffusion
+from imagpose.config.published_unets import init_from_problem, is_stable_diffusion
+from imagpose.config.samplers import SAMPLERS
 from imagpose.evaluation.ablation_table import Comparison, ScoredRow, tables_as_markdown
 from imagpose.evaluation.data import HeldOutImages
-from imagpose.evaluation.evaluate import make_evaluation
+from imagpose.evaluation.evaluate import make_evaluation, prepare
 from imagpose.evaluation.pose_scores import pose_scores, scored_pairs
 from imagpose.evaluation.table import BOUNDS
 from imagpose.sampling.generate import view_size_of
@@ -62,7 +64,7 @@ def make_ablation(config: AblateConfig, directory: Path) -> dict[str, Any]:
     """Train and evaluate every variant with every seed; writes ``ablation`` and ``order.parquet``, ``ablation.md``.
 
     Raises:
-        InputError: a recipe whose model the switches cannot change.
+        InputError: a recipe whose model the switches cannot change, or what no evaluation takes; before any training.
     """
     _check(config)
     variants = variants_of(config)
@@ -152,6 +154,36 @@ def _check(config: AblateConfig) -> None:
                 f"{start} is a generator, whose parts the variants would have to take away; leave it out of "
                 "train.init_from and bases, or give a Stable Diffusion folder"
             )
+        if start is not None and (problem := init_from_problem(start)) is not None:
+            raise InputError(f"{start} {problem}")
+    if SAMPLERS[config.sampler].distilled:
+        raise InputError(f"sampler '{config.sampler}' is for few-step students, and an ablation trains none; use ddim")
+    _check_evaluation(config)
+
+
+def _check_evaluation(config: AblateConfig) -> None:
+    """Refuse before the first training what the first evaluation would refuse after it.
+
+    Raises:
+        InputError: see `imagpose.evaluation.evaluate.prepare`; also encoded images of different view sizes, whose rows
+            would not compare.
+    """
+    views = {encoded: _view_size(encoded) for encoded in (config.train.encoded, *config.encoders.values())}
+    view = views[config.train.encoded]
+    if other := next((encoded for encoded, found in views.items() if found != view), None):
+        found = views[other]
+        raise InputError(
+            f"{other} has views of {found[0]}x{found[1]}, {config.train.encoded} of {view[0]}x{view[1]}; scores of "
+            "different sizes do not compare: encode with one --view-height and --view-width"
+        )
+    prepare(_evaluation(config, config.train.encoded, modes_of(config, FULL)), view)
+    if config.pose_backend is not None:
+        open_backend(config.pose_backend, config.pose_weights, devices.pick(config.train.device))
+
+
+def _view_size(encoded: Path) -> tuple[int, int]:
+    height, width = read_index_file(encoded, "encode")["view_size"]
+    return height, width
 
 
 def _evaluation(config: AblateConfig, generator: Path, modes: Sequence[str]) -> EvaluateGeneratorConfig:

@@ -28,7 +28,7 @@ from datasets.runtime.errors import InputError
 from datasets.runtime.progress import Progress
 from datasets.shards.tars import read_samples, write_tar
 from datasets.sources.pictures import decode_picture
-from imagpose.canvas.layout import CanvasRequest, SourceImage
+from imagpose.canvas.layout import CanvasRequest, Size, SourceImage
 from imagpose.config import EvaluateGeneratorConfig
 from imagpose.config.fields import Mode
 from imagpose.evaluation.data import HeldOutImages, fitted, stacked
@@ -54,7 +54,17 @@ def make_evaluation(config: EvaluateGeneratorConfig, directory: Path) -> dict[st
     Raises:
         InputError: pairs, weights or a generator that do not fit, before any picture is made.
     """
-    view = view_size_of(config.generator)
+    images, pairs, meter = prepare(config, view_size_of(config.generator))
+    Evaluation(config, images, pairs, meter, directory).run()
+    return write_results(config, images, pairs, meter.absent, meter.unknown_weights, directory)
+
+
+def prepare(config: EvaluateGeneratorConfig, view: Size) -> tuple[HeldOutImages, list[Pair], Meter]:
+    """What an evaluation needs besides its generator, which may be untrained yet; its views are `view` (height, width).
+
+    Raises:
+        InputError: pairs, weights or sizes that do not fit.
+    """
     compared = (config.height, config.width) if config.height and config.width else view
     given = read_pairs(config.pairs) if config.pairs else None
     meter = Meter(config)
@@ -69,8 +79,7 @@ def make_evaluation(config: EvaluateGeneratorConfig, directory: Path) -> dict[st
     if len(pairs) < 2:
         raise InputError(f"{len(pairs)} pairs to measure; at least two images of a person with a skeleton are needed")
     images.check(pairs)
-    Evaluation(config, images, pairs, meter, directory).run()
-    return write_results(config, images, pairs, meter.absent, meter.unknown_weights, directory)
+    return images, pairs, meter
 
 
 class Evaluation:
