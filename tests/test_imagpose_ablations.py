@@ -107,8 +107,27 @@ def test_every_variant_is_trained_and_evaluated_alike_with_every_seed_into_one_t
     assert table.loc[["B0", "B3"], "ssim_verdict"].tolist() == ["worse", "worse"]
     assert table.loc["B3", "psnr_verdict"] == "open"  # one seed says better, the other worse
     page = (folder / "ablation.md").read_text()
-    assert "24 test pairs of 12 people" in page and "seeds 0, 1" in page and "no weights" in page
+    assert "24 test pairs of 12 people" in page and "seeds 0, 1" in page
+    assert "- LPIPS: no weights given" in page and "pass --alexnet FILE" in page and "FID |" not in page
+    absent = [line for line in page.splitlines() if line.startswith("- ")]
+    options = {word for line in absent for word in line.split() if word.startswith("--")}
+    assert options == {"--alexnet", "--inception"}, "of this command's"
     assert "| SSIM | 3 | 0 | 0 | as in the paper |" in page and "| Table 2 | B0 | T1 | **-0." in page
+
+
+def test_fid_stands_in_the_page_where_its_weights_are_given(tmp_path, made, monkeypatch) -> None:
+    evaluation = ablations.make_evaluation
+
+    def with_fid(settings: EvaluateGeneratorConfig, directory: Path) -> dict:
+        summary = evaluation(settings, directory)
+        rows = [row | {"fid": 12.5 + int(made[-1].split()[2])} for row in summary["rows"]]
+        return summary | {"rows": rows}
+
+    monkeypatch.setattr(ablations, "make_evaluation", with_fid)
+    (tmp_path / "weights").write_bytes(b"")
+    settings = config(tmp_path, inception=tmp_path / "weights")
+    page = (build(settings, ablations.make_ablation, output=tmp_path / "out") / "ablation.md").read_text()
+    assert "| SSIM | PSNR | FID |" in page and "13.00 |\n| Table 2 | B3" in page and "- FID:" not in page
 
 
 def test_claims_of_the_papers_order_are_judged_one_by_one(tmp_path, made) -> None:
@@ -202,7 +221,9 @@ def test_what_the_first_evaluation_would_refuse_is_refused_before_the_first_trai
     with pytest.raises(InputError, match=r"views of 64x32, .* of 32x16; scores of different sizes do not compare"):
         ablations.make_ablation(config(tmp_path, encoders={"other": other}), tmp_path)
     monkeypatch.undo()
-    with pytest.raises(InputError, match="is an artifact of stage 'encode', expected 'write-shards'"):  # no image shards
+    with pytest.raises(
+        InputError, match="is an artifact of stage 'encode', expected 'write-shards'"
+    ):  # no image shards
         ablations.make_ablation(config(tmp_path), tmp_path)
     assert made == []
 

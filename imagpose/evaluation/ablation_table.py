@@ -139,13 +139,15 @@ def tables_as_markdown(comparison: Comparison, bounds: Sequence[Mapping[str, Any
         bounds: further lines of the first table: `variant` and means by metric.
     """
     table, metrics = comparison.table(), comparison.metrics
-    heads = ["", "variant", "scenario", *(TITLES[metric] for metric in metrics)]
+    further = ["fid"] if "fid" in table and table.fid.notna().any() else []  # of all pictures together: no interval
+    heads = ["", "variant", "scenario", *(TITLES[metric] for metric in metrics), *(name.upper() for name in further)]
     lines = ["## Scores", "", "Mean over seeds and pairs; in brackets: 95 %, bootstrap over people.", "", *_head(heads)]
     for row in table.to_dict("records"):
         cells = [_cell(metric, *(row[f"{metric}{end}"] for end in ("", "_low", "_high"))) for metric in metrics]
+        cells += [_cell(metric, row[metric]) for metric in further]
         lines.append(_line([row["table"], row["variant"], row["mode"], *cells]))
     for bound in bounds:
-        lines.append(_line(["bound", bound["variant"], "", *(_cell(m, bound.get(m)) for m in metrics)]))
+        lines.append(_line(["bound", bound["variant"], "", *(_cell(m, bound.get(m)) for m in [*metrics, *further])]))
     if comparison.reference is not None:
         lines += ["", *_difference_lines(table, metrics, name(comparison.reference)), "", *_order_lines(comparison)]
     return lines
@@ -208,7 +210,7 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _cell(metric: str, mean: float | None, low: float | None = None, high: float | None = None, sign: str = "") -> str:
-    digits = 2 if metric == "psnr" else 4
+    digits = 2 if metric in ("psnr", "fid") else 4
 
     def text(value: float) -> str:
         return f"{value:{sign}.{digits}f}"

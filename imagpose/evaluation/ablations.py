@@ -31,6 +31,7 @@ from imagpose.evaluation.data import HeldOutImages
 from imagpose.evaluation.evaluate import make_evaluation, prepare
 from imagpose.evaluation.pose_scores import pose_scores, scored_pairs
 from imagpose.evaluation.table import BOUNDS
+from imagpose.metrics.weights import WEIGHTS
 from imagpose.sampling.generate import view_size_of
 from imagpose.training.train import make_generator
 
@@ -253,4 +254,14 @@ def markdown(
     ]
     if len(config.seeds) < 2:
         lines += ["One seed: intervals of differences are for these trainings, not for others.", ""]
-    return "\n".join(lines + [f"- {reason}" for reason in evaluation["absent"]]) + "\n"
+    return "\n".join(lines + _absent_columns(config)) + "\n"
+
+
+def _absent_columns(config: AblateConfig) -> list[str]:
+    """Which columns the table would have besides, and the way there; `evaluate` knows more of them."""
+    columns = {"LPIPS": "alexnet", "FID": "inception"}
+    return [
+        f"- {column}: no weights given; get {WEIGHTS[field].where_to_get()} and pass --{field} FILE"
+        for column, field in columns.items()
+        if getattr(config, field) is None
+    ]

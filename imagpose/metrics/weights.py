@@ -98,7 +98,9 @@ def find_weights(name: str, given: Path | None, *, from_hub: bool, known_only: b
         return f"{columns}: no weights given; get {published.where_to_get()} and pass {option} FILE, or pass --from-hub"
     path = given if given is not None else _fetched(published, option)
     if known_only:
-        check_published(name, path, option, "or pass --no-known-weights-only to measure with it all the same")
+        check_published(
+            name, path, option, "or leave it out ('imagpose evaluate' takes any with --no-known-weights-only)"
+        )
     return path
 
 
