@@ -178,6 +178,21 @@ def test_too_few_real_pictures_are_refused(tmp_path):
         packed(tmp_path / "s", synthetic=sets, per_generator=12, best=0)
 
 
+def test_a_generator_that_drew_few_people_is_not_left_without_real_ones_by_another_that_drew_many(tmp_path):
+    """48 real images of four people, 12 of the one whom 'few' drew; three others would have taken most of those."""
+    few = folder_of_pictures(tmp_path / "few")
+    for path in few.iterdir():
+        if not path.name.startswith("0002"):
+            path.unlink()
+    for number, path in enumerate(sorted(few.iterdir()) * 3):
+        (few / f"{path.stem}{number}.png").write_bytes(file_of(500 + number, "PNG"))
+    sets = {name: folder_of_pictures(tmp_path / name) for name in "abc"} | {"few": few}
+    _, key = packed(tmp_path / "s", synthetic=sets, real=real_shards(tmp_path / "real"), per_generator=12, best=0)
+    assert key["generators"] == ["a", "b", "c", "few"]
+    real = [item for item in key["items"].values() if item["task"] == "real" and item["truth"] == "real"]
+    assert {item["picture"][:4] for item in real if item["generator"] == "few"} == {"0002"}
+
+
 def test_folders_that_hold_no_pictures_and_damaged_pictures_are_refused(tmp_path):
     real = real_shards(tmp_path / "real")
     empty = tmp_path / "empty"

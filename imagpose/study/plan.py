@@ -59,8 +59,11 @@ def make_plan(sets: Sequence[GeneratedSet], real: RealImages, per_generator: int
     rng = np.random.default_rng(seed)
     choices = _choices(sets, real, best if len(sets) > 1 else 0, rng)
     seen = {key for choice in choices for key in (*choice.sources, choice.pose)}
-    parts = []
-    for one in sets:
+    people = real.people()
+    able = {one.name: _images_of({picture.pid for picture in one.pictures}, people) for one in sets}
+    parts: dict[str, Part] = {}
+    used: set[str] = set()
+    for one in sorted(sets, key=lambda one: len(able[one.name])):  # who has fewest to choose from comes first
         shown = {choice.pictures[one.name] for choice in choices}
         generated = _drawn([picture.key for picture in one.pictures], per_generator, shown, rng)
         if len(generated) < per_generator:
@@ -68,20 +71,23 @@ def make_plan(sets: Sequence[GeneratedSet], real: RealImages, per_generator: int
                 f"'{one.name}' has {len(generated)} usable pictures, {per_generator} are asked about; lower "
                 "--per-generator"
             )
-        people = {picture.pid for picture in one.pictures}
-        used = {key for part in parts for key in part.real}
-        candidates = [key for key, pid in real.people().items() if pid in people and key not in used]
+        candidates = able[one.name] - used
         real_keys = _drawn(candidates, per_generator, seen, rng)
         if len(real_keys) < per_generator:
             raise InputError(
                 f"{len(candidates)} real images of the people that '{one.name}' drew are left, {per_generator} are "
                 "needed; lower --per-generator, or give --real shards with more images of these people"
             )
-        parts.append(Part(generator=one.name, generated=generated, real=real_keys))
-    return StudyPlan(parts=parts, choices=choices)
+        used.update(real_keys)
+        parts[one.name] = Part(generator=one.name, generated=generated, real=real_keys)
+    return StudyPlan(parts=[parts[one.name] for one in sets], choices=choices)
 
 
-def _drawn(keys: Sequence[str], count: int, rather_not: Collection[str], rng: np.random.Generator) -> list[str]:
+def _images_of(pids: Collection[int], people: Mapping[str, int]) -> set[str]:
+    return {key for key, pid in people.items() if pid in pids}
+
+
+def _drawn(keys: Collection[str], count: int, rather_not: Collection[str], rng: np.random.Generator) -> list[str]:
     """`count` of the keys at random, those of `rather_not` only if there are too few others."""
     shuffled = [sorted(set(keys))[i] for i in rng.permutation(len(set(keys)))]
     return sorted(shuffled, key=lambda key: key in rather_not)[:count]
