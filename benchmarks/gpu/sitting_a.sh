@@ -3,7 +3,8 @@
 # Environment: see environment.sh; PEOPLE (rendered people; 0: no training), IMAGES (of each), BATCHES, BENCHMARKS.
 . "$(dirname "$0")/environment.sh"
 PEOPLE=${PEOPLE:-2000} BATCHES=${BATCHES:-"64 256 1024"} WORKERS=${WORKERS:-$(nproc)}
-run() { "$PYTHON" -m "$@" --store "$STORE" 2>>"$LOGS/stages.txt" | tail -1; }
+run() ( set -o pipefail; "$PYTHON" -m "$@" --store "$STORE" 2>>"$LOGS/stages.txt" | tail -1 )
+no_data() { echo "no data to train on: $(tail -n 1 "$LOGS/stages.txt" | cut -c 1-300)"; exit 1; }
 
 step 30 device "$PYTHON" -c "import torch; print(torch.__version__, torch.cuda.get_device_name() if torch.cuda.is_available() else 'no GPU')"
 # pytest ends by itself before it is cut off: what failed, and why, is written at the end
@@ -12,11 +13,11 @@ TAIL=12 step 75 sharing "$PYTHON" -m benchmarks.gpu.sharing
 for name in ${BENCHMARKS-sampling}; do step 60 "$name" "$PYTHON" -m benchmarks $name; done
 if [ "$PEOPLE" -eq 0 ]; then exit; fi
 
-people=$(run datasets miniature --train-identities "$PEOPLE" --images-per-identity "${IMAGES:-10}" --test-identities 0 --distractors 0 --junk 0 --seed 1001 --workers "$WORKERS")
-index=$(run datasets index --root "$people" --workers "$WORKERS")
-poses=$(run datasets import-poses --images "$index" --csv "$people/market-annotation-train.csv")
-shards=$(run datasets write-shards --images "$index" --poses "$poses")
-encoded=$(run datasets encode --shards "$shards" --vae imagpose/builtin/vae --image-encoder imagpose/builtin/image_encoder --device "$DEVICE")
+people=$(run datasets miniature --train-identities "$PEOPLE" --images-per-identity "${IMAGES:-10}" --test-identities 0 --distractors 0 --junk 0 --seed 1001 --workers "$WORKERS") || no_data
+index=$(run datasets index --root "$people" --workers "$WORKERS") || no_data
+poses=$(run datasets import-poses --images "$index" --csv "$people/market-annotation-train.csv") || no_data
+shards=$(run datasets write-shards --images "$index" --poses "$poses") || no_data
+encoded=$(run datasets encode --shards "$shards" --vae imagpose/builtin/vae --image-encoder imagpose/builtin/image_encoder --device "$DEVICE") || no_data
 echo "data ready after $(($(date +%s) - STARTED)) s: $encoded"
 
 train=("$PYTHON" -m imagpose train --encoded "$encoded" --init-from imagpose/builtin --optimizer muon --learning-rate 1e-3
