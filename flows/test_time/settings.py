@@ -40,8 +40,8 @@ class AtTestTimeSettings(Config):
     """Pictures that are drawn of each image. Three share a canvas, so 3 and 6 cost least a picture. Pose2ID: 8."""
     weight: float = Field(0.5, gt=0)
     """What the mean of the generated pictures counts beside the image itself, whose flips and crops count 1. A half was
-    best for two networks on held-out people of Market-1501 (docs/results.md); the better the network, the less. Pose2ID's
-    code: 2."""
+    best for two networks on held-out people of Market-1501 (docs/results.md); the better the network, the less.
+    Pose2ID's code: 2."""
     drawn_splits: list[Literal["query", "gallery"]] = Field(
         ["query", "gallery"], min_length=1, json_schema_extra=DISTINCT
     )
