@@ -1,5 +1,6 @@
 """Sittings on a GPU machine: what travels is enough, the wanted runs come first, results come back in time."""
 
+import json
 import subprocess
 import threading
 import time
@@ -9,7 +10,7 @@ from typing import ClassVar
 import pytest
 import torch
 
-from benchmarks.gpu.choose_batch import choose
+from benchmarks.gpu.choose_batch import choose, steps_per_second
 from benchmarks.gpu.pool import Pool, StoppedError
 from benchmarks.gpu.sitting import HERE, NotReadyError, Sitting
 from benchmarks.gpu.travel import coming_back, going_there, write_list
@@ -260,17 +261,28 @@ def test_the_scripts_are_bash(script):
     assert (checked.returncode, checked.stderr) == (0, "")
 
 
+def write_log(folder: Path, *rows: tuple[int, float]) -> None:
+    (folder / "logs").mkdir(parents=True)
+    lines = [json.dumps({"step": step, "loss": 1.0, "seconds": seconds}) for step, seconds in rows]
+    (folder / "logs" / "train.jsonl").write_text("".join(f"{line}\n" for line in lines))
+
+
 def test_the_smallest_batch_that_is_nearly_as_fast_is_trained_with(tmp_path):
     assert choose(tmp_path, 100) is None
-    for batch, speed in ((64, 500.0), (256, 950.0), (1024, 1000.0)):
-        files = {"x.json": b"{}"}
-        folder = artifact(tmp_path / str(batch), "train-imagpose", "k", files, config={"batch_size": batch})
-        manifest = folder / "manifest.json"
-        manifest.write_text(
-            manifest.read_text().replace('"summary": {}', f'"summary": {{"canvases_per_second": {speed}}}')
-        )
-        folder.rename(tmp_path / f"batch-{batch}")
-    assert choose(tmp_path, 100) == (256, 371)
+    for batch, speed in ((64, 8.0), (256, 3.8), (1024, 1.0)):
+        write_log(tmp_path / f"batch-{batch}", *[(step, 5 + step / speed) for step in (20, 40, 60, 80)])
+    assert choose(tmp_path, 100) == (256, 342)  # a tenth of the time is left over
+
+
+def test_a_batch_is_timed_without_its_start_and_though_the_clock_stopped_it(tmp_path):
+    write_log(tmp_path / "batch-8.partial", (20, 30.0), (40, 30.5), (60, 32.5), (70, 33.5))
+    assert steps_per_second(tmp_path / "batch-8.partial") == 10
+    assert choose(tmp_path, 10) == (8, 90)
+    write_log(tmp_path / "batch-16", (3, 6.0))
+    assert steps_per_second(tmp_path / "batch-16") == 0.5
+    (tmp_path / "batch-32.partial").mkdir()
+    assert steps_per_second(tmp_path / "batch-32.partial") is None
+    assert choose(tmp_path, 10) == (8, 90)
 
 
 def test_a_gpu_may_round_where_a_cpu_may_not():

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import importlib.metadata
 import logging
 import os
 import re
+import subprocess
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,10 +19,19 @@ import pytest
 
 from datasets.runtime import artifacts
 from datasets.runtime.artifacts import WITHOUT_LOCKS, build, try_lock
+from datasets.runtime.cards.write import made_by
 from datasets.runtime.config import StageConfig
 from datasets.runtime.errors import ArtifactBusyError, ArtifactError, InputError
 from datasets.runtime.keys import artifact_directory, artifact_key, partial_directory
-from datasets.runtime.manifests import MANIFEST, SCRATCH, manifest_of
+from datasets.runtime.manifests import (
+    MANIFEST,
+    PROJECT,
+    SCRATCH,
+    code_version,
+    installed_versions,
+    manifest_of,
+    project_version,
+)
 from datasets.runtime.remote import copies, publishing
 from datasets.runtime.remote.addresses import CACHE
 from tests.remote_sets import at
@@ -76,6 +88,29 @@ def test_an_artifact_is_its_files_and_a_manifest_and_is_made_once(tmp_path, capl
     made, found = caplog.messages[-2:]
     assert re.fullmatch(rf"note: done in \d\.\d s: {directory}", made)
     assert found == f"note: already complete at {directory}"
+
+
+def test_files_that_are_neither_installed_nor_a_checkout_make_artifacts_too(tmp_path, monkeypatch):
+    """As on a GPU machine without a network, to which the project's files are copied (docs/gpu.md)."""
+    stated = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["version"]
+
+    def version(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    def run(*_, **__):
+        raise subprocess.CalledProcessError(128, "git")
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    monkeypatch.setattr(subprocess, "run", run)
+    functions = (code_version, project_version, installed_versions)
+    for function in functions:
+        function.cache_clear()
+    try:
+        assert manifest_of(build(_Note(), make_note, store=tmp_path))["code"] == stated
+        assert made_by(_Note()) == f"imagpose-reid {stated}, stage note (version 1)"
+    finally:
+        for function in functions:
+            function.cache_clear()
 
 
 def test_a_store_not_named_is_in_the_working_folder(tmp_path, monkeypatch):

@@ -174,6 +174,12 @@ def test_a_batch_shows_what_each_plan_names_and_a_flipped_canvas_is_flipped_as_a
             assert torch.equal(drawn, expected)
 
 
+def test_skeletons_go_to_a_gpu_as_bytes() -> None:
+    batch = make_batch(RandomImages(), plan_batch(RandomImages(), CONFIG, 0), visible_weight=0.1)
+    assert batch.drawn_skeletons.dtype == torch.uint8
+    assert batch.skeletons.dtype == torch.float32 and 0.5 < batch.skeletons.max() <= 1
+
+
 def test_a_batch_is_moved_and_pinned_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     source = RandomImages()
     batch = make_batch(source, plan_batch(source, CONFIG, 0), visible_weight=0.1)

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -198,6 +199,18 @@ def test_the_fast_way_equals_the_plain_way_at_the_market_presets_canvas(monkeypa
     monkeypatch.setenv("SAMPLING_WIDTH", "32")
     market = market_pipeline(full_size=False, device=torch.device("cpu"))
     assert largest_difference(market, canvases=2, steps=2) < 1e-4
+
+
+def test_the_two_ways_are_compared_in_float32_on_a_gpu_too() -> None:
+    """cuDNN rounds a convolution's inputs to 10 bits (TF32) unless it is told not to: more than the tolerance."""
+    allowed = []
+
+    def watched(requests: object, **settings: object) -> SimpleNamespace:
+        allowed.append((torch.backends.cudnn.enabled, torch.backends.cudnn.allow_tf32))
+        return SimpleNamespace(images=[np.zeros(1)] * (len(requests) if isinstance(requests, list) else 1))
+
+    assert largest_difference(watched) == 0
+    assert set(allowed) == {(True, False)} and torch.backends.cudnn.allow_tf32
 
 
 def test_dpm_solver_and_unipc_agree_where_ddim_has_many_steps(pipeline: IMAGPosePipeline) -> None:

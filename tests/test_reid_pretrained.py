@@ -11,6 +11,7 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
+from datasets.poses.openpose.estimator import _dtype
 from datasets.runtime import command_line
 from datasets.runtime.errors import InputError, WeightsError
 from datasets.runtime.hashing import file_sha256
@@ -276,6 +277,14 @@ def test_precision_auto_is_bfloat16_only_where_that_is_faster(monkeypatch):
         assert precision_of(settings, network, CPU) == expected
     assert precision_of(TrainReidSettings(precision="bf16"), depthwise, CPU) == "bf16"
     assert memory_format(settings) is torch.channels_last
+
+
+def test_precision_auto_is_float32_on_a_gpu_that_only_emulates_bfloat16(monkeypatch):
+    for emulated, expected in ((True, "fp32"), (False, "bf16")):
+        supported = lambda including_emulation=True, emulated=emulated: including_emulation or not emulated  # noqa: E731
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+        assert precision_of(TrainReidSettings(precision="auto"), nn.Identity(), torch.device("cuda")) == expected
+        assert _dtype("auto", torch.device("cuda")) == (torch.float32 if emulated else torch.bfloat16)
 
 
 def test_every_packages_backbone_is_one_of_timm():

@@ -59,7 +59,7 @@ class Step:
                 latents=torch.randn(canvases, channels, 2 * rows, 2 * columns),
                 mask=mask,
                 loss_weights=1 - mask,
-                skeletons=torch.rand(canvases, 3, 2 * VIEW[0], 2 * VIEW[1]),
+                drawn_skeletons=torch.randint(0, 256, (canvases, 3, 2 * VIEW[0], 2 * VIEW[1]), dtype=torch.uint8),
                 image_tokens=torch.randn(canvases, *self.tokens),
                 source_latents=torch.randn(canvases, channels, rows, columns),
                 keep_image=torch.ones(canvases, dtype=torch.bool),

@@ -7,7 +7,7 @@
 #   STORE=runs/store pack.sh 3.12 --preset market-lite-256 --root /data/Market-1501-v15.09.15 \
 #       --poses /data/market-annotation-train.csv,/data/market-annotation-test.csv --pretrain.people.root /data/cuhk/images.csv
 # Without flags: the wheels alone, all that sittings A and C need. The machine's own torch, torchvision, accelerate,
-# transformers, safetensors, numpy, pandas, pyarrow, scipy, opencv, scikit-image and what they need are not packed.
+# transformers, safetensors, numpy, pandas, pyarrow, scipy, opencv, scikit-image, tensorboard and what they need are not packed.
 set -euo pipefail
 version=$1; shift
 PYTHON=${PYTHON:-python3} PART_MIB=${PART_MIB:-36}

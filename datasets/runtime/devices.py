@@ -51,3 +51,8 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     Weights, their gradients and the optimizer's state stay float32.
     """
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether the present GPU has arithmetic for bfloat16; older ones than Ampere emulate it, slower than float32."""
+    return torch.cuda.is_bf16_supported(including_emulation=False)

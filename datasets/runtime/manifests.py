@@ -11,6 +11,7 @@ import json
 import platform
 import subprocess
 import time
+import tomllib
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -298,12 +299,21 @@ def _counts(file: Mapping[str, Any]) -> bool:
 
 @functools.cache
 def code_version() -> str:
-    """The commit of this checkout, with ``-dirty`` where files differ from it; the installed version without one."""
+    """The commit of this checkout, with ``-dirty`` where files differ from it; the version without one."""
     command = ["git", "-C", str(PROJECT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
     except (OSError, subprocess.SubprocessError):
+        return project_version()
+
+
+@functools.cache
+def project_version() -> str:
+    """The installed version, or the one that the files themselves state: they run without being installed, too."""
+    try:
         return importlib.metadata.version(DISTRIBUTION)
+    except importlib.metadata.PackageNotFoundError:
+        return tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["version"]
 
 
 @functools.cache

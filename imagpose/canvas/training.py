@@ -76,8 +76,8 @@ class CanvasBatch:
     """(B, 1, 2h, 2w), 1 where a view is visible."""
     loss_weights: Tensor
     """(B, 1, 2h, 2w): 1 masked, `visible_weight` visible, 0 empty."""
-    skeletons: Tensor
-    """(B, 3, 2H, 2W) in [0, 1]; black in empty slots."""
+    drawn_skeletons: Tensor
+    """(B, 3, 2H, 2W) uint8; black in empty slots. Most of a batch, so it travels to a GPU as bytes."""
     image_tokens: Tensor
     """(B, N, D) of the reference."""
     source_latents: Tensor
@@ -86,6 +86,11 @@ class CanvasBatch:
     """(B,) bool."""
     keep_texture: Tensor
     """(B,) bool."""
+
+    @property
+    def skeletons(self) -> Tensor:
+        """(B, 3, 2H, 2W) in [0, 1], as the network takes them."""
+        return self.drawn_skeletons.float() / 255
 
     def to(self, device: torch.device) -> CanvasBatch:
         """The same on another device."""
@@ -183,7 +188,7 @@ def make_batch(source: ViewSource, plans: Sequence[CanvasPlan], visible_weight: 
         latents=pack_views(views),
         mask=view_map(visible, *views.shape[3:]),
         loss_weights=view_map(weights, *views.shape[3:]),
-        skeletons=_skeletons(source, plans),
+        drawn_skeletons=_drawn_skeletons(source, plans),
         image_tokens=source.tokens(references, flipped),
         source_latents=source.latents(references, flipped),
         keep_image=torch.tensor([plan.keep_image for plan in plans]),
@@ -191,11 +196,11 @@ def make_batch(source: ViewSource, plans: Sequence[CanvasPlan], visible_weight: 
     )
 
 
-def _skeletons(source: ViewSource, plans: Sequence[CanvasPlan]) -> Tensor:
+def _drawn_skeletons(source: ViewSource, plans: Sequence[CanvasPlan]) -> Tensor:
     height, width = source.view_size
     pictures = np.zeros((len(plans), VIEWS, height, width, 3), np.uint8)
     for canvas, plan in zip(pictures, plans, strict=True):
         for view, image in enumerate(plan.slots):
             if image != EMPTY:
                 canvas[view] = draw_skeleton(source.keypoints(image, plan.flipped), height, width)
-    return pack_views(torch.from_numpy(pictures).permute(0, 1, 4, 2, 3)).float() / 255
+    return pack_views(torch.from_numpy(pictures).permute(0, 1, 4, 2, 3))

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from datasets.runtime import devices
 from reid.config import TrainReidSettings
 
 logger = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ def precision_of(config: TrainReidSettings, backbone: nn.Module, device: torch.d
     if config.precision != "auto":
         return config.precision
     if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+        return "bf16" if devices.multiplies_bfloat16() else "fp32"
     return "bf16" if torch.cpu._is_amx_tile_supported() and not is_depthwise(backbone) else "fp32"
 
 

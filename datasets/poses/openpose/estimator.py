@@ -24,6 +24,7 @@ import torch
 from datasets.poses.openpose.decoding import Decoding, decode_people, smoothing_matrix
 from datasets.poses.openpose.weights import load_network
 from datasets.poses.skeleton import JOINT_COUNT, scale_keypoints
+from datasets.runtime import devices
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +119,8 @@ def load_openpose(weights: Path | None = None, weights_sha256: str | None = None
 def _dtype(precision: AnyPrecision, device: torch.device) -> torch.dtype:
     if precision == "auto":
         # Measured on a CPU with AVX512-BF16: 82 ms an image against 188; without it bfloat16 is emulated and slower.
-        fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
+        on_gpu = device.type == "cuda"
+        fast = devices.multiplies_bfloat16() if on_gpu else torch.cpu._is_avx512_bf16_supported()
         precision = "bf16" if fast else "fp32"
     return {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
 

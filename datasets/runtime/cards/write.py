@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 from pathlib import Path
 
@@ -11,13 +10,12 @@ from datasets.runtime.cards.card import DataSetCard
 from datasets.runtime.cards.croissant import croissant_of
 from datasets.runtime.cards.markdown import readme_of
 from datasets.runtime.config import StageConfig
-from datasets.runtime.manifests import CROISSANT_FILE, DISTRIBUTION, README_FILE
+from datasets.runtime.manifests import CROISSANT_FILE, DISTRIBUTION, README_FILE, project_version
 
 
 def made_by(config: StageConfig) -> str:
     """Which code made a set. The commit is in the manifest: it changes where no byte of the set does."""
-    version = importlib.metadata.version(DISTRIBUTION)
-    return f"{DISTRIBUTION} {version}, stage {config.stage} (version {config.stage_version})"
+    return f"{DISTRIBUTION} {project_version()}, stage {config.stage} (version {config.stage_version})"
 
 
 def write_cards(card: DataSetCard, directory: Path) -> None:
