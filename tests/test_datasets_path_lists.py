@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from datasets.__main__ import COMMANDS
 from datasets.poses.config import ImportPosesConfig
 from datasets.runtime.command_line import main, parse_config
 from flows.config import RegenerateConfig
+from imagpose.config import GenerateConfig
 from tests.small_sets import market_files, market_root, pose_lines
 
 NAMES = ("a,b.csv", "c.csv", "[old].csv", "12", "true", "x, y, z.csv", "a")
@@ -41,6 +43,18 @@ def here(tmp_path, monkeypatch):
 def test_a_comma_belongs_to_the_path_where_such_a_file_is_there(here, arguments, paths):
     config = parse_config(ImportPosesConfig, ["--images", ".", *arguments], "program")
     assert config.csv == [Path(path) for path in paths]
+
+
+@pytest.mark.parametrize("name", ["josé.csv", "日本.csv", "😀.csv", 'a "quoted".csv', "back\\slash.csv", "two\nlines.csv"])
+def test_a_path_in_a_list_keeps_every_character_of_its_name(name):
+    given = ["--images", ".", "--csv", name, "--csv", f"{name},other.csv"]
+    assert parse_config(ImportPosesConfig, given, "program").csv == [Path(name), Path(name), Path("other.csv")]
+    generate = ["--source", name, "--pose", json.dumps([name])]
+    config = parse_config(GenerateConfig, generate, "program")
+    assert config.source == config.pose == (Path(name),)
+    given = ["--preset", "demo", "--root", ".", "--poses", name, "--synthetic", f"theirs={name}"]
+    config = parse_config(RegenerateConfig, given, "program")
+    assert config.poses == [Path(name)] and config.synthetic == {"theirs": Path(name)}
 
 
 def test_a_list_of_paths_inside_other_settings_knows_the_rule_too(here):

@@ -248,6 +248,13 @@ def _flags_source() -> type[Any]:
     from pydantic_settings import CliSettingsSource  # its import takes a tenth of a second, which not everyone needs
 
     class FlagsSource(CliSettingsSource[Any]):
+        def _merge_parsed_list(self, parsed_list: list[str], field_name: str) -> str:
+            """Lists of texts in JSON as they are: the base class doubles their backslashes, so \\u00e9 is no é."""
+            values = [_json(value) for value in parsed_list]
+            if all(isinstance(value, list) and all(isinstance(item, str) for item in value) for value in values):
+                return json.dumps(list(itertools.chain.from_iterable(values)))
+            return super()._merge_parsed_list(parsed_list, field_name)
+
         def _sort_arg_fields(self, model: type[BaseModel]) -> list[tuple[str, FieldInfo]]:
             fields = super()._sort_arg_fields(model)
             return sorted(fields, key=lambda field: not field[1].is_required())  # stable: else as declared
