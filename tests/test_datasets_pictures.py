@@ -119,8 +119,8 @@ REFUSED = {
     "float TIFF": (saved(Image.new("F", (2, 2), 0.5), "TIFF"), "mode F"),
     "32-bit TIFF": (saved(Image.new("I", (2, 2), 70000), "TIFF"), "mode I"),
     "LAB": (saved(Image.new("LAB", (2, 2)), "TIFF"), "mode LAB"),
-    "text": (b"hello", "not an image"),
-    "nothing": (b"", "not an image"),
+    "text": (b"hello", "not an image: it begins like no file of a known format"),
+    "nothing": (b"", "not an image: the file has no bytes"),
 }
 
 

@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from datasets.runtime.errors import InputError
 from datasets.runtime.regular_files import read_regular
@@ -108,7 +108,7 @@ def open_header(content: bytes) -> Image.Image:
         if (name := _format_of(content)) is not None:
             known = ", ".join(FORMATS)
             raise PictureError("not-an-image-format", f"is {name}, not one of {known}; convert it") from None
-        raise PictureError("unreadable", f"not an image: {type(error).__name__}") from None
+        raise PictureError("unreadable", f"not an image: {_why_unreadable(content, error)}") from None
     _check_limits(image, content)
     return image
 
@@ -192,6 +192,14 @@ def _format_of(content: bytes) -> str | None:
         if name not in FORMATS and accept is not None and accept(prefix) is True:
             return name
     return "HEIF" if prefix[4:12] in _HEIF_BRANDS else None
+
+
+def _why_unreadable(content: bytes, error: Exception) -> str:
+    if not content:
+        return "the file has no bytes"
+    if isinstance(error, UnidentifiedImageError):
+        return f"it begins like no file of a known format ({', '.join(FORMATS)})"
+    return f"its header is broken ({type(error).__name__})"
 
 
 class _TimedBytes(io.BytesIO):
