@@ -1,7 +1,8 @@
 """Which generator ``imagpose generate`` takes when none is named: the best of those that were measured.
 
 Measured means by ``imagpose evaluate``, whose artifacts lie in the same store. Figures compare only on the same pairs
-of the same images at the same size, so the evaluations are grouped by these, and the group with most pairs decides.
+of the same images at the same size and by the same version of the measurement, so the evaluations are grouped by these,
+and the group with most pairs decides.
 """
 
 from __future__ import annotations
@@ -12,12 +13,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datasets.runtime.manifests import RecordedForm, is_complete, manifest_of, recorded_path, summary_of
+from datasets.runtime.manifests import (
+    RecordedForm,
+    is_complete,
+    manifest_of,
+    model_sha256,
+    recorded_path,
+    summary_of,
+)
 from imagpose.config import BUILT_IN
 from imagpose.config.samplers import STUDENTS_SAMPLER
 
-SAME_TEST = ("pairs", "limit", "seed", "height", "width")
-"""Fields of an evaluation (beside its images) that must be equal for two to compare."""
+SAME_INPUTS = ("shards", "pairs")
+"""Inputs of an evaluation whose content must be equal for two to compare."""
+SAME_SETTINGS = ("limit", "seed")
+"""Its fields that must be equal as well: they draw the pairs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +39,7 @@ class Measured:
         test: what the figures were measured on; evaluations with the same compare.
         pairs: number of pairs.
         ssim: 0 to 1, higher is better.
-        lpips: on AlexNet, lower is better; None where its weights were not at hand.
+        lpips: on AlexNet's published weights, lower is better; None where they were not at hand.
     """
 
     generator: Path
@@ -58,8 +68,10 @@ def generator_at_hand(store: Path) -> tuple[Path, str]:
     groups: dict[tuple[str, ...], list[Measured]] = defaultdict(list)
     for one in found:
         groups[one.test].append(one)
-    best = _best(max(groups.values(), key=lambda group: (group[0].pairs, len(group), group[0].test)))
-    return best.generator, f"the best of {len(found)} evaluated in {store}: {best}"
+    group = max(groups.values(), key=lambda group: (group[0].pairs, len(group), group[0].test))
+    best, generators = _best(group), len({one.generator for one in group})
+    of = f"the best of {generators}" if generators > 1 else "the only one"
+    return best.generator, f"{of} evaluated on these pairs in {store}: {best}"
 
 
 def _best(group: Sequence[Measured]) -> Measured:
@@ -69,7 +81,7 @@ def _best(group: Sequence[Measured]) -> Measured:
 
 
 def _measured(store: Path) -> Iterator[Measured]:
-    """Evaluations of a store whose generator is still there, in order of their keys.
+    """Evaluations of a store whose generator is still there as it was measured, in order of their keys.
 
     Few-step students are left out: they take another sampler than `generate`'s own.
     """
@@ -81,8 +93,14 @@ def _measured(store: Path) -> Iterator[Measured]:
             continue
         found = summary_of(manifest, _Evaluation)
         rows = {row.row: row for row in found.rows}
-        if "T1" in rows and (recorded_path(manifest, "generator") / "model_index.json").is_file():
-            yield _read(manifest, found.pairs, rows["T1"])
+        if "T1" in rows and _is_there(manifest):
+            yield _read(manifest, found, rows["T1"])
+
+
+def _is_there(manifest: dict[str, Any]) -> bool:
+    folder = recorded_path(manifest, "generator")
+    is_generator = (folder / "model_index.json").is_file()
+    return is_generator and model_sha256(folder) == manifest["inputs"]["generator"]["sha256"]
 
 
 class _Row(RecordedForm):
@@ -93,15 +111,19 @@ class _Row(RecordedForm):
 
 class _Evaluation(RecordedForm):
     pairs: int
+    size: list[int]
     rows: list[_Row]
+    unknown_weights: dict[str, str] = {}
 
 
-def _read(manifest: dict[str, Any], pairs: int, row: _Row) -> Measured:
+def _read(manifest: dict[str, Any], found: _Evaluation, row: _Row) -> Measured:
     config, inputs = manifest["config"], manifest["inputs"]
+    contents = (inputs[name]["sha256"] if name in inputs else "" for name in SAME_INPUTS)
+    settings = (str(config.get(field)) for field in SAME_SETTINGS)
     return Measured(
         generator=recorded_path(manifest, "generator"),
-        test=(inputs["shards"]["sha256"], *(str(config.get(field)) for field in SAME_TEST)),
-        pairs=pairs,
+        test=(str(manifest["stage_version"]), str(found.size), *contents, *settings),
+        pairs=found.pairs,
         ssim=row.ssim,
-        lpips=row.lpips,
+        lpips=None if "lpips" in found.unknown_weights else row.lpips,
     )
