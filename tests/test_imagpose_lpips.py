@@ -1,6 +1,7 @@
 """LPIPS from either kind of weights file, as a metric and as the VAE's loss; pickles of arrays and nothing else."""
 
 import pickle
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -70,12 +71,21 @@ class Harmful:
         return (Path.touch, (Path("touched-by-a-pickle"),))
 
 
+def endless() -> dict:
+    table: dict = {}
+    table["a"] = table
+    return table
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (pickle.dumps({"a": Harmful()}), "nothing in it was run"),
         (pickle.dumps({"a": {"b": np.array([Harmful()], dtype=object)}}), "nothing in it was run"),
-        (pickle.dumps({"a": np.array([{"b": 1}], dtype=object)}), "holds a ndarray at 'a'"),
+        (pickle.dumps({"a": np.array([{"b": 1}], dtype=object)}), "holds a ndarray of no numbers at 'a'"),
+        (pickle.dumps({"a": np.zeros(3)}).replace(b"K\x03\x85", b"K\x04\x85"), "shape .* has 24 bytes"),
+        (pickle.dumps({"a": np.zeros(3)}).replace(b"f8", b"O8"), "holds a ndarray of no numbers at 'a'"),
+        (pickle.dumps(endless()), "tables inside each other without end"),
         (pickle.dumps([1, 2]), "holds a list at 'the top'"),
         (pickle.dumps({"a": {"b": "text"}}), "holds a str at 'a/b'"),
         (pickle.dumps({"a": np.zeros(3)})[:-9], "corrupt|no table"),
@@ -92,6 +102,26 @@ def test_only_tables_of_numeric_arrays_are_read(
     with pytest.raises(WeightsError, match=message):
         read_array_pickle(file)
     assert not (tmp_path / "touched-by-a-pickle").exists()
+
+
+def test_arrays_come_as_they_were_written_whatever_their_order_in_memory(tmp_path: Path) -> None:
+    table = {"c": np.arange(6, dtype=">i2").reshape(2, 3), "f": np.asfortranarray(np.arange(6.0).reshape(2, 3))}
+    (tmp_path / "weights.ckpt").write_bytes(pickle.dumps({"in": table, "empty": np.zeros((0, 3), "f4")}))
+    found = read_array_pickle(tmp_path / "weights.ckpt")
+    assert found.keys() == {"in/c", "in/f", "empty"} and found["empty"].shape == (0, 3)
+    assert all(np.array_equal(found[f"in/{name}"], array) for name, array in table.items())
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_no_corrupt_bytes_make_the_reader_raise_anything_but_its_own_error(tmp_path: Path, protocol: int) -> None:
+    content = pickle.dumps({"a": {"kernel": np.ones((2, 2), "f4"), "bias": np.arange(3)}}, protocol)
+    file, rng = tmp_path / "weights.ckpt", np.random.default_rng(protocol)
+    for _ in range(400):
+        changed = bytearray(content)
+        changed[int(rng.integers(len(changed)))] = int(rng.integers(256))
+        file.write_bytes(changed)
+        with suppress(WeightsError):
+            read_array_pickle(file)
 
 
 def test_a_file_counts_as_published_by_any_of_its_known_hashes(files: dict, monkeypatch: pytest.MonkeyPatch) -> None:
