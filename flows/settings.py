@@ -15,7 +15,7 @@ from pydantic.config import JsonDict
 
 from datasets.miniature.config import MiniatureSettings
 from datasets.poses.config import Coordinates, ExtractPosesSettings
-from datasets.runtime.config import Config, Location, Percent, Role
+from datasets.runtime.config import Config, Location, Percent, Role, Seed
 from datasets.shards.config import EncodeSettings, WriteShardsSettings
 from datasets.shards.image_encoders import folder_of
 from datasets.sources.config import IndexSettings, SelectSubsetsSettings
@@ -120,7 +120,7 @@ class RegenerateSettings(Config):
     """Percent of the training images that the subsets hold."""
     draws: int = Field(1, ge=1)
     """Independent draws of the subsets; the unit that intervals are computed from."""
-    seeds: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1, json_schema_extra=DISTINCT)
+    seeds: list[Seed] = Field([0], min_length=1, json_schema_extra=DISTINCT)
     """Seeds of the re-ID runs on each subset."""
     arms: list[Annotated[str, ARMS]] = Field(["real", "real+synthetic"], min_length=1, json_schema_extra=DISTINCT)
     """What the re-ID networks are trained on (docs/benchmark.md explains each)."""

@@ -45,7 +45,9 @@ def test_a_comma_belongs_to_the_path_where_such_a_file_is_there(here, arguments,
     assert config.csv == [Path(path) for path in paths]
 
 
-@pytest.mark.parametrize("name", ["josé.csv", "日本.csv", "😀.csv", 'a "quoted".csv', "back\\slash.csv", "two\nlines.csv"])
+@pytest.mark.parametrize(
+    "name", ["josé.csv", "日本.csv", "😀.csv", 'a "quoted".csv', "back\\slash.csv", "two\nlines.csv"]
+)
 def test_a_path_in_a_list_keeps_every_character_of_its_name(name):
     given = ["--images", ".", "--csv", name, "--csv", f"{name},other.csv"]
     assert parse_config(ImportPosesConfig, given, "program").csv == [Path(name), Path(name), Path("other.csv")]

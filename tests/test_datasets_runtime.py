@@ -21,6 +21,7 @@ from datasets.runtime.training.checkpoints import Checkpoints
 from datasets.runtime.training.run import TrainingRun
 from datasets.runtime.training.schedules import cosine_decay, linear_decay, linear_warmup, warmup_cosine
 from imagpose.__main__ import COMMANDS as IMAGPOSE
+from imagpose.config import GenerateConfig
 from reid.__main__ import COMMANDS as REID
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -191,3 +192,9 @@ def test_every_setting_called_precision_has_the_same_words():
     words = [re.findall("'([a-z0-9]+)'", str(field.annotation)) for field in fields]
     assert len(fields) >= 6
     assert all(set(found) - {"auto"} == {"fp32", "bf16"} for found in words)  # re-ID may also choose by the processor
+
+
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan"])
+def test_no_setting_is_infinite_or_no_number(value):
+    with pytest.raises(ValidationError, match="guidance"):
+        GenerateConfig.model_validate({"source": ["a.jpg"], "pose": ["b.jpg"], "guidance": value})

@@ -330,6 +330,14 @@ def test_what_cannot_work_is_refused_in_one_line(pipeline: IMAGPosePipeline, nam
     assert "\n" not in str(refusal.value)
 
 
+@pytest.mark.parametrize("sampler", ["ddim", "unipc", "dpm++"])
+def test_more_steps_than_the_noise_schedule_has_are_refused(pipeline: IMAGPosePipeline, sampler: str) -> None:
+    with pytest.raises(
+        InputError, match=r"1001 steps, but this generator's noise schedule has 1000; pass --steps 1000"
+    ):
+        pipeline(SCENARIOS[0], sampler=sampler, num_inference_steps=1001)
+
+
 def test_nan_weights_are_refused_by_name() -> None:
     pipeline = tiny_pipeline()
     with torch.no_grad():
@@ -357,6 +365,26 @@ def test_my_photograph_and_my_pose_give_marked_pictures(tmp_path: Path) -> None:
     with Image.open(tmp_path / "out" / "picture-0.png") as picture:
         assert picture.size == (WIDTH, HEIGHT)
         assert "trainedAlgorithmicMedia" in picture.info["XML:com.adobe.xmp"]
+    (tmp_path / "out" / "picture-of-mine.png").touch()
+    assert run_generate(config.model_copy(update={"pose": config.pose[:1]})) == 0
+    made = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert made == ["overview.png", "picture-0.png", "picture-of-mine.png", "pictures.json"]  # no leftover of two poses
+
+
+def test_a_folder_that_cannot_be_made_is_told_before_anything_is_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_pipeline(image_encoder=tiny_image_encoder()).save_pretrained(tmp_path / "generator")
+    monkeypatch.setattr("imagpose.sampling.generate.load_pipeline", lambda *_: pytest.fail("loaded"))
+    Image.new("RGB", (33, 70), "gray").save(tmp_path / "me.png")
+    (tmp_path / "pose.json").write_text(json.dumps(pose(3).tolist()))
+    files = {
+        "source": (tmp_path / "me.png",),
+        "pose": (tmp_path / "pose.json",),
+        "source_pose": (tmp_path / "pose.json",),
+    }
+    with pytest.raises(FileExistsError):
+        run_generate(GenerateConfig(generator=tmp_path / "generator", **files, out=tmp_path / "me.png", device="cpu"))
 
 
 class FakeEstimator:

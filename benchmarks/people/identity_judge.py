@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from benchmarks.people.rendered_people import People, render_people
 from datasets.runtime import devices
-from datasets.runtime.config import Precision, StageConfig
+from datasets.runtime.config import Precision, Seed, StageConfig
 from datasets.runtime.manifests import SCRATCH, manifest_of
 from datasets.runtime.training.run import TrainingRun, set_learning_rate, step_generator
 from datasets.runtime.training.schedules import warmup_cosine
@@ -44,7 +44,7 @@ class JudgeConfig(StageConfig):
     stage: ClassVar[str] = "benchmark-judge"
     package: ClassVar[str] = "benchmarks"
 
-    seed: int = Field(2601, ge=0)
+    seed: Seed = 2601
     """Of the population; the demo's is 1501, the built-in models' 1001. Also the judge's first weights and batches."""
     identities: int = Field(64, ge=2)
     """People, all unknown to the built-in models; chance is one in so many."""

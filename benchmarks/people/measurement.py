@@ -16,7 +16,7 @@ from torch import Tensor
 from benchmarks.people.identity_judge import Judge
 from benchmarks.people.rendered_people import People
 from datasets.poses.backends import open_backend
-from datasets.runtime.config import Config, Precision, Role
+from datasets.runtime.config import Config, Precision, Role, Seed
 from imagpose.canvas.layout import CanvasRequest, Mode, SourceImage
 from imagpose.config.fields import Unconditional
 from imagpose.config.samplers import SamplerName
@@ -38,7 +38,7 @@ class DrawingConfig(Config):
     """Classifier-free guidance scale; 1 is none and takes half the time."""
     unconditional: Unconditional = "pose"
     """What the unconditional half of guidance still sees."""
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     """Noise, which of T1's three pictures counts, rows of the sheet."""
     batch_size: Annotated[int, Role.RUNTIME] = Field(16, ge=1)
     """Canvases at a time."""

@@ -29,7 +29,7 @@ from benchmarks.people.scores import ScoresConfig, cost_conditions, find_judge, 
 from datasets.runtime import devices
 from datasets.runtime.arrays.bootstrap import bootstrap_interval
 from datasets.runtime.atomic import write_text_atomically
-from datasets.runtime.config import Config, ModelFolder, Precision, Role
+from datasets.runtime.config import Config, ModelFolder, Precision, Role, Seed
 from datasets.runtime.errors import InputError
 from datasets.runtime.manifests import model_sha256
 from imagpose.config.fields import BUILT_IN, EachOnce, Scenario, Scenarios
@@ -86,7 +86,7 @@ class CostsConfig(Config):
     """Numbers of steps of the student."""
     reference: SamplingConfig = SamplingConfig(sampler="unipc", steps=12)
     """The one of `samplings` that all others are compared with."""
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     """Noise, and which of T1's three pictures counts."""
     limit: int | None = Field(None, ge=2)
     """Measure the first so many people only."""

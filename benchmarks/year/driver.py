@@ -25,7 +25,7 @@ from benchmarks.year.commands import DATA, POOL, FailedCommandError, last_words,
 from benchmarks.year.data import make_pool, pictures_below, put
 from benchmarks.year.plan import Week, plan_year, training_images
 from datasets.runtime.atomic import write_text_atomically
-from datasets.runtime.config import Config
+from datasets.runtime.config import Config, Seed
 from datasets.runtime.errors import InputError
 from datasets.store.inventory import spoken_size
 
@@ -41,7 +41,7 @@ class YearConfig(Config):
     """Where the data set, the store and the results lie; an interrupted year in it goes on."""
     weeks: int = Field(52, ge=1)
     """How many."""
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     """Of what happens to the data set."""
     keep_runs: int = Field(3, ge=1)
     """Results that pruning keeps."""

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from datasets.miniature.layouts import RENDERED_LAYOUTS
-from datasets.runtime.config import Config, Role, StageConfig
+from datasets.runtime.config import Config, Role, Seed, StageConfig
 
 
 class MiniatureSettings(Config):
@@ -25,7 +25,7 @@ class MiniatureSettings(Config):
     """Gallery images of nobody among the queries (pid 0000)."""
     junk: int = Field(20, ge=0)
     """Badly cut gallery images that an evaluation ignores (pid -1)."""
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     """Another seed gives other people, other walks and other backgrounds."""
     width: int = Field(64, ge=16)
     """Image width in pixels."""

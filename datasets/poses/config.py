@@ -17,6 +17,7 @@ from datasets.runtime.config import (
     Location,
     Precision,
     Role,
+    Seed,
     SourceFile,
     SourceTree,
     StageConfig,
@@ -80,7 +81,7 @@ class TrainPoseConfig(StageConfig):
     """Decay per step of the exponential moving average (EMA) of the weights, which is what is saved."""
     precision: Precision = "bf16"
     """Arithmetic of the convolutions in training."""
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     """First weights, drawn crops, their changes and the held-out identities."""
     validation_every: Annotated[int, Role.RUNTIME] = Field(1000, ge=1)
     """Steps between measurements on held-out identities; the network measured last lies in the working folder."""
@@ -183,7 +184,7 @@ class ComparePosesConfig(StageConfig):
     """Radii of PCK in pixels."""
     sheet_images: int = Field(32, ge=0)
     """Images on overlays.png, half random and half the worst; 0 for none. It shows people."""
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     """Which images are the random ones."""
     root: Annotated[Location | None, Role.RUNTIME] = None
     """Where the data set lies now, if it has moved since it was indexed."""
@@ -204,7 +205,7 @@ class ShowPosesConfig(Config):
     """Splits to choose from."""
     columns: int = Field(8, ge=1)
     """Images a row."""
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     """Which images are the random ones."""
     images: Path | None = None
     """The image index, if it does not lie any more where the poses were made from it."""

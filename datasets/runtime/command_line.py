@@ -249,7 +249,7 @@ def _flags_source() -> type[Any]:
 
     class FlagsSource(CliSettingsSource[Any]):
         def _merge_parsed_list(self, parsed_list: list[str], field_name: str) -> str:
-            """Lists of texts in JSON as they are: the base class doubles their backslashes, so \\u00e9 is no é."""
+            """Lists of texts in JSON as they are: the base class doubles backslashes, as of JSON's escapes."""
             values = [_json(value) for value in parsed_list]
             if all(isinstance(value, list) and all(isinstance(item, str) for item in value) for value in values):
                 return json.dumps(list(itertools.chain.from_iterable(values)))

@@ -47,6 +47,8 @@ Device = Annotated[str, Role.RUNTIME]
 Percent = Annotated[int, Field(gt=0, le=100)]
 """A share in percent, as everywhere in this project: 20, not 0.2."""
 Probability = Annotated[float, Field(ge=0, le=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+"""Of everything that is drawn; generators and tables take 63 bits."""
 
 
 FORMER_NAMES = {"no": "fp32", "float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
@@ -66,7 +68,12 @@ class Config(BaseModel):
     """Base of every config: frozen, typed, unknown fields refused, explained field by field."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=(), validate_default=True
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        protected_namespaces=(),
+        validate_default=True,
+        allow_inf_nan=False,
     )
     positional: ClassVar[str | None] = None
     """The field, a list, that a command line's words before the first flag are values of; without, there are none."""

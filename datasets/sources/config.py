@@ -7,14 +7,14 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, field_validator
 
-from datasets.runtime.config import Artifact, Config, Percent, Role, SourceTree, StageConfig
+from datasets.runtime.config import Artifact, Config, Percent, Role, Seed, SourceTree, StageConfig
 from datasets.sources.layouts import LAYOUTS
 
 
 class IndexSettings(Config):
     """Which part of a data set is taken, and how many of its files may be unusable."""
 
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     """Which identities a slice takes, and which are held out."""
     max_error_percent: float = Field(1.0, ge=0, le=100)
     """Fail when more than this share of the files cannot be used."""
@@ -56,7 +56,7 @@ class IndexConfig(IndexSettings, StageConfig):
 class SelectSubsetsSettings(Config):
     """How the subsets are drawn."""
 
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     """First draw's seed."""
 
 

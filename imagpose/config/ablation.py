@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from datasets.poses.backends import POSE_BACKENDS, with_built_in_weights
-from datasets.runtime.config import Artifact, ModelFolder, Role, SourceFile, StageConfig
+from datasets.runtime.config import Artifact, ModelFolder, Role, Seed, SourceFile, StageConfig
 from imagpose.config.fields import Scenario
 from imagpose.config.samplers import SamplerName
 from imagpose.config.training import TrainGeneratorConfig
@@ -37,7 +37,7 @@ class AblateConfig(StageConfig):
         ("B0", "B1", "B2", "B3", "B4", FULL, M1), min_length=1
     )
     """Which rows of Table 2, and M1 of Table 7, in this order."""
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0, 1), min_length=1)
+    seeds: tuple[Seed, ...] = Field((0, 1), min_length=1)
     """Of the trainings, in place of the recipe's; every row is trained with each. Pairs and sampling noise go by the
     recipe's own `seed` and are the same for all."""
     further_modes: tuple[Scenario, ...] = ("T2", "T3", "IMAGPose*")

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from datasets.runtime.config import Artifact, Config, Device, Percent, Precision, Probability, Role
+from datasets.runtime.config import Artifact, Config, Device, Percent, Precision, Probability, Role, Seed
 from imagpose.config.fields import check_subset_with_fraction
 
 
@@ -49,7 +49,7 @@ class CanvasTrainingSettings(Config):
     ema_decay: float = Field(0.999, ge=0, lt=1)
     """Decay of the EMA weights, which are the ones that are saved; update k keeps at most k / (9 + k) of the
     average, diffusers' warm-up. 0: no EMA."""
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     """Initialization, canvases and noise."""
     validation_identities: int = Field(0, ge=0)
     """People kept out of training, whom validation loss and pictures are about, at most a fifth of all; 0: nobody."""

@@ -6,7 +6,17 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from datasets.runtime.config import Artifact, Config, Device, ModelFolder, Precision, Role, SourceFile, StageConfig
+from datasets.runtime.config import (
+    Artifact,
+    Config,
+    Device,
+    ModelFolder,
+    Precision,
+    Role,
+    Seed,
+    SourceFile,
+    StageConfig,
+)
 
 TINY_VIEW = (128, 64)
 """Height and width in pixels of a view of the built-in models."""
@@ -53,7 +63,7 @@ class TrainVaeSettings(Config):
     """Flip images at random."""
     max_images: int | None = Field(None, ge=1)
     """Use so many images, drawn by `seed`; all if not given."""
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     """Initialization and order of the images."""
     precision: Precision = "bf16"
     """Arithmetic of training; bf16 is twice as fast on a CPU with AVX512-BF16. Saved weights are float32."""
@@ -118,7 +128,7 @@ class TrainImageEncoderSettings(Config):
     """Weight of predicting each patch's pixels from its token: tokens then keep colors and texture too."""
     max_images: int | None = Field(None, ge=1)
     """Use so many images, whole identities first; all if not given."""
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     """Initialization and order of the images."""
     precision: Precision = "bf16"
     """Arithmetic of training; bf16 is faster on a CPU with AVX512-BF16. Saved weights are float32."""

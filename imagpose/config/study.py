@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from datasets.runtime.config import Artifact, Config, SourceFile, SourceTree
+from datasets.runtime.config import Artifact, Config, Seed, SourceFile, SourceTree
 
 MOST_GENERATORS = 9
 """A choice is made by one digit."""
@@ -44,7 +44,7 @@ class PackStudyConfig(Config):
     """Width in pixels of all pictures; with `height`."""
     jpeg_quality: int = Field(92, ge=50, le=100)
     """Quality of all pictures, real and generated."""
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     """Which pictures are shown, and in what order."""
     out: Path = Path("user-study")
     """Folder for the page and its key."""

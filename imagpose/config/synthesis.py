@@ -17,6 +17,7 @@ from datasets.runtime.config import (
     Percent,
     Precision,
     Role,
+    Seed,
     SourceFile,
     StageConfig,
 )
@@ -35,7 +36,7 @@ class DrawingSettings(Config):
     """Classifier-free guidance scale (Eq. 2)."""
     unconditional: Unconditional = "pose"
     """What the unconditional half of guidance sees: 'pose' alone (Eq. 5), or 'pose-and-sources' (official code)."""
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     """Plan and noise; every canvas has its own generator."""
     pose_backend: Annotated[str, POSE_BACKENDS] | None = None
     """Extract the skeleton of every picture again with this network and score it against the target one; none: no
@@ -157,7 +158,7 @@ class EvaluateGeneratorConfig(StageConfig):
     """Classifier-free guidance scale (Eq. 2)."""
     unconditional: Unconditional = "pose"
     """What the unconditional half of guidance sees: 'pose' alone (Eq. 5), or 'pose-and-sources' (official code)."""
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     """Which pairs, which of T1's three pictures, and the noise."""
     bootstrap: int = Field(1000, ge=0)
     """Draws of the bootstrap over people behind the 95 % intervals; 0: none."""
@@ -211,7 +212,7 @@ class GenerateConfig(Config):
     """Classifier-free guidance scale (Eq. 2)."""
     unconditional: Unconditional = "pose"
     """What the unconditional half of guidance sees: 'pose' alone (Eq. 5), or 'pose-and-sources' (official code)."""
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     """Noise."""
     device: Device = "auto"
     """'auto' (GPU when there is one), 'cpu', 'cuda', 'cuda:1'."""

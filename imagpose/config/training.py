@@ -11,14 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from datasets.runtime.config import (
-    AddedLater,
-    Config,
-    Device,
-    ModelFolder,
-    Role,
-    StageConfig,
-)
+from datasets.runtime.config import AddedLater, Config, Device, ModelFolder, Role, Seed, StageConfig
 from imagpose.config.canvas_training import CanvasTrainingConfig, CanvasTrainingSettings
 
 
@@ -199,7 +192,7 @@ class CheckModelConfig(Config):
     """'sd15': Stable Diffusion 1.5's, random weights, 9 GB of memory; 'tiny': the same classes in seconds."""
     init_from: Path | None = None
     """A Stable Diffusion folder whose UNet to take instead."""
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     """Random weights and inputs."""
     device: Device = "cpu"
     """'cpu', 'auto' (GPU when there is one), 'cuda'."""

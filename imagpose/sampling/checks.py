@@ -38,10 +38,11 @@ def check_sampler(sampler: str, steps: int, guidance_scale: float, scheduler: Sc
 
     A student of `imagpose distill` is known by the `LCMScheduler` that is saved with it. Its network predicts the end
     of its teacher's guided path, so other solvers, and guidance once more, would go wrong without a sign of it; and a
-    network that was never distilled gives averages of possible pictures in so few steps.
+    network that was never distilled gives averages of possible pictures in so few steps. No sampler takes more steps
+    than the noise schedule has timesteps: some would divide by zero between two equal ones, after all the work.
 
     Raises:
-        InputError: such a sampler.
+        InputError: such a sampler, or so many steps.
     """
     if not isinstance(scheduler, LCMScheduler):
         if SAMPLERS[sampler].distilled:
@@ -49,6 +50,10 @@ def check_sampler(sampler: str, steps: int, guidance_scale: float, scheduler: Sc
             raise InputError(
                 f"sampler '{sampler}' needs a generator that 'imagpose distill' made, and this one is none; distill "
                 f"it, or use one of {others}"
+            )
+        if steps > (most := scheduler.config.num_train_timesteps):
+            raise InputError(
+                f"{steps} steps, but this generator's noise schedule has {most}; pass --steps {most} or fewer"
             )
         return
     if not SAMPLERS[sampler].distilled:

@@ -34,9 +34,14 @@ from imagpose.sampling.pose_files import MOST_STRETCH, PoseFiles, keypoints_in_b
 
 logger = logging.getLogger(__name__)
 
+FACTS = "pictures.json"
+"""All settings of the pictures beside it."""
+
 
 def run_generate(config: GenerateConfig) -> int:
     """Write ``picture-0.png`` ..., ``overview.png`` and ``pictures.json`` to `config.out`; returns the exit code.
+
+    Pictures of an earlier run in that folder are replaced, all of them.
 
     Raises:
         InputError: files that are no photographs or poses, or more of them than a canvas takes.
@@ -56,6 +61,7 @@ def run_generate(config: GenerateConfig) -> int:
         # the paper's T1 is the choice among three pictures of a pose; otherwise a repeated pose is only padding
         keep=range(len(layout.poses) if config.mode == "T1" else len(config.pose)),
     )
+    config.out.mkdir(parents=True, exist_ok=True)  # before the work: it may be no folder, or nobody may write there
     pipeline = load_pipeline(generator, device)
     output = pipeline(
         request,
@@ -160,7 +166,8 @@ def _save(
     pictures: np.ndarray,
     poses: Sequence[int],
 ) -> None:
-    config.out.mkdir(parents=True, exist_ok=True)
+    for earlier in config.out.glob("picture-[0-9].png") if (config.out / FACTS).is_file() else ():
+        earlier.unlink()  # or a larger earlier run's would stand beside facts that are not theirs
     info = PngInfo()
     info.add_itxt("XML:com.adobe.xmp", xmp_packet())
     info.add_text("Description", DESCRIPTION)
@@ -178,5 +185,5 @@ def _save(
         "generator_sha256": model_sha256(generator),
         "synthetic": True,
     }
-    write_text_atomically(config.out / "pictures.json", json.dumps(facts, indent=1) + "\n")
+    write_text_atomically(config.out / FACTS, json.dumps(facts, indent=1) + "\n")
     logger.info("wrote %d pictures to %s", len(pictures), config.out)

@@ -249,7 +249,10 @@ class IMAGPosePipeline(DiffusionPipeline):
                 prediction = predict(latents, timestep)
                 latents = scheduler.step(prediction, timestep, latents, **draws, return_dict=False)[0]
         if not torch.isfinite(latents).all():
-            raise WeightsError("sampling gave NaN or infinity; check the generator's weights and its noise schedule")
+            raise WeightsError(
+                f"sampling gave NaN or infinity; check guidance ({guidance_scale:g}), the generator's weights and its "
+                "noise schedule"
+            )
         return torch.where(visible, known, latents)
 
     def decode(

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from datasets.runtime.config import Artifact, Config, Percent, SourceFile, StageConfig
+from datasets.runtime.config import Artifact, Config, Percent, Seed, SourceFile, StageConfig
 from reid.config.history import HistoryEntry
 
 
@@ -36,7 +36,7 @@ class BenchmarkSettings(Config):
     """Bootstrap resamples of the test identities."""
     confidence: float = Field(0.95, gt=0.5, lt=1)
     """Coverage of the intervals."""
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     """Of the bootstrap and of the bands' simulation."""
 
     @model_validator(mode="after")

@@ -20,6 +20,7 @@ from datasets.runtime.config import (
     Precision,
     Probability,
     Role,
+    Seed,
     SourceFile,
     SourceTree,
     StageConfig,
@@ -223,7 +224,7 @@ class TrainReidConfig(TrainReidSettings, StageConfig):
     """What the generator had seen; a label that the table carries."""
     arm: str = Field("real", pattern=r"^[\w+.-]+$")
     """Name of the run's arm in the table, for example one of `ARMS`."""
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     """Network initialization, sampling and augmentation."""
     init_from: Artifact | None = None
     """A finished run whose network this one is initialized from (arms real-then-synthetic and real-pretrained)."""
