@@ -24,13 +24,13 @@ from datasets.runtime.errors import InputError, WeightsError
 from datasets.runtime.hashing import file_sha256
 from datasets.runtime.verify import verify
 from datasets.shards.encoded import keypoints_to_json
-from datasets.shards.tars import write_tar
+from datasets.shards.tars import read_samples, write_tar
 from imagpose.config import EvaluateGeneratorConfig
 from imagpose.evaluation import evaluate, meter
 from imagpose.evaluation.evaluate import make_evaluation
 from imagpose.evaluation.pair_canvases import canvases_of, draw_pairs
 from imagpose.metrics.frechet import frechet_distance, inception_features, torchvision_features
-from imagpose.metrics.lpips import Lpips, alexnet_features
+from imagpose.metrics.lpips import SMALLEST, Lpips, alexnet_features
 from imagpose.metrics.similarity import psnr
 from imagpose.metrics.weights import WEIGHTS, find_weights
 from tests.small_sets import forge
@@ -342,6 +342,36 @@ def test_what_cannot_be_evaluated_is_refused_before_any_picture(shards: Path, ge
         make_evaluation(config_of(only_train, generator), tmp_path)
     with pytest.raises(ValueError, match="height and width go together"):
         config_of(shards, generator, height=64)
+
+
+def test_training_images_of_nobody_are_no_reference(shards: Path, generator: Path, alexnet_file: Path, tmp_path: Path):
+    nobody = tmp_path / "shards"
+    shutil.copytree(shards, nobody)
+    members = [
+        (f"{key}.{extension}", content if extension == "jpg" else content.replace(b'"pid": ', b'"pid": 0, "was": '))
+        for key, sample in read_samples(nobody / "train-00000.tar")
+        for extension, content in sample.items()
+    ]
+    write_tar(nobody / "train-00000.tar", iter(members))
+    forge(nobody)
+    given = {"alexnet": alexnet_file, "known_weights_only": False, "modes": ("T1",), "height": 64, "width": 32}
+    directory = build(config_of(nobody, generator, **given), make_evaluation, output=tmp_path / "result")
+    results = json.loads((directory / "results.json").read_text())
+    assert "lpips" in results["rows"][0] and "frechet_alexnet" not in results["rows"][0]
+    assert "frechet_alexnet: the shards hold no training images of people" in results["absent"][-1]
+
+
+def test_views_that_lpips_leaves_nothing_of_are_refused_before_any_picture(
+    shards: Path, generator: Path, alexnet_file: Path, tmp_path: Path
+) -> None:
+    given = {"alexnet": alexnet_file, "known_weights_only": False}
+    with pytest.raises(InputError, match="LPIPS on alexnet needs sides of at least 31 pixels, got 32x16"):
+        make_evaluation(config_of(shards, generator, **given), tmp_path)
+    for backbone, least in SMALLEST.items():
+        network = Lpips(alexnet_file, backbone) if backbone == "alexnet" else lpips.LPIPS(net="vgg", pnet_rand=True)
+        network(torch.zeros(1, 3, least, least), torch.zeros(1, 3, least, least))
+        with pytest.raises(RuntimeError):
+            network(torch.zeros(1, 3, least - 1, least), torch.zeros(1, 3, least - 1, least))
 
 
 def test_alexnets_distance_is_zero_for_equal_sets_and_is_left_out_where_nothing_can_be_compared(

@@ -210,11 +210,14 @@ def test_the_rate_rises_then_falls_to_its_floor() -> None:
     assert sorted(rates[10:], reverse=True) == rates[10:]
 
 
-def test_what_cannot_be_trained_on_is_refused(shards: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_trained_on_is_refused(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="multiples of 8"):
         make_vae(vae_config(shards, view_width=20), tmp_path)
     with pytest.raises(InputError, match="patch size 8"):
         make_image_encoder(encoder_config(shards, width=20), tmp_path)
+    monkeypatch.setattr(train_vae, "check_published", lambda *_: None)
+    with pytest.raises(InputError, match="LPIPS on alexnet needs sides of at least 31 pixels, got 32x16"):
+        make_vae(vae_config(shards, alexnet=tmp_path / "alexnet.ckpt"), tmp_path)
     finish(tmp_path, "write-shards")
     with pytest.raises(InputError, match="no training image"):
         load_crops(tmp_path, 32, 16)

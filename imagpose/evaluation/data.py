@@ -120,6 +120,11 @@ class HeldOutImages:
         """The training split's tars."""
         return artifact_files(self.shards, "train-*.tar")
 
+    def shows_training_people(self) -> bool:
+        """Whether `training_pictures` would give any: a training split may be absent, or hold distractors alone."""
+        samples = ((tar, *sample) for tar in self.training_shards() for sample in read_samples(tar))
+        return any(sample_facts(tar, key, members, "pid")["pid"] > 0 for tar, key, members in samples)
+
 
 def fitted(image: Image.Image, size: Size) -> Image.Image:
     """A picture of (height, width) `size`; bicubic, antialiased, untouched where it has the size."""

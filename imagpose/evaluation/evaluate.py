@@ -35,6 +35,7 @@ from imagpose.evaluation.data import HeldOutImages, fitted, stacked
 from imagpose.evaluation.meter import Meter
 from imagpose.evaluation.pair_canvases import PairCanvas, canvases_of, draw_pairs
 from imagpose.evaluation.table import BOUNDS, write_results
+from imagpose.metrics.lpips import LPIPS_COLUMNS, check_sides
 from imagpose.pictures.contact_sheet import SheetRow, save_contact_sheet, skeleton_picture
 from imagpose.sampling.checks import check_sampler
 from imagpose.sampling.generate import view_size_of
@@ -42,8 +43,6 @@ from imagpose.sampling.pipeline import IMAGPosePipeline, load_pipeline
 
 logger = logging.getLogger(__name__)
 
-SMALLEST_FOR_LPIPS = 31
-"""Pixels: AlexNet's three strides leave nothing of less."""
 PAIRS_AT_ONCE = 256
 """Pairs of a bound's file of scores."""
 
@@ -68,13 +67,15 @@ def prepare(config: EvaluateGeneratorConfig, view: Size) -> tuple[HeldOutImages,
     compared = (config.height, config.width) if config.height and config.width else view
     given = read_pairs(config.pairs) if config.pairs else None
     meter = Meter(config)
-    if meter.perceptual and min(compared) < SMALLEST_FOR_LPIPS:
-        raise InputError(f"LPIPS needs sides of at least {SMALLEST_FOR_LPIPS} pixels, got {compared}; compare larger")
+    for backbone, column in LPIPS_COLUMNS.items():
+        if column in meter.perceptual:
+            check_sides(backbone, compared)
     images = HeldOutImages(config.shards, view, compared)
-    if config.fid_reference == "train" and not images.training_shards():
-        meter.drop_distance_of_alexnet("the shards hold no training images; add them, or pass --fid-reference targets")
-    if meter.features and config.fid_reference == "train" and not images.training_shards():
-        raise InputError(f"{config.shards} holds no training images for FID; add them, or pass --fid-reference targets")
+    if config.fid_reference == "train" and meter.features and not images.shows_training_people():
+        way_out = "add them, or pass --fid-reference targets"
+        meter.drop_distance_of_alexnet(f"the shards hold no training images of people; {way_out}")
+        if meter.features:
+            raise InputError(f"{config.shards} holds no training images of people for FID; {way_out}")
     pairs = draw_pairs(given if given is not None else images.all_pairs(), config.limit, config.seed)
     if len(pairs) < 2:
         raise InputError(f"{len(pairs)} pairs to measure; at least two images of a person with a skeleton are needed")

