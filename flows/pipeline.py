@@ -222,7 +222,7 @@ class Regeneration:
         if first is None or not ((self._draws() and first.trains_models()) or needed):
             return None
         if first.people is not None:
-            return self.prepare_images(of_data_set(first.people))
+            return self.prepare_images(of_data_set(first.people), others=True)
         if first.population is not None:
             return self.prepare_images(self.render(first.population), others=True)
         if self.config.identities is None:

@@ -5,8 +5,9 @@ Raises `datasets.runtime.errors.InputError`, which the command prints in one lin
 
 from __future__ import annotations
 
+import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from datasets.runtime.remote.copies import is_file
 from datasets.runtime.remote.folders import files_below
 from datasets.shards.image_encoders import NAMED_ENCODERS
 from datasets.shards.saved_models import DIFFUSERS, TRANSFORMERS, has_weights, weights_problem
+from datasets.sources.files import ImageSource, Row
 from datasets.sources.layouts import LAYOUTS
 from datasets.sources.listing import list_source
 from flows.config import RegenerateConfig
@@ -151,12 +153,35 @@ def data_set_problems(name: str, others: OtherPeopleSettings, config: Regenerate
     try:
         with layout.open_source(others.root) as source:
             rows = [row for row in layout.list_images(source).rows if not row["status"] and row["split"] == "train"]
+            files = real_files(source, rows)
     except DatasetLayoutError as error:
         return [*problems, f"{name}.root {error}"]
+    if shared := files & own_files(config):
+        problems.append(
+            f"{name}.root {others.root} lists {len(shared)} files of --root {config.root} itself, for example "
+            f"{min(shared)}; give images of other people"
+        )
     people = {row["pid"] for row in rows if row["role"] == "person"}
     if len(people) < FEWEST_OTHERS:
         problems.append(f"{name}.root {others.root} has {len(people)} people in split train; it takes {FEWEST_OTHERS}")
     return problems
+
+
+def own_files(config: RegenerateConfig) -> set[str]:
+    """The files of the user's own data set; none where it is rendered, or is refused for another reason."""
+    if config.root is None:
+        return set()
+    layout = LAYOUTS[config.layout]
+    try:
+        with layout.open_source(config.root) as source:
+            return real_files(source, layout.list_images(source).rows)
+    except DatasetLayoutError:
+        return set()
+
+
+def real_files(source: ImageSource, rows: Iterable[Row]) -> set[str]:
+    """Where a data set's images lie, links followed: of two lists of the same files it is the same."""
+    return {os.path.realpath(source.root / (source.prefix + row["path"])) for row in rows}
 
 
 def slice_problem(config: RegenerateConfig, root: Path, people: int) -> str | None:

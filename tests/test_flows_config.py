@@ -338,6 +338,29 @@ def test_other_people_are_looked_at_before_any_work(tmp_path):
     assert "poses: /no/file is not a file" in problems(root=others, layout="market1501", poses=["/no/file"])[0]
 
 
+@pytest.mark.parametrize("field", ["pretrain", "pose_bank"])
+def test_other_people_are_no_files_of_the_data_set_itself(tmp_path, field):
+    own, others = a_market(tmp_path / "own"), a_market(tmp_path / "others")
+    link = others / "bounding_box_train" / "0009_c1s1_000451_03.jpg"
+    lines = [
+        "path,pid,camid,split",
+        *(f"bounding_box_train/{path.name},{path.name[:4]},1,train" for path in own.glob("q*/*")),
+    ]
+    (own / "table.csv").write_text("\n".join(lines) + "\n")
+
+    def problems(**people):
+        given = {"preset": "market-lite", "root": own, "pretrain": {"people": {"root": others, "layout": "market1501"}}}
+        return other_people_problems(RegenerateConfig(**given | {field: {"people": people}}))
+
+    assert problems(root=others, layout="market1501") == []
+    assert (
+        f"{field}.people.root {own} lists 6 files of --root {own} itself" in problems(root=own, layout="market1501")[0]
+    )
+    assert "table.csv lists 6 files of --root" in problems(root=own / "table.csv")[0]
+    link.symlink_to(own / "query" / "0001_c1s1_000451_03.jpg")
+    assert "lists 1 files of --root" in problems(root=others, layout="market1501")[0]
+
+
 def test_a_base_is_pretrained_on_the_other_data_sets_training_split(tmp_path):
     asked = []
 
@@ -347,10 +370,12 @@ def test_a_base_is_pretrained_on_the_other_data_sets_training_split(tmp_path):
 
     people = {"root": tmp_path / "others", "layout": "market1501", "poses": [tmp_path / "poses.csv"]}
     pretrain = {"people": people, "vae": None, "generator": None}
-    config = RegenerateConfig(preset="market-lite", root=tmp_path / "own", pretrain=pretrain)
+    held_out = {"validation_identities": 100}  # of the own people, not of the others
+    config = RegenerateConfig(preset="market-lite", root=tmp_path / "own", pretrain=pretrain, index=held_out)
     models = Regeneration(config, note).pretrain(Population(tmp_path / "own", "market1501", []))
     assert [item.stage for item in asked[:3]] == ["index", "import-poses", "write-shards"]
     assert asked[0].root == tmp_path / "others" and asked[2].splits == ["train"]
+    assert asked[0].validation_identities is None
     assert models.others.shards == tmp_path / "write-shards" and models.generator == config.generator
 
 
