@@ -250,9 +250,9 @@ def _flags_source() -> type[Any]:
     class FlagsSource(CliSettingsSource[Any]):
         def _merge_parsed_list(self, parsed_list: list[str], field_name: str) -> str:
             """Lists of texts in JSON as they are: the base class doubles backslashes, as of JSON's escapes."""
-            values = [_json(value) for value in parsed_list]
-            if all(isinstance(value, list) and all(isinstance(item, str) for item in value) for value in values):
-                return json.dumps(list(itertools.chain.from_iterable(values)))
+            lists = [_json(value) if isinstance(value, str) else None for value in parsed_list]  # of no value: []
+            if all(isinstance(value, list) and all(isinstance(item, str) for item in value) for value in lists):
+                return json.dumps([item for value in lists for item in value or ()])
             return super()._merge_parsed_list(parsed_list, field_name)
 
         def _sort_arg_fields(self, model: type[BaseModel]) -> list[tuple[str, FieldInfo]]:
