@@ -16,6 +16,7 @@ from datasets.__main__ import COMMANDS
 from datasets.runtime.command_line import BUSY, main
 from datasets.runtime.manifests import MANIFEST
 from datasets.shards.reuse import take_over
+from datasets.sources.index import QUERY_IN_GALLERY
 from datasets.store import forget
 from datasets.store.inventory import Inventory
 from datasets.store.records import LOCKS, RunRecord, now, write_record
@@ -235,8 +236,39 @@ def test_pages_go_before_the_artifacts_that_tell_whom_they_show(people, monkeypa
 
 
 def test_a_person_of_another_data_set_with_the_same_number_is_left_alone(people, capsys):
-    store_command("forget", "--store", str(people), "--pid", "1", "--root", "DukeMTMC")
-    assert "0 images in 0 artifacts" in capsys.readouterr().out
+    duke = artifact(people, "index/7", config={"root": "/data/DukeMTMC"})
+    pd.DataFrame([("d", 1, "train")], columns=["key", "pid", "split"]).to_parquet(duke / "images.parquet")
+    for root in ("DukeMTMC", "/data/DukeMTMC"):
+        store_command("forget", "--store", str(people), "--pid", "1", "--root", root)
+        assert named(capsys.readouterr().out) == {"index/7"}
+
+
+def test_a_data_set_that_no_index_is_of_is_refused_and_not_answered_with_nobody(people, capsys):
+    assert store_command("forget", "--store", str(people), "--pid", "1", "--root", "Markt") == 2
+    assert "/data/Market" in capsys.readouterr().err
+
+
+def test_an_image_that_is_a_query_and_in_the_gallery_is_found_in_both(people, capsys):
+    index = artifact(people, "index/7")
+    rows = [("q", 9, "gallery"), (f"q{QUERY_IN_GALLERY}", 9, "query")]
+    pd.DataFrame(rows, columns=["key", "pid", "split"]).to_parquet(index / "images.parquet")
+    artifact(people, "write-shards/7", images="index/7", config={"splits": ["query"]})
+    store_command("forget", "--store", str(people), "--key", "q")
+    assert named(capsys.readouterr().out) == {"index/7", "write-shards/7"}
+
+
+def test_a_comparison_of_poses_whose_table_has_an_indexs_name_does_not_stop_the_search(people, capsys):
+    comparison = artifact(people, "compare-poses/1", images="index/1")
+    pd.DataFrame([("1a", "train")], columns=["key", "split"]).to_parquet(comparison / "images.parquet")
+    assert store_command("forget", "--store", str(people), "--pid", "1") == 0
+    assert {"index/1", "compare-poses/1"} <= named(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("name", ["index/10", "store/index/1", "index/1/"])
+def test_a_name_to_keep_under_which_nothing_lies_is_refused_before_anything_leaves(tmp_path, capsys, name):
+    artifact(tmp_path, "index/1")
+    assert store_command("prune", "--store", str(tmp_path), "--keep", name, "--remove") == 2
+    assert f"--keep {name} names no artifact" in capsys.readouterr().err and left(tmp_path) == {"index/1"}
 
 
 def test_nobody_is_forgotten_while_a_run_is_at_work(people, capsys):

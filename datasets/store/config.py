@@ -42,7 +42,7 @@ class ForgetConfig(StoreConfig):
     key: list[str] = []
     """Keys of images, as in the index (file names without '.jpg')."""
     root: str | None = None
-    """Only the data set whose folder or file has this name, where several have the same identities."""
+    """Only the data set whose folder or file has this name or path, where several have the same identities."""
     remove: bool = False
     """Remove these artifacts; else they are only named."""
 

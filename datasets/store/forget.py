@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from datasets.runtime.errors import ArtifactBusyError, ArtifactError
+from datasets.runtime.errors import ArtifactBusyError, ArtifactError, InputError
 from datasets.store.config import ForgetConfig
 from datasets.store.inventory import Inventory, StoredArtifact, spoken_size
 from datasets.store.prune import remove, total
@@ -25,6 +25,10 @@ from datasets.store.records import RunRecord, is_running, read_records, store_lo
 
 TABLES = ("poses.parquet", "subsets.parquet")
 """Files of an artifact that list the images it holds, in a column `key`."""
+INDEX = "index"
+"""The stage whose table says who is on which image."""
+TWIN = "#query"
+"""End of the key of a query that lies in the gallery too (`datasets.sources.index.QUERY_IN_GALLERY`)."""
 NARROWED = ("encoded", "shards")
 """Inputs of which a stage with a subset reads that subset only."""
 SUBSETS = ("subset", "subsets")
@@ -39,7 +43,7 @@ class Sightings:
         inventory: the store's artifacts.
         pids: identities whose images are looked for.
         keys: further images, by key.
-        root: name of the only data set that is meant; all if None.
+        root: the only data set that is meant, by path or name; all if None.
     """
 
     inventory: Inventory
@@ -53,18 +57,18 @@ class Sightings:
 
     def __post_init__(self) -> None:
         for item in self.inventory.in_order():
-            found = self._in_index(item) if (item.folder / "images.parquet").is_file() else self._by_inputs(item)
+            found = self._in_index(item) if item.manifest.get("stage") == INDEX else self._by_inputs(item)
             if found:
                 self.seen[item.name] = found
 
     def _in_index(self, item: StoredArtifact) -> set[str]:
         """Images of the identities, and the named ones, that an index lists."""
-        if self.root is not None and Path(str(item.manifest.get("config", {}).get("root", ""))).name != self.root:
+        if self.root is not None and self.root not in names_of_root(item):
             return set()
         table = _columns(item.folder / "images.parquet", ["key", "pid", "split"])
         pids, keys, found = set(self.pids), set(self.keys), set()
         for key, pid, split in zip(table["key"], table["pid"], table["split"], strict=True):
-            if pid in pids or key in keys:
+            if pid in pids or key in keys or key.removesuffix(TWIN) in keys:
                 found.add(key)
                 self.splits.setdefault(key, set()).add(split)
         return found
@@ -103,6 +107,27 @@ class Sightings:
         return set(_columns(path, ["key"], wanted)["key"])
 
 
+def names_of_root(index: StoredArtifact) -> tuple[str, str]:
+    """What the data set that an index lists may be called: its folder or file as it was given, and that one's name."""
+    root = str(index.manifest.get("config", {}).get("root", ""))
+    return root, Path(root).name
+
+
+def _refuse_unknown_root(root: str | None, inventory: Inventory) -> None:
+    """Refuse a data set that no index is of: nothing found would read as nobody there.
+
+    Raises:
+        InputError: with the names that there are.
+    """
+    names = [names_of_root(item) for item in inventory.finished.values() if item.manifest.get("stage") == INDEX]
+    if root is not None and root not in {name for both in names for name in both}:
+        there = ", ".join(sorted({whole for whole, _ in names})) or "none"
+        raise InputError(
+            f"--root {root} is no data set that {inventory.store} holds an index of; give its folder or file, or the "
+            f"name of that: {there}"
+        )
+
+
 def _columns(path: Path, names: list[str], wanted: list[tuple[str, str, int]] | None = None) -> dict[str, list[Any]]:
     """Columns of a table, whether its manifest lists it or not: what it holds is there to be found.
 
@@ -121,12 +146,14 @@ def run_forget(config: ForgetConfig) -> int:
 
     Raises:
         ArtifactBusyError: a regeneration is at work in this store.
-        InputError: there is no such store, or something in it cannot be read, so who has seen the images is not known.
+        InputError: there is no such store or, in it, no such data set; or something in it cannot be read, so who has
+            seen the images is not known.
     """
     Inventory(config.store)  # refuses a folder that is not there, before the lock makes one
     with store_lock(config.store, fcntl.LOCK_EX):
         inventory, records = Inventory(config.store), read_records(config.store)
         inventory.check_manifests()
+        _refuse_unknown_root(config.root, inventory)
         sightings = Sightings(inventory, config.pid, config.key, config.root)
         seen = [item for item in reversed(inventory.in_order()) if item.name in sightings.seen]
         unfinished = list(inventory.partial.values()) if seen else []

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from datasets.runtime.errors import ArtifactBusyError
+from datasets.runtime.errors import ArtifactBusyError, InputError
 from datasets.runtime.manifests import MANIFEST
 from datasets.store.config import PruneStoreConfig, StoreConfig
 from datasets.store.inventory import DAY, Inventory, StoredArtifact, config_files, lock_file, spoken_size
@@ -167,12 +167,13 @@ def run_prune(config: PruneStoreConfig) -> int:
     """List what no kept result needs, and remove it if so requested.
 
     Raises:
-        InputError: there is no such store, or a manifest or record in it cannot be read.
+        InputError: there is no such store, a manifest or record in it cannot be read, or `keep` names what is not there.
     """
     inventory = Inventory(config.store)  # refuses a folder that is not there, before the lock makes one
     with store_lock(config.store, fcntl.LOCK_EX):
         inventory = Inventory(config.store)
         inventory.check_manifests()
+        _refuse_unknown(config.keep, inventory)
         retention = Retention(inventory, read_records(config.store), config.keep_runs, config.older_than, config.keep)
         leaving = retention.removable
         for item in leaving:
@@ -184,6 +185,15 @@ def run_prune(config: PruneStoreConfig) -> int:
     kept = [item for item in inventory.finished.values() if item.name in retention.kept]
     print(f"{len(leaving)} artifacts, {total(leaving)}, {said}; {len(kept)} kept, {total(kept)}")
     return 0
+
+
+def _refuse_unknown(keep: Sequence[str], inventory: Inventory) -> None:
+    """Refuse a name under which nothing lies: what it was meant to keep would be removed."""
+    if absent := [name for name in keep if name not in inventory.finished and name not in inventory.partial]:
+        raise InputError(
+            f"--keep {absent[0]} names no artifact of {inventory.store}; give STAGE/KEY as 'python -m datasets store "
+            f"--store {inventory.store}' lists them"
+        )
 
 
 def _described(item: StoredArtifact) -> str:
