@@ -17,6 +17,7 @@ from datasets.runtime.command_line import main
 from datasets.runtime.errors import DatasetLayoutError, InputError
 from datasets.runtime.manifests import manifest_of
 from datasets.sources.config import IndexConfig
+from datasets.sources.deepfashion import outfit_of
 from datasets.sources.index import open_images, read_index
 from datasets.sources.market1501 import parse_name
 from tests.small_sets import jpeg, make, market_files, market_root, write_files
@@ -86,9 +87,10 @@ def test_a_market_folder_with_its_quirks_gives_one_row_per_image(tmp_path):
 
 
 def test_folder_its_parent_and_zip_give_the_same_index_byte_for_byte(tmp_path):
-    root = market_root(tmp_path / "data")
+    root = market_root(tmp_path / "data" / "inner")
     folder = (index(root) / "images.parquet").read_bytes()
     assert (index(root.parent) / "images.parquet").read_bytes() == folder
+    assert (index(root.parent.parent) / "images.parquet").read_bytes() == folder
     archive = index(zipped(root))
     assert (archive / "images.parquet").read_bytes() == folder
     with open_images(archive) as source:
@@ -222,6 +224,14 @@ def test_deepfashion_gives_the_same_keys_from_original_folders_and_from_flat_nam
     ]
     pd.testing.assert_frame_equal(tables[0].drop(columns="path"), tables[1].drop(columns="path"))
     assert tables[0]["pid"].tolist() == [80, 2219] and tables[0]["sequence"].tolist() == [1, 2]
+
+
+def test_a_deepfashion_name_whose_outfit_cannot_be_told_is_set_apart(tmp_path):
+    files = {f"WOMEN/Dresses/id_00000002/{shot}.jpg": jpeg(n) for n, shot in enumerate(("02_1_front", "02_2_Side_b"))}
+    made = index(write_files(tmp_path, files), layout="deepfashion", max_error_percent=50)
+    images = read_index(made, usable=False).set_index("path")
+    assert images["status"].tolist() == ["ok", "bad-name"]
+    assert [outfit_of(key) for key in read_index(made)["key"]] == ["WOMENDressesid0000000202"]
 
 
 def test_official_deepfashion_lists_decide_the_split(tmp_path):

@@ -17,7 +17,7 @@ from datasets.runtime.manifests import manifest_of
 from datasets.shards.config import WriteShardsConfig
 from datasets.shards.tars import read_samples
 from datasets.sources.config import IndexConfig
-from datasets.sources.files import ImageSource, Listing, image_record
+from datasets.sources.files import ImageSource, Listing, SourceEntry, image_record
 from datasets.sources.layouts import LAYOUTS, Layout
 from tests.small_sets import make
 
@@ -79,6 +79,14 @@ def test_a_layout_and_a_pose_backend_from_outside_work_from_the_index_to_the_sha
     assert manifest_of(shards)["summary"]["cropped_images"] == 4
     assert "\n# Image shards (Our shop layout)\n" in (shards / "README.md").read_text()
     assert [key for key, _ in read_samples(shards / "train-00000.tar")] == ["1-0", "1-1", "2-2", "2-3"]
+
+
+@pytest.mark.parametrize(("field", "value"), [("frame", 20261128121500), ("pid", 2**31), ("key", "1-0.small")])
+def test_what_neither_index_nor_shards_can_hold_is_set_apart_before_any_image_is_opened(field, value):
+    parsed = {"pid": 1, "camid": 1, "sequence": 0, "frame": 0, "role": "person", "key": "1-0"}
+    row = image_record(SourceEntry("1-0.jpg"), "train", parsed | {field: value}, "")
+    assert (row["status"], row["role"]) == ("bad-name", "unknown") and str(value) in row["error"]
+    assert image_record(SourceEntry("1-0.jpg"), "train", parsed, "")["status"] == ""
 
 
 @pytest.mark.parametrize(

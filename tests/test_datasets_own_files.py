@@ -316,3 +316,29 @@ def test_no_bytes_make_the_reader_of_tables_raise_anything_but_its_own_error(tmp
         assert "\n" not in str(error) and str(file) in str(error)
     else:
         assert all(row["status"] in ("", "bad-name", "duplicate") for row in listed.listing.rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("x" * 90, "more than the 89 bytes"),
+        ("é" * 45, "more than the 89 bytes"),
+        (".jpg", "has a dot"),
+    ],
+    ids=["long", "long in UTF-8", "no name"],
+)
+def test_an_image_whose_key_no_shard_takes_is_set_apart_by_the_index_and_not_after_the_skeletons(
+    tmp_path, name, reason
+):
+    path = name if name == ".jpg" else f"{name}.jpg"
+    rows = [("a.jpg", 1, 1, "train"), (path, 2, 1, "train")]
+    images = read_index(index(table(tmp_path, rows), layout="table", max_error_percent=50), usable=False)
+    bad = images[images["path"] == path].iloc[0]
+    assert bad["status"] == "bad-name" and reason in bad["error"]
+
+
+def test_a_query_whose_key_would_become_too_long_in_the_gallery_is_set_apart(tmp_path):
+    path = f"{'x' * 85}.jpg"
+    rows = [("a.jpg", 1, 1, "train"), (path, 2, 1, "query"), (path, 2, 1, "gallery"), ("c.jpg", 2, 2, "gallery")]
+    images = read_index(index(table(tmp_path, rows), layout="table", max_error_percent=50), usable=False)
+    assert "longer than 89 bytes" in images[images["split"] == "query"].iloc[0]["error"]

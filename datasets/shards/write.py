@@ -35,15 +35,13 @@ from datasets.shards.card import write_card
 from datasets.shards.config import WriteShardsConfig
 from datasets.shards.index_files import INDEX_FILE, read_index_file
 from datasets.shards.reuse import earlier_artifacts, take_over
-from datasets.shards.tars import LONGEST_NAME, image_kind, write_tar
-from datasets.sources.files import ImageSource, UnreadableFileError
+from datasets.shards.tars import image_kind, write_tar
+from datasets.sources.files import LONGEST_KEY, ImageSource, UnreadableFileError
 from datasets.sources.index import open_images, read_index
 from datasets.sources.layouts import Layout, layout_of
 
 logger = logging.getLogger(__name__)
 
-LONGEST_KEY = LONGEST_NAME - len(".tokens.npy")
-"""Bytes of a key, so that every member that `encode` makes of a sample has a name that fits a tar's header."""
 AGAIN = "delete the index's folder and index again"
 SAMPLE_FIELDS = ("key", "pid", "camid", "split", "role", "width", "height")
 

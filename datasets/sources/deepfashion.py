@@ -53,7 +53,7 @@ SQUARE, MARGIN, PROPER_WIDTH = 256, 40, 176
 """The low-resolution originals: side, left (and right) margin, and width of the picture proper."""
 
 _ORIGINAL = re.compile(
-    r"(?:.*/)?(?P<gender>MEN|WOMEN)/(?P<category>\w+)/id_(?P<pid>\d{8})/(?P<outfit>\d\d)_(?P<shot>\d)_(?P<side>\w+)"
+    r"(?:.*/)?(?P<gender>MEN|WOMEN)/(?P<category>\w+)/id_(?P<pid>\d{8})/(?P<outfit>\d\d)_(?P<shot>\d)_(?P<side>[a-z]+)"
     + SUFFIX_PATTERN
 )
 _FLAT = re.compile(

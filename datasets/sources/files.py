@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from datasets.runtime.errors import DatasetLayoutError, InputError, printable
-from datasets.runtime.reading.names import is_safe_path
+from datasets.runtime.reading.names import is_file_name, is_safe_path
 from datasets.runtime.regular_files import MAX_FILE_BYTES, IrregularFileError, read_regular
 from datasets.runtime.remote.addresses import is_remote
 from datasets.runtime.remote.folders import Listed, fetch_files, files_below, is_there
@@ -150,7 +150,8 @@ class ImageSource:
     def _folders_with(self, marker: str) -> set[str]:
         if (self.root / marker).exists():
             return {""}
-        return {f"{path.parent.relative_to(self.root)}/" for path in self.root.glob(f"*/{marker}")}
+        found = [*self.root.glob(f"*/{marker}"), *self.root.glob(f"*/*/{marker}")]
+        return {f"{path.parent.relative_to(self.root)}/" for path in found}
 
     def _archive_folders_with(self, marker: str) -> set[str]:
         found = set()
@@ -289,6 +290,12 @@ NOBODY = {"pid": -1, "camid": 0, "sequence": 0, "frame": 0, "role": "unknown"}
 """Identity fields of a file whose name says nothing."""
 
 
+LONGEST_KEY = 89
+"""Bytes of an image's key, so that every file that is made of the image has a name that a tar's header holds."""
+NUMBERS = ("pid", "camid", "sequence", "frame")
+MAX_NUMBER = 2**31 - 1
+
+
 def is_ignored(path: str) -> bool:
     """Whether a file is no part of any data set: a desktop's, hidden, or macOS's archive shadow."""
     parts = path.split("/")
@@ -312,6 +319,8 @@ def image_key(name: str) -> str:
 def image_record(entry: SourceEntry, split: str, parsed: Row | None, problem: str) -> Row:
     """An index row before the file's bytes are looked at: status '' means still to be checked.
 
+    A key or number that the index or the shards could not hold is 'bad-name' here, before any image is opened.
+
     Args:
         entry: the file.
         split: 'train', 'query' or 'gallery'.
@@ -326,5 +335,21 @@ def image_record(entry: SourceEntry, split: str, parsed: Row | None, problem: st
     elif parsed is None or path != entry.path:
         row["status"], row["error"] = "bad-name", problem or "the name holds characters that cannot be shown"
     else:
-        row.update(parsed)
+        fields = {**row, **parsed}
+        if (fault := _fault_of(fields)) is None:
+            return fields
+        row["status"], row["error"] = "bad-name", fault
     return row
+
+
+def _fault_of(row: Row) -> str | None:
+    """Why an image cannot be called by a row's key or numbers, in a sentence; None if it can."""
+    key = row["key"]
+    if len(key.encode()) > LONGEST_KEY:
+        return f"its key '{key}' has more than the {LONGEST_KEY} bytes that a tar holds; use shorter names or paths"
+    if "." in key or not is_file_name(key):
+        return f"its key '{printable(key)}' is empty or has a dot, a slash or another character that no shard takes"
+    for name in NUMBERS:
+        if abs(row[name]) > MAX_NUMBER:
+            return f"its {name} {row[name]} is larger than {MAX_NUMBER}"
+    return None

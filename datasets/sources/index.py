@@ -29,7 +29,7 @@ from datasets.runtime.reading.tables import read_table
 from datasets.runtime.remote.addresses import spelled
 from datasets.runtime.verify import verify
 from datasets.sources.config import IndexConfig
-from datasets.sources.files import ImageSource, Row, UnreadableFileError
+from datasets.sources.files import LONGEST_KEY, ImageSource, Row, UnreadableFileError
 from datasets.sources.holdout import hold_identities_out
 from datasets.sources.image_check import ImageCheck, check_image, is_plain
 from datasets.sources.layouts import LAYOUTS, Layout, layout_of
@@ -300,12 +300,14 @@ def _set_duplicates_apart(rows: list[Row]) -> None:
         first = keys.setdefault(row["key"], row)
         if first is not row:
             twin = f"{row['key']}{QUERY_IN_GALLERY}"
-            if _is_query_in_gallery(first, row) and twin not in keys:
+            of_both = _is_query_in_gallery(first, row) and twin not in keys
+            if of_both and len(twin.encode()) <= LONGEST_KEY:
                 row["key"] = twin
             else:
                 row["key"] = f"{row['path']}#{position}"
                 if row["status"] == "ok":
-                    row["status"], row["error"] = "duplicate", f"has the same name as {first['path']}"
+                    reason = f", and '{twin}' is longer than {LONGEST_KEY} bytes" if of_both else ""
+                    row["status"], row["error"] = "duplicate", f"has the same name as {first['path']}{reason}"
             keys[row["key"]] = row
         if row["status"] == "ok":
             first = contents.setdefault(row["sha256"], row)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 
 from datasets.runtime.errors import DatasetLayoutError, printable
-from datasets.sources.files import SUFFIX_PATTERN, ImageSource, Listing, Row, image_record, is_ignored
+from datasets.sources.files import MAX_NUMBER, SUFFIX_PATTERN, ImageSource, Listing, Row, image_record, is_ignored
 
 FOLDERS = {"bounding_box_train": "train", "query": "query", "bounding_box_test": "gallery"}
 """Folder -> split."""
@@ -36,7 +36,6 @@ PUBLISHED_COUNTS = {
 _NAME = re.compile(
     r"(?P<pid>-1|\d{4,10})_c(?P<camid>\d{1,10})s(?P<sequence>\d{1,10})_(?P<frame>\d{1,10})_\d{1,10}" + SUFFIX_PATTERN
 )
-MAX_NUMBER = 2**31 - 1
 PROBLEM = "the name is not of the form 0002_c1s1_000451_03.jpg"
 
 

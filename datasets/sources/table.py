@@ -19,14 +19,13 @@ from datasets.runtime.regular_files import read_regular
 from datasets.runtime.remote.addresses import is_remote
 from datasets.runtime.remote.copies import is_file
 from datasets.runtime.remote.listings import listed_files as storage_list
-from datasets.sources.files import ImageSource, Listing, Row, SourceEntry, image_record, slashed
+from datasets.sources.files import MAX_NUMBER, ImageSource, Listing, Row, SourceEntry, image_record, slashed
 
 COLUMNS = ("path", "pid", "camid", "split")
 SPLITS = ("train", "query", "gallery")
 EXPECTED = f"expected a CSV or Parquet file with {','.join(COLUMNS)}"
 MAX_TABLE_BYTES = 1 << 30
 """Tens of millions of rows."""
-MAX_NUMBER = 2**31 - 1
 _NUMBER = re.compile(r"-?[0-9]{1,10}")
 
 

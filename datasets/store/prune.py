@@ -167,7 +167,8 @@ def run_prune(config: PruneStoreConfig) -> int:
     """List what no kept result needs, and remove it if so requested.
 
     Raises:
-        InputError: there is no such store, a manifest or record in it cannot be read, or `keep` names what is not there.
+        InputError: there is no such store, a manifest or record in it cannot be read, or `keep` names what is not
+            there.
     """
     inventory = Inventory(config.store)  # refuses a folder that is not there, before the lock makes one
     with store_lock(config.store, fcntl.LOCK_EX):
