@@ -18,10 +18,11 @@ from datasets.runtime.hashing import file_sha256, json_sha256
 from datasets.runtime.manifests import CARD_FILES, MANIFEST, manifest_of
 from datasets.runtime.reading.names import plain_text
 from datasets.runtime.verify import problems_of
+from datasets.shards.card import RENDERED
 from datasets.shards.config import WriteShardsConfig
 from datasets.shards.tars import image_of, read_samples
 from datasets.sources.config import IndexConfig
-from tests.small_sets import jpeg, make, market_files, market_root, pose_csv, write_files
+from tests.small_sets import finish, jpeg, make, market_files, market_root, pose_csv, write_files
 
 READ_CROISSANT = """
 import json, sys
@@ -143,6 +144,16 @@ def test_a_manifest_of_before_the_cards_is_intact_and_a_tar_cannot_be_left_out_o
 
 
 HOSTILE = "<script>alert(1)</script> | `x` [a](b) *c* &amp;"
+
+
+def test_a_rendered_set_that_has_moved_is_still_said_to_show_nobody(tmp_path):
+    files, store = market_files(), tmp_path / "store"
+    root, moved = finish(market_root(tmp_path), "miniature"), tmp_path / "moved"
+    index = make(IndexConfig(root=root), store)
+    poses = make(ImportPosesConfig(images=index, csv=[pose_csv(store, files)]), store)
+    root.rename(moved)
+    shards = make(WriteShardsConfig(images=index, poses=poses, root=moved), store)
+    assert RENDERED in (shards / "README.md").read_text()
 
 
 def test_names_in_a_card_stay_text():

@@ -355,7 +355,20 @@ def test_what_a_folder_of_json_holds_besides_is_counted_and_named(tmp_path, capl
     assert summary["statuses"]["malformed"] == 1 and summary["statuses"]["duplicate-row"] == 1
     assert any(str(first) in error for error in summary["bad_rows"].values())
     assert summary["passed_over"] == ["notes.txt"] and "1 files are no JSON" in caplog.text
-    assert summary["several_people"] == 1
+    assert summary["several_people"] == 1 and "1 files hold several people" in caplog.text
+
+
+def test_json_files_of_equal_names_in_folders_are_of_the_images_at_those_paths(tmp_path):
+    paths = [f"p{pid}/{camid}.jpg" for pid in (1, 2) for camid in (1, 2)]
+    lines = ["path,pid,camid,split", *(f"{path},{path[1]},{path[3]},train" for path in paths)]
+    files = {path: jpeg(seed) for seed, path in enumerate(paths)} | {"own.csv": "\n".join(lines).encode()}
+    root = write_files(tmp_path / "set", files) / "own.csv"
+    index = make(IndexConfig(root=root, layout="table", workers=1), tmp_path / "store")
+    for number, path in enumerate(paths):
+        joints = [[10 + number, 20 + joint, 1] for joint in range(18)]
+        write_files(tmp_path / "json", {path.replace(".jpg", "_keypoints.json"): json.dumps(joints).encode()})
+    poses = read_poses(make(ImportPosesConfig(images=index, csv=[tmp_path / "json"]), tmp_path / "store"))
+    assert [float(keypoints[0, 0]) for keypoints in poses["keypoints"]] == [10, 11, 12, 13]
 
 
 def test_json_of_pictures_that_the_images_were_cut_from_is_refused(tmp_path):

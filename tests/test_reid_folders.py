@@ -19,7 +19,8 @@ from datasets.shards.config import WriteShardsConfig
 from datasets.shards.tars import read_samples
 from datasets.sources.config import IndexConfig
 from datasets.sources.files import IMAGE_SUFFIXES
-from datasets.sources.folders.image_folders import iterate_folder, read_table
+from datasets.sources.folders.image_folders import iterate_folder, read_generated_table, read_table
+from datasets.sources.folders.output_forms import pictures_below
 from reid.data.images import read_images
 from reid.data.training_set import read_synthetic_table
 from reid.evaluation.ranking import rank_features
@@ -125,6 +126,38 @@ def test_a_label_that_is_no_whole_number_is_refused_and_not_rounded(tmp_path, pi
     (tmp_path / "images.csv").write_text(f"path,pid,camid\na.jpg,{pid},1\n")
     with pytest.raises(DatasetLayoutError, match=r"images.csv is no table with path, pid, camid"):
         read_table(tmp_path / "images.csv")
+
+
+@pytest.mark.parametrize("pid", [1e30, -(2.0**63), 2.0**31])
+def test_a_label_beyond_any_identity_is_refused_and_not_turned_into_another(tmp_path, pid):
+    pd.DataFrame({"path": ["a.jpg"], "pid": [pid], "camid": [1]}).to_parquet(tmp_path / "images.parquet")
+    with pytest.raises(DatasetLayoutError, match="is no whole number up to"):
+        read_table(tmp_path / "images.parquet")
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        ("split", "Train", "the split 'Train', expected one of train, query, gallery, synthetic"),
+        ("split", None, "the split '(None|nan)'"),
+        ("key", None, "the key '(None|nan)', expected a text"),
+        ("key", "", "the key '', expected a text"),
+        ("key", 7, "the key '7', expected a text"),
+    ],
+)
+def test_a_row_that_no_reader_would_ask_for_is_refused_and_not_left_out_unsaid(tmp_path, column, value, said):
+    good = 8 if value == 7 else "train"
+    table = {"path": ["a.jpg", "b.jpg"], "pid": [1, 2], "camid": [1, 1], column: [good, value]}
+    pd.DataFrame(table).to_parquet(tmp_path / "images.parquet")
+    with pytest.raises(DatasetLayoutError, match=said if value != 7 else "expected a text"):
+        read_table(tmp_path / "images.parquet")
+
+
+def test_hidden_files_and_macos_shadows_are_no_generated_pictures(tmp_path):
+    name = "0002_c1s1_000451_03_to_0002_c3s1_000551_01.png"
+    write_files(tmp_path, {name: jpeg(1), f"._{name}": b"\0", f"__MACOSX/{name}": b"\0"})
+    assert [path.name for path in pictures_below(tmp_path)] == [name]
+    assert read_generated_table(tmp_path)["path"].tolist() == [name]
 
 
 def test_png_images_go_through_index_and_shards_byte_for_byte(tmp_path):

@@ -317,7 +317,10 @@ def test_the_cache_stays_below_its_limit(storage, monkeypatch):
     assert sum(path.stat().st_size for path in at("memory://m").iterdir()) <= 10_000
 
 
-@pytest.mark.parametrize(("name", "value"), [(CACHE_GB, "0"), (CACHE_GB, "much"), (RETRY_SECONDS, "soon")])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [(CACHE_GB, "0"), (CACHE_GB, "much"), (RETRY_SECONDS, "soon"), (RETRY_SECONDS, "nan"), (RETRY_SECONDS, "-1")],
+)
 def test_a_setting_that_is_no_number_is_refused(storage, monkeypatch, name, value):
     storage.pipe("memory://m/x", b"one")
     monkeypatch.setenv(name, value)

@@ -20,6 +20,7 @@ from datasets.poses.table import read_poses
 from datasets.runtime.atomic import write_text_atomically
 from datasets.runtime.errors import InputError
 from datasets.runtime.reading.names import code_span
+from datasets.runtime.remote.addresses import spelled
 from datasets.sources.index import open_images, read_index
 
 logger = logging.getLogger(__name__)
@@ -166,8 +167,8 @@ def comparison_text(rows: pd.DataFrame, joints: pd.DataFrame, config: ComparePos
         [
             "# Two pose files compared",
             "",
-            f"- first (the measure): {code_span(config.first)}",
-            f"- second: {code_span(config.second)}",
+            f"- first (the measure): {code_span(spelled(config.first))}",
+            f"- second: {code_span(spelled(config.second))}",
             f"- splits: {', '.join(config.splits)}; roles: {', '.join(config.roles)}",
             "",
             "PCK: share of the first one's joints that the second one has within the radius (percent of the image's",

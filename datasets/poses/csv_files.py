@@ -75,7 +75,7 @@ def read_pose_csv(file: Path) -> dict[str, PoseRow]:
             shown = printable(line[:60])
             raise InputError(f"{file}, line {number}: '{shown}' names no image; a row is 'name.jpg: [18 y]: [18 x]'")
         named.append((number, name, row))
-    keys = _keys_of({name for _, name, _ in named})
+    keys = keys_of_names({name for _, name, _ in named})
     rows: dict[str, PoseRow] = {}
     for number, name, row in named:
         key = keys[name]
@@ -83,8 +83,8 @@ def read_pose_csv(file: Path) -> dict[str, PoseRow]:
     return rows
 
 
-def _keys_of(names: set[str]) -> dict[str, str]:
-    """The key of each image name, see `read_pose_csv`."""
+def keys_of_names(names: set[str]) -> dict[str, str]:
+    """The key of each image name: its file name's, its path's where several folders share the file name."""
     short = {name: file_key(name) for name in names}
     shared = {key for key, count in Counter(short.values()).items() if count > 1}
     return {name: path_key(name) if key in shared and "/" in _slashed(name) else key for name, key in short.items()}

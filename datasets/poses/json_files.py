@@ -22,12 +22,11 @@ from typing import Any
 
 import numpy as np
 
-from datasets.poses.csv_files import LARGEST, PoseRow
+from datasets.poses.csv_files import LARGEST, PoseRow, keys_of_names
 from datasets.poses.estimation import largest_person
 from datasets.poses.skeleton import missing_keypoints, present_joints
 from datasets.runtime.errors import InputError, printable
 from datasets.runtime.regular_files import read_regular
-from datasets.sources.files import image_key
 
 Size = tuple[int, int]
 """Height and width in pixels."""
@@ -101,20 +100,24 @@ def read_pose_json(file: Path) -> JsonSkeleton:
 def read_pose_folder(folder: Path) -> tuple[dict[str, PoseRow], list[str]]:
     """One row for each JSON file in a folder and below, by image key, and the other files.
 
-    ``NAME.json`` and OpenPose's ``NAME_keypoints.json`` are of the image ``NAME.jpg`` (or any other suffix).
+    ``NAME.json`` and OpenPose's ``NAME_keypoints.json`` are of the image ``NAME.jpg`` (or any other suffix). Where
+    files of several folders share a name, they are of the images at those paths, as in a CSV file.
 
     Raises:
         InputError: there is no JSON file.
     """
-    rows: dict[str, PoseRow] = {}
+    images: dict[str, str] = {}
     others = []
     for file in sorted(folder.rglob("*")):
         name = file.relative_to(folder).as_posix()
-        if file.suffix.lower() != ".json":
-            others += [] if file.is_dir() else [printable(name)]
-            continue
-        key = image_key(file.name[: -len(".json")].removesuffix(KEYPOINTS_SUFFIX))
-        row = _row_of_file(file)
+        if file.suffix.lower() == ".json":
+            images[name] = name[: -len(".json")].removesuffix(KEYPOINTS_SUFFIX)
+        elif not file.is_dir():
+            others.append(printable(name))
+    rows: dict[str, PoseRow] = {}
+    keys = keys_of_names(set(images.values()))
+    for name, image in images.items():
+        key, row = keys[image], _row_of_file(folder / name)
         rows[key] = PoseRow("duplicate-row", f"{name} is its second file", missing_keypoints()) if key in rows else row
     if not rows:
         raise InputError(f"{folder} holds no JSON file; give a folder with one skeleton an image, or a keypoint CSV")

@@ -78,6 +78,9 @@ def make_imported_poses(config: ImportPosesConfig, directory: Path) -> dict[str,
     detected = ", ".join(f"{count:,} {status}" for status, count in sorted(statuses.items()))
     logger.info("skeletons of %s images: %s", f"{len(images):,}", detected)
     known = set(keys)
+    several = sum(row.people > 1 for key, (row, _) in placed.items() if key in known)
+    if several:
+        logger.warning("%d files hold several people; the largest of each is taken", several)
     bad = {key: row.error for key, (row, _) in placed.items() if key in known and row.status not in LOOKED_AT}
     return {
         "images": len(images),
@@ -85,7 +88,7 @@ def make_imported_poses(config: ImportPosesConfig, directory: Path) -> dict[str,
         "coordinates": {file.name: frame for file, frame in frames.items()},
         "rows_of_other_images": sum(key not in known for key in placed),
         "bad_rows": dict(sorted(bad.items())[:20]),
-        "several_people": sum(row.people > 1 for key, (row, _) in placed.items() if key in known),
+        "several_people": several,
         "passed_over": passed_over[:20],
     }
 

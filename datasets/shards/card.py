@@ -78,7 +78,7 @@ def write_card(
         directory: where they lie.
     """
     index = manifest_of(config.images, "index")
-    layout, rendered = layout_of(index), is_rendered(index)
+    layout, rendered = layout_of(index), is_rendered(index, config.root)
     _write_samples(images, directory / SAMPLES_FILE)
     turned = summary_of(index, _Index).turned_or_gray
     card = DataSetCard(
@@ -113,14 +113,15 @@ def write_card(
     write_cards(card, directory)
 
 
-def is_rendered(index: Mapping[str, Any]) -> bool:
+def is_rendered(index: Mapping[str, Any], root: Path | None = None) -> bool:
     """Whether the images of an index were rendered by this project, as far as the data set still says so.
 
     Args:
         index: the index's manifest.
+        root: where the data set lies now, if it has moved since.
     """
     try:
-        root = recorded_path(dict(index), "root")
+        root = root or recorded_path(dict(index), "root")
         return is_complete(root) and manifest_of(root)["stage"] == "miniature"
     except ArtifactError:
         return False

@@ -237,6 +237,8 @@ def _options(scheme: str) -> dict[str, Any]:
 def _retry_seconds() -> float:
     given = os.environ.get(RETRY_SECONDS, "120")
     try:
-        return float(given)
+        if (seconds := float(given)) >= 0:  # not NaN, which no waiting would ever reach
+            return seconds
     except ValueError:
-        raise InputError(f"{RETRY_SECONDS} is '{given}'; give a number of seconds") from None
+        pass
+    raise InputError(f"{RETRY_SECONDS} is '{given}'; give a number of seconds from 0")

@@ -24,13 +24,13 @@ from typing import Any
 
 import pandas as pd
 
-from datasets.runtime.errors import DatasetLayoutError, InputError
+from datasets.runtime.errors import DatasetLayoutError, InputError, printable
 from datasets.runtime.manifests import is_complete, manifest_of
 from datasets.runtime.reading.names import is_safe_path
 from datasets.runtime.regular_files import read_regular
 from datasets.runtime.remote.folders import fetch_folder
 from datasets.sources import market1501
-from datasets.sources.files import ImageSource, image_key, is_ignored, refuse_undecodable, slashed
+from datasets.sources.files import MAX_NUMBER, ImageSource, image_key, is_ignored, refuse_undecodable, slashed
 from datasets.sources.folders.output_forms import published_table
 
 logger = logging.getLogger(__name__)
@@ -39,6 +39,7 @@ TABLES = ("images.csv", "images.parquet", "synthetic.csv", "synthetic.parquet")
 COLUMNS = ("path", "pid", "camid")
 SPLIT_FOLDERS = {split: folder for folder, split in market1501.FOLDERS.items()}
 SYNTHETIC = "synthetic"
+SPLITS = (*SPLIT_FOLDERS, SYNTHETIC)
 INDEX_ADVICE = (
     "images of another layout become shards by 'python -m datasets index --layout NAME', 'extract-poses' and "
     "'write-shards'"
@@ -57,7 +58,8 @@ def read_table(path: Path) -> pd.DataFrame:
     """A folder's table, sorted by key, rows of another status than 'ok' left out.
 
     Raises:
-        DatasetLayoutError: it cannot be read, or lacks a column, or names a file outside the folder.
+        DatasetLayoutError: it cannot be read, lacks a column, names a file outside the folder, an image twice, or a
+            split that there is not.
     """
     try:
         table = pd.read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
@@ -75,6 +77,7 @@ def read_table(path: Path) -> pd.DataFrame:
     if "status" in table:
         _log_left_out(path, table.status[table.status != "ok"])
         table = table[table.status == "ok"]
+    _refuse_values(path, table)
     if path.suffix == ".csv" and "source_keys" in table:
         table = table.assign(source_keys=table.source_keys.astype(str).str.split())
     if (twice := _named_twice(table)) is not None:
@@ -94,9 +97,23 @@ def _whole(table: pd.DataFrame, column: str) -> pd.Series:
         ValueError: a value is no whole number.
     """
     numbers = pd.to_numeric(table[column])
-    if len(bad := table[column][numbers.isna() | (numbers % 1 != 0)]):
-        raise ValueError(f"{column} '{bad.iloc[0]}' is no whole number")
+    if len(bad := table[column][(numbers % 1 != 0) | ~numbers.between(-MAX_NUMBER, MAX_NUMBER)]):
+        raise ValueError(f"{column} '{bad.iloc[0]}' is no whole number up to {MAX_NUMBER}")
     return numbers.astype("int64")
+
+
+def _refuse_values(path: Path, table: pd.DataFrame) -> None:
+    """Refuse keys that are no text, and splits that no reader would ask for: their rows would be left out unsaid."""
+    if bad := [key for key in table.key if not (isinstance(key, str) and key)]:
+        raise DatasetLayoutError(
+            f"{path} has the key {str(bad[0])!r}, expected a text; leave the column out, or mend it"
+        )
+    if "split" in table and (
+        bad := [split for split in table.split if not (isinstance(split, str) and split in SPLITS)]
+    ):
+        raise DatasetLayoutError(
+            f"{path} has the split {str(bad[0])!r}, expected one of {', '.join(SPLITS)}; mend or drop such rows"
+        )
 
 
 def _log_left_out(path: Path, statuses: pd.Series) -> None:
@@ -220,6 +237,6 @@ def rows_of_names(folder: Path, split: str) -> list[dict[str, Any]]:
             "%s: %d files are passed over, whose names are not Market-1501's: %s",
             folder,
             len(passed_over),
-            ", ".join(passed_over[:3]),
+            ", ".join(map(printable, passed_over[:3])),
         )
     return list(rows.values())

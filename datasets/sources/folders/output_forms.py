@@ -17,7 +17,7 @@ import pandas as pd
 from datasets.runtime.errors import DatasetLayoutError
 from datasets.runtime.registry import Registry
 from datasets.sources import market1501
-from datasets.sources.files import refuse_undecodable
+from datasets.sources.files import is_ignored, refuse_undecodable
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 """File names that count as pictures in a folder that says nothing about them."""
@@ -65,8 +65,9 @@ OUTPUT_FORMS: Registry[OutputForm] = Registry(
 
 
 def pictures_below(folder: Path) -> list[Path]:
-    """Every picture of a folder and its sub-folders, by path."""
-    return sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in PICTURES and path.is_file())
+    """Every picture of a folder and its sub-folders, by path; hidden ones and macOS's shadows are none."""
+    found = (path for path in Path(folder).rglob("*") if path.suffix.lower() in PICTURES and path.is_file())
+    return sorted(path for path in found if not is_ignored(path.relative_to(folder).as_posix()))
 
 
 def key_of(path: PurePath) -> str:
