@@ -22,14 +22,14 @@ from datasets.poses.tiny.network import (
     load_network,
     save_network,
 )
-from datasets.poses.tiny.people import PoseCrops, split_by_identity
+from datasets.poses.tiny.people import PoseCrops, load_pose_crops, split_by_identity
 from datasets.poses.tiny.quality import pose_quality
 from datasets.poses.tiny.targets import FIELD_LIMBS, field_targets, field_weights, heat_targets, to_cells, to_pixels
 from datasets.runtime.artifacts import build
 from datasets.runtime.errors import InputError, WeightsError
 from datasets.runtime.manifests import SCRATCH, manifest_of
 from datasets.sources.config import IndexConfig
-from tests.small_sets import make, market_files, market_root, pose_csv, write_files
+from tests.small_sets import jpeg, make, market_files, market_root, pose_csv, write_files
 
 PERSON = np.array(
     [
@@ -358,6 +358,17 @@ def _poses_of_tests(folder: Path) -> Path:
     lines = pose_csv(folder, market_files()).read_text().splitlines()
     (folder / "tests.csv").write_text("\n".join([lines[0], *(line for line in lines if line.startswith("10"))]) + "\n")
     return folder / "tests.csv"
+
+
+def test_an_image_that_changed_since_it_was_indexed_is_not_trained_on(tmp_path):
+    files = market_files()
+    root = write_files(tmp_path / "set", files)
+    index = make(IndexConfig(root=root, workers=1), tmp_path / "store")
+    poses = make(ImportPosesConfig(images=index, csv=[pose_csv(tmp_path, files)]), tmp_path / "store")
+    assert len(load_pose_crops(index, poses, 64, 32)) == 12
+    (root / "bounding_box_train/0002_c1s1_000000_01.jpg").write_bytes(jpeg(999))
+    with pytest.raises(InputError, match="0002_c1s1_000000_01.jpg of .* changed since it was indexed"):
+        load_pose_crops(index, poses, 64, 32)
 
 
 def test_weights_are_float16_and_small():

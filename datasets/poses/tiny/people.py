@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,19 +60,25 @@ def load_pose_crops(index: Path, poses: Path, height: int, width: int) -> PoseCr
     progress = Progress(logger, "read crops", len(images), "images")
     with open_images(index) as source:
         for row, image in enumerate(images.itertuples()):
-            pixels[row] = read_pixels(source, image.path, height, width)
+            pixels[row] = read_pixels(source, image.path, image.sha256, height, width)
             size = (image.height, image.width)
             keypoints[row] = scale_keypoints(skeletons[image.key], size, (height, width))
             progress.update()
     return PoseCrops(pixels, keypoints, images["pid"].to_numpy())
 
 
-def read_pixels(source: ImageSource, path: str, height: int, width: int) -> np.ndarray:
-    """An image of an index as uint8 RGB (height, width, 3), stretched if it has another size."""
+def read_pixels(source: ImageSource, path: str, sha256: str, height: int, width: int) -> np.ndarray:
+    """An image of an index as uint8 RGB (height, width, 3), stretched if it has another size.
+
+    Raises:
+        InputError: it cannot be read, or is not the one that was indexed.
+    """
     try:
         content = source.read(path)
     except UnreadableFileError as error:
         raise InputError(f"{path} of {source.root} cannot be read any more ({error}); index again") from None
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise InputError(f"{path} of {source.root} changed since it was indexed; index again")
     try:
         pixels = decode_pixels(content)
     except PictureError as error:
