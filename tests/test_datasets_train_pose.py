@@ -367,7 +367,7 @@ def test_an_image_that_changed_since_it_was_indexed_is_not_trained_on(tmp_path):
     poses = make(ImportPosesConfig(images=index, csv=[pose_csv(tmp_path, files)]), tmp_path / "store")
     assert len(load_pose_crops(index, poses, 64, 32)) == 12
     (root / "bounding_box_train/0002_c1s1_000000_01.jpg").write_bytes(jpeg(999))
-    with pytest.raises(InputError, match="0002_c1s1_000000_01.jpg of .* changed since it was indexed"):
+    with pytest.raises(InputError, match=r"0002_c1s1_000000_01.jpg of .* changed since it was indexed"):
         load_pose_crops(index, poses, 64, 32)
 
 

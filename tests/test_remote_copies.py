@@ -16,9 +16,10 @@ import fsspec
 import pytest
 
 from datasets.runtime.errors import InputError
-from datasets.runtime.remote import copies, transfer
+from datasets.runtime.remote import copies, listings, transfer
 from datasets.runtime.remote.addresses import CACHE, address_of, path_of, spelled, with_addresses
 from datasets.runtime.remote.copies import CACHE_GB, discard, evict, fetch_all, fetched, is_file
+from datasets.runtime.remote.listings import fetch_listed
 from datasets.runtime.remote.transfer import RETRY_SECONDS, RemoteError
 
 
@@ -269,6 +270,35 @@ def test_readers_at_the_same_time_bring_a_file_once(storage, reads, monkeypatch)
         found = list(pool.map(lambda _: fetched(at("memory://m/x")).read_bytes(), range(8)))
     assert set(found) == {content}
     assert reads.total() == 1
+
+
+def test_a_process_that_lists_a_folder_leaves_what_another_one_brings_or_makes_there(storage, cache, monkeypatch):
+    storage.pipe("/m/vae/weights", b"w" * 1000)
+    folder = at("memory://m/vae")
+    made = folder / "store/KEY.partial/part"
+    made.parent.mkdir(parents=True)
+    made.write_bytes(b"made here")
+    (folder / "gone").write_bytes(b"not there any more")
+    original = copies.download
+
+    def met_by_another(address: str, target: Path, size: int | None) -> tuple[int, str]:
+        found = original(address, target, size)
+        monkeypatch.setattr(listings, "fetch_all", lambda _: None)  # the other one would wait for this one's lock
+        fetch_listed(folder)
+        return found
+
+    monkeypatch.setattr(copies, "download", met_by_another)
+    assert fetched(folder / "weights").read_bytes() == b"w" * 1000
+    assert made.is_file() and not (folder / "gone").exists()
+
+
+def test_what_a_killed_process_was_bringing_is_removed_after_a_day(storage, cache):
+    (cache / "incoming").mkdir(parents=True)
+    for name, seconds in (("old.tmp", 2 * 86_400), ("new.tmp", 60)):
+        (cache / "incoming" / name).write_bytes(b"half")
+        os.utime(cache / "incoming" / name, (time.time() - seconds,) * 2)
+    evict(1e9)
+    assert [path.name for path in (cache / "incoming").iterdir()] == ["new.tmp"]
 
 
 def test_many_files_are_brought_side_by_side(storage):

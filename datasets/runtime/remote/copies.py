@@ -2,6 +2,7 @@
 
     CACHE/copies/s3/BUCKET/KEY        the file
     CACHE/notes/s3/BUCKET/KEY.note    size, stamp and SHA-256 of what was brought; its date is that of the last use
+    CACHE/incoming/                   files that are being brought
     CACHE/locks/                      so that of several processes one brings a file, and the others wait
 
 A file that a manifest lists is taken when it has the listed SHA-256, and the storage is not asked. Any other is
@@ -45,6 +46,9 @@ AT_A_TIME = 16
 LOCKS = 256
 
 NOTE = ".note"
+INCOMING = "incoming"
+LEFTOVER_SECONDS = 86_400.0
+"""A file that is being brought and was not written to for so long was left behind by a process that was killed."""
 
 _confirmed: set[tuple[str, str]] = set()
 """Paths and stamps that the storage has confirmed to this process."""
@@ -167,7 +171,8 @@ def _bring(path: Path, address: str, facts: Facts, sha256: str | None) -> None:
     """Download until the bytes are as they should be, and let the copy appear."""
     _make_room(facts.size or 0)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    temporary = cache_folder() / INCOMING / f"{secrets.token_hex(8)}.tmp"  # whoever lists the copies must not meet it
+    temporary.parent.mkdir(exist_ok=True)
     try:
         note = _download_as_listed(address, temporary, facts, sha256)
         os.replace(temporary, path)
@@ -218,6 +223,7 @@ def _make_room(incoming: int) -> None:
 
 def evict(limit: float) -> None:
     """Remove copies, least recently used first, until no more than `limit` bytes are left."""
+    _remove_leftovers()
     notes = cache_folder() / "notes"
     found = []
     for place in notes.rglob(f"*{NOTE}"):
@@ -230,6 +236,13 @@ def evict(limit: float) -> None:
             break
         if _remove_unused(place, copy, used):
             total -= size
+
+
+def _remove_leftovers() -> None:
+    for path in (cache_folder() / INCOMING).glob("*.tmp"):
+        with suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > LEFTOVER_SECONDS:
+                path.unlink()
 
 
 def _remove_unused(place: Path, copy: Path, used: float) -> bool:

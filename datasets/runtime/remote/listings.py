@@ -7,7 +7,7 @@ from pathlib import Path
 from datasets.runtime.errors import InputError
 from datasets.runtime.hashing import json_sha256
 from datasets.runtime.reading.names import is_safe_path
-from datasets.runtime.remote.addresses import address_of
+from datasets.runtime.remote.addresses import address_of, is_remote
 from datasets.runtime.remote.copies import fetch_all
 from datasets.runtime.remote.transfer import Facts, listing
 
@@ -34,11 +34,11 @@ def listed_sha256(folder: Path) -> str:
 
 
 def fetch_listed(folder: Path) -> Path:
-    """The same path, after bringing every file below it; copies of files that are gone are removed."""
+    """The same path, after bringing every file below it; copies of files that are gone are removed, work of ours not."""
     if address_of(folder) is None:
         return folder
     names = listed_files(folder)
-    for path in [path for path in folder.rglob("*") if path.is_file()]:
+    for path in [path for path in folder.rglob("*") if path.is_file() and is_remote(path)]:
         if str(path.relative_to(folder)) not in names:
             path.unlink(missing_ok=True)
     fetch_all((folder / name, None, None) for name in names)
