@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from pydantic import ValidationError
 
 from datasets.__main__ import COMMANDS
 from datasets.poses.config import ImportPosesConfig
@@ -24,15 +25,16 @@ from datasets.runtime.command_line import main
 from datasets.runtime.errors import ArtifactBusyError, InputError
 from datasets.runtime.keys import artifact_directory
 from datasets.runtime.manifests import MANIFEST, is_complete, manifest_of
-from datasets.shards import write
+from datasets.shards import reuse, write
 from datasets.shards.config import WriteShardsConfig
 from datasets.shards.encoded import keypoints_from_json
+from datasets.shards.reuse import earlier_artifacts
 from datasets.shards.tars import LONGEST_NAME
 from datasets.shards.write import plan_shards, read_shard_index, sample_json, shard_ends
 from datasets.sources.config import IndexConfig
 from datasets.sources.files import LONGEST_KEY
 from datasets.sources.index import read_index
-from tests.small_sets import jpeg, make, market_files, pose_csv, write_files
+from tests.small_sets import finish, jpeg, make, market_files, pose_csv, write_files
 
 SPLITS = ["train", "query", "gallery"]
 
@@ -216,6 +218,23 @@ def test_a_corrupt_shard_of_an_earlier_artifact_is_not_reused(tmp_path):
     second = make(config.model_copy(update={"splits": ["train", "query"]}), tmp_path / "store")
     assert manifest_of(second)["summary"]["shards_reused"] == 4
     assert (second / "train-00000.tar").read_bytes() == good["train-00000.tar"]
+
+
+@pytest.mark.parametrize("splits", [[], ["train", "query", "train"]])
+def test_a_split_twice_or_none_at_all_is_refused_before_any_shard_is_written(tmp_path, splits):
+    with pytest.raises(ValidationError, match="splits must be one or more, each once"):
+        WriteShardsConfig(images=tmp_path, poses=tmp_path, splits=splits)
+
+
+def test_a_shard_of_another_version_of_the_stage_is_not_taken_over(tmp_path):
+    (tmp_path / "old").mkdir()
+    finish(tmp_path / "old", "write-shards", stage_version=WriteShardsConfig.stage_version - 1)
+    config = WriteShardsConfig(images=tmp_path, poses=tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reuse, "read_index_file", lambda *_: {})
+        assert list(earlier_artifacts(tmp_path / "new", config)) == []
+        finish(tmp_path / "old", "write-shards", stage_version=WriteShardsConfig.stage_version)
+        assert list(earlier_artifacts(tmp_path / "new", config)) == [(tmp_path / "old", {})]
 
 
 def test_a_key_that_no_tar_can_hold_is_refused_before_work(tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from datasets.runtime.config import Artifact, Config, Device, Location, ModelFolder, Role, StageConfig
 from datasets.runtime.remote.copies import is_file
@@ -34,6 +34,13 @@ class WriteShardsConfig(WriteShardsSettings, StageConfig):
     """Splits to write."""
     root: Annotated[Location | None, Role.RUNTIME] = None
     """Where the data set lies now, if it has moved since it was indexed; every image is compared with the index."""
+
+    @field_validator("splits")
+    @classmethod
+    def _distinct(cls, splits: list[str]) -> list[str]:
+        if not splits or len(set(splits)) < len(splits):
+            raise ValueError("splits must be one or more, each once, for example train,query,gallery")
+        return splits
 
 
 class EncodeSettings(Config):

@@ -53,7 +53,7 @@ def make_encoded(config: EncodeConfig, directory: Path) -> dict[str, Any]:
     shards = [shard for shard in shards if not config.only or shard["name"] in config.only]
     fingerprints = _fingerprints(config, shards)
     encoder = FeatureEncoder(config)
-    how = _provided(directory, fingerprints)
+    how = _provided(directory, fingerprints, config)
     progress = Progress(
         logger,
         "encode",
@@ -82,13 +82,13 @@ def _fingerprints(config: EncodeConfig, shards: list[dict[str, Any]]) -> dict[st
     return {shard["name"]: json_sha256([config.stage_version, settings, shard["sha256"]]) for shard in shards}
 
 
-def _provided(directory: Path, fingerprints: dict[str, str]) -> dict[str, str]:
+def _provided(directory: Path, fingerprints: dict[str, str], config: EncodeConfig) -> dict[str, str]:
     """Shards that need no encoding, and why: 'kept' from an interrupted run, or 'reused' from an earlier artifact."""
     earlier = {
         file["fingerprint"]: artifact / file["name"]
-        for artifact, index in earlier_artifacts(directory, EncodeConfig.stage)
+        for artifact, index in earlier_artifacts(directory, config)
         for file in index["files"]
-        if "fingerprint" in file  # artifacts of the stage's first version have none
+        if "fingerprint" in file
     }
     how = {}
     for name, fingerprint in fingerprints.items():

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from datasets.runtime.config import StageConfig
 from datasets.runtime.errors import ArtifactError
 from datasets.runtime.hashing import file_sha256
 from datasets.runtime.manifests import finished_beside, manifest_of
@@ -24,11 +25,15 @@ FICLONE = 0x40049409
 """Linux's request to let two files share their blocks until one is written to; see ioctl_ficlone(2)."""
 
 
-def earlier_artifacts(directory: Path, stage: str) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Finished artifacts beside a stage's working folder, each with its index; corrupt ones are passed over."""
+def earlier_artifacts(directory: Path, config: StageConfig) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Finished artifacts beside a stage's working folder, each with its index.
+
+    Passed over are corrupt ones, and those of another version of the stage, which may have written other bytes.
+    """
     for artifact in finished_beside(directory):
         try:
-            yield artifact, read_index_file(artifact, stage)
+            if manifest_of(artifact)["stage_version"] == config.stage_version:
+                yield artifact, read_index_file(artifact, config.stage)
         except ArtifactError:
             continue
 

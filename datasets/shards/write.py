@@ -71,7 +71,7 @@ def make_shards(config: WriteShardsConfig, directory: Path) -> dict[str, object]
     _remove_unlisted(directory, {plan.name for plan in plans})
     earlier = {
         shard["fingerprint"]: artifact / shard["name"]
-        for artifact, index in earlier_artifacts(directory, config.stage)
+        for artifact, index in earlier_artifacts(directory, config)
         for shard in index["shards"]
     }
     progress = Progress(logger, "write-shards", len(images), "images")

@@ -34,7 +34,7 @@ def listed_sha256(folder: Path) -> str:
 
 
 def fetch_listed(folder: Path) -> Path:
-    """The same path, after bringing every file below it; copies of files that are gone are removed, work of ours not."""
+    """The same path, after bringing every file below it; copies of files that are gone are removed, work is not."""
     if address_of(folder) is None:
         return folder
     names = listed_files(folder)
