@@ -12,7 +12,7 @@ from PIL import Image
 
 from datasets.__main__ import COMMANDS
 from datasets.poses.config import ImportPosesConfig
-from datasets.poses.pairs import read_pairs
+from datasets.poses.pairs import read_pairs, write_pairs
 from datasets.poses.skeleton import present_joints
 from datasets.poses.views import crop_of, frame_of, keypoints_in_view, open_picture
 from datasets.runtime.command_line import main
@@ -250,6 +250,12 @@ def test_pairs_are_written_and_compared_with_a_published_file(tmp_path, caplog):
         "3 pairs, 0 repeated, 1 images that the index lacks, 1 pairs of images that the rule does not pair, "
         "3 pairs of the rule that it lacks" in caplog.text
     )
+
+
+def test_pairs_of_names_with_commas_and_quotes_are_read_as_they_were_written_into_a_new_folder(tmp_path):
+    pairs = [("a,b", 'c"d'), ('c"d', "a,b")]
+    write_pairs(tmp_path / "new" / "pairs.csv", pairs)
+    assert read_pairs(tmp_path / "new" / "pairs.csv") == pairs
 
 
 @pytest.mark.parametrize(

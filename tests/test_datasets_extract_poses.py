@@ -248,8 +248,8 @@ def test_the_packages_weights_count_in_the_key(market, tmp_path, monkeypatch):
 
 def test_extracted_skeletons_can_be_exported_as_a_published_file(market, tmp_path):
     artifact = extract(market, tmp_path / "store")
-    run_export(ExportPosesConfig(images=market.images, poses=artifact, csv=tmp_path / "out.csv"))
-    rows = read_pose_csv(tmp_path / "out.csv")
+    run_export(ExportPosesConfig(images=market.images, poses=artifact, csv=tmp_path / "new" / "out.csv"))
+    rows = read_pose_csv(tmp_path / "new" / "out.csv")
     poses = read_poses(artifact)
     assert {row.status for row in rows.values()} <= {"ok", "no-person"}
     assert len(rows) == len(poses)

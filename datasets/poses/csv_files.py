@@ -159,6 +159,7 @@ def format_pose_row(name: str, keypoints: np.ndarray) -> str:
 
 
 def write_pose_csv(file: Path, named_keypoints: Iterable[tuple[str, np.ndarray]]) -> None:
-    """Write a file in the published form from (file name, (18, 3) keypoints) pairs."""
+    """Write a file in the published form from (file name, (18, 3) keypoints) pairs; its folder is made if need be."""
+    Path(file).parent.mkdir(parents=True, exist_ok=True)
     rows = [format_pose_row(name, keypoints) for name, keypoints in named_keypoints]
     write_text_atomically(Path(file), "\n".join([HEADER, *rows]) + "\n")

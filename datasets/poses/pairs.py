@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +102,16 @@ def read_pairs(file: Path) -> list[Pair]:
     return pairs
 
 
+def write_pairs(file: Path, pairs: Iterable[Pair]) -> None:
+    """Write pairs of keys as `read_pairs` reads them; the file's folder is made if need be."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(HEADER)
+    table.writerows((f"{source}.jpg", f"{target}.jpg") for source, target in pairs)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_text_atomically(file, text.getvalue())
+
+
 def run_export(config: ExportPairsConfig) -> int:
     """Write all pairs of a split, after comparing them with a published file where one is given.
 
@@ -122,8 +132,7 @@ def run_export(config: ExportPairsConfig) -> int:
         raise InputError(f"{config.images} has no two images of a person with shoulders and hips in '{config.split}'")
     if config.published is not None:
         _compare(pairs, set(keys), config.published)
-    rows = [",".join(HEADER), *(f"{source}.jpg,{target}.jpg" for source, target in pairs)]
-    write_text_atomically(config.csv, "\n".join(rows) + "\n")
+    write_pairs(config.csv, pairs)
     logger.info("%d ordered pairs of %d images written to %s", len(pairs), len({s for s, _ in pairs}), config.csv)
     return 0
 
