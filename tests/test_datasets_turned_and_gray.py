@@ -74,7 +74,7 @@ def test_a_data_set_of_turned_images_is_read_upright_by_every_stage(tmp_path):
             assert samples[row.key]["jpg"] == turned[row.path]
             assert alike(open_picture(samples[row.key]["jpg"], json.loads(samples[row.key]["json"])), true)
             assert alike(_read(source, row.path, row.sha256), true)
-            assert alike(read_pixels(source, row.path, 64, 32), true)
+            assert alike(read_pixels(source, row.path, row.sha256, 64, 32), true)
             assert alike(read_picture(source, row.path), true)
             assert alike(report.open(row.key), true)
     pixels = read_images(shards, "train", (64, 32)).pixels
