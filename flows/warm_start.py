@@ -1,15 +1,19 @@
 """Which generator a training continues from when the data have changed (`continue_training: warm-start`).
 
 From the newest generator in the store that was trained with equal settings, on the same features of the same frozen
-models, from the same first model. Under the leak-free protocol it must have seen nothing but images that the new subset
-holds as well; else the training starts where the first one did, and says so.
+models, from the same first model. Under the leak-free protocol it, and whatever it was continued from, must have seen
+nothing but images that the new subset holds as well, under the same name and with the same content; else the training
+starts where the first one did, and says so.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from pydantic import ValidationError
 
 from datasets.runtime.config import Role
 from datasets.runtime.errors import InputError
@@ -40,7 +44,7 @@ def starting_point(wanted: TrainGeneratorConfig, store: Path) -> TrainGeneratorC
             logger.info("%s was trained on the same data", folder)
             return wanted.model_copy(update={"init_from": origin and local_path(origin["path"])})
     for folder, manifest in earlier:
-        if (outside := _images_outside(manifest, wanted)) == 0:
+        if (outside := _images_outside(manifest, wanted, store)) == 0:
             logger.info("training continues from %s", folder)
             return wanted.model_copy(update={"init_from": folder})
         logger.info("not continued from %s: it has seen %d images that the new subset lacks", folder, outside)
@@ -61,9 +65,12 @@ def _is_compatible(manifest: dict[str, Any], wanted: TrainGeneratorConfig, store
         for name, field in TrainGeneratorConfig.model_fields.items()
         if name not in INPUTS and Role.RUNTIME not in field.metadata
     ]
-    own = wanted.model_dump(mode="json")
+    try:  # with the defaults of settings that are younger than the generator
+        theirs = TrainGeneratorConfig.model_validate(manifest["config"])
+    except ValidationError:
+        return False
     if manifest["stage_version"] != wanted.stage_version or any(
-        manifest["config"].get(name) != own[name] for name in settings
+        getattr(theirs, name) != getattr(wanted, name) for name in settings
     ):
         return False
     first = describe_config(wanted)["init_from"]
@@ -74,17 +81,22 @@ def _is_compatible(manifest: dict[str, Any], wanted: TrainGeneratorConfig, store
 
 def _origins(manifest: dict[str, Any], store: Path) -> list[str | None]:
     """Fingerprints of what a generator was initialized from, of what that was initialized from, and so on."""
-    found: list[str | None] = []
+    origins = (item["inputs"].get("init_from") for item in _lineage(manifest, store))
+    return [origin and origin["sha256"] for origin in origins]
+
+
+def _lineage(manifest: dict[str, Any], store: Path) -> Iterator[dict[str, Any]]:
+    """Manifests of a generator, of the one in the store that it was initialized from, and so on."""
     while True:
+        yield manifest
         origin = manifest["inputs"].get("init_from")
-        found.append(origin and origin["sha256"])
         folder = local_path(origin["path"]) if origin else None
         if (
             folder is None
             or folder.parent != store.absolute() / TrainGeneratorConfig.stage
             or not (folder / MANIFEST).is_file()
         ):
-            return found
+            return
         manifest = manifest_of(folder)
 
 
@@ -98,16 +110,35 @@ def _features(encoded: Path) -> list[Any]:
     return [hashes.get(name, manifest["config"].get(name)) for name in FROZEN]
 
 
-def _images_outside(manifest: dict[str, Any], wanted: TrainGeneratorConfig) -> int:
-    """How many images the earlier generator has seen that the new subset does not hold; none without subsets."""
+def _images_outside(manifest: dict[str, Any], wanted: TrainGeneratorConfig, store: Path) -> int:
+    """How many images the earlier generator has seen that the new subset does not hold; none without subsets.
+
+    Those of all trainings since the first model count; -1 where one of them is not known.
+    """
     if wanted.subset is None or wanted.fraction is None:
         return 0
-    from datasets.sources.subsets import read_subset
-
-    config = manifest["config"]
+    first, seen = describe_config(wanted)["init_from"], set()
     try:
-        seen = set(read_subset(Path(config["subset"]), config["fraction"], config["draw"]))
+        for item in _lineage(manifest, store):
+            config = item["config"]
+            if config["subset"] is None:
+                raise InputError(f"it rests on a generator of all training images, {item['key']}")
+            seen |= _pictures(local_path(str(config["subset"])), config["fraction"], config["draw"])
+            origin = item["inputs"].get("init_from")
+            if (origin and origin["sha256"]) == first:
+                break
     except InputError as error:
         logger.info("what the earlier generator has seen is not known: %s", error)
         return -1
-    return len(seen - set(read_subset(wanted.subset, wanted.fraction, wanted.draw)))
+    return len(seen - _pictures(wanted.subset, wanted.fraction, wanted.draw))
+
+
+def _pictures(subsets: Path, fraction: int, draw: int) -> set[tuple[str, str]]:
+    """Name and SHA-256 of a subset's images: another data set's, or a replaced one, may have the same name."""
+    from datasets.sources.index import read_index
+    from datasets.sources.subsets import read_subset
+
+    index = read_index(local_path(str(manifest_of(subsets)["config"]["images"])))
+    training = index[index["split"] == "train"]
+    hashes = dict(zip(training["key"], training["sha256"], strict=True))
+    return {(key, str(hashes.get(key))) for key in read_subset(subsets, fraction, draw)}
