@@ -180,3 +180,43 @@ def test_a_server_that_others_started_ends_with_us(tmp_path, repository):
     os.kill(caller.pid, signal.SIGKILL)
     caller.wait()
     assert wait_until(lambda: not alive(server))
+
+
+def test_the_number_of_a_command_that_has_ended_is_not_signaled_hours_later(tmp_path, monkeypatch):
+    ended, signaled = [], []
+    kill = os.killpg
+
+    def noted(group, number):
+        signaled.append((len(ended), group, number))
+        kill(group, number)
+
+    monkeypatch.setattr(os, "killpg", noted)
+    first, second = "print('first')", "import time; time.sleep(1); print('second')"
+    commands = [([sys.executable, "-c", code], tmp_path / f"{code[:9]}.log") for code in (first, second)]
+    run_commands(commands, lambda line: ended.append(line) if "second" in line else None)
+    last = {group for ends, group, number in signaled if ends and number == signal.SIGTERM}
+    assert len(ended) == 1 and len(last) == 1  # the second's own alone
+
+
+def test_what_a_command_leaves_behind_ends_with_it_and_not_with_the_others(tmp_path):
+    sleeper = (
+        "import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']).pid)"
+    )
+    pids = []
+
+    def on_line(line):
+        if line.startswith("[1] "):
+            pids.append(int(line.removeprefix("[1] ")))
+
+    waits = "import os, sys, time\nfor _ in range(200):\n    time.sleep(0.05)\n"
+    waits += f"    if os.path.exists({str(tmp_path / 'go')!r}): break\nelse: sys.exit(3)"
+
+    def still_wanted():
+        if pids and not alive(pids[0]):
+            (tmp_path / "go").touch()
+
+    commands = [
+        ([sys.executable, "-c", code], tmp_path / f"{number}.log") for number, code in enumerate((sleeper, waits))
+    ]
+    run_commands(commands, on_line, Guard(still_wanted=still_wanted))
+    assert pids and (tmp_path / "go").exists()

@@ -78,22 +78,27 @@ def run_commands(
     try:
         for number, (command, log) in enumerate(commands, 1):
             running.append(_Running(command, log, guard, f"[{number}] " if len(commands) > 1 else ""))
-        while not _all_ended(running, on_line):
+        while not _all_ended(running, on_line, guard):
             guard.still_wanted()
             time.sleep(POLL_SECONDS)
     finally:
-        for child in running:
+        left = [child for child in running if not child.gone]
+        for child in left:
             _signal_group(child.process.pid, signal.SIGTERM)  # all at once, so that they stop side by side
-        for child in running:
+        for child in left:
             end_tree(child.process, guard.grace_seconds)
+        for child in running:
             child.tail.file.close()
     for child in running:
         if child.failed:
             raise CommandError(child.command, child.process.returncode, child.last_lines, child.log)
 
 
-def _all_ended(running: Sequence[_Running], on_line: Callable[[str], None]) -> bool:
-    """Hand on what was written; whether there is nothing more to wait for: all ended, or one failed."""
+def _all_ended(running: Sequence[_Running], on_line: Callable[[str], None], guard: Guard) -> bool:
+    """Hand on what was written; whether there is nothing more to wait for: all ended, or one failed.
+
+    What a command leaves behind ends with it, while others work on: hours later its number may be somebody else's.
+    """
     ended = []
     for child in running:
         ended.append(child.process.poll() is not None)  # asked before reading: nothing written earlier is missed
@@ -101,6 +106,9 @@ def _all_ended(running: Sequence[_Running], on_line: Callable[[str], None]) -> b
         for line in child.tail.new_lines(at_end=ended[-1]):
             child.last_lines.append(line)
             on_line(child.mark + line)
+        if ended[-1] and not (child.failed or child.gone):
+            end_tree(child.process, guard.grace_seconds)
+            child.gone = True
     return all(ended) or any(child.failed for child in running)
 
 
@@ -132,6 +140,8 @@ class _Running:
         self.command, self.log, self.tail, self.mark = command, log, Tail(log), mark
         self.last_lines: deque[str] = deque(maxlen=LAST_LINES)
         self.failed = False
+        self.gone = False
+        """Whether nobody of its group is left: its number is then never used again."""
 
 
 def _start(command: Sequence[str], output: int, guard: Guard) -> subprocess.Popen[bytes]:
