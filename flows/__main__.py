@@ -16,7 +16,7 @@ from pathlib import Path
 from pydantic import Field, ValidationError, create_model
 
 from datasets.poses.config import ExtractPosesConfig, ImportPosesConfig
-from datasets.runtime.command_line import BAD_INPUT, one_line, parse_config
+from datasets.runtime.command_line import BAD_INPUT, BUSY, IO_ERROR, TERMINATED, one_line, parse_config
 from datasets.runtime.config import StageConfig
 from datasets.runtime.errors import InputError, printable
 from datasets.runtime.keys import artifact_key
@@ -140,7 +140,7 @@ def regenerate_without_prefect(config: RegenerateConfig) -> int:
 
 def table_and_report(result: Mapping[str, str]) -> str:
     """The last lines of a regeneration."""
-    return f"\n{Path(result['table']).read_text().rstrip()}\n\nreport: {result['latest']}"
+    return f"\n{Path(result['table']).read_text(encoding='utf-8').rstrip()}\n\nreport: {result['latest']}"
 
 
 def run_single_stage(name: str, config: StageConfig, store: Path) -> int:
@@ -176,7 +176,7 @@ def print_result(program: str, run: Callable[[], str]) -> int:
         return BAD_INPUT
     except CommandError as error:
         print(f"\n{program}: {error}", file=sys.stderr)
-        return BAD_INPUT if error.exit_code == BAD_INPUT else 1
+        return error.exit_code if error.exit_code in (BAD_INPUT, IO_ERROR, BUSY, TERMINATED) else 1
     except KeyboardInterrupt:
         print("\nstopped; the same command resumes from here", file=sys.stderr)
         return 128 + signal.SIGINT

@@ -26,7 +26,7 @@ class AlertsConfig(Config):
     What counts is set by the Prefect variables alert_gain_points (2) and alert_data_percent (5).
     """
 
-    webhook: str | None = Field(None, pattern=r"^https?://")
+    webhook: str | None = Field(None, pattern=r"^https?://[^\s/?#]+[^\s]*$")
     """An address that is sent ``{"text": ...}`` by POST, as Slack, Mattermost and others understand it."""
     block: str | None = Field(None, pattern=r"^[\w-]+/[\w-]+$")
     """Or a notification block that there is already, TYPE/NAME: slack-webhook/team, sendgrid-email/ops."""

@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
+from datasets.runtime.command_line import TERMINATED
 from datasets.runtime.config import StageConfig
 from flows.config import RegenerateConfig
 from flows.pipeline import Regeneration
@@ -33,7 +34,7 @@ def regenerate_directly(config: RegenerateConfig) -> dict[str, str]:
         `table`: path of the results table.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the stage in hand saves and ends
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))  # as Ctrl-C: the stage in hand saves and ends
     resources = Resources.of(config)
 
     def make(configs: Sequence[StageConfig]) -> list[Path]:

@@ -32,6 +32,7 @@ from flows.preflight import check
 from flows.process.commands import CommandError
 from flows.process.locks import only_run
 from flows.runs.notes import RunNotes
+from flows.server.automations import limits_of_the_site
 from flows.server.loopback import bypass_proxies_for_loopback
 from flows.server.output import StageOutput
 from flows.server.publish import publish
@@ -83,7 +84,8 @@ def regenerate(config: RegenerateConfig) -> dict[str, str]:
     """
     config = with_data_of_the_site(config)
     check_site()
-    check(config)
+    limits_of_the_site()
+    check(config, command_environment())
     logger = get_run_logger()
     stages: list[dict[str, str]] = []
     name = f"{config.preset}, {flow_run.name} {flow_run.id}"

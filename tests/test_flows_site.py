@@ -9,7 +9,10 @@ import pytest
 from datasets.runtime import registry
 from datasets.runtime.command_line import main as package_main
 from datasets.runtime.errors import InputError
+from flows import regenerate
 from flows.__main__ import print_result
+from flows.config import RegenerateConfig
+from flows.process.commands import CommandError
 from flows.server import site
 from reid.__main__ import COMMANDS
 
@@ -90,3 +93,27 @@ def test_what_a_flow_refuses_is_one_line_and_exit_code_2(capsys):
 
     assert print_result("python -m flows regenerate", run) == 2
     assert capsys.readouterr().err.strip() == "python -m flows regenerate: variable report_url is wrong"
+
+
+@pytest.mark.parametrize("name", ["alert_gain_points", "alert_data_percent"])
+@pytest.mark.parametrize("value", ["two", "nan", "inf", "-1", [2], pytest.param(10**400, id="huge")])
+def test_a_limit_of_the_alerts_that_is_no_number_is_refused_before_any_work(variables, monkeypatch, name, value):
+    variables[name] = value
+    monkeypatch.setattr(regenerate, "check", lambda *_: pytest.fail("the limit was not looked at first"))
+    with pytest.raises(InputError, match=f"variable {name} must be a number from 0"):
+        regenerate.regenerate.fn(RegenerateConfig(preset="smoke"))
+
+
+@pytest.mark.parametrize("code", [2, 74, 75, 143])
+def test_a_command_ends_with_the_exit_code_of_what_it_ran_where_that_says_what_to_do(code, tmp_path):
+    def run():
+        raise CommandError(["a"], code, [], tmp_path)
+
+    assert print_result("python -m flows direct", run) == code
+
+
+def test_any_other_exit_code_is_a_defect_of_ours(tmp_path):
+    def run():
+        raise CommandError(["a"], 139, [], tmp_path)
+
+    assert print_result("python -m flows direct", run) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from typing import Any, cast
@@ -48,15 +49,17 @@ def limits_of_the_site() -> Limits:
     """The limits that the Prefect variables set.
 
     Raises:
-        InputError: one is no number.
+        InputError: one is no number, or one that no change is ever beyond.
     """
     values = {}
     for name in ("gain_points", "data_percent"):
         if (given := Variable.get(f"alert_{name}", default=None)) is not None:
             try:
                 values[name] = float(cast(Any, given))
-            except (TypeError, ValueError):
-                raise InputError(f"variable alert_{name} must be a number (got {given!r})") from None
+            except (TypeError, ValueError, OverflowError):
+                values[name] = math.nan
+            if not (math.isfinite(values[name]) and values[name] >= 0):
+                raise InputError(f"variable alert_{name} must be a number from 0 (got {given!r}); correct or unset it")
     return Limits(**values)
 
 

@@ -38,7 +38,7 @@ def publish(
     if run.kept.new:
         emit_alerts(run.history, str(run.report))
     artifacts = Artifacts(config)
-    markdown = (result.benchmark / "results.md").read_text()
+    markdown = (result.benchmark / "results.md").read_text(encoding="utf-8")
     artifacts.markdown("results", markdown, "Rank-1 and mAP")
     artifacts.table("rank-1", rank1_table(result.benchmark), "Every re-ID run")
     artifacts.markdown("report", report_note(run.report), "The report")

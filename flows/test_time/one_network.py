@@ -119,8 +119,8 @@ class _Network:
 
     def drawer(self, test_shards: Path) -> Drawer:
         """What is drawn for this network, and in poses of which images."""
+        training = self.shards("shards", self.config.training)  # missing ones are refused before any work
         test_shards = self.shards_to_draw(test_shards)
-        training = self.shards("shards", self.config.training)
         encoded = self.make([self.encoding(shards) for shards in (test_shards, training)])
         of_subset: dict[str, Any] = {}
         if self.recorded.get("subsets") and self.config.training is None:
@@ -167,4 +167,4 @@ def treat_network(config: OneNetworkConfig) -> str:
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     folder = _Network(config).table()
-    return f"\n{(folder / 'test_time.txt').read_text().rstrip()}\n\ntables: {folder / 'results.md'}"
+    return f"\n{(folder / 'test_time.txt').read_text(encoding='utf-8').rstrip()}\n\ntables: {folder / 'results.md'}"
