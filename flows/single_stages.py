@@ -6,8 +6,10 @@ They do what `flows.regenerate` does for that stage, with the same command, into
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 from prefect import flow
+from pydantic import Field
 
 from datasets.poses.config import ExtractPosesConfig, ImportPosesConfig
 from datasets.runtime.config import StageConfig
@@ -20,6 +22,8 @@ from imagpose.config import SynthesizeConfig, TrainGeneratorConfig
 from reid.config import BenchmarkConfig, TrainReidConfig
 
 STORE = Path("runs/store")
+Gpus = Annotated[int, Field(ge=1)]
+Runs = Annotated[list[TrainReidConfig], Field(min_length=1)]
 
 
 def _make(configs: list[StageConfig], store: Path, gpus: int = 1) -> list[str]:
@@ -54,7 +58,7 @@ def encode(config: EncodeConfig, store: Path = STORE) -> str:
 
 
 @flow(name="train-imagpose", result_serializer="json")
-def train_imagpose(config: TrainGeneratorConfig, gpus: int = 1, store: Path = STORE) -> str:
+def train_imagpose(config: TrainGeneratorConfig, gpus: Gpus = 1, store: Path = STORE) -> str:
     """The IMAGPose denoiser, on one GPU or several; returns the generator's folder."""
     return _make([config], store, gpus)[0]
 
@@ -66,7 +70,18 @@ def synthesize(config: SynthesizeConfig, store: Path = STORE) -> str:
 
 
 @flow(name="benchmark-reid", result_serializer="json")
-def benchmark_reid(runs: list[TrainReidConfig], baseline: str = "real", store: Path = STORE) -> str:
-    """Re-ID runs and their table; returns the benchmark's folder."""
+def benchmark_reid(runs: Runs, baseline: str = "real", store: Path = STORE) -> str:
+    """Re-ID runs and their table; returns the benchmark's folder.
+
+    Args:
+        runs: the trainings.
+        baseline: the arm of one of them, which gains are counted from.
+
+    Raises:
+        InputError: none of them is of that arm; without an arm 'real' the table has no gains, and may.
+    """
+    arms = dict.fromkeys(run.arm for run in runs)
+    if baseline not in (*arms, "real"):
+        raise InputError(f"baseline '{baseline}' is none of the runs' arms {', '.join(arms)}; name one")
     folders = _make(list(runs), store)
     return _make([BenchmarkConfig(runs=[Path(folder) for folder in folders], baseline=baseline)], store)[0]

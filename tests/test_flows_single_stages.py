@@ -3,13 +3,16 @@
 from pathlib import Path
 
 import pytest
+from prefect.exceptions import ParameterTypeError
 
+from datasets.runtime.errors import InputError
 from datasets.sources.config import IndexConfig
 from flows import __main__ as command
 from flows import single_stages
 from flows.config import RegenerateConfig
 from flows.material import Population
 from flows.pipeline import Regeneration
+from reid.config import TrainReidConfig
 from tests.test_flows_pipeline import Notes, finish
 
 
@@ -70,3 +73,19 @@ def test_a_presets_network_looks_at_rendered_people_too(tmp_path, preset, count)
     config = RegenerateConfig(preset=preset)
     people = Regeneration(config, Notes(tmp_path)).render(config.miniature)
     assert len(people.keypoints) == count
+
+
+def test_a_table_without_its_baseline_is_refused_before_any_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(single_stages, "_make", lambda *_: pytest.fail("something was made"))
+    runs = [TrainReidConfig(shards=tmp_path, test_shards=tmp_path, arm="real+synthetic")]
+    with pytest.raises(InputError, match=r"baseline 'rael' is none of the runs' arms real\+synthetic"):
+        single_stages.benchmark_reid.fn(runs, baseline="rael")
+
+
+@pytest.mark.parametrize(
+    ("flow", "given"),
+    [("benchmark_reid", {"runs": []}), ("train_imagpose", {"config": {"encoded": "e"}, "gpus": 0})],
+)
+def test_a_form_that_makes_no_sense_is_refused(flow, given):
+    with pytest.raises(ParameterTypeError):
+        getattr(single_stages, flow).validate_parameters(given)
