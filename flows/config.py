@@ -32,7 +32,9 @@ class RegenerateConfig(RegenerateSettings):
     @model_validator(mode="before")
     @classmethod
     def _fill_in_preset(cls, given: Any) -> Any:
-        name = given.get("preset", "none") if isinstance(given, Mapping) else "none"
+        if not isinstance(given, Mapping):
+            return given  # the class itself refuses it
+        name = given.get("preset", "none")
         if not isinstance(name, str) or name not in PRESETS:
             return given  # the field itself refuses it
         return merged(PRESETS[name].build().model_dump(exclude={"preset"}), given)
@@ -55,8 +57,8 @@ class RegenerateConfig(RegenerateSettings):
 
     def set_lock(self) -> Path:
         """The file that a run locks so that no other makes the same set: same store, same place of the results."""
-        digest = json_sha256(str(self.output_folder().absolute()))[:8]
-        return self.store.absolute() / "locks" / f"{self.preset}-{digest}.lock"
+        digest = json_sha256(str(self.output_folder().absolute()))[:8]  # presets that share an output share the lock
+        return self.store.absolute() / "locks" / f"results-{digest}.lock"
 
     def resolved(self) -> dict[str, Any]:
         """Every setting that can change a result, as JSON; paths of this machine are left out."""

@@ -29,8 +29,10 @@ from flows.test_time.stages import (
     Drawer,
     Surroundings,
     draw_pictures,
+    draws,
     evaluate_networks,
     needs_generator,
+    sees_others,
     with_all_skeletons,
 )
 from flows.warm_start import starting_point
@@ -96,7 +98,7 @@ class Regeneration:
         with self._for(OTHER_PEOPLE):
             models = self.pretrain(people)
         encoded, generators, generated = None, {}, {}
-        if self._draws():
+        if draws(self.config):
             encoded = self.encode(images.shards, models)
             generators = self.train_generators(encoded, subsets, models)
             generated = self.synthesize(encoded, subsets, generators, self.find_pose_bank(models))
@@ -116,10 +118,6 @@ class Regeneration:
             yield
         finally:
             self.purpose = ""
-
-    def _draws(self) -> bool:
-        """Whether anything is generated: arms of real images alone need neither models nor features."""
-        return any(needs_generator(self.config, unit) for unit in self.units())
 
     def units(self) -> list[Unit]:
         """The subsets, largest last."""
@@ -195,7 +193,7 @@ class Regeneration:
     def pretrain(self, people: Population) -> Models:
         """VAE, image encoder and base generator as given, or trained on other people; none where nothing is drawn."""
         others, first, device = self._other_people(people), self.config.pretrain, {"device": self.config.device}
-        if not self._draws():
+        if not draws(self.config):
             return Models(others=others)
         given = (self.config.vae, self.config.image_encoder, self.config.generator)
         vae, image_encoder, generator = (path and path.absolute() for path in given)
@@ -218,8 +216,7 @@ class Regeneration:
     def _other_people(self, people: Population) -> Images | None:
         """The population that pretraining may see, or None where there is none (or nothing to pretrain)."""
         first = self.config.pretrain
-        needed = any(ARMS[arm].needs_others for arm in self.config.arms) or self._bank_of_others()
-        if first is None or not ((self._draws() and first.trains_models()) or needed):
+        if first is None or not sees_others(self.config):
             return None
         if first.people is not None:
             return self.prepare_images(of_data_set(first.people), others=True)
@@ -229,10 +226,6 @@ class Regeneration:
             logger.warning("no people outside the slice: the generator starts from the given models as they are")
             return None
         return self.prepare_images(replace(people, outside_slice=True), others=True)
-
-    def _bank_of_others(self) -> bool:
-        """Whether the poses of the people who are pretrained on serve as the bank of another data set."""
-        return self.config.pose_bank is None and self._train_on("foreign poses")
 
     def find_pose_bank(self, models: Models) -> Path | None:
         """Skeletons of another data set's people, where an arm's images take their poses from it."""

@@ -5,12 +5,14 @@ Raises `datasets.runtime.errors.InputError`, which the command prints in one lin
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from datasets.poses.backends import OPENPOSE
 from datasets.runtime.artifacts import try_lock
 from datasets.runtime.errors import DatasetLayoutError, InputError
 from datasets.runtime.remote.addresses import is_remote
@@ -22,14 +24,18 @@ from datasets.sources.files import ImageSource, Row
 from datasets.sources.layouts import LAYOUTS
 from datasets.sources.listing import list_source
 from flows.config import RegenerateConfig
-from flows.reid_arms import foreign_folder
+from flows.hub_cache import backbone_problem, has_openpose
+from flows.process.locks import visible_gpus
+from flows.reid_arms import WHOLE_SET, foreign_folder, of_whole_set
 from flows.settings import OtherPeopleSettings
+from flows.test_time.stages import draws, draws_for_training, sees_others
 from imagpose.config.published_unets import init_from_problem
 from reid.training.pretrained import PACKAGE, weights_package
 
 SD_DOWNLOAD = "hf download stable-diffusion-v1-5/stable-diffusion-v1-5 --local-dir {folder}"
 """Command that gets Stable Diffusion's weights."""
-OPENPOSE_DOWNLOAD = "hf download lllyasviel/Annotators body_pose_model.pth --local-dir weights"
+OPENPOSE_FILE = Path("weights/body_pose_model.pth")
+OPENPOSE_DOWNLOAD = f"hf download lllyasviel/Annotators {OPENPOSE_FILE.name} --local-dir {OPENPOSE_FILE.parent}"
 """Command that gets OpenPose's weights."""
 FEWEST_OTHERS = 4
 """People whom the trainings of the frozen models need: some to learn from, some to be measured on."""
@@ -43,27 +49,44 @@ MODEL_PROBLEMS: dict[str, Callable[[Path], str | None]] = {
 """Setting -> why the folder that it names cannot be opened, or None."""
 
 
-def check(config: RegenerateConfig) -> None:
+def check(config: RegenerateConfig, environment: Mapping[str, str] | None = None) -> None:
     """Refuse what cannot succeed, all of it at once.
+
+    Args:
+        config: the settings.
+        environment: variables that the commands find beside this process's.
 
     Raises:
         InputError: no data, a missing pose file, a root of another layout, missing weights, GPUs on a CPU.
     """
+    # As `flows.process.commands` starts them: offline, unless the site says otherwise.
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", **(environment or {})}
     problems = [
         *data_problems(config),
         *other_people_problems(config),
         *synthetic_problems(config),
         *weight_problems(config),
-        *reid_weight_problems(config),
-        *pose_weight_problems(config),
+        *reid_weight_problems(config, environment),
+        *pose_weight_problems(config, environment),
         *folder_problems(config),
+        *machine_problems(config),
     ]
-    if config.gpus > 1 and config.device == "cpu":
-        problems.append(f"gpus {config.gpus} with device 'cpu': leave one of the two out")
-    if config.nodes > 1 and config.ray is not None:
-        problems.append(f"nodes {config.nodes} with ray: a cluster's task stays on one machine; leave one out")
     if problems:
         raise InputError("; ".join(problems))
+
+
+def machine_problems(config: RegenerateConfig) -> list[str]:
+    """What is wrong with the GPUs and machines that are to work."""
+    problems = []
+    if config.gpus > 1 and config.device == "cpu":
+        problems.append(f"gpus {config.gpus} with device 'cpu': leave one of the two out")
+    elif config.ray is None and config.device != "cpu" and 0 < len(there := visible_gpus()) < config.gpus:
+        problems.append(f"gpus {config.gpus}: only {len(there)} may be used here ({', '.join(there)}); give fewer")
+    if config.nodes > 1 and config.ray is not None:
+        problems.append(f"nodes {config.nodes} with ray: a cluster's task stays on one machine; leave one out")
+    if config.ray is not None and importlib.util.find_spec("ray") is None:
+        problems.append("ray is not installed: pip install -c constraints.txt -e '.[ray]', or leave 'ray' out")
+    return problems
 
 
 def data_problems(config: RegenerateConfig) -> list[str]:
@@ -76,14 +99,25 @@ def data_problems(config: RegenerateConfig) -> list[str]:
     if config.root is None:
         return ["--poses without --root: the rendered data set has keypoints of its own"] if config.poses else []
     problems = [source_problem(config, config.root)]
-    problems += [csv_problem(path) for path in config.poses if is_file(path)]
+    problems += pose_file_problems("--poses", config.poses)
     if not config.poses and config.extract_poses is None:
         problems.append(
             "--poses is missing: give the keypoint CSV file of the images in --root, or --extract-poses.backend"
         )
+    return [problem for problem in problems if problem]
+
+
+def pose_file_problems(flag: str, paths: Sequence[Path]) -> list[str]:
+    """What is wrong with published keypoints: CSV files, or folders of JSON.
+
+    Args:
+        flag: begins each problem.
+        paths: the files.
+    """
+    problems = [csv_problem(flag, path) for path in paths if is_file(path)]
     problems += [
-        f"--poses {path} is not a file, nor a folder with one JSON file an image; give the published keypoint CSV"
-        for path in config.poses
+        f"{flag} {path} is not a file, nor a folder with one JSON file an image; give the published keypoint CSV"
+        for path in paths
         if not (is_file(path) or has_json_files(path))
     ]
     return [problem for problem in problems if problem]
@@ -101,7 +135,10 @@ def synthetic_problems(config: RegenerateConfig) -> list[str]:
     from datasets.sources.folders.image_folders import synthetic_problem
 
     units = [(fraction, draw) for fraction in config.fractions for draw in range(config.draws)]
-    places = {name: [foreign_folder(path, unit) for unit in units] for name, path in config.synthetic.items()}
+    places = {
+        name: [foreign_folder(path, unit) for unit in units if unit[0] < WHOLE_SET or of_whole_set(config, name)]
+        for name, path in config.synthetic.items()
+    }
     found = [(name, synthetic_problem(folder)) for name, folders in places.items() for folder in dict.fromkeys(folders)]
     return [f"--synthetic {name}={problem}" for name, problem in found if problem]
 
@@ -146,7 +183,7 @@ def data_set_problems(name: str, others: OtherPeopleSettings, config: Regenerate
         name: of the setting.
     """
     assert others.root is not None
-    problems = [f"{name}.poses: {path} is not a file" for path in others.poses if not is_file(path)]
+    problems = pose_file_problems(f"{name}.poses:", others.poses)
     if not others.poses and config.extract_poses is None:
         problems.append(f"{name}.poses is missing: give their keypoint files, or --extract-poses.backend")
     layout = LAYOUTS[others.layout]
@@ -200,7 +237,7 @@ def slice_problem(config: RegenerateConfig, root: Path, people: int) -> str | No
     return None
 
 
-def csv_problem(path: Path) -> str | None:
+def csv_problem(flag: str, path: Path) -> str | None:
     """Why a file is no published keypoint CSV, by its first line, or None."""
     from datasets.poses.csv_files import HEADER
 
@@ -208,10 +245,10 @@ def csv_problem(path: Path) -> str | None:
         with path.open("rb") as file:
             first = file.readline(200).decode("utf-8-sig", "replace")
     except OSError as error:
-        return f"--poses {path} cannot be read ({error.strerror})"
+        return f"{flag} {path} cannot be read ({error.strerror})"
     if first.strip(" \t\r\n,").replace(" ", "") == HEADER:
         return None
-    return f"--poses {path} does not begin with the header '{HEADER}'; give the published keypoint CSV"
+    return f"{flag} {path} does not begin with the header '{HEADER}'; give the published keypoint CSV"
 
 
 def folder_problems(config: RegenerateConfig) -> list[str]:
@@ -234,13 +271,21 @@ def folder_problem(flag: str, folder: Path) -> str | None:
 
 
 def weight_problems(config: RegenerateConfig) -> list[str]:
-    """What is wrong with the models that training starts from."""
+    """What is wrong with the models that training starts from; nothing where no picture is generated."""
+    if not draws(config):
+        return []
     problems, absent = [], {}
     for name, marker in (("vae", "config.json"), ("image_encoder", "config.json"), ("generator", "model_index.json")):
         folder = getattr(config, name)
         if folder is None:
-            if name != "generator" and getattr(config.pretrain, name, None) is None:
-                problems.append(f"no {name}: give {_flag(name)} FOLDER, or settings in pretrain.{name}")
+            made = getattr(config.pretrain, name, None) is not None
+            if name != "generator" and not (made and config.has_others()):
+                way_out = (
+                    "people to pretrain on (pretrain.people, pretrain.population, --identities)"
+                    if made
+                    else f"settings in pretrain.{name}"
+                )
+                problems.append(f"no {name}: give {_flag(name)} FOLDER, or {way_out}")
         elif not (folder / marker).is_file() or not has_weights(folder):
             absent[name] = folder
         elif (problem := MODEL_PROBLEMS[name](folder)) is not None:
@@ -248,7 +293,7 @@ def weight_problems(config: RegenerateConfig) -> list[str]:
     return problems + _missing(config, absent)
 
 
-def reid_weight_problems(config: RegenerateConfig) -> list[str]:
+def reid_weight_problems(config: RegenerateConfig, environment: Mapping[str, str] = os.environ) -> list[str]:
     """What is wrong with the weights that the re-ID networks start from."""
     network = config.reid.network
     try:
@@ -258,25 +303,38 @@ def reid_weight_problems(config: RegenerateConfig) -> list[str]:
         return [str(error)]
     if isinstance(network.weights, Path) and not network.weights.is_file():
         return [f"--reid.network.weights {network.weights} is not a file"]
-    return []
+    problem = backbone_problem(network, environment) if config.ray is None else None  # each node has caches of its own
+    return [] if problem is None else [problem]
 
 
-def pose_weight_problems(config: RegenerateConfig) -> list[str]:
+def pose_weight_problems(config: RegenerateConfig, environment: Mapping[str, str] = os.environ) -> list[str]:
     """What is wrong with the weights of the networks that find skeletons, in real images and in synthetic ones."""
-    extract, synthesize = config.extract_poses, config.synthesize
+    extract, further, synthesize = config.extract_poses, config.completes_poses(), config.synthesize
     wanted = []
-    if extract is not None and not config.poses:
-        wanted.append(("--extract-poses.weights", extract.weights, "give --poses FILE (published keypoints)"))
-    if (further := config.completes_poses()) is not None:
-        wanted.append(("--test-time.complete-poses.weights", further.weights, "give --test-time.complete-poses null"))
-    if synthesize.pose_backend is not None:
+    if extract is not None and (not config.poses or _others_by_network(config)):
+        published = "give published keypoints (--poses FILE; of other people in their own settings)"
+        wanted.append(("--extract-poses.weights", extract.backend, extract.weights, published))
+    if further is not None:
+        without = "give --test-time.complete-poses null"
+        wanted.append(("--test-time.complete-poses.weights", further.backend, further.weights, without))
+    if synthesize.pose_backend is not None and draws_for_training(config):
         unscored = "leave the synthetic images unscored by --synthesize.pose-backend null"
-        wanted.append(("--synthesize.pose-weights", synthesize.pose_weights, unscored))
+        wanted.append(("--synthesize.pose-weights", synthesize.pose_backend, synthesize.pose_weights, unscored))
+    cached = config.ray is not None or has_openpose(environment)
     return [
-        f"{flag} {weights} is not a file; get it by '{OPENPOSE_DOWNLOAD}', or {otherwise}"
-        for flag, weights, otherwise in wanted
-        if weights is not None and not weights.is_file()
+        f"{flag} {weights or OPENPOSE_FILE} is not a file; get it by '{OPENPOSE_DOWNLOAD}', or {otherwise}"
+        for flag, backend, weights, otherwise in wanted
+        if (not weights.is_file() if weights is not None else backend == OPENPOSE.name and not cached)
     ]
+
+
+def _others_by_network(config: RegenerateConfig) -> bool:
+    """Whether the network finds skeletons of other people, whatever the data set's own come from."""
+    used = [config.pretrain if sees_others(config) else None, config.pose_bank]
+    return any(
+        item is not None and (item.population is not None or (item.people is not None and not item.people.poses))
+        for item in used
+    )
 
 
 def _flag(name: str) -> str:

@@ -263,8 +263,7 @@ class RegenerateSettings(Config):
                 raise ValueError(f"long 1 makes arm '{arm}' as long as 'real'; give a larger one")
 
     def _check_other_people(self) -> None:
-        first = self.pretrain
-        known = first is not None and (first.people or first.population or self.identities)
+        known = self.has_others()
         if any(ARMS[arm].trains_on == "foreign poses" for arm in self.arms) and not (known or self.pose_bank):
             raise ValueError(
                 "arm 'real+foreign-poses' needs another data set's skeletons: give pose_bank.people, "
@@ -290,6 +289,11 @@ class RegenerateSettings(Config):
                 "(distill.guidance); give --synthesize.guidance 1"
             )
 
+    def has_others(self) -> bool:
+        """Whether there are other people to pretrain on."""
+        first = self.pretrain
+        return first is not None and any((first.people, first.population, self.identities))
+
     def completes_poses(self) -> ExtractPosesSettings | None:
         """The network that looks at the test images that published files lack; None where that is not needed."""
         return self.test_time.completes_poses() if self.test_time is not None and self.poses else None
@@ -302,9 +306,9 @@ class RegenerateSettings(Config):
 
 
 def _is_number(value: object) -> bool:
-    if not isinstance(value, int | float | str):
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
         return False
     try:
-        return not math.isnan(float(value))
-    except ValueError:
+        return math.isfinite(float(value))
+    except (ValueError, OverflowError):
         return False

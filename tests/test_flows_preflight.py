@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ast
 import importlib
+import importlib.util
 import re
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from datasets.runtime.command_line import parse_config
+from datasets.runtime.errors import InputError
 from datasets.runtime.registry import load_name
 from datasets.runtime.renames import models_in
 from datasets.sources.config import IndexConfig, IndexSettings
@@ -17,6 +20,7 @@ from flows.__main__ import main
 from flows.alerts import AlertsConfig
 from flows.config import RegenerateConfig
 from flows.pipeline import Regeneration
+from flows.preflight import check
 from flows.runs.overrides import regenerate_command
 from tests.small_sets import finish
 
@@ -146,3 +150,125 @@ def messages_of(path: Path) -> list[str]:
     raised = [tree] if path.name == "preflight.py" else [node for node in ast.walk(tree) if isinstance(node, ast.Raise)]
     nodes = (node for part in raised for node in ast.walk(part))
     return [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+
+
+@pytest.fixture
+def market(tmp_path, monkeypatch):
+    """Settings of a small Market-1501 of names, and an empty home with no cached weights."""
+    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "TORCH_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    root, csv = market_of_names(tmp_path / "market")
+    places = {"store": tmp_path / "store", "output": tmp_path / "out"}
+    return {"preset": "demo", "root": root, "poses": [csv], "fractions": [20], "arms": ["real"], **places}
+
+
+def refusal(given, **more) -> str:
+    try:
+        check(RegenerateConfig.model_validate(given | more))
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+def test_weights_of_a_hub_that_no_cache_has_are_refused_before_any_work(market, tmp_path):
+    hub = {"network": {"weights": "hub", "backbone": "resnet50.tv_in1k"}}
+    said = refusal(market, reid=hub)
+    assert "the weights of 'resnet50.tv_in1k' are in no cache" in said and "timm.create_model(" in said
+    foreign = refusal(market, reid={"network": {"weights": "hub", "backbone": "torchreid:osnet_x0_25"}})
+    assert "only timm's networks have weights there, not 'torchreid:osnet_x0_25'" in foreign
+    check(RegenerateConfig(**market, reid=hub), {"HF_HUB_OFFLINE": "0"})  # the site lets its commands download
+    for place in (
+        "huggingface/hub/models--timm--resnet50.tv_in1k/snapshots/1/model.safetensors",
+        "torch/hub/checkpoints/resnet50-0676ba61.pth",
+    ):
+        file = tmp_path / "cache" / place
+        file.parent.mkdir(parents=True)
+        file.touch()
+        assert refusal(market, reid=hub) == ""
+        file.unlink()
+    elsewhere = tmp_path / "shared" / "hub" / "models--timm--resnet50.tv_in1k" / "snapshots" / "1"
+    elsewhere.mkdir(parents=True)
+    (elsewhere / "model.safetensors").touch()
+    check(RegenerateConfig(**market, reid=hub), {"HF_HOME": str(tmp_path / "shared")})
+
+
+def test_openposes_weights_are_looked_for_wherever_they_are_needed(market, tmp_path):
+    openpose = {"backend": "openpose", "weights": None}
+    assert refusal(market, extract_poses=openpose) == ""  # the skeletons are published
+    assert "--extract-poses.weights" in refusal(market, extract_poses=openpose, poses=[])
+    people = {"population": {"train_identities": 4, "test_identities": 3}}
+    others = {"arms": ["real", "real-pretrained"], "pretrain": people}
+    for weights in (None, "/no/body.pth"):
+        assert "--extract-poses.weights" in refusal(market, extract_poses=openpose | {"weights": weights}, **others)
+    scored = {"synthesize": {"pose_backend": "openpose", "pose_weights": None}}
+    assert refusal(market, **scored) == ""  # nothing is synthesized
+    assert "--synthesize.pose-weights" in refusal(market, **scored, arms=["real", "real+synthetic"])
+    cached = tmp_path / "cache/huggingface/hub/models--lllyasviel--Annotators/snapshots/1/body_pose_model.pth"
+    cached.parent.mkdir(parents=True)
+    cached.touch()
+    assert refusal(market, extract_poses=openpose, poses=[]) == ""
+
+
+def test_models_that_nobody_can_be_found_to_train_are_refused_and_not_asked_for_where_nothing_is_drawn(market):
+    absent = {"vae": "/no/vae", "image_encoder": "/no/encoder", "generator": "/no/generator"}
+    assert refusal(market, **absent) == ""
+    assert "--vae /no/vae" in refusal(market, **absent, arms=["real", "real+synthetic"])
+    nobody = {"arms": ["real", "real+synthetic"], "vae": None, "pretrain": {"vae": {"steps": 1}}}
+    assert "no vae: give --vae FOLDER, or people to pretrain on" in refusal(market, **nobody)
+
+
+def test_images_of_another_generator_are_asked_for_only_for_subsets_that_are_trained_on(market, tmp_path):
+    table_naming(tmp_path / "pidm-20-0", "a.jpg")
+    (tmp_path / "pidm-20-0" / "a.jpg").touch()
+    given = {"fractions": [20, 100], "synthetic": {"pidm": str(tmp_path / "pidm-{fraction}-{draw}")}}
+    assert "pidm-100-0 is not a folder" in refusal(market, **given)
+    assert refusal(market, **given, arms_of_whole_set=["real"]) == ""
+
+
+def test_machines_that_are_not_there_are_refused(market, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    assert "gpus 4: only 2 may be used here (3, 5)" in refusal(market, gpus=4)
+    assert refusal(market, gpus=2) == ""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert "ray is not installed" in refusal(market, ray="auto")
+
+
+def test_keypoints_of_other_people_are_looked_at_as_those_of_the_data_set_are(market, tmp_path):
+    people = market_of_names(tmp_path / "others")[0]
+    (people / "bounding_box_train" / "0004_c1s1_000451_03.jpg").touch()
+    (tmp_path / "text.csv").write_text("hello\n")
+    for poses, said in ((tmp_path / "text.csv", "does not begin with the header"), (tmp_path / "no", "is not a file")):
+        lent = {"people": {"root": people, "layout": "market1501", "poses": [poses]}}
+        assert f"pretrain.people.poses: {poses} {said}" in refusal(market, pretrain=lent)
+    (tmp_path / "json").mkdir()
+    (tmp_path / "json" / "0001_c1s1_000451_03_keypoints.json").write_text('{"people": []}')
+    lent["people"]["poses"] = [tmp_path / "json"]
+    assert refusal(market, pretrain=lent) == ""
+
+
+@pytest.mark.parametrize(
+    "value", ["inf", "1e999", pytest.param("9" * 400, id="text"), pytest.param(10**400, id="number"), True]
+)
+def test_a_fraction_that_is_no_number_of_percent_is_refused_in_one_line(value):
+    with pytest.raises(ValidationError, match="whole percentages"):
+        RegenerateConfig(fractions=[value])
+
+
+@pytest.mark.parametrize("value", [[1], "demo", None, 3])
+def test_settings_that_are_no_object_are_refused(value):
+    with pytest.raises(ValidationError):
+        RegenerateConfig.model_validate(value)
+
+
+@pytest.mark.parametrize("flag", ["--preset", "--store", "--root"])
+def test_an_argument_that_is_no_text_is_refused_in_one_line(flag, capsys):
+    assert main(["regenerate", "--preset", "smoke", flag, "x\udcff\x01"]) == 2
+    error = capsys.readouterr().err
+    assert "holds characters that are no text" in error and error.count("\n") == 1 and "\x01" not in error
+
+
+def test_runs_of_two_presets_with_the_same_output_wait_for_each_other(tmp_path):
+    one, other = (RegenerateConfig(preset=name, store=tmp_path, output=tmp_path / "out") for name in ("demo", "smoke"))
+    assert one.set_lock() == other.set_lock()
+    assert one.set_lock() != RegenerateConfig(preset="demo", store=tmp_path).set_lock()

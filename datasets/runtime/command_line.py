@@ -128,9 +128,7 @@ def main(package: str, commands: Mapping[str, Command], argv: Sequence[str] | No
 def run_command(program: str, command: Command, arguments: Sequence[str]) -> int:
     """Parse a command's arguments and run it, once per config."""
     config_class = load_name(command.config)
-    for argument in arguments:
-        if NO_TEXT.search(argument):  # Parquet, JSON and terminals would choke on it later
-            raise InputError(f"'{argument}' holds characters that are no text; rename or link what it names")
+    refuse_no_text(arguments)
     own, rest = _split_own_options(arguments, config_class)
     if own["config"]:
         if rest:
@@ -146,6 +144,17 @@ def run_command(program: str, command: Command, arguments: Sequence[str]) -> int
     for config in configs:
         print(spelled(_build_one(config, command, own)), flush=True)
     return 0
+
+
+def refuse_no_text(arguments: Sequence[str]) -> None:
+    """Refuse arguments that Parquet, JSON and terminals would choke on later.
+
+    Raises:
+        InputError: one holds control characters, or bytes that are not UTF-8.
+    """
+    for argument in arguments:
+        if NO_TEXT.search(argument):
+            raise InputError(f"'{printable(argument)}' holds characters that are no text; rename or link what it names")
 
 
 def _build_one(config: StageConfig, command: Command, own: Mapping[str, Any]) -> Path:
@@ -230,6 +239,7 @@ def parse_config(config_class: type[BaseModel], arguments: Sequence[str], progra
         "settings_customise_sources": classmethod(sources),
     }
     settings_class = types.new_class("Arguments", (config_class, BaseSettings), {}, lambda ns: ns.update(namespace))
+    refuse_no_text(arguments)
     refuse_old_flags(config_class, arguments)
     try:
         flags = with_whole_paths(config_class, [_as_flag(argument) for argument in _named(config_class, arguments)])

@@ -59,6 +59,26 @@ def needs_generator(config: RegenerateConfig, unit: Unit) -> bool:
     return bool(tested if unit[0] < WHOLE_SET else whole)
 
 
+def draws(config: RegenerateConfig) -> bool:
+    """Whether anything is generated: arms of real images alone need neither models nor features."""
+    return any(needs_generator(config, (fraction, 0)) for fraction in config.fractions)
+
+
+def draws_for_training(config: RegenerateConfig) -> bool:
+    """Whether an arm trains on what the subsets' generators make."""
+    subsets = any(fraction < WHOLE_SET for fraction in config.fractions)
+    return subsets and any(ARMS[arm].needs_generator for arm in config.arms)
+
+
+def sees_others(config: RegenerateConfig) -> bool:
+    """Whether the people of `pretrain` are used: by a model that is trained, a re-ID network, or as a pose bank."""
+    first = config.pretrain
+    if first is None:
+        return False
+    lends = config.pose_bank is None and any(ARMS[arm].trains_on == "foreign poses" for arm in config.arms)
+    return lends or (draws(config) and first.trains_models()) or any(ARMS[arm].needs_others for arm in config.arms)
+
+
 def with_all_skeletons(
     network: ExtractPosesSettings,
     packing: WriteShardsSettings,
