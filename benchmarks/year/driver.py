@@ -127,8 +127,12 @@ def _verdict(config: YearConfig, folder: Path, plan: list[Week], done: list[dict
     # The data grow too: bytes a training image, so that only what is left behind counts.
     each = [size / len(training_images(week.files)) for size, week in zip(sizes, plan, strict=True)]
     bounded = len(each) <= filling or max(each[filling:]) <= GROWTH * max(each[:filling])
-    print(last_words(folder, plan[-1]), end="")
-    checks = {"every_week_right": not wrong, "store_bounded": bounded, "store_intact": True}
+    try:
+        said, intact = last_words(folder, plan[-1]), True
+    except FailedCommandError as error:
+        said, intact = f"{error}\n", False
+    print(said, end="")
+    checks = {"every_week_right": not wrong, "store_bounded": bounded, "store_intact": intact}
     result = {
         "weeks": len(done),
         "wrong_weeks": wrong,
