@@ -223,6 +223,13 @@ def test_the_report_names_the_command_that_made_it_with_every_override(tmp_path)
     assert again.resolved() == config.resolved()
 
 
+def test_a_switch_is_named_as_the_command_line_takes_it():
+    config = RegenerateConfig(preset="demo", train={"gradient_checkpointing": True, "model": {"texture_tokens": False}})
+    command = regenerate_command(config)
+    assert "--train.gradient-checkpointing" in command and "--no-train.model.texture-tokens" in command
+    assert parse_config(RegenerateConfig, command.split()[4:], "test").resolved() == config.resolved()
+
+
 def test_a_flag_may_be_spelled_like_its_field_and_its_value_is_left_alone():
     hyphens = ["--train.learning-rate", "0.5", "--root=a_b", "--no-train.model.texture-tokens"]
     underscores = ["--train.learning_rate", "0.5", "--root=a_b", "--no-train.model.texture_tokens"]

@@ -21,7 +21,7 @@ def regenerate_command(config: RegenerateConfig) -> str:
         words += ["--root", config.root.name]
         words += ["--poses", ",".join(path.name for path in config.poses)] if config.poses else []
     for flag, value in _given(config):
-        words += [f"--{flag}", value]
+        words += _words(flag, value)
     return shlex.join(words)
 
 
@@ -30,11 +30,13 @@ def variant(config: RegenerateConfig) -> str:
 
     Also empty where the results have a place of their own: `output` is given, or there is no preset.
     """
-    given = [] if config.output is not None or config.preset == "none" else list(_given(config))
+    if config.output is not None or config.preset == "none":
+        return ""
+    given = [(flag, _as_text(value)) for flag, value in _given(config)]
     return json_sha256(given)[:8] if given else ""
 
 
-def _given(config: RegenerateConfig) -> Iterator[tuple[str, str]]:
+def _given(config: RegenerateConfig) -> Iterator[tuple[str, Any]]:
     """Flag and value of every setting that differs from the preset's and can change a result."""
     yield from _differences(RegenerateConfig(preset=config.preset).resolved(), config.resolved(), "")
     yield from (("synthetic", f"{name}={_without_machine(path)}") for name, path in config.synthetic.items())
@@ -55,7 +57,7 @@ def _without_machine(path: Path) -> str:
     return str(Path(*path.parts[first:]))
 
 
-def _differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
+def _differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
     for name, value in after.items():
         old = before.get(name)
         if name == "preset" or value == old:
@@ -63,10 +65,17 @@ def _differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: st
         if isinstance(value, Mapping) and isinstance(old, Mapping):
             yield from _differences(old, value, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}".replace("_", "-"), _as_flag(value)
+            yield f"{prefix}{name}".replace("_", "-"), value
 
 
-def _as_flag(value: Any) -> str:
+def _words(flag: str, value: Any) -> list[str]:
+    """A flag with its value; a switch has none."""
+    if isinstance(value, bool):
+        return [f"--{flag}" if value else f"--no-{flag}"]
+    return [f"--{flag}", _as_text(value)]
+
+
+def _as_text(value: Any) -> str:
     """A value as the command line reads it: lists of plain values with commas, everything nested as JSON."""
     if isinstance(value, str):
         return value
