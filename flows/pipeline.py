@@ -22,6 +22,7 @@ from datasets.sources.config import IndexConfig, SelectSubsetsConfig
 from flows.config import RegenerateConfig, complete
 from flows.material import Images, Material, Models, Population, RegenerationResult, of_data_set
 from flows.reid_arms import WHOLE_SET, ReidInputs, Unit, train_arms
+from flows.runs.history import of_series
 from flows.runs.model_cards import model_cards
 from flows.runs.overrides import regenerate_command, variant
 from flows.stages import MakeArtifacts
@@ -342,5 +343,5 @@ class Regeneration:
 
     def _before(self, benchmark: Path) -> HistoryEntry | None:
         """The regeneration of the same settings that the report compares this one with."""
-        entries = read_history(self.config.output_folder().absolute() / HISTORY)
+        entries = of_series(read_history(self.config.output_folder().absolute() / HISTORY), self.config)
         return entry_before(entries, manifest_of(benchmark)["content_sha256"], variant(self.config))

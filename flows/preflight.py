@@ -24,7 +24,7 @@ from datasets.sources.files import ImageSource, Row
 from datasets.sources.layouts import LAYOUTS
 from datasets.sources.listing import list_source
 from flows.config import RegenerateConfig
-from flows.hub_cache import backbone_problem, has_openpose
+from flows.process.hub_cache import backbone_problem, has_openpose
 from flows.process.locks import visible_gpus
 from flows.reid_arms import WHOLE_SET, foreign_folder, of_whole_set
 from flows.settings import OtherPeopleSettings
@@ -303,8 +303,10 @@ def reid_weight_problems(config: RegenerateConfig, environment: Mapping[str, str
         return [str(error)]
     if isinstance(network.weights, Path) and not network.weights.is_file():
         return [f"--reid.network.weights {network.weights} is not a file"]
-    problem = backbone_problem(network, environment) if config.ray is None else None  # each node has caches of its own
-    return [] if problem is None else [problem]
+    if network.weights == "hub" and config.ray is None:  # each node has caches of its own
+        problem = backbone_problem(network.backbone, environment)
+        return [] if problem is None else [problem]
+    return []
 
 
 def pose_weight_problems(config: RegenerateConfig, environment: Mapping[str, str] = os.environ) -> list[str]:

@@ -224,9 +224,10 @@ def test_the_report_names_the_command_that_made_it_with_every_override(tmp_path)
 
 
 def test_a_switch_is_named_as_the_command_line_takes_it():
-    config = RegenerateConfig(preset="demo", train={"gradient_checkpointing": True, "model": {"texture_tokens": False}})
+    settings = {"train": {"model": {"texture_tokens": False}}, "reid": {"network": {"stem_relu": True}}}
+    config = RegenerateConfig(preset="demo", **settings)
     command = regenerate_command(config)
-    assert "--train.gradient-checkpointing" in command and "--no-train.model.texture-tokens" in command
+    assert "--reid.network.stem-relu" in command and "--no-train.model.texture-tokens" in command
     assert parse_config(RegenerateConfig, command.split()[4:], "test").resolved() == config.resolved()
 
 

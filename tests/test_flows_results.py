@@ -12,9 +12,11 @@ from datasets.runtime.command_line import main
 from datasets.runtime.keys import artifact_directory, artifact_key
 from datasets.store.records import read_records
 from flows.config import RegenerateConfig
+from flows.runs.history import of_series
 from flows.runs.notes import RunNotes
 from flows.runs.overrides import regenerate_command, variant
 from flows.runs.results import RUN_FILE, KeptResults, keep_results
+from reid.config import HistoryEntry
 
 
 def kept(folder: Path, monkeypatch, run: str, page: str, *samples: str, **fields: object) -> KeptResults:
@@ -87,6 +89,13 @@ def test_the_reports_command_names_other_generators_images_and_other_people(tmp_
     assert "--synthetic 'gan=gan-{fraction}/draw-{draw}'" in regenerate_command(config)
     people = {"people": {"root": tmp_path / "others.csv"}}
     assert "--pretrain.people.root others.csv" in regenerate_command(RegenerateConfig(preset="demo", pretrain=people))
+
+
+def test_a_regeneration_is_not_compared_with_another_presets_of_the_same_output(tmp_path):
+    presets = ("demo", "study", "demo")
+    entries = [HistoryEntry(benchmark=str(number), preset=name) for number, name in enumerate(presets)]
+    config = RegenerateConfig(preset="demo", output=tmp_path)
+    assert [entry.benchmark for entry in of_series(entries, config)] == ["0", "2"]
 
 
 def test_a_run_names_in_its_store_what_it_uses_and_a_resumed_one_forgets_none_of_it(tmp_path):

@@ -31,6 +31,7 @@ from datasets.runtime.config import StageConfig
 from datasets.runtime.errors import ArtifactBusyError, InputError, printable
 from datasets.runtime.keys import artifact_directory
 from datasets.runtime.manifests import is_complete, local_path
+from datasets.runtime.reading.names import refuse_no_text
 from datasets.runtime.registry import load_name, registry_of
 from datasets.runtime.remote.addresses import AddressLines, spelled, with_addresses
 from datasets.runtime.renames import RENAMED, models_in, refuse_old_flags
@@ -48,8 +49,6 @@ BAD_PATH = (
     errno.ELOOP,
 )
 """What the system says of a path that cannot be written or read as it was given: the user's to fix."""
-NO_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
-"""Control characters, and bytes of an argument that are not UTF-8."""
 PICK_DEVICE = "datasets.runtime.devices:pick"
 """Imported only when a command with a device is about to work: it needs torch."""
 IO_ERROR, BUSY = 74, 75
@@ -144,17 +143,6 @@ def run_command(program: str, command: Command, arguments: Sequence[str]) -> int
     for config in configs:
         print(spelled(_build_one(config, command, own)), flush=True)
     return 0
-
-
-def refuse_no_text(arguments: Sequence[str]) -> None:
-    """Refuse arguments that Parquet, JSON and terminals would choke on later.
-
-    Raises:
-        InputError: one holds control characters, or bytes that are not UTF-8.
-    """
-    for argument in arguments:
-        if NO_TEXT.search(argument):
-            raise InputError(f"'{printable(argument)}' holds characters that are no text; rename or link what it names")
 
 
 def _build_one(config: StageConfig, command: Command, own: Mapping[str, Any]) -> Path:

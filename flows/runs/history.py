@@ -40,14 +40,16 @@ def remember(config: RegenerateConfig, result: RegenerationResult, run: str, pag
         code=code_version(),
         config=config.resolved(),
     )
-    entries = _of(read_history(folder / HISTORY), of_settings)
+    entries = of_series(read_history(folder / HISTORY), config)
     if not entries or entries[-1].benchmark != entry.benchmark:
-        entries = _of(append(folder / HISTORY, entry), of_settings)
+        entries = of_series(append(folder / HISTORY, entry), config)
         from reid.history.show import write_page  # matplotlib: a second that a run with nothing new need not wait
 
         write_page(entries, folder / (f"history-{of_settings}.html" if of_settings else "history.html"))
     return entries
 
 
-def _of(entries: list[HistoryEntry], of_settings: str) -> list[HistoryEntry]:
-    return [entry for entry in entries if entry.variant == of_settings]
+def of_series(entries: list[HistoryEntry], config: RegenerateConfig) -> list[HistoryEntry]:
+    """The entries that a regeneration is compared with: of its preset, as several may share an `output`."""
+    series = (config.preset, variant(config))
+    return [entry for entry in entries if (entry.preset, entry.variant) == series]

@@ -1,10 +1,15 @@
-"""Names that others wrote down: which may be opened below a folder, and how they are shown in Markdown."""
+"""Names that others wrote down: which are text, which may be opened below a folder, how Markdown shows them."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
 from pathlib import PurePosixPath
+
+from datasets.runtime.errors import InputError, printable
+
+NO_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+"""Control characters, and bytes of an argument that are not UTF-8."""
 
 
 def is_safe_path(name: str) -> bool:
@@ -17,6 +22,17 @@ def is_file_name(name: str) -> bool:
     """Whether a name is that of a file directly in a folder, in printable characters and at most 255 bytes."""
     plain = name.isprintable() and "/" not in name and len(name.encode("utf-8", "replace")) <= 255
     return plain and is_safe_path(name) and name not in ("", ".")
+
+
+def refuse_no_text(arguments: Iterable[str]) -> None:
+    """Refuse arguments that Parquet, JSON and terminals would choke on later.
+
+    Raises:
+        InputError: one holds control characters, or bytes that are not UTF-8.
+    """
+    for argument in arguments:
+        if NO_TEXT.search(argument):
+            raise InputError(f"'{printable(argument)}' holds characters that are no text; rename or link what it names")
 
 
 def code_block(lines: Iterable[str]) -> str:

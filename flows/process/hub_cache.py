@@ -9,25 +9,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from reid.config import NetworkConfig
-
 OPENPOSE_FILE = "models--lllyasviel--Annotators/snapshots/*/body_pose_model.pth"
 TIMM_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
-def backbone_problem(network: NetworkConfig, environment: Mapping[str, str]) -> str | None:
-    """Why a backbone cannot be had with ``weights: hub``, or None.
+def backbone_problem(name: str, environment: Mapping[str, str]) -> str | None:
+    """Why a re-ID backbone cannot be had with ``weights: hub``, or None.
 
     Lenient where timm's registry would be needed to know for sure, because that needs torch: a cached repository or
     file of the same architecture is enough.
 
     Args:
-        network: the re-ID network's settings.
+        name: the backbone, as settings name it.
         environment: the commands' environment variables.
     """
-    name, own = network.backbone, "give --reid.network.weights FILE.safetensors, or none to train from scratch"
-    if network.weights != "hub":
-        return None
+    own = "give --reid.network.weights FILE.safetensors, or none to train from scratch"
     if ":" in name:
         return f"--reid.network.weights hub: only timm's networks have weights there, not '{name}'; {own}"
     if downloads(environment) or _cached_backbone(name, environment):
