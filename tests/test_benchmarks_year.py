@@ -1,12 +1,14 @@
 """The simulated year: its plan, its clock, and a few weeks of it."""
 
+import json
 from datetime import UTC, datetime
 from itertools import pairwise
 
 import pytest
 
+from benchmarks.year import driver
 from benchmarks.year.checks import Checker, dates_of_results, state_of
-from benchmarks.year.commands import DATA, RESULTS
+from benchmarks.year.commands import DATA, RESULTS, FailedCommandError
 from benchmarks.year.commands import POOL as POOL_FOLDER
 from benchmarks.year.data import pictures_below, put
 from benchmarks.year.driver import STATE, YearConfig, run
@@ -83,3 +85,17 @@ def test_two_weeks_hold_a_stale_result_is_noticed_and_a_year_goes_on_where_it_st
     assert [row.finished[:10] for row in rows] == ["2027-01-04", "2027-01-11"]
     with pytest.raises(InputError, match="holds a year with other settings"):
         run(YearConfig(folder=tmp_path, weeks=3, seed=1))
+
+
+@pytest.mark.parametrize("corrupt", [False, True])
+def test_the_verdict_says_whether_the_store_is_intact(corrupt, tmp_path, monkeypatch, capsys):
+    def words(*_):
+        if corrupt:
+            raise FailedCommandError("python -m datasets verify: exit code 1")
+        return "a line of the history\n"
+
+    monkeypatch.setattr(driver, "last_words", words)
+    week = {"week": 0, "problems": [], "bytes": 1000, "cpu": 1.0}
+    assert driver._verdict(YearConfig(folder=tmp_path), tmp_path, plan_year(POOL, 1, 0), [week]) == int(corrupt)
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result["checks"] == {"every_week_right": True, "store_bounded": True, "store_intact": not corrupt}

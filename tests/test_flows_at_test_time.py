@@ -213,6 +213,15 @@ def test_images_that_are_gone_are_asked_for(network, tmp_path):
         treat_network(OneNetworkConfig(run=run, store=tmp_path / "store"))
 
 
+def test_training_images_that_are_gone_are_asked_for_before_any_work(network, tmp_path):
+    run, notes = network
+    small_sets.finish(tmp_path / "poses", "import-poses", "poses")
+    (tmp_path / "shards" / "manifest.json").unlink()
+    with pytest.raises(InputError, match=r"shards is no finished 'datasets write-shards'; .* --training FOLDER"):
+        treat_network(OneNetworkConfig(run=run, store=tmp_path / "store"))
+    assert notes.calls == []
+
+
 def test_the_command_refuses_a_folder_that_is_no_generator(network, tmp_path):
     run, _ = network
     with pytest.raises(ValueError, match=r"has no vae/config.json; give a folder that 'imagpose train' made"):

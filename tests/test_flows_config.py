@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -402,3 +405,12 @@ def test_weights_of_a_package_that_is_not_installed_are_told_before_any_work(mon
     other = config.model_copy(update={"reid": config.reid.model_copy(update={"network": network})})
     assert "/no/weights.safetensors is not a file" in reid_weight_problems(other)[0]
     assert reid_weight_problems(RegenerateConfig(preset="demo")) == []
+
+
+def test_settings_files_are_utf_8_whatever_the_locale(tmp_path):
+    file = tmp_path / "settings.json"
+    file.write_text('{"root": "/no/Schäfer"}', encoding="utf-8")
+    command = [sys.executable, "-m", "datasets", "index", "--config", str(file), "--store", str(tmp_path)]
+    locale = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C", "PYTHONIOENCODING": "utf-8"}
+    said = subprocess.run(command, cwd=REPOSITORY, env=os.environ | locale, capture_output=True, check=False)
+    assert said.returncode == 2 and "is not UTF-8" not in said.stderr.decode()

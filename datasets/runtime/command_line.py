@@ -194,7 +194,7 @@ def read_config(config_class: type[BaseModel], file: Path) -> Any:
     if file.exists() and not file.is_file():  # a pipe or a device would never end
         raise InputError(f"--config {file}: is not a file")
     try:
-        return config_class.model_validate_json(file.read_text())
+        return config_class.model_validate_json(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"--config {file}: {error.strerror}") from None
     except UnicodeDecodeError:

@@ -313,7 +313,7 @@ def project_version() -> str:
     try:
         return importlib.metadata.version(DISTRIBUTION)
     except importlib.metadata.PackageNotFoundError:
-        return tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["version"]
+        return tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
 
 
 @functools.cache

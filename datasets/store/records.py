@@ -91,7 +91,7 @@ def read_records(store: Path) -> list[RunRecord]:
     records = []
     for path in sorted((store / RUNS).glob("*.json")):
         try:
-            records.append(RunRecord.model_validate_json(path.read_text()))
+            records.append(RunRecord.model_validate_json(path.read_text(encoding="utf-8")))
         except (OSError, ValidationError, UnicodeDecodeError) as error:
             raise InputError(f"{path} is no record of a run ({type(error).__name__}); mend or delete it") from None
     return sorted(records, key=lambda record: (record.started, record.run))
