@@ -45,7 +45,8 @@ def test_a_training_goes_on_compiled_or_not_as_it_began(tmp_path, frozen, backen
         assert second.model.state_dict().keys() == whole.model.state_dict().keys()
         assert losses(folder) == [(step, pytest.approx(loss, rel=1e-4)) for step, loss in losses(tmp_path / "plain")]
         for name, value in second.ema.weights().items():
-            torch.testing.assert_close(value, whole.ema.weights()[name], rtol=1e-3, atol=1e-4)
+            # where a gradient is hardly above rounding, Adam's step follows its sign
+            torch.testing.assert_close(value, whole.ema.weights()[name], rtol=0, atol=second.config.learning_rate)
 
 
 def test_where_compiling_fails_training_goes_on_without(tmp_path, frozen, monkeypatch, caplog) -> None:  # noqa: F811
