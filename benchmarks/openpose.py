@@ -84,8 +84,9 @@ def both_sides(**options: Any) -> tuple[Any, OpenPose, OpenPose]:
 
     with tempfile.TemporaryDirectory(prefix="benchmark-openpose-") as folder:
         weights, sha256 = random_weights(Path(folder))
-        ours = [load_openpose(weights, sha256, precision=precision, **options) for precision in ("auto", "fp32")]
-        return OpenposeDetector(Body(weights)), *ours
+        ours = load_openpose(weights, sha256, **options)
+        single = load_openpose(weights, sha256, precision="fp32", **options)
+        return OpenposeDetector(Body(weights)), ours, single
 
 
 def on_gpu(rounds: int, device: str = "cuda", count: int = GPU_CROPS, batch: int = GPU_BATCH) -> dict[str, Any]:
