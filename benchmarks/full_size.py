@@ -54,10 +54,12 @@ def image_encoder(name: str) -> nn.Module:
     return Dinov2Model(Dinov2Config(**sizes, image_size=518, use_swiglu_ffn=named.gated))
 
 
-def canvas_inputs(view: tuple[int, int], tokens: int, token_width: int, device: str = "meta") -> dict[str, Tensor]:
+def canvas_inputs(
+    view: tuple[int, int], tokens: int, token_width: int, device: str = "meta", stride: int = VAE_STRIDE
+) -> dict[str, Tensor]:
     """What the denoiser takes for one canvas of four `view` (H, W) pixels, all zeros."""
     height, width = view
-    rows, columns = height // VAE_STRIDE, width // VAE_STRIDE
+    rows, columns = height // stride, width // stride
     with torch.device(device):
         return {
             "noisy_latents": torch.zeros(1, LATENT_CHANNELS, 2 * rows, 2 * columns),

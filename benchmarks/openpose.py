@@ -7,6 +7,7 @@ CPU seconds of one thread, best of some rounds, both sides in turn.
                 and at equal scale (128x64 maps on both sides)
   people        person for person on the same maps at the same scale
   tiny          `openpose-tiny` from decoded crops, if its built-in weights are there
+Where there is a GPU, first the whole path there, by the clock: the peer's one crop at a time against batches of ours.
 With random weights hardly a joint is found, so the whole path holds next to no assembly of people; decoding does.
 """
 
@@ -44,18 +45,20 @@ from datasets.runtime.hashing import file_sha256
 
 CROPS = 16
 """Images of our whole path: one batch."""
+GPU_CROPS, GPU_BATCH = 512, 128
+"""The same on a GPU."""
 MAPS = 48
 PEER_MAPS = 6
 """Of the fixed set, decoded by the peer at its default size, about a second each."""
 
 
-def best(work: Callable[[], object], count: int, rounds: int) -> float:
-    """CPU seconds per image: the fastest of some rounds over `count` images."""
+def best(work: Callable[[], object], count: int, rounds: int, clock: Callable[[], float] = time.process_time) -> float:
+    """Seconds per image, of the CPU if no other clock is given: the fastest of some rounds over `count` images."""
     seconds = []
     for _ in range(rounds):
-        started = time.process_time()
+        started = clock()
         work()
-        seconds.append((time.process_time() - started) / count)
+        seconds.append((clock() - started) / count)
     return min(seconds)
 
 
@@ -74,17 +77,48 @@ def random_weights(folder: Path) -> tuple[Path, str]:
     return file, file_sha256(file)
 
 
-def whole_path(rounds: int) -> tuple[dict[str, float], dict[str, bool]]:
-    """Milliseconds a crop of both sides, and whether both networks give the same maps."""
+def both_sides(**options: Any) -> tuple[Any, OpenPose, OpenPose]:
+    """controlnet-aux's detector on the CPU, ours as it chooses and in float32; `options` as of `OpenPose`."""
     from controlnet_aux.open_pose import OpenposeDetector
     from controlnet_aux.open_pose.body import Body
 
-    images = crops(CROPS)
     with tempfile.TemporaryDirectory(prefix="benchmark-openpose-") as folder:
         weights, sha256 = random_weights(Path(folder))
-        detector = OpenposeDetector(Body(weights))
-        ours = load_openpose(weights, sha256)
-        single = load_openpose(weights, sha256, precision="fp32")
+        ours = load_openpose(weights, sha256, **options)
+        single = load_openpose(weights, sha256, precision="fp32", **options)
+        return OpenposeDetector(Body(weights)), ours, single
+
+
+def on_gpu(rounds: int, device: str = "cuda", count: int = GPU_CROPS, batch: int = GPU_BATCH) -> dict[str, Any]:
+    """Milliseconds a crop by the clock, decoding and the way of pixels and people included, on both sides."""
+    images = crops(count)
+    detector, ours, single = both_sides(device=device, batch_size=batch)
+    detector.body_estimation.to(device)
+    picture = Image.fromarray(images[0])
+    tiny = tiny_estimator(device)
+    works = {
+        "peer": (lambda: detector(picture), 1, 4 * rounds),
+        "ours": (lambda: ours.estimate(images), count, rounds),
+        "float32": (lambda: single.estimate(images), count, rounds),
+        **({"tiny": (lambda: tiny.estimate(images), count, rounds)} if tiny else {}),
+    }
+    found: dict[str, Any] = {"device": torch.cuda.get_device_name(device) if device == "cuda" else device}
+    for name, (work, of, turns) in works.items():
+        work()  # the first finds its kernels
+        found[f"{name}_ms"] = round(1000 * best(work, of, turns, time.perf_counter), 3)
+    largest = single.maps(images[:1])[0].abs().max()
+    difference = (ours.maps(images[:1])[0] - single.maps(images[:1])[0]).abs().max() / largest
+    return {
+        **found,
+        "ratio": round(found["peer_ms"] / found["ours_ms"], 1),
+        "map_difference": round(float(difference), 5),
+    }
+
+
+def whole_path(rounds: int) -> tuple[dict[str, float], dict[str, bool]]:
+    """Milliseconds a crop of both sides, and whether both networks give the same maps."""
+    images = crops(CROPS)
+    detector, ours, single = both_sides()
     picture = Image.fromarray(images[0])
     seconds = {
         "peer": best(lambda: detector(picture), 1, 3 * rounds),
@@ -147,18 +181,26 @@ def decoding(rounds: int) -> tuple[dict[str, float], dict[str, bool]]:
     return {**figures, "max_keypoint_difference_px": round(max(differences), 4), "people": found}, checks
 
 
+def tiny_estimator(device: str = "cpu") -> TinyPoseEstimator | None:
+    """The built-in small network; None without its weights."""
+    weights = OPENPOSE_TINY.weights
+    return TinyPoseEstimator(weights, device=device) if weights is not None and weights.is_file() else None
+
+
 def tiny_images_per_s(rounds: int) -> int | None:
     """Crops a second of the built-in small network on one core, from decoded arrays; None without its weights."""
-    weights = OPENPOSE_TINY.weights
-    if weights is None or not weights.is_file():
+    estimator, images = tiny_estimator(), crops(512)
+    if estimator is None:
         return None
-    estimator, images = TinyPoseEstimator(weights), crops(512)
     estimator.estimate(images[:64])
     return round(1 / best(lambda: estimator.estimate(images), len(images), rounds))
 
 
 def measure(rounds: int) -> dict[str, Any]:
-    """All figures, as the last line prints them."""
+    """All figures, as the last line prints them; those of the GPU are printed as soon as they are known, too."""
+    there = on_gpu(rounds) if torch.cuda.is_available() else None
+    if there:
+        print(f"a 128x64 crop on {there['device']}, milliseconds: {there}", flush=True)
     whole, equal = whole_path(rounds)
     decoded, checks = decoding(rounds)
     return {
@@ -170,6 +212,7 @@ def measure(rounds: int) -> dict[str, Any]:
         "max_keypoint_difference_px": decoded["max_keypoint_difference_px"],
         "tiny_images_per_s": tiny_images_per_s(rounds),
         **{name: value for name, value in {**whole, **decoded}.items() if name != "max_keypoint_difference_px"},
+        "gpu": there,
         "checks": {**equal, **checks},
         "machine": machine("torch", "controlnet-aux", "opencv-python-headless"),
     }

@@ -10,7 +10,7 @@ from typing import ClassVar
 import pytest
 import torch
 
-from benchmarks.gpu.choose_batch import choose, steps_per_second
+from benchmarks.gpu.choose_training import choose, speed_and_start
 from benchmarks.gpu.pool import Pool, StoppedError
 from benchmarks.gpu.sitting import HERE, NotReadyError, Sitting
 from benchmarks.gpu.travel import coming_back, going_there, write_list
@@ -267,22 +267,44 @@ def write_log(folder: Path, *rows: tuple[int, float]) -> None:
     (folder / "logs" / "train.jsonl").write_text("".join(f"{line}\n" for line in lines))
 
 
+def chosen(store: Path, seconds: float, name: str = "try") -> tuple[int, str, str, int] | None:
+    choice = choose(store, name, seconds)
+    return choice and (choice[0].batch, choice[0].precision, choice[0].way, choice[1])
+
+
 def test_the_smallest_batch_that_is_nearly_as_fast_is_trained_with(tmp_path):
-    assert choose(tmp_path, 100) is None
+    assert choose(tmp_path, "try", 100) is None
     for batch, speed in ((64, 8.0), (256, 3.8), (1024, 1.0)):
-        write_log(tmp_path / f"batch-{batch}", *[(step, 5 + step / speed) for step in (20, 40, 60, 80)])
-    assert choose(tmp_path, 100) == (256, 342)  # a tenth of the time is left over
+        write_log(tmp_path / f"try-{batch}-bf16-plain", *[(step, 5 + step / speed) for step in (20, 40, 60, 80)])
+    # a tenth of the time is left over, and five seconds pass before the first step
+    assert chosen(tmp_path, 100) == (256, "bf16", "plain", 323)
 
 
-def test_a_batch_is_timed_without_its_start_and_though_the_clock_stopped_it(tmp_path):
-    write_log(tmp_path / "batch-8.partial", (20, 30.0), (40, 30.5), (60, 32.5), (70, 33.5))
-    assert steps_per_second(tmp_path / "batch-8.partial") == 10
-    assert choose(tmp_path, 10) == (8, 90)
-    write_log(tmp_path / "batch-16", (3, 6.0))
-    assert steps_per_second(tmp_path / "batch-16") == 0.5
-    (tmp_path / "batch-32.partial").mkdir()
-    assert steps_per_second(tmp_path / "batch-32.partial") is None
-    assert choose(tmp_path, 10) == (8, 90)
+def test_compiling_is_chosen_only_where_the_time_that_is_left_pays_for_it(tmp_path):
+    write_log(tmp_path / "try-64-bf16-plain.partial", *[(step, 2 + step / 10) for step in (20, 40, 60, 80)])
+    write_log(tmp_path / "try-64-fp32-plain", *[(step, 2 + step / 12) for step in (20, 40, 60, 80)])
+    write_log(tmp_path / "try-64-fp32-compiled.partial", *[(step, 60 + step / 20) for step in (20, 40, 60, 80)])
+    assert chosen(tmp_path, 100) == (64, "fp32", "plain", pytest.approx(1056, abs=1))
+    assert chosen(tmp_path, 1000) == (64, "fp32", "compiled", pytest.approx(16800, abs=1))
+    assert chosen(tmp_path, 50, "other") is None
+
+
+def test_a_training_is_timed_without_its_start_and_though_the_clock_stopped_it(tmp_path):
+    write_log(tmp_path / "try-8-fp32-plain.partial", (20, 30.0), (40, 30.5), (60, 32.5), (70, 33.5))
+    assert speed_and_start(tmp_path / "try-8-fp32-plain.partial") == (10, 28)
+    write_log(tmp_path / "try-16-fp32-plain", (3, 6.0))
+    assert speed_and_start(tmp_path / "try-16-fp32-plain") == (0.5, 0)
+    (tmp_path / "try-32-fp32-plain.partial").mkdir()
+    assert speed_and_start(tmp_path / "try-32-fp32-plain.partial") is None
+    assert chosen(tmp_path, 1000) == (8, "fp32", "plain", 8720)
+
+
+def test_a_vaes_log_which_ends_with_its_quality_is_read_too(tmp_path):
+    folder = tmp_path / "vae-64-bf16-plain"
+    write_log(folder, (50, 5.0), (100, 10.0))
+    with (folder / "logs" / "train.jsonl").open("a") as log:
+        log.write('{"step": 100, "held_out": {"psnr": 30.0}}\n')
+    assert chosen(tmp_path, 100, "vae") == (64, "bf16", "plain", 900)
 
 
 def test_a_gpu_may_round_where_a_cpu_may_not():

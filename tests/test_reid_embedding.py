@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
+from datasets.runtime.compilation import can_compile
 from reid.evaluation import embedding
 from reid.evaluation.embedding import NetworkEmbedder
 from reid.evaluation.features import extract_features
-from reid.training.execution import can_compile
 from reid.training.model import ReidNetwork
 
 CPU = torch.device("cpu")

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from torch import nn
 
 from datasets.poses.openpose.estimator import _dtype
-from datasets.runtime import command_line
+from datasets.runtime import command_line, compilation
 from datasets.runtime.errors import InputError, WeightsError
 from datasets.runtime.hashing import file_sha256
 from reid.__main__ import COMMANDS
@@ -22,7 +22,7 @@ from reid.evaluation import evaluate
 from reid.evaluation.embedding import NetworkEmbedder
 from reid.evaluation.features import extract_features
 from reid.training import execution
-from reid.training.execution import can_compile, is_depthwise, memory_format, precision_of, runnable
+from reid.training.execution import is_depthwise, memory_format, precision_of, runnable
 from reid.training.model import assemble_network, seeded_backbone
 from reid.training.pretrained import HALVES, IMAGENET, WEIGHTS_PACKAGES, WeightsPackage, weights_package
 from reid.training.stages import first_stages, set_last_stride_to_one
@@ -248,8 +248,8 @@ def test_networks_with_depthwise_convolutions_are_compiled_on_long_runs_on_a_cpu
 
 
 def test_without_a_compiler_nothing_is_compiled(monkeypatch):
-    monkeypatch.setattr(execution.shutil, "which", lambda name: None)
-    assert not can_compile()
+    monkeypatch.setattr(compilation.shutil, "which", lambda name: None)
+    assert not compilation.can_compile()
 
 
 def test_a_compilation_that_fails_and_that_nobody_requested_leaves_the_network_as_it_is(monkeypatch, caplog):

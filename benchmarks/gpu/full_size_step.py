@@ -42,8 +42,17 @@ PARTS = {"weights": 1, "gradients": 1, "AdamW's moments": 2, "EMA weights": 1}
 class Step:
     """A model with all that trains it, and one step of it."""
 
-    def __init__(self, model: IMAGPose, device: torch.device, stride: int, tokens: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        model: IMAGPose,
+        device: torch.device,
+        stride: int,
+        tokens: tuple[int, int],
+        view: tuple[int, int] = VIEW,
+        precision: str = "bf16",
+    ) -> None:
         self.model, self.device, self.stride, self.tokens = model.to(device).train(), device, stride, tokens
+        self.view, self.precision = view, precision
         self.network: Callable[..., Tensor] = self.model
         self.objective = NoisePrediction(TrainGeneratorSettings(), device)
         self.optimizer = DenoiserOptimizer(self.model.named_parameters(), "adamw", 1e-5, 0.01)
@@ -51,7 +60,8 @@ class Step:
 
     def batch(self, canvases: int) -> tuple[CanvasBatch, Tensor, Tensor]:
         """Random canvases with one visible view, noise and timesteps."""
-        rows, columns, channels = VIEW[0] // self.stride, VIEW[1] // self.stride, self.model.latent_channels
+        (height, width), channels = self.view, self.model.latent_channels
+        rows, columns = height // self.stride, width // self.stride
         with self.device:
             mask = torch.zeros(canvases, 1, 2 * rows, 2 * columns)
             mask[:, :, :rows, :columns] = 1
@@ -59,7 +69,7 @@ class Step:
                 latents=torch.randn(canvases, channels, 2 * rows, 2 * columns),
                 mask=mask,
                 loss_weights=1 - mask,
-                drawn_skeletons=torch.randint(0, 256, (canvases, 3, 2 * VIEW[0], 2 * VIEW[1]), dtype=torch.uint8),
+                drawn_skeletons=torch.randint(0, 256, (canvases, 3, 2 * height, 2 * width), dtype=torch.uint8),
                 image_tokens=torch.randn(canvases, *self.tokens),
                 source_latents=torch.randn(canvases, channels, rows, columns),
                 keep_image=torch.ones(canvases, dtype=torch.bool),
@@ -69,7 +79,7 @@ class Step:
 
     def __call__(self, batch: CanvasBatch, noise: Tensor, timesteps: Tensor) -> None:
         """Forward, backward, optimizer, EMA."""
-        with devices.autocast(self.device, "bf16"):
+        with devices.autocast(self.device, self.precision):
             loss = loss_sum(self.objective, self.network, batch, noise, timesteps)
         (loss / noise.numel()).backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)

@@ -74,7 +74,7 @@ class CanvasTrainingSettings(Config):
     precision: Precision = "fp32"
     """Mixed precision, by accelerate."""
     compile: Annotated[bool, Role.RUNTIME] = False
-    """torch.compile the denoiser: worth its start-up on long runs only."""
+    """torch.compile the denoiser: worth its start-up on long runs only. Where that fails, training goes on without."""
     gradient_checkpointing: Annotated[bool, Role.RUNTIME] = False
     """Recompute activations in the backward pass: less memory, a third more time."""
 

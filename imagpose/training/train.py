@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from datasets.runtime import devices
+from datasets.runtime.compilation import CompiledOrPlain
 from datasets.runtime.errors import DivergedError, InputError
 from datasets.runtime.manifests import SCRATCH
 from datasets.runtime.training.checkpoints import Checkpoints, Part
@@ -145,7 +146,10 @@ class CanvasTrainer(ABC, Generic[SomeConfig]):
         self.checkpoints = Checkpoints(self.directory / SCRATCH, config.keep_checkpoints)
         self.step = int(self.checkpoints.restore(self.parts)["step"])
         self.wrapped: nn.Module = self.accelerator.prepare_model(self.model)
-        self.network = torch.compile(self.wrapped) if config.compile else self.wrapped
+        # beside the model, which is saved: its names and those of its EMA weights stay as they are
+        self.network: Callable[..., Tensor] = (
+            CompiledOrPlain(self.wrapped, "training") if config.compile else self.wrapped
+        )
 
     @abstractmethod
     def _initial_model(self, latent_channels: int, image_token_dim: int, stride: int) -> IMAGPose:

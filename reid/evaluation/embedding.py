@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch._inductor import config as inductor_config  # freezing is not among the options of torch.compile that work
 
+from datasets.runtime.compilation import CompiledOrPlain, can_compile
 from reid.data.images import normalize
-from reid.training.execution import CompiledOrPlain, can_compile
 from reid.training.model import ReidNetwork
 
 IMAGES_BEFORE_COMPILING = 1024

@@ -6,23 +6,17 @@ but processor, network and number of steps, so that an interrupted run goes on e
 
 from __future__ import annotations
 
-import logging
-import shutil
-import sysconfig
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from datasets.runtime import devices
+from datasets.runtime.compilation import CompiledOrPlain, can_compile
 from reid.config import TrainReidSettings
-
-logger = logging.getLogger(__name__)
 
 STEPS_WORTH_COMPILING = 500
 """On a CPU compilation takes half a minute to a minute, and saves a quarter to half a second a step."""
-COMPILERS = ("c++", "g++", "clang++")
 
 
 def memory_format(config: TrainReidSettings) -> torch.memory_format:
@@ -58,38 +52,3 @@ def runnable(
     if config.compile is None and pays and can_compile():
         return CompiledOrPlain(backbone, "training", "; --no-compile leaves it as it is")
     return backbone
-
-
-def can_compile() -> bool:
-    """Whether there is what `torch.compile` needs on a CPU: a C++ compiler and Python's headers."""
-    headers = Path(sysconfig.get_paths()["include"]) / "Python.h"
-    return headers.is_file() and any(map(shutil.which, COMPILERS))
-
-
-class CompiledOrPlain:
-    """Compiles at the first call; where that fails, nobody having requested it, the network runs as it is.
-
-    Args:
-        network: from images to whatever it makes of them.
-        purpose: what goes on, for messages: 'training'.
-        hint: how to do without, for messages.
-    """
-
-    def __init__(self, network: nn.Module, purpose: str, hint: str = "") -> None:
-        self.network, self.purpose, self.hint = network, purpose, hint
-        self.run: Callable[[Tensor], Tensor] | None = None
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """As the network's own call."""
-        if self.run is not None:
-            return self.run(images)
-        logger.info("compiling the network for %s%s", self.purpose, self.hint)
-        try:
-            self.run = torch.compile(self.network)
-            return self.run(images)
-        except Exception as error:  # whatever the compiler raises
-            reason = str(error).strip().splitlines()[:1]
-            failed = f"{type(error).__name__} {reason}"
-            logger.warning("torch.compile failed (%s); %s goes on without", failed, self.purpose)
-            self.run = self.network
-            return self.network(images)
