@@ -8,9 +8,9 @@ import torch
 from safetensors import safe_open
 
 from datasets.runtime import compilation
-from datasets.runtime.compilation import can_compile
 from datasets.runtime.keys import describe_config
 from datasets.runtime.training.checkpoints import Checkpoints
+from datasets.runtime.training.compilation import can_compile
 from imagpose.config import TrainGeneratorSettings
 from tests.test_imagpose_train import frozen, losses, trainer  # noqa: F401 - a fixture
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from datasets.runtime.compilation import can_compile
+from datasets.runtime.training.compilation import can_compile
 from reid.evaluation import embedding
 from reid.evaluation.embedding import NetworkEmbedder
 from reid.evaluation.features import extract_features

@@ -24,10 +24,10 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from datasets.runtime import devices
-from datasets.runtime.compilation import CompiledOrPlain
 from datasets.runtime.errors import DivergedError, InputError
 from datasets.runtime.manifests import SCRATCH
 from datasets.runtime.training.checkpoints import Checkpoints, Part
+from datasets.runtime.training.compilation import CompiledOrPlain
 from datasets.shards.encoders_used import other_encoders
 from datasets.shards.loader import stream_steps
 from imagpose.canvas.training import ViewSource, canvas_counts

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch._inductor import config as inductor_config  # freezing is not among the options of torch.compile that work
 
-from datasets.runtime.compilation import CompiledOrPlain, can_compile
+from datasets.runtime.training.compilation import CompiledOrPlain, can_compile
 from reid.data.images import normalize
 from reid.training.model import ReidNetwork
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from datasets.runtime import devices
-from datasets.runtime.compilation import CompiledOrPlain, can_compile
+from datasets.runtime.training.compilation import CompiledOrPlain, can_compile
 from reid.config import TrainReidSettings
 
 STEPS_WORTH_COMPILING = 500
