@@ -26,7 +26,16 @@ BETTER = {"plain": 0, "nfc": 1, "flips": 1, "flips_nfc": 2, "centralized": 3, "c
 FACTS = {"flips": {"control": "flip", "weight": 1.0}, "centralized": {"pose_policy": "standard", "weight": 1.0}}
 
 
-def evaluation(run: Path, folder: Path, *, queries: int = PEOPLE, drawing: float | None = 40.0) -> Path:
+def evaluation(
+    run: Path,
+    folder: Path,
+    *,
+    queries: int = PEOPLE,
+    drawing: float | None = 40.0,
+    weight: float = 1.0,
+    protocol: str = "leak-free",
+    **config: object,
+) -> Path:
     """What `reid evaluate` leaves of a run, with ranks that get better variant by variant."""
     (folder / "logs").mkdir(parents=True)
     plain = pd.read_parquet(run / "per_query.parquet")
@@ -43,9 +52,11 @@ def evaluation(run: Path, folder: Path, *, queries: int = PEOPLE, drawing: float
         seconds[variant] = {"drawing": drawn, "embedding": 2.0, "processing": 0.5}
     pd.DataFrame(rows).to_parquet(folder / "test_time.parquet")
     (folder / "logs" / "test_time.json").write_text(json.dumps({"seconds_per_thousand_images": seconds}))
-    (folder / "metrics.json").write_text(json.dumps({"queries": queries, "gallery": PEOPLE, "centralize": FACTS}))
+    facts = {name: found | {"weight": weight} for name, found in FACTS.items()}
+    metrics = {"queries": queries, "gallery": PEOPLE, "centralize": facts, "protocol": protocol}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
     inputs = {"run": {"path": str(run), "sha256": manifest_of(run)["content_sha256"]}}
-    return small_sets.finish(folder, "evaluate-reid", inputs=inputs)
+    return small_sets.finish(folder, "evaluate-reid", inputs=inputs, config=config)
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +145,33 @@ def test_evaluations_of_other_networks_or_test_images_are_refused(made, tmp_path
     refused("is no evaluation of one of the runs", made["evaluations"][3])
     refused("two evaluations are of the same run", made["evaluations"][0], made["evaluations"][0])
     refused("of other test images", evaluation(made["runs"][0], tmp_path / "other", queries=3))
+
+
+def test_evaluations_with_other_settings_are_not_pooled_under_one_name(made, tmp_path) -> None:
+    def refused(message: str, **settings: object) -> None:
+        other = evaluation(made["runs"][1], tmp_path / str(len(settings)) / message[:5], **settings)
+        config = BenchmarkConfig(runs=made["runs"][:2], evaluations=[made["evaluations"][0], other], resamples=200)
+        with pytest.raises(InputError, match=message):
+            make_benchmark(config, tmp_path)
+
+    refused("'flips' is weight 1.0 in .* and 2.0 in", weight=2.0)
+    refused("'nfc' is nfc None in .* and {'k1': 5, 'k2': 2} in", nfc={"k1": 5, "k2": 2})
+
+
+def test_what_a_generator_drew_that_may_have_seen_test_people_stands_under_the_papers_protocol(made, tmp_path) -> None:
+    """The network is leak-free, its further pictures are not: the table and the report must not call them so."""
+    seen = evaluation(made["runs"][1], tmp_path / "seen", protocol="paper")
+    config = BenchmarkConfig(runs=made["runs"], evaluations=[made["evaluations"][0], seen], resamples=200)
+    table = build(config, make_benchmark, output=tmp_path / "t")
+    figures = pd.read_parquet(table / "test_time.parquet")
+    assert set(figures.protocol[figures.arm == "real+synthetic"]) == {"paper"}
+    assert set(figures.protocol[figures.arm == "real"]) == {"leak-free"}
+    assert "20 %, paper" in (table / "test_time.txt").read_text()
+    alone = build(config.model_copy(update={"evaluations": [seen]}), make_benchmark, output=tmp_path / "alone")
+    make_report(ReportConfig(benchmark=alone), tmp_path)
+    assert "Protocol of the papers: the generator may have seen the test identities." in (
+        tmp_path / "report.html"
+    ).read_text(encoding="utf-8")
 
 
 def test_the_report_shows_test_time_in_a_section_of_its_own(made, tmp_path) -> None:

@@ -2,11 +2,13 @@ import io
 import json
 import sys
 import tarfile
+from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from datasets.runtime.artifacts import build
@@ -149,3 +151,17 @@ def test_an_export_that_differs_from_pytorch_is_not_written_as_finished(world, t
     with pytest.raises(InputError, match="differs from PyTorch's"):
         build(ExportConfig(run=world["run"]), make_export, output=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_an_export_whose_features_are_no_numbers_is_not_taken_for_equal(world, tmp_path, monkeypatch):
+    class Session:
+        def __init__(self, *_args, **_options): ...
+
+        def run(self, _names, given):
+            return [np.full((len(given["images"]), 256), np.nan, np.float32)]
+
+    graph = export.EmbeddingGraph(export.load_network(world["run"])[0]).eval()
+    monkeypatch.setattr(graph, "forward", lambda images: torch.zeros(len(images), 256))
+    settings = NetworkConfig(backbone="test_resnet.r160_in1k", weights="none", height=32, width=16)
+    library = SimpleNamespace(InferenceSession=Session)
+    assert not export.largest_difference(library, graph, settings, tmp_path / "model.onnx") <= export.TOLERANCE

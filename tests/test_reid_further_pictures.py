@@ -110,6 +110,9 @@ def test_sums_are_those_of_each_images_own_pictures():
         Path("a"), embed, samples(), {"a": "x", "b": "y", "c": "x"}, ["w", "x", "y"], (32, 16), 1
     )
     assert sums[:, 0].tolist() == [0, 60, 30] and counts.tolist() == [0, 2, 1]
+    both = ["x", "y", "x"]  # a query that lies in the gallery too, under its own name
+    sums, counts = sum_by_source(Path("a"), embed, samples(), {"a": "x", "b": "y", "c": "x"}, both, (32, 16), 1)
+    assert sums[:, 0].tolist() == [60, 30, 60] and counts.tolist() == [2, 1, 2]
 
 
 def test_crops_move_the_image_towards_its_corners():
@@ -137,9 +140,17 @@ def test_further_pictures_are_averaged_in_columns_of_their_own(world, people, tm
     assert facts["provenance"] == "unknown" and metrics["centralize"]["flips"]["control"] == "flip"
 
 
+def test_a_set_that_does_not_fit_is_refused_before_any_picture_is_embedded(world, people, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(NetworkEmbedder, "__call__", lambda *_: pytest.fail("embedded"))
+    save(tmp_path / "others", ["0099_c1s1_000451_03_to_0007_c3s1_000001_01"], ".png")
+    entries = [CentralizeConfig(images=people), CentralizeConfig(name="others", images=tmp_path / "others")]
+    with pytest.raises(InputError, match="expected one query or gallery image of the test set"):
+        make_evaluation(evaluate_config(world, people, centralize=entries), tmp_path)
+
+
 def test_an_averaged_feature_is_the_own_one_plus_weight_times_the_mean(world, people):  # noqa: F811
     from reid.data.images import read_images
-    from reid.evaluation.averaging import averaged_features
+    from reid.evaluation.averaging import averaged_features, picture_sources
     from reid.evaluation.features import features_of
 
     network, _ = load_network(world["run"])
@@ -147,7 +158,8 @@ def test_an_averaged_feature_is_the_own_one_plus_weight_times_the_mean(world, pe
     embed = NetworkEmbedder(network, torch.device("cpu"))
     plain = features_of(embed, query, gallery)
     config = evaluate_config(world, people, centralize=[CentralizeConfig(images=people, weight=2.0)])
-    found = averaged_features(config, embed, (query, gallery), plain)
+    sources = picture_sources(config, [*query.keys, *gallery.keys])
+    found = averaged_features(config, embed, (query, gallery), plain, sources)
     drawn = read_images(people, "synthetic", (32, 16))
     own = [i for i, key in enumerate(drawn.keys) if key.endswith(gallery.keys[4])]
     assert len(own) == 2

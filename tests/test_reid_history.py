@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 
+import pandas as pd
 import pytest
 
 from datasets.runtime.command_line import main
@@ -105,6 +109,9 @@ def test_a_file_that_is_no_history_is_refused_in_one_line(tmp_path, capsys):
     (tmp_path / HISTORY).write_text("no Parquet")
     with pytest.raises(InputError, match="no history of regenerations"):
         read_history(tmp_path / HISTORY)
+    pd.DataFrame({"a": [1]}).to_parquet(tmp_path / "results.parquet")  # another table of ours
+    assert main("reid", COMMANDS, ["history", "--history", str(tmp_path / "results.parquet")]) == 2
+    assert "is no history of regenerations" in capsys.readouterr().err
     assert main("reid", COMMANDS, ["history", "--history", str(tmp_path / "none.parquet")]) == 2
     assert "holds no regeneration" in capsys.readouterr().err
 
@@ -118,6 +125,16 @@ def test_the_command_prints_a_line_each_and_marks_what_changed(tmp_path, capsys)
     assert len(lines) == 3 and "20 %: +5.0 (+3.0 to +7.0)" in lines[0]
     assert [" (changed by more" in line for line in lines] == [False, False, True]
     assert 'href="week-3/report.html"' in page.read_text()
+
+
+def test_the_command_prints_in_any_locale(tmp_path):
+    """Settings change with an arrow, which Latin-1 and ASCII do not have."""
+    for entry in (week(1, config={"steps": 80}), week(2, config={"steps": 100})):
+        append(tmp_path / HISTORY, entry)
+    command = [sys.executable, "-m", "reid", "history", "--history", str(tmp_path / HISTORY)]
+    environment = os.environ | {"PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert done.returncode == 0 and rb"setting steps: 80 \u2192 100" in done.stdout, done.stderr
 
 
 def test_a_year_fits_on_the_page_and_nothing_in_it_can_be_more_than_text(tmp_path):

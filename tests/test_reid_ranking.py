@@ -237,3 +237,9 @@ def test_distances_are_ordered_as_cosines():
     row = next(distance_rows(query, gallery))
     np.testing.assert_allclose(row, [-1, 0, 1])
     assert row.dtype == np.float32
+
+
+def test_the_greatest_number_is_an_identity_like_any_other():
+    pids = np.array([2**63 - 1, 2])
+    query, gallery = (Labels(pids=pids, camids=np.full(2, camid)) for camid in (1, 2))
+    assert rank_features(np.eye(2), np.eye(2), query, gallery).matches.tolist() == [1, 1]

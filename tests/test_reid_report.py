@@ -47,6 +47,7 @@ from reid.report.pictures.cases import extremes, rejected
 from reid.report.pictures.embed import SourceImages
 from reid.report.pictures.retrieval import chosen_queries
 from reid.report.render import make_report, markdown_cell
+from reid.report.text import gain_caption, plan_caption
 from tests import small_sets
 
 EVIL = "<script>alert(1)</script>"
@@ -607,6 +608,24 @@ def test_what_is_left_of_several_comparisons_is_said(bands: list[tuple[float, fl
     assert words in headline(comparison(ours, 5, 2), 0.95)["sentence"].replace("\N{NO-BREAK SPACE}", " ")
 
 
+def test_one_draw_at_a_fraction_is_not_covered_by_what_is_said_of_several_at_another() -> None:
+    """The whole training split has no draws: its interval is of given images, whatever the smaller subsets have."""
+    mixed = [gain(20, 3.0, 1.0, 5.0), gain(40, -1.0, -1.4, -0.6, unit="none")]
+    said = headline(comparison(mixed, 5, 1), 0.95)["sentence"].replace("\N{NO-BREAK SPACE}", " ")
+    assert "There is one draw at 40 %, so this speaks of these images only there" in said
+    assert "over new draws and new test identities, at 20 %, excludes zero for a gain at 20 %." in said
+    assert "for these images and trained networks, at 40 %, excludes zero for a loss at 40 %." in said
+    caption = gain_caption(0.95, mixed)
+    assert "test identities (at 20 %); new test identities, for these images and trained networks (at 40 %)" in caption
+    assert "With one draw nothing is known" in plan_caption(["x"], {"draw", "none"}, 1.0, 0.8)
+
+
+def test_a_comparison_that_was_declared_at_some_fractions_is_not_called_undeclared_at_all() -> None:
+    ours = [gain(20, 3.0, 1.0, 5.0, band=(0.5, 5.5), family=2), gain(40, 3.0, 1.0, 5.0, declared=False, family=2)]
+    said = headline(comparison(ours, 5, 2), 0.95)["sentence"].replace("\N{NO-BREAK SPACE}", " ")
+    assert "The comparison at 40 % is not among those" in said and "That stands when all 2 comparisons" in said
+
+
 def test_a_comparison_that_was_not_declared_is_called_that() -> None:
     answer = headline(comparison([gain(20, 3.0, 1.0, 5.0, declared=False, family=6)], 5, 2), 0.95)
     assert "not among those that were declared before the run" in answer["sentence"]
@@ -617,6 +636,7 @@ def test_a_comparison_that_was_not_declared_is_called_that() -> None:
     [
         (1, 1, "an illustration, not evidence"),
         (1, 3, "One draw of the subset, 3 seeds"),
+        (1, 2, "How much trainings differ is estimated from one difference"),
         (2, 1, "estimated from one difference"),
         (3, 1, "few for a narrow interval"),
     ],

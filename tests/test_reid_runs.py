@@ -39,7 +39,7 @@ from reid.config import (
 )
 from reid.data.images import ImageSet
 from reid.data.training_set import fewest_first, synthetic_cameras
-from reid.evaluation.evaluate import make_evaluation
+from reid.evaluation.evaluate import make_evaluation, read_features
 from reid.evaluation.identity_check import make_identity_check
 from reid.training import train
 from reid.training.train import make_run
@@ -110,6 +110,11 @@ def world(tmp_path_factory):
         pd.DataFrame(table, columns=["draw", "fraction", "key"]).to_parquet(folder / "subsets.parquet")
         return {}
 
+    def make_other_subsets(_config, folder):
+        table = [(0, 50, row[0]) for row in train_rows if int(row[0][-1]) > 2]
+        pd.DataFrame(table, columns=["draw", "fraction", "key"]).to_parquet(folder / "subsets.parquet")
+        return {}
+
     def make_synthetic(_config, folder):
         rows = rows_of(range(1, 9), 3, "s")
         write_tar(folder, "synthetic", rows, rng)
@@ -121,6 +126,7 @@ def world(tmp_path_factory):
         "store": store,
         "shards": build(ShardsConfig(name="shards"), make_shards, store=store),
         "subsets": build(SubsetsConfig(name="subsets"), make_subsets, store=store),
+        "other subsets": build(SubsetsConfig(name="other"), make_other_subsets, store=store),
         "synthetic": build(SyntheticConfig(name="synthetic"), make_synthetic, store=store),
     }
 
@@ -243,6 +249,45 @@ def test_a_run_can_start_from_another_ones_network(world, runs, tmp_path):
     assert (metrics["steps"], metrics["steps_before"]) == (31, 30)  # both halves count
 
 
+def test_a_leak_free_run_does_not_start_from_a_network_that_has_seen_other_images_of_these_people(
+    world, runs, tmp_path
+):
+    with pytest.raises(InputError, match=r"was trained on 50 %, draw 1 of the same images; this run may see 50 %, dr"):
+        make_run(config_of(world, init_from=runs[2]), tmp_path)
+    with pytest.raises(InputError, match="draw 0 of another list of the same images"):
+        make_run(config_of(world, init_from=runs[0], subsets=world["other subsets"]), tmp_path)
+    one = {"schedule": ScheduleConfig(steps=1)}
+    assert make_run(config_of(world, init_from=runs[2], protocol="paper", **one), tmp_path)["protocol"] == "paper"
+    whole = config_of(world, init_from=runs[2], subsets=None, fraction=100, **one)
+    assert make_run(whole, tmp_path)["images"] == 48
+
+
+def test_a_test_set_without_any_match_is_refused_before_the_training(world, tmp_path, monkeypatch):
+    """One camera: every query's person is in the gallery, but by the query's own camera alone."""
+    monkeypatch.setattr(train.Trainer, "run", lambda *_: pytest.fail("trained"))
+    rng = np.random.default_rng(3)
+    for folder, start in (("query", 0), ("bounding_box_test", 2)):
+        rows = [(f"{pid:04d}_c1s1_{start + i:06d}_01", pid, 1) for pid in (11, 12) for i in range(2)]
+        write_folder(tmp_path / "set" / folder, rows, rng)
+    with pytest.raises(InputError, match="no query has a match in the gallery under another camera"):
+        make_run(config_of(world, test_shards=tmp_path / "set"), tmp_path)
+
+
+def test_any_seed_that_the_settings_take_trains(world, tmp_path):
+    last = config_of(world, seed=2**63 - 1, schedule=ScheduleConfig(steps=2))
+    assert make_run(last, tmp_path)["seed"] == 2**63 - 1
+    found = {train.seed_of_step(seed, step) for seed in (0, 2**32 - 1, 2**32, 2**63 - 1) for step in (0, 1)}
+    assert len(found) == 8 and train.seed_of_step(3, 5) == 3 * 2**32 + 5 and max(found) < 2**64
+
+
+def test_settings_that_would_fail_or_count_double_after_the_work_are_refused(world):
+    with pytest.raises(ValueError, match=r"names .* twice; its images would count double"):
+        config_of(world, synthetic=[world["synthetic"]] * 2)
+    for wrong in ({"draw": 2**70}, {"network": {"height": 2**70}}, {"augmentation": {"padding": 2**70}}):
+        with pytest.raises(ValueError, match="less than"):
+            config_of(world, **wrong)
+
+
 def test_evaluating_a_saved_network_gives_the_runs_own_figures(world, runs, tmp_path):
     found = build(EvaluateReidConfig(run=runs[0], test_shards=world["shards"]), make_evaluation, store=tmp_path)
     one, two = (json.loads((folder / "metrics.json").read_text()) for folder in (runs[0], found))
@@ -283,6 +328,24 @@ def test_features_from_a_file_are_tested_like_a_network(tmp_path):
         EvaluateReidConfig()
 
 
+@pytest.mark.parametrize(
+    ("column", "values", "words"),
+    [
+        ("pid", [7.0, None, 8.0], "pid nan is no whole number"),  # numpy makes -2**63 of it, and so somebody
+        ("pid", [7.4, 7.0, 8.0], "pid 7.4 is no whole number"),
+        ("pid", [2**63, 7, 8], "pid 9223372036854775808 is no whole number"),
+        ("camid", [1.0, 2.0, float("inf")], "camid inf is no whole number"),
+        ("key", ["a", "a", "b"], "key a stands twice"),
+        ("key", ["a", None, "b"], "a row has no key"),
+    ],
+)
+def test_labels_of_features_from_a_file_are_not_bent_into_numbers(tmp_path, column, values, words):
+    table = {"key": ["a", "b", "c"], "split": "query", "pid": [7, 7, 8], "camid": 1, "feature": [[1.0, 0.0]] * 3}
+    pd.DataFrame(table | {column: values}).to_parquet(tmp_path / "features.parquet")
+    with pytest.raises(InputError, match=words):
+        read_features(tmp_path / "features.parquet", "query")
+
+
 def test_an_identity_check_by_the_real_run_decides_what_is_trained_on(world, runs, tmp_path):
     own = {"synthetic": world["synthetic"], "shards": world["shards"], "subsets": world["subsets"], "fraction": 50}
     config = CheckIdentityConfig(run=runs[0], keep=50, **own)
@@ -305,6 +368,10 @@ def test_a_judge_that_has_seen_more_is_refused(world, runs, tmp_path):
         make_identity_check(CheckIdentityConfig(run=runs[1], **own), tmp_path)
     with pytest.raises(InputError, match="a judge must know the same subset"):
         make_identity_check(CheckIdentityConfig(run=runs[2], **own), tmp_path)  # draw 1
+    with pytest.raises(InputError, match="by another list of subsets than"):
+        make_identity_check(CheckIdentityConfig(run=runs[0], **own | {"subsets": world["other subsets"]}), tmp_path)
+    with pytest.raises(ValueError, match="fraction 50 needs 'subsets'"):
+        CheckIdentityConfig(run=runs[0], **own | {"subsets": None})
     with pytest.raises(ValueError, match="1 identity checks for 0 synthetic sets"):
         config_of(world, identity_check=[tmp_path])
 

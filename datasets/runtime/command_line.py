@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import errno
 import functools
+import io
 import itertools
 import json
 import logging
@@ -88,6 +89,9 @@ class Command:
 def main(package: str, commands: Mapping[str, Command], argv: Sequence[str] | None = None) -> int:
     """Run one of a package's commands; returns the exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        # A locale that lacks an arrow or a minus sign must not end in a traceback what has been done.
+        sys.stdout.reconfigure(errors="backslashreplace")
     if not argv or argv[0] in ("-h", "--help"):
         print(_usage(package, commands))
         return 0 if argv else BAD_INPUT

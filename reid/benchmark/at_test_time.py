@@ -4,11 +4,14 @@ Each *variant* of `reid evaluate` (``plain``, ``centralized_nfc`` ...) of each a
 plain features (what test time adds), with the plain features of the baseline and of each control (training and test
 time together) and, where a generator drew its pictures, with the same variant of what costs no generator or keeps the
 pose. Gains and intervals are those of `reid.benchmark.gains`. Nothing of this enters the headline.
+
+Under protocol 'paper' pictures may come from a generator that has seen test identities, so an evaluation of that
+protocol stands under 'paper' here, also where its network was trained under 'leak-free'.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,7 +71,8 @@ def compare_variants(results: pd.DataFrame, config: BenchmarkConfig) -> AtTestTi
         results: one row per run, as `reid.benchmark.benchmark.read_results` gives them.
 
     Raises:
-        InputError: an evaluation is of none of the runs, of other test images, or of a network that comes twice.
+        InputError: an evaluation is of none of the runs, of other test images, of a network that comes twice, or means
+            something else by a variant's name than another one.
     """
     tried, per_query = _read(results, config.evaluations)
     names = [*METRICS, "id2", *SECONDS]
@@ -87,6 +91,7 @@ def _read(results: pd.DataFrame, evaluations: Sequence[Path]) -> tuple[pd.DataFr
     """A row per run and variant, and each one's `per_query_metrics` by (protocol, fraction, label, draw, seed)."""
     runs = {manifest_of(Path(row.folder))["content_sha256"]: row for row in results.itertuples()}
     rows, per_query, seen = [], {}, set()
+    meanings: dict[str, tuple[Path, dict[str, Any]]] = {}
     for folder in evaluations:
         manifest = manifest_of(folder, EvaluateReidConfig.stage)
         row = runs.get(manifest["inputs"].get("run", {}).get("sha256"))
@@ -99,7 +104,11 @@ def _read(results: pd.DataFrame, evaluations: Sequence[Path]) -> tuple[pd.DataFr
             raise InputError(f"{folder} is of other test images than its run was tested on; evaluate it on those")
         seen.add(row.folder)
         cell = {name: getattr(row, name) for name in CELL}
+        cell["protocol"] = "paper" if metrics.get("protocol") == "paper" else cell["protocol"]
         for found in _variants(folder, metrics):
+            _refuse_other_meaning(
+                folder, found["variant"], meaning(manifest["config"], metrics, found["variant"]), meanings
+            )
             rows.append(cell | found)
             key = (
                 cell["protocol"],
@@ -113,6 +122,33 @@ def _read(results: pd.DataFrame, evaluations: Sequence[Path]) -> tuple[pd.DataFr
     tried = pd.DataFrame(rows)
     order = tried.arm.map(arm_rank)
     return tried.assign(_arm=order).sort_values(["protocol", "fraction", "_arm"], kind="stable"), per_query
+
+
+def meaning(config: Mapping[str, Any], metrics: Mapping[str, Any], variant: str) -> dict[str, Any]:
+    """What was done for a variant: the settings of its steps and of what was averaged, which its name does not tell.
+
+    Args:
+        config: of the evaluation.
+        metrics: its ``metrics.json``.
+        variant: for example 'centralized_nfc'.
+    """
+    settings = {"nfc": "nfc", "reranked": "rerank"}
+    steps = {settings[step]: config.get(settings[step]) for step in steps_of(variant)}
+    facts = metrics.get("centralize", {}).get(origin_of(variant), {})
+    return steps | {name: facts[name] for name in ("control", "pose_policy", "weight") if name in facts}
+
+
+def _refuse_other_meaning(
+    folder: Path, variant: str, meant: dict[str, Any], meanings: dict[str, tuple[Path, dict[str, Any]]]
+) -> None:
+    """Refuse to pool figures of one name that were made with different settings."""
+    other, known = meanings.setdefault(variant, (folder, meant))
+    if known != meant:
+        name = next(name for name in [*known, *meant] if known.get(name) != meant.get(name))
+        raise InputError(
+            f"'{variant}' is {name} {known.get(name)} in {other} and {meant.get(name)} in {folder}; give evaluations "
+            "of the same settings"
+        )
 
 
 def _variants(folder: Path, metrics: dict[str, Any]) -> Iterator[dict[str, Any]]:

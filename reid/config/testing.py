@@ -86,9 +86,15 @@ class CheckIdentityConfig(CheckIdentitySettings, StageConfig):
     """Which of them `fraction` and `draw` allow; all if not given."""
     fraction: Percent = 100
     """Percent of the real training images; the run's own."""
-    draw: int = Field(0, ge=0)
+    draw: int = Field(0, ge=0, lt=2**31)
     """Which draw of the subset; the run's own."""
     device: Device = "auto"
     """'auto' (GPU when there is one), 'cpu', 'cuda'."""
     workers: Annotated[int, Role.RUNTIME] = Field(2, ge=1)
     """Threads that decode images."""
+
+    @model_validator(mode="after")
+    def _subset_is_named(self) -> Self:
+        if self.subsets is None and self.fraction != 100:
+            raise ValueError(f"fraction {self.fraction} needs 'subsets', the list that says which images these are")
+        return self

@@ -28,6 +28,9 @@ from datasets.runtime.config import (
 from reid.config.fields import NfcConfig, RerankConfig
 from reid.training.backbones import check_backbone
 
+MOST_PIXELS = 8192
+"""Of an input's sides and its padding."""
+
 
 class NetworkConfig(Config):
     """The network that turns an image into a feature."""
@@ -46,9 +49,9 @@ class NetworkConfig(Config):
     """How many of the backbone's first stages (timm's ``feature_info``, the stem included) keep their weights and
     statistics. What pretrained first layers see is the same for all images of people, and most of a step's time is
     spent there; 0 in BoT."""
-    height: int = Field(256, ge=16)
+    height: int = Field(256, ge=16, le=MOST_PIXELS)
     """Input height in pixels (`INPUT.SIZE_TRAIN`)."""
-    width: int = Field(128, ge=8)
+    width: int = Field(128, ge=8, le=MOST_PIXELS)
     """Input width in pixels."""
     stem_relu: bool = False
     """Whether resnet18 to resnet152 have the ReLU before their first pooling. BoT's code has it commented out
@@ -64,7 +67,7 @@ class AugmentationConfig(Config):
 
     flip: Probability = 0.5
     """Chance of a left-right flip (`INPUT.PROB`)."""
-    padding: int = Field(10, ge=0)
+    padding: int = Field(10, ge=0, le=MOST_PIXELS)
     """Black pixels on each side before the random crop back to size (`INPUT.PADDING`); of the network's input."""
     erasing: Probability = 0.5
     """Chance of random erasing (`INPUT.RE_PROB`). BoT trick 2."""
@@ -213,7 +216,7 @@ class TrainReidConfig(TrainReidSettings, StageConfig):
     """`datasets select-subsets`: which training images `fraction` and `draw` allow; all images if not given."""
     fraction: Percent = 100
     """Percent of the real training images."""
-    draw: int = Field(0, ge=0)
+    draw: int = Field(0, ge=0, lt=2**31)
     """Which draw of the subset."""
     synthetic: list[SourceTree] = []
     """Sets of generated images to train on as well, under the same labels: `imagpose synthesize`, or any folder of
@@ -239,6 +242,12 @@ class TrainReidConfig(TrainReidSettings, StageConfig):
     def _subset_is_named(self) -> Self:
         if self.subsets is None and self.fraction != 100:
             raise ValueError(f"fraction {self.fraction} needs 'subsets', the list that says which images these are")
+        return self
+
+    @model_validator(mode="after")
+    def _each_set_once(self) -> Self:
+        if twice := [folder for i, folder in enumerate(self.synthetic) if folder in self.synthetic[:i]]:
+            raise ValueError(f"'synthetic' names {twice[0]} twice; its images would count double")
         return self
 
     @model_validator(mode="after")

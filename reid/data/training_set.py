@@ -14,6 +14,7 @@ import torch
 
 from datasets.poses.bank import PREFIX
 from datasets.runtime.errors import DatasetLayoutError, InputError
+from datasets.runtime.keys import artifact_key_and_inputs
 from datasets.runtime.manifests import is_complete, manifest_of
 from datasets.runtime.reading.tables import read_table as read_parquet
 from datasets.runtime.remote.copies import is_file
@@ -111,6 +112,28 @@ def read_synthetic_table(folder: Path) -> pd.DataFrame:
         table = read_parquet(folder, SYNTHETIC_FILE, COLUMNS, optional=PROVENANCE).to_pandas()
         return table[table.status == "ok"].reset_index(drop=True)
     return read_generated_table(folder)
+
+
+def refuse_other_subset(run: Path, config: TrainReidConfig) -> None:
+    """Refuse to start from a network that has seen images of this data set outside the subset.
+
+    A run on other people's images, which lie elsewhere, is no leak.
+
+    Raises:
+        InputError: which subset the other run was trained on, and what to give instead.
+    """
+    manifest = manifest_of(run, TrainReidConfig.stage)
+    theirs, ours = manifest["inputs"], artifact_key_and_inputs(config)[1]
+    if config.fraction == 100 or theirs.get("shards", {}).get("sha256") != ours["shards"]["sha256"]:
+        return
+    same_list = theirs.get("subsets", {}).get("sha256") == ours["subsets"]["sha256"]
+    fraction, draw = manifest["config"]["fraction"], manifest["config"]["draw"]
+    if not (same_list and draw == config.draw and fraction <= config.fraction):
+        raise InputError(
+            f"init_from {run} was trained on {fraction} %, draw {draw}{'' if same_list else ' of another list'} of the "
+            f"same images; this run may see {config.fraction} %, draw {config.draw} under protocol 'leak-free': give a "
+            "run of this subset or of other people, or --protocol paper"
+        )
 
 
 def has_provenance(table: pd.DataFrame) -> bool:

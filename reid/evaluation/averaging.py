@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -34,21 +34,43 @@ Embed = Callable[[Tensor], np.ndarray]
 """(B, 3, H, W) uint8 to (B, D)."""
 
 
+def picture_sources(config: EvaluateReidConfig, keys: Collection[str]) -> dict[str, dict[str, str]]:
+    """For each entry of `centralize` that has pictures, by its name, the test image that each picture shows.
+
+    Asked of all sets before the first picture is embedded, which takes minutes.
+
+    Args:
+        keys: of all query and gallery images.
+
+    Raises:
+        InputError: a set does not say what its pictures show, shows other images, or leaks.
+    """
+    entries = [(entry.name, entry.images) for entry in config.centralize]
+    return {name: sources_of(folder, keys, config.protocol) for name, folder in entries if folder is not None}
+
+
 def averaged_features(
-    config: EvaluateReidConfig, embed: Embed, images: tuple[ImageSet, ImageSet], features: tuple[Features, Features]
+    config: EvaluateReidConfig,
+    embed: Embed,
+    images: tuple[ImageSet, ImageSet],
+    features: tuple[Features, Features],
+    sources: Mapping[str, Mapping[str, str]],
 ) -> dict[str, Averaged]:
     """The averaged features of each entry of `centralize`, by its name.
 
     Args:
         embed: the network.
         images, features: of the queries and of the gallery.
+        sources: see `picture_sources`.
     """
     queries, total = len(images[0]), len(images[0]) + len(images[1])
     found = {}
     for entry in config.centralize:
         started = time.perf_counter()
         means, facts, drawing = (
-            _controls(entry, embed, images) if entry.images is None else _pictures(entry.images, config, embed, images)
+            _controls(entry, embed, images)
+            if entry.images is None
+            else _pictures(entry.images, sources[entry.name], embed, images, config.workers)
         )
         pair = (
             features[0].values + entry.weight * means[:queries],
@@ -60,14 +82,13 @@ def averaged_features(
 
 
 def _pictures(
-    folder: Path, config: EvaluateReidConfig, embed: Embed, images: tuple[ImageSet, ImageSet]
+    folder: Path, sources: Mapping[str, str], embed: Embed, images: tuple[ImageSet, ImageSet], workers: int
 ) -> tuple[np.ndarray, dict[str, Any], float | None]:
     """((N, D) mean feature of each test image's further pictures, facts, seconds a thousand test images' drawing)."""
     keys = [key for part in images for key in part.keys]
-    sources = sources_of(folder, keys, config.protocol)
     size = (images[0].pixels.shape[2], images[0].pixels.shape[3])
     samples = iterate_split(folder, "synthetic")
-    sums, counts = sum_by_source(folder, embed, samples, sources, keys, size, config.workers)
+    sums, counts = sum_by_source(folder, embed, samples, sources, keys, size, workers)
     seen, with_pictures, each = identities_seen(folder), int((counts > 0).sum()), drawing_seconds(folder)
     facts = {
         "pictures": len(sources),
@@ -95,22 +116,28 @@ def sum_by_source(
         folder: where the pictures come from, for messages.
         samples: (facts, file's bytes) of pictures; those that `sources` does not name are left out.
         sources: the test image that each picture shows, by key.
-        keys: of the N test images.
+        keys: of the N test images; an image that is a query and in the gallery has one twice, and its pictures count
+            for both.
         size: (height, width) of the network's input.
     """
-    position = {key: i for i, key in enumerate(keys)}
+    names = list(dict.fromkeys(keys))
+    position = {key: i for i, key in enumerate(names)}
     sums: np.ndarray | None = None
-    counts = np.zeros(len(keys), dtype=np.int64)
+    counts = np.zeros(len(names), dtype=np.int64)
     wanted = (sample for sample in samples if sample[0]["key"] in sources)
     with ThreadPoolExecutor(workers) as pool:
         for batch in batches(wanted, BATCH):
             pixels = np.stack(list(pool.map(lambda item: decode(folder, item[0], item[1], *size), batch)))
             features = embed(torch.from_numpy(pixels))
             rows = np.array([position[sources[facts["key"]]] for facts, _ in batch])
-            sums = np.zeros((len(keys), features.shape[1]), dtype=np.float32) if sums is None else sums
+            sums = np.zeros((len(names), features.shape[1]), dtype=np.float32) if sums is None else sums
             np.add.at(sums, rows, features)
             np.add.at(counts, rows, 1)
-    return (np.zeros((len(keys), 1), dtype=np.float32) if sums is None else sums), counts
+    sums = np.zeros((len(names), 1), dtype=np.float32) if sums is None else sums
+    if len(names) == len(keys):
+        return sums, counts
+    each = [position[key] for key in keys]
+    return sums[each], counts[each]
 
 
 def _controls(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors import SafetensorError, safe_open
@@ -19,12 +20,15 @@ from datasets.runtime.reading.contents import artifact_file
 from datasets.runtime.remote.copies import is_file
 from reid.config import EvaluateReidConfig, NetworkConfig, TrainReidConfig
 from reid.data.images import read_images
-from reid.evaluation.averaging import averaged_features
+from reid.evaluation.averaging import averaged_features, picture_sources
 from reid.evaluation.embedding import NetworkEmbedder
 from reid.evaluation.features import evaluate_features, features_of, write_metrics
 from reid.evaluation.post_processing import Cost, Features, PostProcessing
-from reid.evaluation.ranking import Labels
+from reid.evaluation.ranking import Labels, refuse_unmatched
 from reid.training.model import ReidNetwork, assemble_network, read_normalization, seeded_backbone
+
+GREATEST = 2**53
+"""Identity or camera in a file of features: what floating point can hold too."""
 
 
 def make_evaluation(config: EvaluateReidConfig, directory: Path) -> dict[str, Any]:
@@ -40,11 +44,13 @@ def make_evaluation(config: EvaluateReidConfig, directory: Path) -> dict[str, An
     network, settings = load_network(config.run)
     size = (settings.height, settings.width)
     query, gallery = (read_images(config.test_shards, s, size, workers=config.workers) for s in ("query", "gallery"))
+    refuse_unmatched(query.labels, gallery.labels)
+    sources = picture_sources(config, [*query.keys, *gallery.keys])
     embed = NetworkEmbedder(network, device)
     started = time.perf_counter()
     plain = features_of(embed, query, gallery)
     cost = Cost(embedding=1000 * (time.perf_counter() - started) / (len(query) + len(gallery)))
-    averaged = averaged_features(config, embed, (query, gallery), plain)
+    averaged = averaged_features(config, embed, (query, gallery), plain, sources)
     metrics = evaluate_features(*plain, directory, config.max_rank, replace(post, averaged=averaged, cost=cost))
     if averaged:
         facts = {name: item.facts for name, item in averaged.items()}
@@ -57,20 +63,37 @@ def read_features(path: Path, split: str) -> Features:
     """One split's rows of a file of features.
 
     Raises:
-        InputError: the file cannot be read, lacks a column or has no such row.
+        InputError: the file cannot be read, lacks a column or has no such row; an identity or camera is no whole
+            number, a key is missing or stands twice.
     """
     columns = ["key", "split", "pid", "camid", "feature"]
     try:
         table = pq.read_table(path, columns=columns).to_pandas()
         table = table[table.split == split]
         values = np.stack(table.feature.to_list()).astype(np.float32)
-        labels = Labels(pids=table.pid.to_numpy(dtype=np.int64), camids=table.camid.to_numpy(dtype=np.int64))
+        labels = Labels(pids=_whole_numbers(table.pid), camids=_whole_numbers(table.camid))
+        _refuse_keys(table.key)
     except (OSError, pa.ArrowInvalid, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{path}: no features of split '{split}'; it takes Parquet with {', '.join(columns)}, features of equal "
             f"length ({' '.join(str(error).split())})"
         ) from None
     return Features(keys=table.key.astype(str).tolist(), values=values, labels=labels)
+
+
+def _whole_numbers(column: pd.Series) -> np.ndarray:
+    """A column as integers; numpy would cut fractions off and make somebody of a missing value."""
+    numbers = pd.to_numeric(column)
+    if len(bad := column[numbers.isna() | (numbers % 1 != 0) | (numbers.abs() > GREATEST)]):
+        raise ValueError(f"{column.name} {bad.iloc[0]} is no whole number up to {GREATEST}")
+    return numbers.to_numpy(dtype=np.int64)
+
+
+def _refuse_keys(keys: pd.Series) -> None:
+    if keys.isna().any():
+        raise ValueError("a row has no key")
+    if len(twice := keys[keys.duplicated()]):
+        raise ValueError(f"key {twice.iloc[0]} stands twice")
 
 
 def load_network(run: Path) -> tuple[ReidNetwork, NetworkConfig]:

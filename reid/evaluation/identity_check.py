@@ -86,7 +86,8 @@ def refuse_partial_judge(config: CheckIdentityConfig) -> None:
     Raises:
         InputError: what it was trained on, and what to give instead.
     """
-    judge_config = manifest_of(config.run, TrainReidConfig.stage)["config"]
+    manifest = manifest_of(config.run, TrainReidConfig.stage)
+    judge_config = manifest["config"]
     if judge_config["synthetic"]:
         raise InputError(f"{config.run} was trained on synthetic images; it cannot judge. Give a run of arm 'real'")
     if "init_from" not in judge_config:
@@ -100,6 +101,13 @@ def refuse_partial_judge(config: CheckIdentityConfig) -> None:
         raise InputError(
             f"{config.run} was trained on fraction {found[0]}, draw {found[1]}; the check asks for fraction "
             f"{requested[0]}, draw {requested[1]}: a judge must know the same subset"
+        )
+    if config.fraction == 100 or config.subsets is None:
+        return
+    if manifest["inputs"]["subsets"]["sha256"] != manifest_of(config.subsets)["content_sha256"]:
+        raise InputError(
+            f"{config.run} was trained by another list of subsets than {config.subsets}; a judge must know the same "
+            "subset: give the list that its manifest names"
         )
 
 

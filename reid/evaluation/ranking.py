@@ -27,6 +27,7 @@ from datasets.runtime.errors import InputError
 JUNK, DISTRACTOR = -1, 0
 CHUNK_BYTES = 32 * 2**20
 BLOCK_ROWS = 512
+NO_MATCH = "no query has a match in the gallery under another camera; check pids and camids of both splits"
 
 
 class FeatureError(InputError):
@@ -48,6 +49,21 @@ class Labels:
 
     def __len__(self) -> int:
         return len(self.pids)
+
+
+def refuse_unmatched(query: Labels, gallery: Labels) -> None:
+    """Refuse a test set without a single match; a network need not be trained to know that.
+
+    Raises:
+        FeatureError: no query shows a person whom another camera has taken in the gallery.
+    """
+    cameras: dict[int, set[int]] = {}
+    for pid, camid in zip(gallery.pids.tolist(), gallery.camids.tolist(), strict=True):
+        if pid not in (JUNK, DISTRACTOR):
+            cameras.setdefault(pid, set()).add(camid)
+    queries = zip(query.pids.tolist(), query.camids.tolist(), strict=True)
+    if not any(cameras.get(pid, set()) - {camid} for pid, camid in queries):
+        raise FeatureError(NO_MATCH)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,9 +96,7 @@ class Ranking:
         """The headline figures, all in [0, 1] except the counts."""
         matched = self.matched
         if not matched.any():
-            raise FeatureError(
-                "no query has a match in the gallery under another camera; check pids and camids of both splits"
-            )
+            raise FeatureError(NO_MATCH)
         return {
             "rank1": self.cmc(1),
             "rank5": self.cmc(5),
@@ -190,7 +204,7 @@ class MatchIndex:
             raise FeatureError(
                 f"a query with pid {pid} is nobody's image; only gallery images may be junk or distractors"
             )
-        first, last = np.searchsorted(self.sorted_pids, [pid, pid + 1])
+        first, last = (np.searchsorted(self.sorted_pids, pid, side=side) for side in ("left", "right"))
         same_person = self.order[first:last]
         return same_person, same_person[self.gallery.camids[same_person] != camid]
 

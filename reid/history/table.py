@@ -40,7 +40,7 @@ def read_history(path: Path) -> list[HistoryEntry]:
     try:
         rows = pq.read_table(path, schema=SCHEMA).to_pylist()
         return [HistoryEntry(**row | {name: json.loads(row[name]) for name in TEXTS}) for row in rows]
-    except (pa.ArrowException, OSError, ValueError, ValidationError) as error:
+    except (pa.ArrowException, OSError, TypeError, ValueError, ValidationError) as error:
         raise InputError(f"{path} is no history of regenerations ({type(error).__name__}); move it away") from None
 
 

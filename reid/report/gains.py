@@ -253,6 +253,11 @@ def intervals(gain: Gain, confidence: float) -> list[dict[str, str]]:
     return [{"name": name, "value": spoken_interval(found)} for name, found in entries if found is not None]
 
 
+def shown_gains(comparison: Comparison) -> list[Gain]:
+    """The gains of the table below: the arm's over the reference and each control."""
+    return [gain for name in (comparison.reference, *comparison.controls) for gain in comparison.against(name)]
+
+
 def gain_rows(comparison: Comparison) -> list[list[dict[str, str]]]:
     """The table of the arm's gain over each opponent, grouped by opponent."""
     groups = []

@@ -5,7 +5,7 @@ The sentences follow from the figures: a gain is called a gain only where its in
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pandas as pd
@@ -67,17 +67,33 @@ def _opponent(comparison: Comparison) -> str:
 
 def certainty(maps: Sequence[Gain], confidence: float) -> str:
     """Where the interval excludes zero, what it is over, and where all declared comparisons hold together."""
-    one_draw = maps[0].unit != "draw"
-    limit = (
-        "There is one draw, so this speaks of these images only and claims nothing beyond them. " if one_draw else ""
-    )
+    one_draw = [gain for gain in maps if gain.unit != "draw"]
+    limit = ""
+    if one_draw:
+        where = "" if len(one_draw) == len(maps) else f" at {_places(one_draw)}"
+        limit = f"There is one draw{where}, so this speaks of these images only{where and ' there'} and claims nothing "
+        limit += "beyond them. "
     if all(gain.interval is None for gain in maps):
         return f"{limit}{no_interval(maps)}"
-    entries = (
-        f"{limit}The {100 * confidence:g}{SPACE}% interval over {maps[0].scope} "
-        f"{_excluded(maps, [gain.certain for gain in maps])}."
-    )
-    return entries + _together(maps)
+    return limit + " ".join(_by_scope(maps, confidence)) + _together(maps)
+
+
+def _by_scope(maps: Sequence[Gain], confidence: float) -> Iterator[str]:
+    """A sentence for each kind of interval: several draws at one fraction say nothing about one draw at another."""
+    scopes = list(dict.fromkeys(gain.scope for gain in maps))
+    for scope in scopes:
+        gains = [gain for gain in maps if gain.scope == scope]
+        where = "" if len(scopes) == 1 else f", at {_places(gains)},"
+        if all(gain.interval is None for gain in gains):
+            yield f"At {_places(gains)}: {no_interval(gains)}"
+        else:
+            sure = _excluded(gains, [gain.certain for gain in gains])
+            yield f"The {100 * confidence:g}{SPACE}% interval over {scope}{where} {sure}."
+
+
+def _places(gains: Sequence[Gain]) -> str:
+    """20 % and 40 %."""
+    return enumeration([f"{gain.fraction}{SPACE}%" for gain in gains])
 
 
 def no_interval(maps: Sequence[Gain]) -> str:
@@ -90,8 +106,12 @@ def no_interval(maps: Sequence[Gain]) -> str:
 
 def _together(maps: Sequence[Gain]) -> str:
     """What is left where several comparisons were made."""
-    if not all(gain.declared for gain in maps):
+    declared = [gain for gain in maps if gain.declared]
+    if not declared:
         return " The comparison is not among those that were declared before the run."
+    if len(declared) < len(maps):
+        others = _places([gain for gain in maps if not gain.declared])
+        return f" The comparison at {others} is not among those that were declared before the run.{_together(declared)}"
     if maps[0].family < 2 or not any(gain.certain for gain in maps):
         return ""
     bands = [excludes_zero(gain.band) for gain in maps]
@@ -117,12 +137,12 @@ def other_people(comparison: Comparison, confidence: float) -> str:
     maps = comparison.against(REAL_PRETRAINED.name, "map")
     if not maps or comparison.reference == REAL_PRETRAINED.name:
         return ""
-    level = f"{100 * confidence:g}{SPACE}% interval over {maps[0].scope}: "
-    parts = [
-        f"{points(gain.value)}{' points' if not place else ''} at{SPACE}{gain.fraction}{SPACE}%"
-        + (f" ({'' if place else level}{spoken_interval(gain.interval)})" if gain.interval else "")
-        for place, gain in enumerate(maps)
-    ]
+    parts, said = [], ""
+    for place, gain in enumerate(maps):
+        level = "" if gain.scope == said else f"{100 * confidence:g}{SPACE}% interval over {gain.scope}: "
+        interval = f" ({level}{spoken_interval(gain.interval)})" if gain.interval else ""
+        said = gain.scope if gain.interval else said
+        parts.append(f"{points(gain.value)}{'' if place else ' points'} at{SPACE}{gain.fraction}{SPACE}%{interval}")
     text = (
         "The generator’s base has seen other people, so a gain might come from their pictures. Against a network that "
         f"was first trained on these people (arm “{REAL_PRETRAINED.name}”), the change is {enumeration(parts)}"
@@ -182,18 +202,23 @@ def _spread(pair: pd.DataFrame) -> list[str]:
             "the test set, not the luck of the subset or of the training."
         ]
     if draws == 1:
-        return [
+        text = (
             f"One draw of the subset, {seeds} seeds: no interval here covers which images the subset happens to hold."
-        ]
+        )
+        return [f"{text} {_from_one_difference('trainings')}" if seeds == 2 else text]
     if draws == 2:
-        return [
-            "Two draws of the subset: how much draws differ is estimated from one difference, so the interval holds a "
-            "little less often than it says (91 % of simulated studies where the draws decide), and it is often very "
-            "wide."
-        ]
+        return [f"Two draws of the subset: {_from_one_difference('draws')}"]
     if draws < 5:
         return [f"{draws} draws of the subset: enough to see a spread, few for a narrow interval."]
     return []
+
+
+def _from_one_difference(units: str) -> str:
+    text = (
+        f"how much {units} differ is estimated from one difference, so the interval holds a little less often than it "
+        f"says (91 % of simulated studies where the {units} decide), and it is often very wide."
+    )
+    return text if units == "draws" else text[0].upper() + text[1:]
 
 
 def _few_people(gains: Sequence[Gain]) -> list[str]:

@@ -22,9 +22,9 @@ def plan_section(material: Material) -> dict[str, Any]:
         if (plan.arm, plan.protocol) == (comparison.arm, comparison.protocol) and plan.baseline in order
     ]
     plans.sort(key=lambda plan: (order.index(plan.baseline), plan.fraction))
-    unit = plans[0].unit if plans else "none"
+    units = {plan.unit for plan in plans}
     designs = list(dict.fromkeys(_design(plan) for plan in plans))
-    return {"plan_rows": [_row(plan) for plan in plans], "plan_caption": plan_caption(designs, unit, GAIN, POWER)}
+    return {"plan_rows": [_row(plan) for plan in plans], "plan_caption": plan_caption(designs, units, GAIN, POWER)}
 
 
 def _design(plan: Plan) -> str:

@@ -23,7 +23,7 @@ from reid.report import text as report_text
 from reid.report.at_test_time import test_time_section
 from reid.report.cards import read_card
 from reid.report.data import costs, points, read_statistics
-from reid.report.gains import gain_cards, gain_rows, runs_heading
+from reid.report.gains import gain_cards, gain_rows, runs_heading, shown_gains
 from reid.report.headline import headline
 from reid.report.material import Material
 from reid.report.people import people_section
@@ -102,8 +102,8 @@ def report_context(material: Material) -> dict[str, Any]:
         "result_caption": report_text.result_caption(statistics, confidence),
         "set_up": report_text.set_up(results),
         "gain_rows": gain_rows(comparison),
-        "gain_runs": runs_heading(comparison.gains),
-        "gain_caption": report_text.gain_caption(confidence, next((g.unit for g in comparison.gains), "none")),
+        "gain_runs": runs_heading(shown_gains(comparison)),
+        "gain_caption": report_text.gain_caption(confidence, shown_gains(comparison)),
         "table": arms_table(comparison, material.arms),
         "several_protocols": results["protocol"].nunique() > 1,
         "table_caption": report_text.table_caption(results, comparison, confidence),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import pandas as pd
@@ -10,7 +10,7 @@ import pandas as pd
 from reid.arms import arm_of
 from reid.benchmark.tables import PAPER_FRACTIONS, PAPER_NOTE, PAPER_TABLE_4
 from reid.report.data import Arms, enumeration
-from reid.report.gains import SCOPES, Comparison
+from reid.report.gains import SCOPES, Comparison, Gain
 
 
 def result_lead(results: pd.DataFrame) -> str:
@@ -70,6 +70,8 @@ def result_caption(statistics: pd.DataFrame, confidence: float) -> str:
             "comparisons at once. Arms share draws and people, so overlapping bars on the left can go with a certain "
             "gain on the right."
         )
+        if units != {"draw"}:
+            text += " At a share with one draw, bars speak of these images only."
     elif "seed" in units:
         text += (
             f"Pale bars on the left: {level} over the seeds of one draw; small dots: the single seeds. On the right: "
@@ -132,19 +134,31 @@ STARTS = {
     "from scratch": "trained from scratch without ImageNet weights",
     "another run": "started from another run",
     "ImageNet (timm)": "started from ImageNet weights",
+    "ImageNet (package)": "started from ImageNet weights",
 }
 
 
-def gain_caption(confidence: float, unit: str) -> str:
+def spoken_scopes(gains: Sequence[Gain]) -> str:
+    """What intervals are over; where fractions have unequally many draws and seeds, which is over what."""
+    fractions: dict[str, list[int]] = {}
+    for gain in gains:
+        found = fractions.setdefault(gain.scope, [])
+        found += [gain.fraction] * (gain.fraction not in found)
+    if len(fractions) < 2:
+        return next(iter(fractions), SCOPES["none"])
+    return "; ".join(f"{scope} (at {enumeration([f'{f} %' for f in sorted(at)])})" for scope, at in fractions.items())
+
+
+def gain_caption(confidence: float, gains: Sequence[Gain]) -> str:
     """How to read the table of gains."""
     return (
-        f"mAP in percent, gains in points, {100 * confidence:g} % intervals: over {SCOPES[unit]}. All at once: the "
-        "band that holds for all comparisons together. Stands: whether the gain or loss excludes zero alone, or both "
-        "alone and in the band. Over test identities alone: for these trained networks."
+        f"mAP in percent, gains in points, {100 * confidence:g} % intervals: over {spoken_scopes(gains)}. All at once: "
+        "the band that holds for all comparisons together. Stands: whether the gain or loss excludes zero alone, or "
+        "both alone and in the band. Over test identities alone: for these trained networks."
     )
 
 
-def plan_caption(designs: Sequence[str], unit: str, gain: float, power: float) -> str:
+def plan_caption(designs: Sequence[str], units: Collection[str], gain: float, power: float) -> str:
     """How to read the table of where the uncertainty comes from."""
     text = (
         f"From {' / '.join(designs)}. ± is half the interval, in points of mAP: a smaller true gain could not have "
@@ -156,7 +170,7 @@ def plan_caption(designs: Sequence[str], unit: str, gain: float, power: float) -
         "themselves estimates from few runs, so take the numbers for their size. python -m reid plan-runs tells the "
         "same of any earlier table."
     )
-    if unit != "draw":
+    if set(units) != {"draw"}:
         text += " With one draw nothing is known of other images: run at least two to plan them."
     return text
 
@@ -166,7 +180,7 @@ def table_caption(results: pd.DataFrame, comparison: Comparison, confidence: flo
     text = "Figures in percent, gains in points; the best mAP of each share in bold."
     if len(results.groupby(["protocol", "fraction", "arm"])) < len(results):
         text += " ± is the standard deviation over the runs of an arm (draws and seeds)."
-    over = next((gain.scope for gain in comparison.headline), SCOPES["none"])
+    over = spoken_scopes(comparison.headline)
     return text + (
         f" In brackets: {100 * confidence:g} % interval over {over}. Real, Synthetic: images in the training set. "
         "Steps: optimization steps, with those of a run that an arm is initialized from."

@@ -32,9 +32,16 @@ from datasets.runtime.training.checkpoints import Checkpoints, Part
 from reid.config import ScheduleConfig, TrainReidConfig, run_name
 from reid.data.images import augment, read_images, send
 from reid.data.sampler import IdentitySampler, native_steps
-from reid.data.training_set import TrainingSet, has_provenance, read_synthetic_table, read_training_set
+from reid.data.training_set import (
+    TrainingSet,
+    has_provenance,
+    read_synthetic_table,
+    read_training_set,
+    refuse_other_subset,
+)
 from reid.evaluation.features import evaluate, write_metrics
 from reid.evaluation.post_processing import PostProcessing
+from reid.evaluation.ranking import refuse_unmatched
 from reid.training.distributed import Processes
 from reid.training.execution import memory_format, precision_of, runnable
 from reid.training.losses import CenterLoss, batch_hard_triplet_loss, identity_loss
@@ -57,11 +64,14 @@ def make_run(config: TrainReidConfig, directory: Path) -> dict[str, Any]:
     processes = Processes(config.processes, config.device)
     device = processes.device
     backbone = seeded_backbone(config.network, config.seed)  # first: it is what may lack its weights
+    if config.init_from is not None and config.protocol == "leak-free":
+        refuse_other_subset(config.init_from, config)
     training_set = read_training_set(config)
     size = (config.network.height, config.network.width)
     query, gallery = (read_images(config.test_shards, s, size, workers=config.workers) for s in ("query", "gallery"))
     if not (query.pids > 0).any():
         raise InputError(f"{config.test_shards} has no query image of a person; nothing could be tested")
+    refuse_unmatched(query.labels, gallery.labels)
     network = assemble_network(backbone, config.network, len(training_set.pids), config.seed)
     if config.init_from is not None:
         init_from_run(network, config.init_from)
@@ -273,7 +283,7 @@ class Trainer:
 
     def train_step(self, positions: np.ndarray) -> dict[str, Tensor]:
         """One step on the images at `positions`; returns the loss and its parts."""
-        generator = torch.Generator().manual_seed(self.config.seed * 2**32 + self.step)
+        generator = torch.Generator().manual_seed(seed_of_step(self.config.seed, self.step))
         index = send(torch.from_numpy(positions), self.device)
         images = augment(self.pixels[index], self.config.augmentation, generator, self.network.normalization)
         share = images[self.processes.share(len(images))].contiguous(memory_format=self.layout)
@@ -334,6 +344,13 @@ class Trainer:
         if self.processes.first and log.is_file():
             rows = [line for line in log.read_text().splitlines() if _step_of(line) <= self.step]
             log.write_text("".join(f"{row}\n" for row in rows))
+
+
+def seed_of_step(seed: int, step: int) -> int:
+    """What a step's generator starts from; torch takes 64 bits, so of a run's seed of more than 32 bits a hash."""
+    if seed < 2**32:
+        return seed * 2**32 + step
+    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0])
 
 
 def _step_of(line: str) -> float:
