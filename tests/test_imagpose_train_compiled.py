@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from datasets.runtime import compilation
 from datasets.runtime.keys import describe_config
+from datasets.runtime.training import compilation
 from datasets.runtime.training.checkpoints import Checkpoints
 from datasets.runtime.training.compilation import can_compile
 from imagpose.config import TrainGeneratorSettings

@@ -12,9 +12,10 @@ from safetensors import safe_open
 from torch import nn
 
 from datasets.poses.openpose.estimator import _dtype
-from datasets.runtime import command_line, compilation
+from datasets.runtime import command_line
 from datasets.runtime.errors import InputError, WeightsError
 from datasets.runtime.hashing import file_sha256
+from datasets.runtime.training import compilation
 from reid.__main__ import COMMANDS
 from reid.config import NetworkConfig, TrainReidSettings
 from reid.data.images import normalize
