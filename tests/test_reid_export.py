@@ -1,7 +1,9 @@
 import io
 import json
+import os
 import sys
 import tarfile
+from pathlib import Path
 from types import SimpleNamespace
 from typing import ClassVar
 
@@ -106,6 +108,11 @@ def test_a_folder_of_pictures_without_labels_gets_keys_paths_and_features(world,
     with pytest.raises(InputError, match=r"a\.jpg and a\.png both get the key 'a'"):
         make_features(config, tmp_path)
     (tmp_path / "pictures" / "a.png").unlink()
+    undecodable = Path(os.fsdecode(os.fsencode(tmp_path / "pictures") + b"/\xff.png"))
+    undecodable.write_bytes(b"no picture")
+    with pytest.raises(InputError, match="UTF-8"):
+        make_features(config, tmp_path)  # Parquet would refuse the key after the work
+    undecodable.unlink()
     with pytest.raises(InputError, match="sample 'a' cannot be read"):
         make_features(config, tmp_path)
 

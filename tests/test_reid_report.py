@@ -20,7 +20,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from datasets.runtime.artifacts import build
-from datasets.runtime.errors import ArtifactError
+from datasets.runtime.errors import ArtifactError, InputError
 from datasets.runtime.reading.names import code_span
 from reid.arms import ARMS as ARMS_OF_THE_BENCHMARK
 from reid.arms import Arm
@@ -512,6 +512,15 @@ def test_a_table_without_a_synthetic_arm_claims_no_gain(tmp_path: Path) -> None:
     html, summary = report_of({"benchmark": make_table(tmp_path, runs)}, tmp_path / "out")
     assert summary["headline"].startswith("There is no gain to report")
     assert "mAP points" not in ParsedReport(html).text
+
+
+def test_a_run_that_the_table_does_not_have_is_refused(tmp_path: Path) -> None:
+    """Its curves and people would stand beside figures of other runs."""
+    index = make_index(tmp_path)
+    runs = make_runs(tmp_path, index)
+    table = make_table(tmp_path, runs[:2])
+    with pytest.raises(InputError, match=r"run-40-0-0-0 is none of the runs of the table"):
+        make_report(ReportConfig(benchmark=table, runs=runs), tmp_path)
 
 
 def test_an_artifact_of_another_stage_is_refused(inputs: dict[str, object], tmp_path: Path) -> None:

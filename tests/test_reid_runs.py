@@ -522,6 +522,24 @@ def test_the_same_cell_twice_is_refused(world, runs, tmp_path):
         read_results([runs[0], other])
 
 
+def test_seeds_of_an_arm_with_another_network_are_not_averaged(world, runs):
+    network = SMALL["network"].model_copy(update={"height": 48})
+    other = config_of(world, seed=1, network=network, schedule=ScheduleConfig(steps=1))
+    message = r"arm 'real' at 50 % have different networks \(test_resnet.r160_in1k 32x16 \(from scratch\), .* 48x16"
+    with pytest.raises(InputError, match=message):
+        read_results([runs[0], build(other, make_run, store=world["store"])])
+
+
+def test_people_who_are_trained_and_tested_on_are_warned_about(tmp_path, caplog):
+    rng = np.random.default_rng(3)
+    for folder, start, camid in (("bounding_box_train", 0, 1), ("query", 4, 1), ("bounding_box_test", 4, 2)):
+        rows = [(f"{p:04d}_c{camid}s1_{start + i:06d}_01", p, camid) for p in (1, 2, 3, 4) for i in range(2)]
+        write_folder(tmp_path / "set" / folder, rows, rng)
+    config = TrainReidConfig(shards=tmp_path / "set", test_shards=tmp_path / "set", **SMALL)
+    make_run(config.model_copy(update={"schedule": ScheduleConfig(steps=1)}), tmp_path)
+    assert "4 queried identities have training images under the same number (first: 1)" in caplog.text
+
+
 def test_a_folder_that_is_no_run_is_refused(world):
     with pytest.raises(ArtifactError, match="expected 'train-reid'"):
         read_results([world["shards"]])

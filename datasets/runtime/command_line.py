@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import errno
 import functools
-import io
 import itertools
 import json
 import logging
@@ -29,7 +28,7 @@ from pydantic.fields import FieldInfo
 
 from datasets.runtime.artifacts import build
 from datasets.runtime.config import StageConfig
-from datasets.runtime.errors import ArtifactBusyError, InputError, printable
+from datasets.runtime.errors import ArtifactBusyError, InputError, escape_in_output, printable
 from datasets.runtime.keys import artifact_directory
 from datasets.runtime.manifests import is_complete, local_path
 from datasets.runtime.reading.names import refuse_no_text
@@ -89,9 +88,7 @@ class Command:
 def main(package: str, commands: Mapping[str, Command], argv: Sequence[str] | None = None) -> int:
     """Run one of a package's commands; returns the exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
-        # A locale that lacks an arrow or a minus sign must not end in a traceback what has been done.
-        sys.stdout.reconfigure(errors="backslashreplace")
+    escape_in_output()
     if not argv or argv[0] in ("-h", "--help"):
         print(_usage(package, commands))
         return 0 if argv else BAD_INPUT

@@ -4,6 +4,9 @@ The commands print them in one line and exit with code 2; any other exception is
 traceback.
 """
 
+import io
+import sys
+
 
 class InputError(ValueError):
     """A file, folder or setting that was handed in cannot be used as it is."""
@@ -37,3 +40,9 @@ def printable(name: str) -> str:
     """A file name as valid UTF-8 without control characters: undecodable bytes as escapes."""
     text = name.encode("utf-8", "backslashreplace").decode("utf-8")
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+def escape_in_output() -> None:
+    """Escape on standard output what its encoding lacks, as Python does on standard error: an arrow ends no command."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")

@@ -115,7 +115,7 @@ def read_results(runs: Sequence[Path]) -> pd.DataFrame:
 
     Raises:
         ArtifactError: a folder is no finished run.
-        InputError: two runs of the same cell, or of other test images.
+        InputError: two runs of the same cell, of other test images, or of other networks in one arm.
     """
     rows = []
     for run in runs:
@@ -135,5 +135,18 @@ def read_results(runs: Sequence[Path]) -> pd.DataFrame:
         if results[column].nunique() > 1:
             found = sorted(map(int, set(results[column])))
             raise InputError(f"runs were tested on different images ({column}: {found}); compare runs of one test set")
+    _refuse_other_networks(results)
     order = results.arm.map(arm_rank)
     return results.assign(_arm=order).sort_values(["protocol", "fraction", "_arm", "draw", "seed"], ignore_index=True)
+
+
+def _refuse_other_networks(results: pd.DataFrame) -> None:
+    """Refuse draws and seeds of an arm that would be averaged over different networks."""
+    for (_, fraction, arm), group in results.groupby(["protocol", "fraction", "arm"]):
+        networks = group[["backbone", "weights", "height", "width"]].drop_duplicates()
+        if len(networks) > 1:
+            first, second = (f"{n.backbone} {n.height}x{n.width} ({n.weights})" for n in networks[:2].itertuples())
+            raise InputError(
+                f"runs of arm '{arm}' at {fraction} % have different networks ({first}, {second}), whose figures would "
+                "be averaged; make a table of each"
+            )

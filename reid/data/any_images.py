@@ -11,6 +11,7 @@ from datasets.runtime.errors import DatasetLayoutError
 from datasets.runtime.manifests import manifest_of
 from datasets.runtime.regular_files import read_regular
 from datasets.runtime.remote.folders import fetch_folder
+from datasets.sources.files import refuse_undecodable
 from datasets.sources.folders.image_folders import SPLIT_FOLDERS, SYNTHETIC, find_table, read_table, rows_of_names
 from datasets.sources.folders.output_forms import PICTURES, key_of, pictures_below
 from reid.data.images import iterate_samples
@@ -22,7 +23,8 @@ def iterate_images(folder: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
     """(facts, file's bytes) of every image: ``key``, with `LABELS` where the folder tells them, else with ``path``.
 
     Raises:
-        DatasetLayoutError: there is no image, a table or a file cannot be read, or two pictures share a key.
+        DatasetLayoutError: there is no image, a table or a file cannot be read, two pictures share a key, or a name is
+            not UTF-8.
         ArtifactError: a tar is corrupt.
     """
     if tars := sorted(fetch_folder(Path(folder)).glob("*-[0-9]*.tar")):
@@ -56,6 +58,7 @@ def _unlabeled_rows(folder: Path) -> list[dict[str, Any]]:
     rows: dict[str, dict[str, Any]] = {}
     for path in pictures_below(folder):
         inside = path.relative_to(folder)
+        refuse_undecodable(folder, str(inside))
         key = key_of(inside)
         if key in rows:
             raise DatasetLayoutError(f"{folder}: {rows[key]['path']} and {inside} both get the key '{key}'; rename one")

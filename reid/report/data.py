@@ -96,6 +96,7 @@ RESULT_COLUMNS = (
     "weights",
     "height",
     "width",
+    "run",
 )
 
 

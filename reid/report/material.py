@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from datasets.runtime.errors import InputError
 from datasets.runtime.manifests import is_complete, manifest_of
 from reid.config import ReportConfig
 from reid.report.data import Arms, ReidRun, read_results, read_runs, with_ancestors
@@ -30,8 +31,18 @@ class Material:
 
     @cached_property
     def runs(self) -> list[ReidRun]:
-        """The re-ID runs."""
-        return read_runs(self.config.runs)
+        """The re-ID runs.
+
+        Raises:
+            InputError: one of them is none of the table's: its curves would stand beside other runs' figures.
+        """
+        runs, known = read_runs(self.config.runs), set(self.results["run"])
+        if strangers := [run for run in runs if run.manifest["key"] not in known]:
+            raise InputError(
+                f"{strangers[0].directory} is none of the runs of the table {self.config.benchmark}; give those that "
+                "the table was made from"
+            )
+        return runs
 
     @cached_property
     def runs_by_fraction(self) -> dict[int, list[ReidRun]]:

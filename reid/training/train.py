@@ -72,6 +72,14 @@ def make_run(config: TrainReidConfig, directory: Path) -> dict[str, Any]:
     if not (query.pids > 0).any():
         raise InputError(f"{config.test_shards} has no query image of a person; nothing could be tested")
     refuse_unmatched(query.labels, gallery.labels)
+    shared = set(query.pids.tolist()) & set(training_set.pids)
+    if shared and config.shards == config.test_shards:
+        logger.warning(
+            "%d queried identities have training images under the same number (first: %d); if they are the same "
+            "people, the figures are not of people whom the network has never seen",
+            len(shared),
+            min(shared),
+        )
     network = assemble_network(backbone, config.network, len(training_set.pids), config.seed)
     if config.init_from is not None:
         init_from_run(network, config.init_from)
