@@ -21,6 +21,7 @@ from datasets.runtime.command_line import main
 from datasets.runtime.config import StageConfig
 from datasets.runtime.errors import ArtifactError, InputError
 from datasets.runtime.manifests import SCRATCH, is_complete, manifest_of
+from datasets.sources.subsets import read_subset
 from reid.__main__ import COMMANDS
 from reid.benchmark.benchmark import make_benchmark, read_results
 from reid.benchmark.statistics import t_interval
@@ -38,11 +39,12 @@ from reid.config import (
     TrainReidConfig,
 )
 from reid.data.images import ImageSet
-from reid.data.training_set import fewest_first, synthetic_cameras
+from reid.data.training_set import fewest_first, refuse_leaking_generator, synthetic_cameras
 from reid.evaluation.evaluate import make_evaluation, read_features
 from reid.evaluation.identity_check import make_identity_check
 from reid.training import train
 from reid.training.train import make_run
+from tests import small_sets
 
 SMALL = {
     "network": NetworkConfig(backbone="test_resnet.r160_in1k", weights="none", height=32, width=16),
@@ -260,6 +262,43 @@ def test_a_leak_free_run_does_not_start_from_a_network_that_has_seen_other_image
     assert make_run(config_of(world, init_from=runs[2], protocol="paper", **one), tmp_path)["protocol"] == "paper"
     whole = config_of(world, init_from=runs[2], subsets=None, fraction=100, **one)
     assert make_run(whole, tmp_path)["images"] == 48
+
+
+def trained_generator(folder, world, encoded, name, **inputs):
+    """A generator's manifest: trained on a subset of the encoded images, or on all of them."""
+    (folder / name).mkdir()
+    subset = {"subset": str(world["subsets"]), "fraction": 50, "draw": int(name[-1])} if name[-1].isdigit() else {}
+    recorded = {"encoded": {"path": "gone", "sha256": encoded}} | {
+        field: {"path": str(path), "sha256": manifest_of(path)["content_sha256"]} for field, path in inputs.items()
+    }
+    return small_sets.finish(folder / name, "train-imagpose", name, config=subset, inputs=recorded)
+
+
+def test_a_set_whose_generator_has_seen_more_than_the_subset_is_refused_under_leak_free(world, tmp_path):
+    """Sources and poses may all lie inside: what the generator learned from the other images is in its pictures."""
+    keys = read_subset(world["subsets"], 50, 0)
+
+    def refused(number, generator):
+        (made := tmp_path / f"set-{number}").mkdir()
+        given = {"path": str(generator), "sha256": manifest_of(generator)["content_sha256"]}
+        inputs = {"encoded": {"path": "gone", "sha256": "e" * 64}, "generator": given}
+        small_sets.finish(made, "synthesize", str(number), inputs=inputs)
+        try:
+            refuse_leaking_generator(made, keys)
+        except InputError as error:
+            return str(error)
+        return ""
+
+    own, other, whole = (
+        trained_generator(tmp_path, world, "e" * 64, name) for name in ("of-draw-0", "of-draw-1", "whole")
+    )
+    foreign = trained_generator(tmp_path, world, "f" * 64, "of-other-people")
+    assert refused(0, own) == ""
+    assert refused(1, foreign) == ""
+    assert "of-draw-1: 50 %, draw 1 of the training images" in refused(2, other)
+    assert "whole: all of the training images" in refused(3, whole)
+    assert "whole: all of" in refused(4, trained_generator(tmp_path, world, "e" * 64, "after-whole-0", init_from=whole))
+    assert refused(5, trained_generator(tmp_path, world, "e" * 64, "after-others-0", init_from=foreign)) == ""
 
 
 def test_a_test_set_without_any_match_is_refused_before_the_training(world, tmp_path, monkeypatch):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ import torch
 from datasets.poses.bank import PREFIX
 from datasets.runtime.errors import DatasetLayoutError, InputError
 from datasets.runtime.keys import artifact_key_and_inputs
-from datasets.runtime.manifests import is_complete, manifest_of
+from datasets.runtime.manifests import is_complete, local_path, manifest_of
 from datasets.runtime.reading.tables import read_table as read_parquet
 from datasets.runtime.remote.copies import is_file
 from datasets.sources.folders.image_folders import read_generated_table
@@ -70,7 +71,8 @@ def read_training_set(config: TrainReidConfig) -> TrainingSet:
     """The subset's real images and the usable images of each synthetic set.
 
     Raises:
-        InputError: a synthetic set made outside the subset (leak-free), or a check of another set.
+        InputError: a synthetic set made outside the subset, or by a generator that has seen more of it (leak-free), or
+            a check of another set.
     """
     size = (config.network.height, config.network.width)
     keys = None if config.subsets is None else set(read_subset(config.subsets, config.fraction, config.draw))
@@ -79,6 +81,8 @@ def read_training_set(config: TrainReidConfig) -> TrainingSet:
     if config.protocol == "leak-free":
         for folder, table in zip(config.synthetic, tables, strict=True):
             refuse_leak(folder, table, real.keys if keys is None else keys)
+            if keys is not None and config.fraction < 100:
+                refuse_leaking_generator(folder, keys)
     checks = config.identity_check or [None] * len(tables)
     tables = [table if check is None else kept_rows(table, check) for table, check in zip(tables, checks, strict=True)]
     if config.synthetic_images is not None:
@@ -159,6 +163,42 @@ def refuse_leak(folder: Path, table: pd.DataFrame, subset: Collection[str]) -> N
             f"{folder} was made from {len(outside)} images outside the subset ({outside[0]}), which protocol "
             "'leak-free' forbids; give the set of this fraction and draw"
         )
+
+
+def refuse_leaking_generator(folder: Path, subset: Collection[str]) -> None:
+    """Refuse a set whose generator, its base or its teacher was trained on images of the set's data outside the subset.
+
+    Compared are trainings on the very encoded images that the set was made from; what a generator has seen of others is
+    in the set's card.
+
+    Raises:
+        InputError: which training saw more.
+    """
+    manifest = manifest_of(folder) if is_complete(folder) else {"inputs": {}}
+    own, maker = (manifest["inputs"].get(name) for name in ("encoded", "generator"))
+    while own is not None and maker is not None:
+        generator = local_path(maker["path"])
+        if not is_complete(generator):
+            return
+        training = manifest_of(generator)
+        inputs, settings = training["inputs"], training["config"]
+        same_images = inputs.get("encoded", {}).get("sha256") == own["sha256"]
+        if same_images and not _trained_inside(settings, subset):
+            part = f"{settings['fraction']} %, draw {settings['draw']}" if settings.get("subset") else "all"
+            raise InputError(
+                f"{folder} was made by a generator that was trained on images outside the subset ({generator}: {part} "
+                "of the training images), which protocol 'leak-free' forbids; give a set of this subset's own "
+                "generator, or --protocol paper"
+            )
+        maker = inputs.get("init_from") or inputs.get("teacher")
+
+
+def _trained_inside(settings: Mapping[str, Any], subset: Collection[str]) -> bool:
+    """Whether a generator's training saw images of the subset alone; one whose list is gone is given the benefit."""
+    if not settings.get("subset"):
+        return False
+    keys = local_path(settings["subset"])
+    return not is_complete(keys) or set(read_subset(keys, settings["fraction"], settings["draw"])) <= set(subset)
 
 
 def lends_no_own_pose(folder: Path) -> bool:
