@@ -8,11 +8,12 @@ import pytest
 
 from datasets.runtime.artifacts import build
 from datasets.runtime.errors import InputError
-from imagpose.config import ABLATIONS, AblateConfig, EvaluateGeneratorConfig, TrainGeneratorConfig
+from imagpose.config import ABLATIONS, AblateConfig, EvaluateGeneratorConfig, ModelConfig, TrainGeneratorConfig
 from imagpose.evaluation import ablations
 from imagpose.evaluation.ablation_table import ScoredRow
 from imagpose.evaluation.ablations import compared
 from imagpose.evaluation.comparison import estimate, spread_over_seeds
+from imagpose.modeling.denoiser import new_denoiser
 from tests import small_encoded
 from tests.small_encoded import encoded_artifact
 
@@ -197,12 +198,32 @@ def test_what_cannot_be_varied_is_refused(tmp_path, made, monkeypatch) -> None:
         config(tmp_path, encoders={"B0": encoded_artifact(tmp_path)})
     (tmp_path / "generator").mkdir()
     for fields in ({"start": tmp_path / "generator"}, {"bases": {"x": tmp_path / "generator"}}):
-        with pytest.raises(InputError, match="whose parts the variants would have to take away"):
+        with pytest.raises(InputError, match="generator cannot be used: its unet"):
             ablations.make_ablation(config(tmp_path, **fields), tmp_path)
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(InputError, match="runs in one process"):
         ablations.make_ablation(config(tmp_path), tmp_path)
     assert made == []
+
+
+def test_variants_start_from_a_generator_that_has_no_part_which_one_of_them_lacks(tmp_path, made, monkeypatch) -> None:
+    def started(parts: str, **fields) -> list[bool]:
+        """Whether each variant adds its parts to the start, or what is said against that."""
+        denoiser = new_denoiser(ModelConfig(**ABLATIONS[parts]), 4, 96)
+        monkeypatch.setattr(ablations, "load_denoiser", lambda _: denoiser)
+        monkeypatch.setattr(ablations, "init_from_problem", lambda _: None)
+        (tmp_path / parts).mkdir(exist_ok=True)
+        settings = config(tmp_path, start=tmp_path / parts, **fields)
+        build(settings, ablations.make_ablation, output=tmp_path / f"of-{parts}")
+        return [variant.recipe.add_parts for variant in ablations.variants_of(settings)]
+
+    assert started("M1", variants=("B0", "full", "M1")) == [True] * 3
+    assert started("B3", variants=("B3", "full")) == [True] * 2
+    with pytest.raises(InputError, match="B0 is a generator with joint_canvas, which M1 has to do without"):
+        started("B0", variants=("B0", "full", "M1"))
+    with pytest.raises(InputError, match="full is a generator with cross_view_attention and texture_tokens and"):
+        started("full")
+    assert not any(variant.recipe.add_parts for variant in ablations.variants_of(config(tmp_path)))
 
 
 def test_what_the_first_evaluation_would_refuse_is_refused_before_the_first_training(

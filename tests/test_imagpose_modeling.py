@@ -9,11 +9,12 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
 
 import imagpose
+from datasets.runtime.errors import InputError
 from imagpose.canvas.layout import CanvasRequest, SourceFeatures
 from imagpose.canvas.view_grid import pack_views, unpack_views, view_map
 from imagpose.config import ABLATIONS, CheckModelConfig, ModelConfig, NoiseConfig
 from imagpose.modeling.cross_view_attention import CrossViewAttention
-from imagpose.modeling.denoiser import denoiser_from_unet2d, new_denoiser
+from imagpose.modeling.denoiser import denoiser_from_unet2d, denoiser_with_parts, new_denoiser
 from imagpose.modeling.feature_conditioning import FeatureConditioning
 from imagpose.modeling.unet import IMAGPoseUNet
 from imagpose.sampling.pipeline import load_pipeline
@@ -215,6 +216,37 @@ def test_m1_denoises_every_view_by_itself_as_the_stock_unet_does() -> None:
             torch.testing.assert_close(unpack_views(canvas)[:, view], stock, rtol=0, atol=1e-5)
         output = model.unet(torch.zeros(2, 13, 16, 8), 700, context)  # diffusers' own form of the call and its result
     assert context.shape[1] == 9 and output.sample.shape == (2, 4, 16, 8)
+
+
+@pytest.mark.parametrize("name", sorted(ABLATIONS))
+def test_a_start_that_has_no_part_is_kept_by_every_variant_that_adds_some(name: str) -> None:
+    base = new_denoiser(TINY.model_copy(update=ABLATIONS["M1"]), 4, 20)
+    randomize_zero_parts(base)
+    model = denoiser_with_parts(base.eval(), TINY.model_copy(update=ABLATIONS[name])).eval()
+    assert model.parts == ABLATIONS[name]
+    given = inputs()
+    conditions = model.condition_channels(given["mask"], given["masked_latents"], given["skeletons"])
+    context = base.feature_conditioning(given["image_tokens"], given["source_latents"])
+    of_the_base = base.condition_channels(given["mask"], given["masked_latents"], given["skeletons"])
+    with torch.no_grad():
+        output = model.predict(given["noisy_latents"], given["timesteps"], conditions, context)
+        base.unet.register_to_config(joint_canvas=ABLATIONS[name]["joint_canvas"])
+        expected = base.predict(given["noisy_latents"], given["timesteps"], of_the_base, context)
+    torch.testing.assert_close(output, expected, rtol=0, atol=1e-5)
+    ours = model.feature_conditioning(given["image_tokens"], given["source_latents"])
+    assert torch.equal(ours[:, : context.shape[1]], context)
+    assert (ours.shape[1] > context.shape[1]) is ABLATIONS[name]["texture_tokens"]
+
+
+def test_a_start_keeps_what_it_has_and_is_refused_where_it_would_lose_a_part() -> None:
+    base = new_denoiser(TINY.model_copy(update=ABLATIONS["B4"]), 4, 20)
+    randomize_zero_parts(base)
+    grown = denoiser_with_parts(base, TINY)
+    kept = {name: value for name, value in grown.state_dict().items() if ".cva." not in name}
+    assert kept.keys() == base.state_dict().keys()
+    assert all(torch.equal(kept[name], value) for name, value in base.state_dict().items())
+    with pytest.raises(InputError, match="has texture_tokens and masked_latents, which `model` switches off"):
+        denoiser_with_parts(base, TINY.model_copy(update=ABLATIONS["B1"]))
 
 
 def test_cross_view_attention_needs_a_joint_canvas() -> None:

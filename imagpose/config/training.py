@@ -7,7 +7,7 @@ cores can train. `paper()` and `recommended()` name what they change.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -102,6 +102,15 @@ class TrainGeneratorConfig(TrainGeneratorSettings, CanvasTrainingConfig, StageCo
 
     init_from: ModelFolder | None = None
     """A generator to initialize from (its architecture replaces `model`), or a Stable Diffusion pipeline's folder."""
+    add_parts: Annotated[bool, AddedLater] = False
+    """Add what `model` switches on and the generator of `init_from` lacks; its sizes stay. Stable Diffusion gets all of
+    it anyway."""
+
+    @model_validator(mode="after")
+    def _parts_of_a_generator(self) -> Self:
+        if self.add_parts and self.init_from is None:
+            raise ValueError("add_parts without init_from: name the generator that lacks them")
+        return self
 
 
 def _switches(*parts: str, joint_canvas: bool = True) -> dict[str, bool]:

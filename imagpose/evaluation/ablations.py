@@ -32,7 +32,9 @@ from imagpose.evaluation.evaluate import make_evaluation, prepare
 from imagpose.evaluation.pose_scores import pose_scores, scored_pairs
 from imagpose.evaluation.table import BOUNDS
 from imagpose.metrics.weights import WEIGHTS
+from imagpose.modeling.denoiser import parts_lost
 from imagpose.sampling.generate import view_size_of
+from imagpose.training.generators import load_denoiser
 from imagpose.training.train import make_generator
 
 logger = logging.getLogger(__name__)
@@ -109,7 +111,9 @@ def variants_of(config: AblateConfig) -> list[Variant]:
 
 
 def _changed(recipe: TrainGeneratorConfig, **fields: Any) -> TrainGeneratorConfig:
-    return recipe.model_copy(update=fields)
+    changed = recipe.model_copy(update=fields)
+    grows = changed.init_from is not None and not is_stable_diffusion(changed.init_from)
+    return changed.model_copy(update={"add_parts": grows})
 
 
 def _switched(recipe: TrainGeneratorConfig, name: str) -> Any:
@@ -149,17 +153,24 @@ def _poses(config: AblateConfig, generator: Path, evaluation: Path, modes: Seque
 def _check(config: AblateConfig) -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("an ablation runs in one process; train the variants by 'imagpose train' under torchrun")
-    for start in (config.train.init_from, *config.bases.values()):
-        if start is not None and not is_stable_diffusion(start):
-            raise InputError(
-                f"{start} is a generator, whose parts the variants would have to take away; leave it out of "
-                "train.init_from and bases, or give a Stable Diffusion folder"
-            )
-        if start is not None and (problem := init_from_problem(start)) is not None:
-            raise InputError(f"{start} {problem}")
+    for variant in variants_of(config):
+        if variant.recipe.init_from is not None:
+            _check_start(variant, variant.recipe.init_from)
     if SAMPLERS[config.sampler].distilled:
         raise InputError(f"sampler '{config.sampler}' is for few-step students, and an ablation trains none; use ddim")
     _check_evaluation(config)
+
+
+def _check_start(variant: Variant, start: Path) -> None:
+    if (problem := init_from_problem(start)) is not None:
+        raise InputError(f"{start} {problem}")
+    if is_stable_diffusion(start):
+        return
+    if lost := parts_lost(load_denoiser(start).parts, variant.recipe.model):
+        raise InputError(
+            f"{start} is a generator with {' and '.join(lost)}, which {variant.name} has to do without; start from one "
+            "that has no part more than the least of the variants (M1 has none), from Stable Diffusion, or from nothing"
+        )
 
 
 def _check_evaluation(config: AblateConfig) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
+from datasets.runtime.errors import InputError
 from imagpose.config import ModelConfig
 from imagpose.modeling.feature_conditioning import FeatureConditioning
 from imagpose.modeling.pose_encoder import PoseEncoder
@@ -40,6 +43,16 @@ class IMAGPose(nn.Module):
         """Whether the visible views' latents are input channels (ILC)."""
         extra = self.unet.config.in_channels - self.pose_encoder.out_channels - 1
         return extra == 2 * self.latent_channels
+
+    @property
+    def parts(self) -> dict[str, bool]:
+        """The switches of `ModelConfig` that it was made with."""
+        return {
+            "cross_view_attention": self.unet.config.cross_view_attention,
+            "texture_tokens": self.feature_conditioning.config.texture,
+            "masked_latents": self.uses_masked_latents,
+            "joint_canvas": self.unet.config.joint_canvas,
+        }
 
     def condition_channels(self, mask: Tensor, masked_latents: Tensor, skeletons: Tensor) -> Tensor:
         """The input channels that stay the same during sampling.
@@ -139,3 +152,34 @@ def denoiser_from_unet2d(unet: UNet2DConditionModel, config: ModelConfig, image_
     return IMAGPose(
         own, PoseEncoder(tuple(config.pose_channels)), _conditioning(config, dim, image_token_dim, channels)
     )
+
+
+def denoiser_with_parts(base: IMAGPose, config: ModelConfig) -> IMAGPose:
+    """A denoiser that starts as `base` and has the parts that `config` switches on; sizes are the base's.
+
+    As on top of Stable Diffusion, columns of masked latents start at zero and CVA as the identity. So a base that has
+    none of them is a common start for all variants of Table 2.
+
+    Raises:
+        InputError: the base has a part that is switched off.
+    """
+    if lost := parts_lost(base.parts, config):
+        raise InputError(f"the generator to start from has {' and '.join(lost)}, which `model` switches off")
+    channels, columns = base.latent_channels, base.unet.conv_in.weight
+    if config.masked_latents and not base.uses_masked_latents:
+        before, poses = columns.split([channels + 1, columns.shape[1] - channels - 1], dim=1)
+        columns = torch.cat([before, torch.zeros_like(columns[:, :channels]), poses], dim=1)
+    unet = IMAGPoseUNet.continued(
+        base.unet, columns, cross_view_attention=config.cross_view_attention, joint_canvas=config.joint_canvas
+    )
+    conditioning = base.feature_conditioning
+    if config.texture_tokens and not base.parts["texture_tokens"]:
+        sizes = conditioning.config
+        conditioning = _conditioning(config, sizes.dim, sizes.image_token_dim, channels)
+        conditioning.projection.load_state_dict(base.feature_conditioning.projection.state_dict())
+    return IMAGPose(unet, base.pose_encoder, conditioning)
+
+
+def parts_lost(parts: Mapping[str, bool], config: ModelConfig) -> list[str]:
+    """Which of a denoiser's parts a model's switches would take away."""
+    return [name for name, there in parts.items() if there and not getattr(config, name)]

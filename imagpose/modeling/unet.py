@@ -81,11 +81,27 @@ class IMAGPoseUNet(UNet2DConditionModel):
         Raises:
             WeightsError: the weights are not those of the architecture in the config.
         """
+        columns = unet.conv_in.weight
+        columns = pad(columns, (0, 0, 0, 0, 0, in_channels - columns.shape[1]))
+        return cls.continued(unet, columns, cross_view_attention=cross_view_attention, joint_canvas=joint_canvas)
+
+    @classmethod
+    def continued(
+        cls, unet: UNet2DConditionModel, columns: Tensor, *, cross_view_attention: bool, joint_canvas: bool
+    ) -> IMAGPoseUNet:
+        """Build from a UNet that lacks parts; where CVA is among them, it starts as the identity.
+
+        Args:
+            unet: a stock one, or one of ours.
+            columns: weights of the first convolution, (D, channels, 3, 3), in place of its own.
+            cross_view_attention, joint_canvas: the new one's switches.
+
+        Raises:
+            WeightsError: the weights are not those of the architecture in the config.
+        """
         switches = {"cross_view_attention": cross_view_attention, "joint_canvas": joint_canvas}
-        new = cls.from_config(unet.config, in_channels=in_channels, **switches)
-        state = unet.state_dict()
-        weight = state["conv_in.weight"]
-        state["conv_in.weight"] = pad(weight, (0, 0, 0, 0, 0, in_channels - weight.shape[1]))
+        new = cls.from_config(unet.config, in_channels=columns.shape[1], **switches)
+        state = unet.state_dict() | {"conv_in.weight": columns}
         missing, unexpected = new.load_state_dict(state, strict=False)
         unknown = [key for key in missing if CVA_KEY not in key] + list(unexpected)
         if unknown:

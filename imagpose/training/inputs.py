@@ -22,7 +22,7 @@ from datasets.sources.subsets import read_subset
 from imagpose.canvas.training import ViewSource
 from imagpose.config import CanvasTrainingConfig, TrainGeneratorConfig
 from imagpose.config.published_unets import is_stable_diffusion
-from imagpose.modeling.denoiser import IMAGPose, denoiser_from_unet2d, new_denoiser
+from imagpose.modeling.denoiser import IMAGPose, denoiser_from_unet2d, denoiser_with_parts, new_denoiser
 from imagpose.training.generators import Generator, load_denoiser, load_unet2d
 
 logger = logging.getLogger(__name__)
@@ -132,7 +132,7 @@ def initial_denoiser(config: TrainGeneratorConfig, latent_channels: int, image_t
     """A denoiser from nothing (same seed, same weights), from a generator, or from Stable Diffusion.
 
     Raises:
-        InputError: its sizes do not fit the encoded images.
+        InputError: its sizes do not fit the encoded images, or it has a part that `add_parts` is asked to do without.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -142,6 +142,8 @@ def initial_denoiser(config: TrainGeneratorConfig, latent_channels: int, image_t
             model = denoiser_from_unet2d(load_unet2d(config.init_from), config.model, image_token_dim)
         else:
             model = load_denoiser(config.init_from)
+            if config.add_parts:
+                model = denoiser_with_parts(model, config.model)
     check_fit(model, latent_channels, image_token_dim, stride)
     return model
 
