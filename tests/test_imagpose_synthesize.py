@@ -377,7 +377,7 @@ def test_a_fraction_that_does_not_exist_and_a_folder_of_another_stage_are_refuse
 ) -> None:
     with pytest.raises(InputError, match=r"no subset of 60 % in draw 0; it has \(draw, percent\) \[\(0, 40\)"):
         make_synthetic(config_of(inputs, fraction=60), tmp_path)
-    with pytest.raises(ArtifactError, match="expected 'train-imagpose'"):
+    with pytest.raises(ArtifactError, match="expected 'train-imagpose' or 'distill-imagpose'"):
         make_synthetic(config_of(inputs | {"generator": inputs["encoded"]}), tmp_path)
 
 

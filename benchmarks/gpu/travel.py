@@ -114,7 +114,7 @@ def _rank(folder: Path) -> int:
     kind = folder.parent.name
     if kind == RUN:
         return 0 if manifest_of(folder)["config"]["arm"] == PRETRAINING else NOT_WANTED
-    return {"train-vae": 1, "synthesize": 2, "train-imagpose": 3}.get(kind, NOT_WANTED)
+    return {"train-vae": 1, "synthesize": 2, "train-imagpose": 3, "distill-imagpose": 3}.get(kind, NOT_WANTED)
 
 
 def _artifacts(store: Path) -> list[Path]:

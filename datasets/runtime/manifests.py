@@ -12,7 +12,7 @@ import platform
 import subprocess
 import time
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -117,8 +117,11 @@ def finished_beside(directory: Path) -> list[Path]:
     return sorted(path for path in directory.parent.iterdir() if path != directory and (path / MANIFEST).is_file())
 
 
-def manifest_of(directory: Path, stage: str | None = None) -> dict[str, Any]:
+def manifest_of(directory: Path, stage: str | Sequence[str] | None = None) -> dict[str, Any]:
     """The manifest of a finished artifact.
+
+    Args:
+        stage: the stage that it must belong to, or several of which it may be any; None: any at all.
 
     Raises:
         ArtifactError: if there is none, it is none of this project's, or it belongs to another stage than `stage`.
@@ -136,8 +139,10 @@ def manifest_of(directory: Path, stage: str | None = None) -> dict[str, Any]:
         raise ArtifactError(
             f"{path} cannot be read ({_reason(error)}); delete the folder and run its stage again"
         ) from None
-    if stage is not None and manifest["stage"] != stage:
-        raise ArtifactError(f"{directory} is an artifact of stage '{manifest['stage']}', expected '{stage}'")
+    expected = [stage] if isinstance(stage, str) else stage
+    if expected is not None and manifest["stage"] not in expected:
+        named = " or ".join(f"'{name}'" for name in expected)
+        raise ArtifactError(f"{directory} is an artifact of stage '{manifest['stage']}', expected {named}")
     return manifest
 
 

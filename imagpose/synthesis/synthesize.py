@@ -26,7 +26,7 @@ from datasets.runtime.progress import Progress
 from datasets.shards.encoded import EncodedImages
 from datasets.shards.tars import read_samples, write_tar
 from datasets.sources.subsets import read_subset
-from imagpose.config import SynthesizeConfig, TrainGeneratorConfig
+from imagpose.config import DistillConfig, SynthesizeConfig, TrainGeneratorConfig
 from imagpose.synthesis.card import write_card
 from imagpose.synthesis.lent_poses import LentPoses, lend_poses
 from imagpose.synthesis.plan import cut_shards, make_plan
@@ -47,7 +47,7 @@ def make_synthetic(config: SynthesizeConfig, directory: Path) -> dict[str, Any]:
     Raises:
         InputError: a subset that does not exist, or a generator that does not fit the encoded images.
     """
-    manifest_of(config.generator, TrainGeneratorConfig.stage)
+    manifest_of(config.generator, (TrainGeneratorConfig.stage, DistillConfig.stage))
     images = EncodedImages(config.encoded, _subset_keys(config))
     lent = lend_poses(config, images)
     plan = plan_for(config, images, lent)
