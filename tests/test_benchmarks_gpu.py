@@ -160,6 +160,12 @@ def test_what_is_here_in_name_only_but_read_stays_here(store, caplog):
     assert "here in name only" in caplog.text
 
 
+def test_weights_of_students_come_back_as_those_of_generators_do(store):
+    artifact(store, "distill-imagpose", "h", {"weights.safetensors": b"x" * 100, "model_index.json": b"{}"})
+    everything = names(store, coming_back(store, set(), 1 << 20))
+    assert {"train-imagpose/c/weights.safetensors", "distill-imagpose/h/weights.safetensors"} <= everything
+
+
 def test_figures_come_back_first_then_what_other_runs_start_from_as_far_as_it_fits(store):
     came = {"write-shards/a/manifest.json", "encode/b/manifest.json"}
     everything = names(store, coming_back(store, came, 1 << 20))
