@@ -43,3 +43,15 @@ def check_subset_with_fraction(subset: Path | None, fraction: int | None, withou
     """
     if (subset is None) != (fraction is None):
         raise ValueError(f"subset and fraction go together: give both, or neither to {without}")
+
+
+def check_perceptual_loss(weight: float, vgg16: Path | None) -> None:
+    """Refuse a weight of LPIPS in a loss without its network, or the network without a weight.
+
+    Raises:
+        ValueError: one of them alone.
+    """
+    if bool(weight) != (vgg16 is not None):
+        raise ValueError(
+            "perceptual_weight and vgg16 go together: give VGG16's weights and a weight above 0, or neither"
+        )

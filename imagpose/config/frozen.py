@@ -17,6 +17,7 @@ from datasets.runtime.config import (
     SourceFile,
     StageConfig,
 )
+from imagpose.config.fields import check_perceptual_loss
 
 TINY_VIEW = (128, 64)
 """Height and width in pixels of a view of the built-in models."""
@@ -72,10 +73,7 @@ class TrainVaeSettings(Config):
 
     @model_validator(mode="after")
     def _perceptual_loss_with_its_network(self) -> Self:
-        if bool(self.perceptual_weight) != (self.vgg16 is not None):
-            raise ValueError(
-                "perceptual_weight and vgg16 go together: give VGG16's weights and a weight above 0, or neither"
-            )
+        check_perceptual_loss(self.perceptual_weight, self.vgg16)
         return self
 
 

@@ -32,7 +32,8 @@ from imagpose.modeling.denoiser import IMAGPose
 from imagpose.sampling.guidance import GuidedPrediction
 from imagpose.training.ema import DenoiserEma
 from imagpose.training.generators import Generator
-from imagpose.training.objective import predict
+from imagpose.training.noise import NoiseLevels
+from imagpose.training.objective import Objective, predict
 
 
 def student_scheduler(teacher: Generator, solver_steps: int) -> LCMScheduler:
@@ -58,8 +59,8 @@ def student_scheduler(teacher: Generator, solver_steps: int) -> LCMScheduler:
     return SAMPLERS[STUDENTS_SAMPLER].with_noise(dict(noise) | {"original_inference_steps": solver_steps})
 
 
-class ConsistencyDistillation:
-    """An `Objective`: neighboring points of the teacher's guided path have one end."""
+class ConsistencyDistillation(Objective):
+    """Neighboring points of the teacher's guided path have one end."""
 
     sampler, guidance = STUDENTS_SAMPLER, 1.0
 
@@ -72,9 +73,7 @@ class ConsistencyDistillation:
         device = next(student.parameters()).device
         self.weights = torch.ones(scheduler.config.num_train_timesteps, device=device)
         self.stride = scheduler.config.num_train_timesteps // config.solver_steps
-        self.signal, self.spread = (
-            share.sqrt().to(device) for share in (scheduler.alphas_cumprod, 1 - scheduler.alphas_cumprod)
-        )
+        self.levels = NoiseLevels(scheduler, device)
 
     def errors(self, network: Callable[..., Tensor], batch: CanvasBatch, noise: Tensor, timesteps: Tensor) -> Tensor:
         """As `Objective` says; timesteps are taken to the end of their part of the solver's grid."""
@@ -95,7 +94,7 @@ class ConsistencyDistillation:
             share[:, None, None, None]
             for share in self.scheduler.get_scalings_for_boundary_condition_discrete(timesteps.float())
         )
-        clean, _ = self._ends(prediction.float(), noisy, timesteps)
+        clean, _ = self.levels.ends(prediction.float(), noisy, timesteps)
         return kept * noisy + changed * clean
 
     def solver_step(self, batch: CanvasBatch, noise: Tensor, noisy: Tensor, start: Tensor, end: Tensor) -> Tensor:
@@ -116,20 +115,10 @@ class ConsistencyDistillation:
         )
         config = self.config
         guided = GuidedPrediction(self.teacher, canvases, config.guidance, config.unconditional, reuse_conditions=False)
-        clean, rest = self._ends(guided(noisy, start), noisy, start)
-        signal, spread = self._levels(end)
+        clean, rest = self.levels.ends(guided(noisy, start), noisy, start)
+        signal, spread = self.levels.at(end)
         drawn = (batch.mask == 0) & (batch.loss_weights > 0)
         return torch.where(drawn, signal * clean + spread * rest, signal * batch.latents + spread * noise)
-
-    def _ends(self, prediction: Tensor, noisy: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
-        """Clean latents and noise that a prediction at `noisy` means."""
-        signal, spread = self._levels(timesteps)
-        if self.scheduler.config.prediction_type == "epsilon":
-            return (noisy - spread * prediction) / signal, prediction
-        return signal * noisy - spread * prediction, signal * prediction + spread * noisy
-
-    def _levels(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
-        return self.signal[timesteps][:, None, None, None], self.spread[timesteps][:, None, None, None]
 
     def _target(self, *inputs: Tensor) -> Tensor:
         """The student with its EMA weights."""

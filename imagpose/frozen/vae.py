@@ -27,9 +27,8 @@ from datasets.runtime.training.schedules import warmup_cosine
 from datasets.shards.frozen_models import load_vae
 from imagpose.config import TrainVaeConfig
 from imagpose.frozen.crops import Crops, load_crops, split_by_identity
-from imagpose.metrics.lpips import Backbone, Lpips, check_sides
+from imagpose.metrics.lpips import Lpips, published_lpips
 from imagpose.metrics.similarity import ssim
-from imagpose.metrics.weights import check_published
 
 logger = logging.getLogger(__name__)
 
@@ -117,8 +116,8 @@ def make_vae(config: TrainVaeConfig, directory: Path) -> dict[str, Any]:
     vae = vae.to(device, memory_format=torch.channels_last)
     _check(config, vae)
     size = (config.view_height, config.view_width)
-    perceptual = _lpips(config.vgg16, "vgg16", size, device)
-    judge = _lpips(config.alexnet, "alexnet", size, device)
+    perceptual = published_lpips(config.vgg16, "vgg16", size, device) if config.vgg16 else None
+    judge = published_lpips(config.alexnet, "alexnet", size, device) if config.alexnet else None
     crops = load_crops(config.shards, config.view_height, config.view_width)
     train, held_out = split_by_identity(crops, config.seed, config.max_images)
     logger.info("%d images to train on, %d held out; %.2f M parameters", len(train), len(held_out), _millions(vae))
@@ -179,15 +178,6 @@ def _train_step(
     torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
     optimizer.step()
     return losses
-
-
-def _lpips(weights: Path | None, backbone: Backbone, size: tuple[int, int], device: torch.device) -> Lpips | None:
-    """LPIPS on published weights for pictures of a (height, width); None without a file."""
-    if weights is None:
-        return None
-    check_sides(backbone, size)
-    check_published(backbone, weights, f"--{backbone}")
-    return Lpips(weights, backbone).to(device)
 
 
 def _check(config: TrainVaeConfig, vae: AutoencoderKL) -> None:

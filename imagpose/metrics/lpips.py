@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from datasets.runtime.arrays.pickles import read_array_pickle
 from datasets.runtime.arrays.tensor_files import read_state
 from datasets.runtime.errors import InputError, WeightsError
+from imagpose.metrics.weights import check_published
 
 Backbone = Literal["alexnet", "vgg16"]
 LPIPS_COLUMNS: Mapping[Backbone, str] = {"alexnet": "lpips", "vgg16": "lpips_vgg"}
@@ -81,6 +82,18 @@ def check_sides(backbone: Backbone, size: tuple[int, int]) -> None:
             f"LPIPS on {backbone} needs sides of at least {least} pixels, got {size[0]}x{size[1]}; compare larger "
             f"pictures, or leave --{backbone} out"
         )
+
+
+def published_lpips(weights: Path, backbone: Backbone, size: tuple[int, int], device: torch.device) -> Lpips:
+    """LPIPS on published weights, for pictures of a (height, width), on a device.
+
+    Raises:
+        InputError: pictures too small for the backbone.
+        WeightsError: another file than the published one.
+    """
+    check_sides(backbone, size)
+    check_published(backbone, weights, f"--{backbone}")
+    return Lpips(weights, backbone).to(device)
 
 
 def alexnet_features(weights: Path, device: torch.device) -> Callable[[Tensor], Tensor]:

@@ -7,7 +7,7 @@ trains on one schedule and samples on another.
 from __future__ import annotations
 
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, LCMScheduler
 from torch import Tensor
 
 from imagpose.config import NoiseConfig
@@ -57,3 +57,24 @@ def timestep_weights(config: NoiseConfig, scheduler: DDIMScheduler) -> Tensor:
     clipped = snr.clamp(max=config.min_snr_gamma)
     divisor = snr + 1 if config.prediction_type == "v_prediction" else snr
     return (clipped / divisor).clamp(min=config.min_snr_floor).float()
+
+
+class NoiseLevels:
+    """The levels of a schedule on a device, and what a prediction means at them."""
+
+    def __init__(self, scheduler: DDIMScheduler | LCMScheduler, device: torch.device) -> None:
+        """Shares of signal and noise in x_t, ``x_t = signal * x_0 + spread * noise``."""
+        self.predicts_noise = scheduler.config.prediction_type == "epsilon"
+        shares = scheduler.alphas_cumprod
+        self.signal, self.spread = (share.sqrt().to(device) for share in (shares, 1 - shares))
+
+    def at(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+        """Signal and spread of every canvas, (B, 1, 1, 1) each."""
+        return self.signal[timesteps][:, None, None, None], self.spread[timesteps][:, None, None, None]
+
+    def ends(self, prediction: Tensor, noisy: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+        """Clean latents and noise that a prediction at `noisy` means, (B, C, 2h, 2w) each."""
+        signal, spread = self.at(timesteps)
+        if self.predicts_noise:
+            return (noisy - spread * prediction) / signal, prediction
+        return signal * noisy - spread * prediction, signal * prediction + spread * noisy

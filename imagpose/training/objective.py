@@ -6,8 +6,8 @@ number, so that weights, EMA weights, optimizer and the step are all that a chec
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import torch
 from diffusers import DDIMScheduler, LCMScheduler
@@ -17,6 +17,7 @@ from datasets.runtime.training.schedules import cosine_decay, linear_warmup
 from imagpose.canvas.training import EMPTY, CanvasBatch, CanvasPlan
 from imagpose.config import CanvasTrainingConfig, TrainGeneratorSettings
 from imagpose.training.noise import noise_scheduler, prediction_target, timestep_weights
+from imagpose.training.perceptual import PerceptualTerm
 
 
 def learning_rate_at(config: CanvasTrainingConfig, step: int) -> float:
@@ -43,7 +44,7 @@ def noise_of_step(
     return noise, (places / config.batch_size * train_timesteps).long().clamp(max=train_timesteps - 1)
 
 
-class Objective(Protocol):
+class Objective(ABC):
     """What a step minimizes, cell by cell."""
 
     scheduler: DDIMScheduler | LCMScheduler
@@ -54,6 +55,7 @@ class Objective(Protocol):
     """The sampler of the progress pictures, and how they are guided."""
     guidance: float
 
+    @abstractmethod
     def errors(self, network: Callable[..., Tensor], batch: CanvasBatch, noise: Tensor, timesteps: Tensor) -> Tensor:
         """Error of a network on a batch, averaged over channels and weighted by view: (B, 1, 2h, 2w) float32.
 
@@ -62,22 +64,48 @@ class Objective(Protocol):
             timesteps: (B,) in [0, T).
         """
 
+    def trained_errors(
+        self, network: Callable[..., Tensor], batch: CanvasBatch, noise: Tensor, timesteps: Tensor
+    ) -> Tensor:
+        """What a step of training minimizes: `errors`, and what validation leaves out."""
+        return self.errors(network, batch, noise, timesteps)
 
-class NoisePrediction:
-    """Eq. 4: the squared error of the predicted noise or velocity."""
+
+class NoisePrediction(Objective):
+    """Eq. 4: the squared error of the predicted noise or velocity; where asked, LPIPS of the picture that it means."""
 
     sampler = "ddim"
 
-    def __init__(self, config: TrainGeneratorSettings, device: torch.device) -> None:
-        """Noise and weights as the recipe says."""
+    def __init__(
+        self, config: TrainGeneratorSettings, device: torch.device, perceptual: PerceptualTerm | None = None
+    ) -> None:
+        """Noise and weights as the recipe says.
+
+        Args:
+            perceptual: added to the error in training; validation compares recipes and goes without.
+        """
         self.scheduler = noise_scheduler(config.noise)
         self.weights = timestep_weights(config.noise, self.scheduler).to(device)
         self.guidance = config.sample_guidance
+        self.perceptual = perceptual
 
     def errors(self, network: Callable[..., Tensor], batch: CanvasBatch, noise: Tensor, timesteps: Tensor) -> Tensor:
         """As `Objective` says."""
         noisy = self.scheduler.add_noise(batch.latents, noise, timesteps)
+        return self._squared(predict(network, noisy, timesteps, batch), batch, noise, timesteps)
+
+    def trained_errors(
+        self, network: Callable[..., Tensor], batch: CanvasBatch, noise: Tensor, timesteps: Tensor
+    ) -> Tensor:
+        """As `Objective` says."""
+        noisy = self.scheduler.add_noise(batch.latents, noise, timesteps)
         prediction = predict(network, noisy, timesteps, batch)
+        errors = self._squared(prediction, batch, noise, timesteps)
+        if self.perceptual is not None:
+            errors = errors + self.perceptual.errors(prediction, noisy, timesteps, batch)
+        return errors
+
+    def _squared(self, prediction: Tensor, batch: CanvasBatch, noise: Tensor, timesteps: Tensor) -> Tensor:
         target = prediction_target(self.scheduler, batch.latents, noise, timesteps)
         return (prediction.float() - target).square().mean(1, keepdim=True) * batch.loss_weights
 
@@ -101,7 +129,7 @@ def loss_sum(
     objective: Objective, network: Callable[..., Tensor], batch: CanvasBatch, noise: Tensor, timesteps: Tensor
 ) -> Tensor:
     """Weighted errors, summed over the batch's canvases and cells."""
-    errors = objective.errors(network, batch, noise, timesteps)
+    errors = objective.trained_errors(network, batch, noise, timesteps)
     return (errors * objective.weights[timesteps][:, None, None, None]).sum()
 
 

@@ -15,6 +15,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -33,14 +34,17 @@ from datasets.shards.loader import stream_steps
 from imagpose.canvas.training import ViewSource, canvas_counts
 from imagpose.config import CanvasTrainingConfig, TrainGeneratorConfig
 from imagpose.config.published_unets import is_stable_diffusion
+from imagpose.metrics.lpips import published_lpips
 from imagpose.modeling.denoiser import IMAGPose
 from imagpose.training.batches import StepBatch, StepReader
 from imagpose.training.ema import DenoiserEma
 from imagpose.training.generators import load_generator, save_generator
 from imagpose.training.inputs import FrozenParts, check_view_size, hold_out, initial_denoiser, read_training_images
 from imagpose.training.log import TrainingLog, TrainingProgress, peak_memory_mib
+from imagpose.training.noise import noise_scheduler
 from imagpose.training.objective import NoisePrediction, Objective, learning_rate_at, loss_sum
 from imagpose.training.optimizer import DenoiserOptimizer
+from imagpose.training.perceptual import PerceptualTerm
 from imagpose.training.samples import save_samples
 from imagpose.training.stop_request import stop_on_sigterm
 from imagpose.training.validation import validation_cases, validation_losses
@@ -322,4 +326,12 @@ class Trainer(CanvasTrainer[TrainGeneratorConfig]):
         return initial_denoiser(self.config, latent_channels, image_token_dim, stride)
 
     def _objective(self) -> Objective:
-        return NoisePrediction(self.config, self.device)
+        return NoisePrediction(self.config, self.device, self._perceptual_term())
+
+    def _perceptual_term(self) -> PerceptualTerm | None:
+        config = self.config
+        if config.vgg16 is None:
+            return None
+        lpips = published_lpips(config.vgg16, "vgg16", self.source.view_size, self.device)
+        vae = deepcopy(self.frozen.vae).to(self.device, memory_format=torch.channels_last)
+        return PerceptualTerm(config.perceptual_weight, vae, lpips, noise_scheduler(config.noise), self.device)
