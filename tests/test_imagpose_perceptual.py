@@ -13,7 +13,7 @@ from datasets.runtime.hashing import file_sha256
 from imagpose.canvas.training import CanvasPlan, make_batch
 from imagpose.canvas.view_grid import join_views, split_views, unpack_views
 from imagpose.config import NoiseConfig, TrainGeneratorConfig
-from imagpose.metrics import weights
+from imagpose.metrics import published
 from imagpose.training.inputs import FrozenParts
 from imagpose.training.objective import noise_of_step
 from imagpose.training.perceptual import masked_view
@@ -40,7 +40,7 @@ def vgg16(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def known(vgg16: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The same, taken for the published ones."""
     monkeypatch.setitem(
-        weights.WEIGHTS, "vgg16", replace(weights.WEIGHTS["vgg16"], also={file_sha256(vgg16): "this test"})
+        published.WEIGHTS, "vgg16", replace(published.WEIGHTS["vgg16"], also={file_sha256(vgg16): "this test"})
     )
     return vgg16
 
@@ -118,7 +118,7 @@ def test_a_weight_without_network_other_weights_and_predicted_noise_are_refused(
     for half in ({"perceptual_weight": 1.0}, {"vgg16": vgg16}):
         with pytest.raises(ValidationError, match="perceptual_weight and vgg16 go together"):
             TrainGeneratorConfig(encoded=tmp_path, **half)
-    with pytest.raises(ValidationError, match="perceptual_weight needs noise.prediction_type v_prediction"):
+    with pytest.raises(ValidationError, match=r"perceptual_weight needs noise\.prediction_type v_prediction"):
         config(perceptual_weight=1.0, vgg16=vgg16, noise=NoiseConfig(prediction_type="epsilon"))
-    with pytest.raises(WeightsError, match="--vgg16 .* is not the published file's"):
+    with pytest.raises(WeightsError, match=r"--vgg16 .* is not the published file's"):
         trainer(tmp_path, frozen, perceptual_weight=1.0, vgg16=vgg16)

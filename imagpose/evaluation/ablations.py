@@ -31,7 +31,7 @@ from imagpose.evaluation.data import HeldOutImages
 from imagpose.evaluation.evaluate import make_evaluation, prepare
 from imagpose.evaluation.pose_scores import pose_scores, scored_pairs
 from imagpose.evaluation.table import BOUNDS
-from imagpose.metrics.weights import WEIGHTS
+from imagpose.metrics.published import WEIGHTS
 from imagpose.modeling.denoiser import parts_lost
 from imagpose.sampling.generate import view_size_of
 from imagpose.training.generators import load_denoiser

@@ -14,8 +14,9 @@ from datasets.runtime import devices
 from imagpose.config import EvaluateGeneratorConfig
 from imagpose.metrics.frechet import inception_features, torchvision_features
 from imagpose.metrics.lpips import LPIPS_COLUMNS, Lpips, alexnet_features
+from imagpose.metrics.published import WEIGHTS
 from imagpose.metrics.similarity import psnr, ssim, ssim_table1
-from imagpose.metrics.weights import WEIGHTS, find_weights, unknown_weights
+from imagpose.metrics.weights import find_weights, unknown_weights
 
 logger = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from datasets.runtime.arrays.pickles import read_array_pickle
 from datasets.runtime.arrays.tensor_files import read_state
 from datasets.runtime.errors import InputError, WeightsError
-from imagpose.metrics.weights import check_published
+from imagpose.metrics.published import check_published
 
 Backbone = Literal["alexnet", "vgg16"]
 LPIPS_COLUMNS: Mapping[Backbone, str] = {"alexnet": "lpips", "vgg16": "lpips_vgg"}

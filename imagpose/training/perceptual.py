@@ -36,7 +36,7 @@ class PerceptualTerm:
         """The distance spread over the view's cells, to be added to Eq. 4's errors: (B, 1, 2h, 2w) float32.
 
         One view stands for all masked views of its canvas, so it counts as many times as there are; decoding costs more
-        than the denoiser does. Which one: the timestep's remainder, as random as the timestep and known to every process.
+        than the denoiser does. Which one the timestep's remainder says, which is as random and known to every process.
 
         Args:
             prediction: the network's, (B, C, 2h, 2w).
