@@ -2,9 +2,9 @@
 
 The squared error asks for the mean of all pictures that fit the conditions, which is blurred where there is much noise,
 and counts every cell of the latents alike. What a picture looks like is asked for by a perceptual distance of decoded
-pictures, as in PATN (VGG features, https://arxiv.org/abs/1904.03349) and in latent diffusion since (Berrada et al. 2024,
-https://arxiv.org/abs/2411.04873; Kang et al. 2024, https://arxiv.org/abs/2405.05967). LPIPS here is VGG16's, so that
-AlexNet's, by which generators are compared, is not trained on.
+pictures, as in PATN (VGG features, https://arxiv.org/abs/1904.03349) and in latent diffusion since (Berrada et al.
+2024, https://arxiv.org/abs/2411.04873; Kang et al. 2024, https://arxiv.org/abs/2405.05967). LPIPS here is VGG16's,
+so that AlexNet's, by which generators are compared, is not trained on.
 
 `B` canvases, `C, h, w` a view's latents, `T` timesteps.
 """
