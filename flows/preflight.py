@@ -309,10 +309,10 @@ def loss_weight_problems(config: RegenerateConfig) -> list[str]:
                 continue
             try:
                 check_published(name, path, f"{flag}.{name}")
-            except (OSError, WeightsError) as error:
-                problems.append(
-                    str(error) if isinstance(error, WeightsError) else f"{flag}.{name} {path} is not a file"
-                )
+            except WeightsError as error:
+                problems.append(str(error))
+            except OSError as error:
+                problems.append(f"{flag}.{name} {path} cannot be read ({error.strerror})")
     return problems
 
 

@@ -229,7 +229,7 @@ def test_networks_of_a_loss_that_are_not_there_or_not_the_published_ones_are_ref
         assert refusal(market, **drawn | {"arms": ["real"]}) == ""  # nothing is drawn
     gone = {"perceptual_weight": 1, "vgg16": "/no/vgg16.pth"}
     said = refusal(market, arms=["real", "real+synthetic"], train=gone)
-    assert "--train.vgg16 /no/vgg16.pth is not a file" in said
+    assert "--train.vgg16 /no/vgg16.pth cannot be read (No such file or directory)" in said
 
 
 def test_images_of_another_generator_are_asked_for_only_for_subsets_that_are_trained_on(market, tmp_path):

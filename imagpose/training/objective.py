@@ -91,23 +91,26 @@ class NoisePrediction(Objective):
 
     def errors(self, network: Callable[..., Tensor], batch: CanvasBatch, noise: Tensor, timesteps: Tensor) -> Tensor:
         """As `Objective` says."""
-        noisy = self.scheduler.add_noise(batch.latents, noise, timesteps)
-        return self._squared(predict(network, noisy, timesteps, batch), batch, noise, timesteps)
+        return self._predicted(network, batch, noise, timesteps)[0]
 
     def trained_errors(
         self, network: Callable[..., Tensor], batch: CanvasBatch, noise: Tensor, timesteps: Tensor
     ) -> Tensor:
         """As `Objective` says."""
-        noisy = self.scheduler.add_noise(batch.latents, noise, timesteps)
-        prediction = predict(network, noisy, timesteps, batch)
-        errors = self._squared(prediction, batch, noise, timesteps)
+        errors, prediction, noisy = self._predicted(network, batch, noise, timesteps)
         if self.perceptual is not None:
             errors = errors + self.perceptual.errors(prediction, noisy, timesteps, batch)
         return errors
 
-    def _squared(self, prediction: Tensor, batch: CanvasBatch, noise: Tensor, timesteps: Tensor) -> Tensor:
+    def _predicted(
+        self, network: Callable[..., Tensor], batch: CanvasBatch, noise: Tensor, timesteps: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Squared errors, the prediction that has them and the noisy latents that it was made from."""
+        noisy = self.scheduler.add_noise(batch.latents, noise, timesteps)
+        prediction = predict(network, noisy, timesteps, batch)
         target = prediction_target(self.scheduler, batch.latents, noise, timesteps)
-        return (prediction.float() - target).square().mean(1, keepdim=True) * batch.loss_weights
+        errors = (prediction.float() - target).square().mean(1, keepdim=True) * batch.loss_weights
+        return errors, prediction, noisy
 
 
 def predict(network: Callable[..., Tensor], noisy: Tensor, timesteps: Tensor, batch: CanvasBatch) -> Tensor:

@@ -60,7 +60,7 @@ class PerceptualTerm:
 
 def masked_view(batch: CanvasBatch, timesteps: Tensor) -> tuple[Tensor, Tensor]:
     """One masked view of each canvas, (B, 4) bool, and how many it has, (B,); none where a canvas has none."""
-    masked = (unpack_views((batch.mask == 0) & (batch.loss_weights > 0)))[:, :, 0, 0, 0]
+    masked = unpack_views((batch.mask == 0) & (batch.loss_weights > 0))[:, :, 0, 0, 0]
     counts = masked.sum(1)
     wanted = timesteps % counts.clamp(min=1)
     return masked & (masked.cumsum(1) - 1 == wanted[:, None]), counts
